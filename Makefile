@@ -1,0 +1,54 @@
+# Commands of segmentation_node. PYTHON=python3.12 chooses the interpreter of .venv.
+SHELL := /bin/bash
+RUN := tools/run
+PYTHON ?=
+export PYTHON
+
+# What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
+PY36_SOURCES := setup.py segmentation_node launch test/core
+PY36_EXCEPT := segmentation_node/evaluation/(bags|report)\.py$$
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-train setup-test setup-bench demo lint test-py36 test test-all bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
+
+setup:  ## .venv and the built packages: what the node needs, no torch
+	@tools/setup
+
+setup-train:  ## the same with what training and the torch backend need
+	@tools/setup train
+
+setup-test:  ## the same with what the checks need (includes training)
+	@tools/setup test
+
+setup-bench:  ## the same with what the benchmarks need
+	@tools/setup bench
+
+demo: setup  ## segment a clip through the node into out/demo; INPUT=folder, video or camera; MODEL=name
+	@$(RUN) python -m segmentation_node.ros.demo --output out/demo \
+		$(if $(INPUT),--input "$(INPUT)") $(if $(MODEL),--model "$(MODEL)")
+
+lint: setup-test  ## ruff, mypy, and vermin for Python 3.6
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	$(RUN) vermin -t=3.6- --eval-annotations --backport dataclasses --no-tips --violations \
+		--exclude-regex '$(PY36_EXCEPT)' $(PY36_SOURCES)
+
+test-py36: setup-test  ## test/core under Python 3.6, where one is found
+	tools/py36
+
+test: lint test-py36  ## all checks and the quick tests
+	$(RUN) python -m pytest
+
+test-all: lint test-py36  ## all checks and all tests, the slow ones too
+	$(RUN) python -m pytest -m "slow or not slow"
+
+bench: setup-bench  ## measure latency and throughput; ARGS="..." goes to the benchmarks
+	@$(RUN) python -m benchmarks $(ARGS)
+
+clean:  ## remove what setup, build and demo made
+	rm -rf .venv .venv36 .venv.lock build install log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,80 @@
+"""Start one segmentation node per camera, each in the namespace of its camera."""
+
+import os
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+LAUNCH = os.path.dirname(os.path.abspath(__file__))
+CONFIG = os.path.join(os.path.dirname(LAUNCH), "config")
+PASSED_ON = ("model", "backend", "image", "log_level")
+
+ARGUMENTS = (
+    ("cameras", "front,left,right", "Namespaces of the cameras, separated by commas"),
+    ("target", "cpu", "Whose config file every camera gets"),
+    ("image", "image_raw", "Image topic, relative to each camera's namespace"),
+    ("model", "", "As in segmentation.launch.py, for every camera"),
+    ("backend", "", "As in segmentation.launch.py, for every camera"),
+    ("params_file", "", "Parameter file of every camera; empty: the target's"),
+    ("log_level", "info", "As in segmentation.launch.py, for every camera"),
+)
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=description,
+            choices=["cpu", "desktop", "tx1"] if name == "target" else None,
+        )
+        for name, default, description in ARGUMENTS
+    ]
+    return LaunchDescription(declared + [OpaqueFunction(function=start)])
+
+
+def start(context):
+    given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
+    cameras = camera_names(given["cameras"])
+    watch = RegisterEventHandler(OnProcessExit(on_exit=fail_after(len(cameras))))
+    return [watch] + [one_camera(camera, given) for camera in cameras]
+
+
+def camera_names(text):
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise RuntimeError(
+            "cameras: got '{}', expected different names separated by commas".format(text)
+        )
+    return names
+
+
+def one_camera(camera, given):
+    parameters = given["params_file"] or os.path.join(CONFIG, given["target"] + ".yaml")
+    # One camera that fails must not blind the others, hence required is false.
+    arguments = [("namespace", camera), ("params_file", parameters), ("required", "false")]
+    arguments += [(name, given[name]) for name in PASSED_ON]
+    source = PythonLaunchDescriptionSource(os.path.join(LAUNCH, "segmentation.launch.py"))
+    # Scoped: a camera's arguments must not become the defaults of the next one.
+    return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments)])
+
+
+def fail_after(number):
+    """Handler that ends the launch with exit code 1 once so many nodes have failed."""
+    failed = []
+
+    def on_exit(event, context):
+        if event.returncode and not context.is_shutdown:
+            failed.append(event.process_name)
+        if len(failed) == number:
+            raise RuntimeError("every camera node has failed: " + ", ".join(failed))
+
+    return on_exit

@@ -1,0 +1,127 @@
+"""Start the segmentation node for one camera; an empty argument leaves the file's value."""
+
+import os
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config")
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+PARAMETER_ARGUMENTS = (("model", str), ("backend", str), ("autostart", bool))
+
+ARGUMENTS = (
+    ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
+    ("backend", "", "auto, onnxruntime, torch or tensorrt"),
+    ("namespace", "", "Namespace of the node, such as front"),
+    ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
+    ("params_file", "", "Parameter file; empty: the node's own defaults"),
+    ("autostart", "", "true or false: whether the node configures and activates itself"),
+    ("log_level", "info", "debug, info, warn, error or fatal"),
+    ("rviz", "false", "true: show the image and the overlay in RViz"),
+    ("required", "true", "true: a node that fails ends the launch with exit code 1"),
+)
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    return LaunchDescription(declared + [OpaqueFunction(function=start)])
+
+
+def start(context):
+    given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
+    nodes = [segmentation_node(given)]
+    if is_true("rviz", given["rviz"]):
+        nodes.append(rviz_node(given))
+    return nodes
+
+
+def segmentation_node(given):
+    required = is_true("required", given["required"])
+    return Node(
+        package="segmentation_node",
+        executable="segmentation_node",
+        name="segmentation_node",
+        # Even an empty namespace names the node in full, without which a user's file that names
+        # the node would win over the arguments.
+        namespace=given["namespace"],
+        parameters=parameter_sources(given),
+        remappings=[("image", given["image"])] if given["image"] else [],
+        ros_arguments=["--log-level", given["log_level"]],
+        additional_env=big_image_profile(),
+        output="both",
+        on_exit=stop_on_failure if required else None,
+    )
+
+
+def parameter_sources(given):
+    sources = []
+    if given["params_file"]:
+        sources.append(existing_file(given["params_file"]))
+    overrides = {
+        name: ParameterValue(parse(name, given[name], kind), value_type=kind)
+        for name, kind in PARAMETER_ARGUMENTS
+        if given[name]
+    }
+    return sources + ([overrides] if overrides else [])
+
+
+def existing_file(path):
+    # launch_ros itself only warns, and the node would run on defaults that nobody asked for.
+    found = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isfile(found):
+        raise RuntimeError("params_file: no file '{}'; give the path of a YAML file".format(found))
+    return found
+
+
+def parse(name, text, kind):
+    return is_true(name, text) if kind is bool else text
+
+
+def is_true(name, text):
+    known = {"true": True, "false": False}
+    if text.lower() not in known:
+        raise RuntimeError("{}: got '{}', expected true or false".format(name, text))
+    return known[text.lower()]
+
+
+def big_image_profile():
+    """Variables that let the node send big images; the user's own choice stays."""
+    chosen = any(os.environ.get(variable) for variable in PROFILE_VARIABLES)
+    middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if chosen or not middleware.startswith("rmw_fastrtps"):
+        return {}
+    profile = os.path.join(CONFIG, "fastdds_large_images.xml")
+    return dict.fromkeys(PROFILE_VARIABLES, profile)
+
+
+def stop_on_failure(event, context):
+    # Shutdown alone would let `ros2 launch` exit 0, and whoever supervises it see a clean end.
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(
+            "segmentation_node ended with exit code {}; its last lines say why".format(
+                event.returncode
+            )
+        )
+
+
+def rviz_node(given):
+    # Relative targets follow the namespace, the names in the RViz file are the ones without it.
+    topics = [("/image", given["image"] or "image")]
+    topics += [
+        ("/segmentation_node/" + output, "segmentation_node/" + output)
+        for output in ("overlay", "class_map")
+    ]
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz2",
+        namespace=given["namespace"],
+        arguments=["-d", os.path.join(CONFIG, "segmentation.rviz")],
+        remappings=topics,
+        output="log",
+    )

@@ -1,0 +1,122 @@
+"""What became of every frame: counters that always add up, and latencies by stage."""
+
+import threading
+from dataclasses import dataclass
+from typing import Dict, List
+
+from segmentation_node.timing import RollingPercentiles
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Frames since activation: received = processed + dropped + failed + queued.
+
+    ``queued`` frames wait or are in work; ``lost`` ones never reached the node.
+    """
+
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0
+    failed: int = 0
+    queued: int = 0
+    lost: int = 0
+
+
+class FrameCounters:
+    """Counts each frame into exactly one fate; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values = dict.fromkeys(("received", "processed", "dropped", "failed", "lost"), 0)
+
+    def receive(self) -> None:
+        """A frame came in; until it is booked elsewhere it is queued."""
+        self._add("received", 1)
+
+    def process(self) -> None:
+        """A frame's results are out."""
+        self._add("processed", 1)
+
+    def drop(self, frames: int = 1) -> None:
+        """Frames were given up before work on them began."""
+        self._add("dropped", frames)
+
+    def fail(self) -> None:
+        """Work on a frame ended in an error."""
+        self._add("failed", 1)
+
+    def lose(self, frames: int) -> None:
+        """The middleware reported frames lost before the node."""
+        self._add("lost", frames)
+
+    def reset(self) -> None:
+        """Start from zero."""
+        with self._lock:
+            self._values = dict.fromkeys(self._values, 0)
+
+    def snapshot(self) -> Counts:
+        """All counters at one moment."""
+        with self._lock:
+            values = dict(self._values)
+        done = values["processed"] + values["dropped"] + values["failed"]
+        return Counts(queued=values["received"] - done, **values)
+
+    def _add(self, fate: str, frames: int) -> None:
+        with self._lock:
+            self._values[fate] += frames
+
+
+class LatencyStatistics:
+    """Rolling percentiles by name, in ms; safe to use from several threads."""
+
+    def __init__(self, window: int = 500) -> None:
+        self._lock = threading.Lock()
+        self._window = window
+        self._values: Dict[str, RollingPercentiles] = {}
+
+    def add(self, times_ms: Dict[str, float]) -> None:
+        """Take one frame's times; NaN ones are left out."""
+        with self._lock:
+            for name, value_ms in times_ms.items():
+                if name not in self._values:
+                    self._values[name] = RollingPercentiles(self._window)
+                self._values[name].add(value_ms)
+
+    def clear(self) -> None:
+        """Forget every frame."""
+        with self._lock:
+            self._values.clear()
+
+    def percentiles(self) -> Dict[str, Dict[int, float]]:
+        """Value by rank in percent, by name."""
+        with self._lock:
+            return {name: values.percentiles() for name, values in self._values.items()}
+
+
+class RateMeter:
+    """Frames per second over the last ``window`` looks at the counters."""
+
+    def __init__(self, window: int = 5) -> None:
+        self._window = window
+        self._looks: List[tuple] = []
+
+    def look(self, now_s: float, counts: Counts) -> None:
+        """Remember the counters at a time of a clock that never goes back."""
+        self._looks = self._looks[-self._window :] + [(now_s, counts)]
+
+    def clear(self) -> None:
+        """Forget every look."""
+        self._looks = []
+
+    def rate_hz(self, fate: str) -> float:
+        """Frames per second of this fate; NaN before the second look."""
+        if len(self._looks) < 2 or self._looks[-1][0] <= self._looks[0][0]:
+            return float("nan")
+        (first_s, first), (last_s, last) = self._looks[0], self._looks[-1]
+        return (getattr(last, fate) - getattr(first, fate)) / (last_s - first_s)
+
+    def recent(self, fate: str) -> int:
+        """Frames of this fate since the look before the last."""
+        if len(self._looks) < 2:
+            return 0
+        return getattr(self._looks[-1][1], fate) - getattr(self._looks[-2][1], fate)

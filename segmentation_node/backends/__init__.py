@@ -1,0 +1,60 @@
+"""Run times behind one interface: one file each, one entry in ``BACKENDS`` each."""
+
+from typing import List, Tuple
+
+from segmentation_node.backends.base import PRECISIONS, Backend, BackendOptions, Prediction
+from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
+from segmentation_node.backends.tensorrt import TensorRtBackend
+from segmentation_node.backends.torch import TorchBackend
+from segmentation_node.errors import BackendError
+from segmentation_node.model_card import ModelCard
+
+# In the order in which ``auto`` prefers them where they can use an accelerator.
+BACKENDS = {
+    "tensorrt": TensorRtBackend,
+    "torch": TorchBackend,
+    "onnxruntime": OnnxRuntimeBackend,
+}
+
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Backend",
+    "BackendOptions",
+    "Prediction",
+    "choose_backend",
+    "open_backend",
+]
+
+
+def open_backend(name: str, card: ModelCard, options: BackendOptions) -> Backend:
+    """Load a card on the backend of this name. Raises BackendError or CardError."""
+    if name not in BACKENDS:
+        raise BackendError(
+            "unknown backend %r; known: auto, %s" % (name, ", ".join(sorted(BACKENDS)))
+        )
+    return BACKENDS[name](card, options)
+
+
+def choose_backend(card: ModelCard) -> Tuple[str, str]:
+    """What ``auto`` means for this card on this machine: a backend's name, and why.
+
+    Accelerated backends first, in the order of ``BACKENDS``; then ONNX Runtime on the CPU.
+    Raises BackendError that says of each backend why it cannot be used.
+    """
+    refusals: List[str] = []
+    usable: List[str] = []
+    for name, backend in BACKENDS.items():
+        reason = backend.unavailable()
+        if not card.offers(backend.artifact_kind):
+            reason = "the card has no %s artifact" % backend.artifact_kind
+        if reason:
+            refusals.append("%s: %s" % (name, reason))
+        elif backend.accelerated():
+            return name, "; ".join(["it can use this machine's accelerator"] + refusals)
+        else:
+            usable.append(name)
+    for name in ("onnxruntime", "torch"):
+        if name in usable:
+            return name, "; ".join(["no accelerator can be used; it runs on the CPU"] + refusals)
+    raise BackendError("no backend can run %s: %s" % (card.name, "; ".join(refusals)))

@@ -1,0 +1,142 @@
+"""What every run time has in common: checks here, computation in the subclasses."""
+
+from dataclasses import dataclass
+from typing import Any, Optional, Tuple
+
+import numpy as np
+
+from segmentation_node.errors import BackendError
+from segmentation_node.model_card import ModelCard
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How to run: ``device`` is auto, cpu, cuda or cuda:N; 0 threads lets the run time choose."""
+
+    device: str = "auto"
+    precision: str = "fp32"
+    num_threads: int = 0
+    engine_dir: str = "~/.cache/segmentation_node"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One run's result: uint8 (N, H, W) each; confidence only when asked for.
+
+    The arrays may be the backend's own buffers: they hold until its next run.
+    """
+
+    class_map_nhw: np.ndarray
+    confidence_nhw: Optional[np.ndarray]
+
+
+class Backend:
+    """One loaded model on one run time. Use it from one thread; close it when done.
+
+    A subclass sets ``name``, ``artifact_kind`` and ``precisions``, and supplies ``unavailable``,
+    ``_load``, ``_run`` and ``_close``. ``_load`` sets ``input_shape`` (N, H, W, 3) and ``device``.
+    """
+
+    name = ""
+    artifact_kind = ""
+    precisions: Tuple[str, ...] = ()
+
+    def __init__(self, card: ModelCard, options: BackendOptions) -> None:
+        """Load the card's artifact. Raises BackendError or CardError, one line each."""
+        self.card = card
+        self.options = options
+        self.input_shape = (1, card.input.height, card.input.width, 3)
+        self.device = ""
+        self._closed = False
+        missing = self.unavailable()
+        if missing:
+            raise BackendError("backend %s: %s" % (self.name, missing))
+        if options.precision not in self.precisions:
+            raise BackendError(
+                "backend %s: precision %r is not offered; choose one of %s"
+                % (self.name, options.precision, list(self.precisions))
+            )
+        self._load(card.artifact_path(self.artifact_kind))
+
+    @classmethod
+    def unavailable(cls) -> str:
+        """Why this machine cannot run it and what to do; empty when it can."""
+        raise NotImplementedError
+
+    @classmethod
+    def accelerated(cls) -> bool:
+        """Whether it would run on an accelerator of this machine."""
+        return False
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the model gives a confidence."""
+        return "confidence" in self.card.outputs
+
+    def run(self, image_nhwc: np.ndarray, with_confidence: bool = False) -> Prediction:
+        """Segment a batch: uint8 RGB, C-contiguous, of ``input_shape``.
+
+        Raises BackendError on another shape, dtype or layout, after ``close``, or when the run
+        time itself fails.
+        """
+        if self._closed:
+            raise BackendError("backend %s: closed; open it again" % self.name)
+        self._check_input(image_nhwc)
+        if with_confidence and not self.has_confidence:
+            raise BackendError(
+                "backend %s: model %s gives no confidence; its outputs are %s"
+                % (self.name, self.card.name, self.card.outputs)
+            )
+        prediction = self._run(image_nhwc, with_confidence)
+        self._check_output(prediction.class_map_nhw)
+        return prediction
+
+    def close(self) -> None:
+        """Free what was loaded; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> "Backend":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _load(self, artifact_path: str) -> None:
+        raise NotImplementedError
+
+    def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+    def _check_input(self, image_nhwc: np.ndarray) -> None:
+        contiguous = image_nhwc.flags.c_contiguous
+        if image_nhwc.shape != self.input_shape or image_nhwc.dtype != np.uint8 or not contiguous:
+            raise BackendError(
+                "backend %s: received %s %s%s, expected C-contiguous uint8 %s"
+                % (
+                    self.name,
+                    image_nhwc.dtype,
+                    image_nhwc.shape,
+                    "" if contiguous else " not contiguous",
+                    self.input_shape,
+                )
+            )
+
+    def _check_output(self, class_map_nhw: np.ndarray) -> None:
+        if class_map_nhw.shape != self.input_shape[:3] or class_map_nhw.dtype != np.uint8:
+            raise BackendError(
+                "backend %s: the model gave %s %s, expected a uint8 class map %s"
+                % (self.name, class_map_nhw.dtype, class_map_nhw.shape, self.input_shape[:3])
+            )
+        highest = int(class_map_nhw.max())
+        if highest >= len(self.card.labels):
+            raise BackendError(
+                "backend %s: the model gave class %d, but label set %s of card %s has %d classes"
+                % (self.name, highest, self.card.label_set, self.card.name, len(self.card.labels))
+            )

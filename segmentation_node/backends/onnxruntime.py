@@ -1,0 +1,91 @@
+"""ONNX Runtime on the CPU."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from segmentation_node.backends.base import Backend, Prediction
+from segmentation_node.errors import BackendError
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntimeBackend(Backend):
+    """Runs the card's ONNX file; works with ONNX Runtime 1.10 (Python 3.6) and later."""
+
+    name = "onnxruntime"
+    artifact_kind = "onnx"
+    precisions = ("fp32",)
+
+    @classmethod
+    def unavailable(cls) -> str:
+        try:
+            importlib.import_module("onnxruntime")
+        except ImportError as error:
+            return "ONNX Runtime is missing (%s); install it with: pip install onnxruntime" % error
+        return ""
+
+    def _load(self, artifact_path: str) -> None:
+        import onnxruntime
+
+        if self.options.device not in ("auto", "cpu"):
+            raise BackendError(
+                "backend onnxruntime: device %r is not offered; choose cpu or auto"
+                % self.options.device
+            )
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = self.options.num_threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                artifact_path, session_options, providers=[CPU_PROVIDER]
+            )
+        except Exception as error:  # the run time's own exceptions share no base class
+            raise BackendError(
+                "%s: ONNX Runtime cannot load it: %s" % (artifact_path, _line(error))
+            ) from error
+        # Lets a run without confidence skip the nodes that only confidence needs.
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
+        self._check_graph(artifact_path)
+        self.device = "cpu"
+
+    def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        names = ["class_map", "confidence"] if with_confidence else ["class_map"]
+        try:
+            outputs = self._session.run(names, {"image": image_nhwc}, self._run_options)
+        except Exception as error:
+            raise BackendError("backend onnxruntime: the run failed: %s" % _line(error)) from error
+        return Prediction(outputs[0], outputs[1] if with_confidence else None)
+
+    def _close(self) -> None:
+        del self._session
+
+    def _check_graph(self, artifact_path: str) -> None:
+        inputs = [(item.name, item.type, item.shape) for item in self._session.get_inputs()]
+        expected = [("image", "tensor(uint8)", list(self.input_shape))]
+        if len(inputs) == 1 and isinstance(inputs[0][2][0], int):
+            # The batch is the file's own; height and width are the card's.
+            self.input_shape = (inputs[0][2][0],) + self.input_shape[1:]
+            expected = [("image", "tensor(uint8)", list(self.input_shape))]
+        if inputs != expected:
+            raise BackendError(
+                "%s: inputs are %s, but the model card expects %s"
+                % (artifact_path, inputs, expected)
+            )
+        outputs = [item.name for item in self._session.get_outputs()]
+        if outputs != self.card.outputs:
+            raise BackendError(
+                "%s: outputs are %s, but the model card says %s"
+                % (artifact_path, outputs, self.card.outputs)
+            )
+        label_set = self._session.get_modelmeta().custom_metadata_map.get("label_set")
+        if label_set != self.card.label_set:
+            raise BackendError(
+                "%s: the graph's classes are label set %s, but the model card says %s"
+                % (artifact_path, label_set, self.card.label_set)
+            )
+
+
+def _line(error: Any) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,21 @@
+"""Errors whose message is one line for the user: what was found, what was expected, what to do."""
+
+
+class SegmentationError(Exception):
+    """A known error. Whoever catches it shows the message; anything else keeps its traceback."""
+
+
+class CardError(SegmentationError):
+    """A model card, or a file that it names, that cannot be used."""
+
+
+class BackendError(SegmentationError):
+    """A backend that cannot be chosen, loaded or run as asked."""
+
+
+class ImageError(SegmentationError):
+    """An image that cannot be segmented."""
+
+
+class DatasetError(SegmentationError):
+    """A data set that cannot be read: the message names the file and what was expected."""

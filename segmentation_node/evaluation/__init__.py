@@ -1,0 +1,1 @@
+"""Scoring: data sets, metrics, reports."""

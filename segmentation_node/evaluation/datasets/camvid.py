@@ -1,0 +1,56 @@
+"""CamVid as SegNet's authors packed it: 480x360, eleven classes, void = 11."""
+
+import os
+from typing import List
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets.base import (
+    Dataset,
+    Sample,
+    read_image,
+    read_labels,
+    require_folder,
+)
+from segmentation_node.labels import CAMVID_11
+
+LAYOUT = "CamVid in SegNet's layout: ROOT/{train,val,test} and ROOT/{train,val,test}annot"
+
+
+class CamVid(Dataset):
+    """``ROOT/SPLIT/*.png`` with labels of the same name in ``ROOT/SPLITannot``.
+
+    ``ROOT/SPLIT.txt``, where present, chooses and orders the images; only file names count in
+    it, because the published lists carry their authors' absolute paths.
+    """
+
+    label_set = CAMVID_11
+    splits = ("train", "val", "test")
+
+    def __init__(self, root: str, split: str) -> None:
+        super().__init__(root, split)
+        self.images_folder = os.path.join(root, split)
+        self.labels_folder = os.path.join(root, split + "annot")
+        require_folder(self.images_folder, LAYOUT)
+        require_folder(self.labels_folder, LAYOUT)
+        self.file_names = self._listed() or self._found()
+        if not self.file_names:
+            raise DatasetError("%s: no PNG images; expected %s" % (self.images_folder, LAYOUT))
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __getitem__(self, index: int) -> Sample:
+        file_name = self.file_names[index]
+        image = read_image(os.path.join(self.images_folder, file_name))
+        labels_path = os.path.join(self.labels_folder, file_name)
+        return Sample(file_name, image, read_labels(labels_path, self.label_set, image))
+
+    def _listed(self) -> List[str]:
+        list_path = os.path.join(self.root, self.split + ".txt")
+        if not os.path.isfile(list_path):
+            return []
+        with open(list_path) as lines:
+            return [os.path.basename(line.split()[0]) for line in lines if line.strip()]
+
+    def _found(self) -> List[str]:
+        return sorted(name for name in os.listdir(self.images_folder) if name.endswith(".png"))

@@ -1,0 +1,91 @@
+"""Scores from an integer confusion matrix: rows are the truth, columns the prediction.
+
+Everything is derived from exact counts; what is undefined (a class that neither occurs nor is
+predicted) is NaN and left out of means.
+"""
+
+import numpy as np
+
+from segmentation_node.labels import UNLABELLED
+
+
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over labelled pixels, as in Cityscapes' protocol.
+
+    Pixels whose truth is ``UNLABELLED`` are not counted. A prediction that is ``UNLABELLED`` on
+    a labelled pixel is a miss of the true class: it is counted in the last column.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts = np.zeros((classes, classes + 1), np.int64)
+
+    def add(self, truth_hw: np.ndarray, predicted_hw: np.ndarray) -> None:
+        """Count one image: train ids, uint8 (H, W) each.
+
+        Raises ValueError on shapes that differ and on ids that are neither a class nor 255.
+        """
+        if truth_hw.shape != predicted_hw.shape:
+            raise ValueError(
+                "truth is %s but the prediction is %s; they must have one size"
+                % (truth_hw.shape, predicted_hw.shape)
+            )
+        labelled = truth_hw != UNLABELLED
+        truth = truth_hw[labelled].astype(np.int64)
+        predicted = predicted_hw[labelled].astype(np.int64)
+        predicted[predicted == UNLABELLED] = self.classes
+        self._check_range(truth, self.classes - 1, "truth")
+        self._check_range(predicted, self.classes, "prediction")
+        columns = self.classes + 1
+        cells = np.bincount(truth * columns + predicted, minlength=self.classes * columns)
+        self.counts += cells.reshape(self.classes, columns)
+
+    def class_iou(self) -> np.ndarray:
+        """Intersection over union by class: float64 (classes,), NaN where undefined."""
+        hits = self._hits()
+        union = self.counts.sum(axis=1) + self.counts[:, : self.classes].sum(axis=0) - hits
+        return _ratio(hits, union)
+
+    def mean_iou(self) -> float:
+        """Mean of the defined class IoUs; NaN when there is none."""
+        return _mean(self.class_iou())
+
+    def class_accuracy(self) -> np.ndarray:
+        """Recall by class: float64 (classes,), NaN for a class that never occurs."""
+        return _ratio(self._hits(), self.counts.sum(axis=1))
+
+    def mean_accuracy(self) -> float:
+        """Mean recall over the classes that occur ("class average" in SegNet's tables)."""
+        return _mean(self.class_accuracy())
+
+    def global_accuracy(self) -> float:
+        """Share of labelled pixels that are right."""
+        return float(_ratio(self._hits().sum(), self.counts.sum()))
+
+    def grouped(self, group_lut: np.ndarray, groups: int) -> "ConfusionMatrix":
+        """The same counts with classes merged: class ``c`` counts as ``group_lut[c]``."""
+        merged = ConfusionMatrix(groups)
+        target = np.append(group_lut[: self.classes].astype(np.int64), groups)
+        np.add.at(merged.counts, (target[:-1, None], target[None, :]), self.counts)
+        return merged
+
+    def _hits(self) -> np.ndarray:
+        return np.diagonal(self.counts)
+
+    @staticmethod
+    def _check_range(ids: np.ndarray, highest: int, what: str) -> None:
+        found = int(ids.max()) if ids.size else 0
+        if found > highest:
+            raise ValueError(
+                "%s holds id %d; expected 0-%d or %d" % (what, found, highest, UNLABELLED)
+            )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.true_divide(part, whole)
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")

@@ -1,0 +1,278 @@
+"""The model card, ``model.yaml``: the only contract between training and run time.
+
+It stands beside the artifacts that it names. Reading it is strict: an unknown or missing key, a
+wrong type, or an artifact whose hash differs is one CardError.
+"""
+
+import hashlib
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Dict, List, Optional, Tuple
+
+import yaml
+
+from segmentation_node.errors import CardError
+from segmentation_node.labels import LABEL_SETS, LabelSet
+
+CARD_FILE = "model.yaml"
+RESIZE_POLICIES = ("stretch", "crop", "letterbox")
+OUTPUTS = ("class_map", "confidence")
+ARTIFACT_KINDS = ("onnx", "weights")
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """Which network: its name in ``NETWORKS``, its options, its number of parameters."""
+
+    name: str
+    options: Dict[str, Any]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """What the graph takes: uint8 RGB of this size; normalisation happens inside the graph."""
+
+    height: int
+    width: int
+    resize: str
+    mean_rgb: List[float]
+    std_rgb: List[float]
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where the weights come from: data, its licence, and the command that made them."""
+
+    data: str
+    licence: str
+    provenance: str
+
+
+@dataclass(frozen=True)
+class AccuracyInfo:
+    """What ``evaluation dataset`` computes from the shipped file on one split."""
+
+    dataset: str
+    split: str
+    frames: int
+    mean_iou: float
+    global_accuracy: float
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """One file beside the card: kind ``onnx`` or ``weights``, sha256, and format version."""
+
+    file: str
+    kind: str
+    sha256: str
+    version: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A validated card and the folder that it was read from."""
+
+    name: str
+    network: NetworkInfo
+    label_set: str
+    input: InputInfo
+    outputs: List[str]
+    weights: WeightsInfo
+    accuracy: List[AccuracyInfo]
+    artifacts: List[ArtifactInfo]
+    folder: str = field(default="", compare=False)
+
+    @property
+    def labels(self) -> LabelSet:
+        """The label set that the card names."""
+        return LABEL_SETS[self.label_set]
+
+    @property
+    def input_size(self) -> Tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return self.input.height, self.input.width
+
+    def offers(self, kind: str) -> bool:
+        """Whether there is an artifact of this kind."""
+        return any(artifact.kind == kind for artifact in self.artifacts)
+
+    def artifact_path(self, kind: str) -> str:
+        """Path of the artifact of this kind, after its hash was checked.
+
+        Raises CardError when the card has none, the file is missing, or its hash differs.
+        """
+        for artifact in self.artifacts:
+            if artifact.kind == kind:
+                return _verified_path(self.folder, artifact)
+        raise CardError(
+            "%s: no artifact of kind %r; it has %s"
+            % (self._path(), kind, [artifact.kind for artifact in self.artifacts])
+        )
+
+    def _path(self) -> str:
+        return os.path.join(self.folder, CARD_FILE)
+
+
+def read_card(folder: str) -> ModelCard:
+    """Read and validate ``folder/model.yaml``. Raises CardError, one line each."""
+    path = os.path.join(folder, CARD_FILE)
+    if not os.path.isdir(folder):
+        raise CardError("%s: no such model folder" % folder)
+    if not os.path.isfile(path):
+        raise CardError("%s: no %s in this model folder" % (folder, CARD_FILE))
+    with open(path) as card_file:
+        try:
+            values = yaml.safe_load(card_file)
+        except yaml.YAMLError as error:
+            raise CardError(
+                "%s: not valid YAML: %s" % (path, " ".join(str(error).split()))
+            ) from error
+    return parse_card(values, folder)
+
+
+def parse_card(values: Any, folder: str) -> ModelCard:
+    """Validate the values of a card that lies, or will lie, in ``folder``. Raises CardError."""
+    path = os.path.join(folder, CARD_FILE)
+    required = {item.name: item for item in fields(ModelCard) if item.name != "folder"}
+    content = _checked(values, required, path, "")
+    card = ModelCard(
+        name=content["name"],
+        network=_record(NetworkInfo, content["network"], path, "network"),
+        label_set=content["label_set"],
+        input=_record(InputInfo, content["input"], path, "input"),
+        outputs=content["outputs"],
+        weights=_record(WeightsInfo, content["weights"], path, "weights"),
+        accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
+        artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
+        folder=folder,
+    )
+    _check_values(card, path)
+    return card
+
+
+def find_model(model: str, models_folder: Optional[str] = None) -> str:
+    """Folder of a model given as a folder or as a name under ``models_folder``.
+
+    Raises CardError that lists the models there are.
+    """
+    if os.path.isdir(os.path.expanduser(model)):
+        return os.path.expanduser(model)
+    known: List[str] = []
+    if models_folder and os.path.isdir(models_folder):
+        known = sorted(
+            name
+            for name in os.listdir(models_folder)
+            if os.path.isfile(os.path.join(models_folder, name, CARD_FILE))
+        )
+    if model in known:
+        return os.path.join(str(models_folder), model)
+    raise CardError(
+        "model %r is neither a folder nor a model in %s; there are: %s"
+        % (model, models_folder, ", ".join(known) or "none")
+    )
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as content:
+        for block in iter(lambda: content.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _verified_path(folder: str, artifact: ArtifactInfo) -> str:
+    path = os.path.join(folder, artifact.file)
+    if not os.path.isfile(path):
+        raise CardError("%s: no such file, but the model card names it" % path)
+    found = sha256_of(path)
+    if found != artifact.sha256:
+        raise CardError(
+            "%s: sha256 is %s but the model card expects %s; fetch the file again, or export anew"
+            % (path, found, artifact.sha256)
+        )
+    return path
+
+
+def _check_values(card: ModelCard, path: str) -> None:
+    _check_choice(card.label_set, sorted(LABEL_SETS), path, "label_set")
+    _check_choice(card.input.resize, RESIZE_POLICIES, path, "input.resize")
+    for output in card.outputs:
+        _check_choice(output, OUTPUTS, path, "outputs")
+    for artifact in card.artifacts:
+        _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
+        if os.path.basename(artifact.file) != artifact.file:
+            raise CardError(
+                "%s: artifact %r must be a file name in the card's own folder"
+                % (path, artifact.file)
+            )
+    if "class_map" not in card.outputs:
+        raise CardError("%s: outputs %s lack 'class_map'" % (path, card.outputs))
+    if card.input.height < 1 or card.input.width < 1:
+        raise CardError(
+            "%s: input is %dx%d; width and height must be positive"
+            % (path, card.input.width, card.input.height)
+        )
+    if len(card.input.mean_rgb) != 3 or len(card.input.std_rgb) != 3:
+        raise CardError("%s: input.mean_rgb and input.std_rgb must have three values each" % path)
+
+
+def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:
+    if found not in choices:
+        raise CardError("%s: %s is %r; expected one of %s" % (path, key, found, list(choices)))
+
+
+def _record(record_class: Any, values: Any, path: str, where: str) -> Any:
+    schema = {item.name: item for item in fields(record_class)}
+    return record_class(**_checked(values, schema, path, where + "."))
+
+
+def _records(record_class: Any, values: List[Any], path: str, where: str) -> List[Any]:
+    return [
+        _record(record_class, value, path, "%s[%d]" % (where, index))
+        for index, value in enumerate(values)
+    ]
+
+
+def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict[str, Any]:
+    if not isinstance(values, dict):
+        raise CardError(
+            "%s: %s is %s; expected a mapping with the keys %s"
+            % (path, where.rstrip(".") or "the card", type(values).__name__, sorted(schema))
+        )
+    unknown = sorted(str(key) for key in set(values) - set(schema))
+    if unknown:
+        raise CardError(
+            "%s: unknown key %s; known keys are %s"
+            % (path, ", ".join(where + key for key in unknown), sorted(schema))
+        )
+    for key, item in schema.items():
+        if key not in values:
+            if item.default is MISSING:
+                raise CardError("%s: missing key %s" % (path, where + key))
+            continue
+        values[key] = _typed(values[key], item.type, path, where + key)
+    return dict(values)
+
+
+def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
+    plain = {str: str, int: int, float: float, Dict[str, Any]: dict}.get(expected)
+    if expected == List[float]:
+        return [_typed(item, float, path, key) for item in _typed(value, list, path, key)]
+    if expected == List[str]:
+        return [_typed(item, str, path, key) for item in _typed(value, list, path, key)]
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = plain or (list if expected is list or _is_list(expected) else dict)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise CardError(
+            "%s: %s is %r (%s); expected %s"
+            % (path, key, value, type(value).__name__, wanted.__name__)
+        )
+    return value
+
+
+def _is_list(expected: Any) -> bool:
+    return str(expected).startswith("typing.List")

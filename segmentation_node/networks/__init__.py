@@ -1,0 +1,26 @@
+"""Network definitions in torch: one file a network, one entry in ``NETWORKS`` each."""
+
+from typing import Any, Callable, Dict
+
+from torch import nn
+
+from segmentation_node.networks.elu_squeezenet import EluSqueezeNet
+
+NETWORKS: Dict[str, Callable[..., nn.Module]] = {
+    "elu_squeezenet": EluSqueezeNet,
+}
+
+
+def build_network(name: str, classes: int, options: Dict[str, Any]) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Raises ValueError that lists the known names, or that names an option it does not have.
+    """
+    if name not in NETWORKS:
+        raise ValueError("unknown network %r; known: %s" % (name, ", ".join(sorted(NETWORKS))))
+    try:
+        return NETWORKS[name](classes, **options)
+    except TypeError as error:
+        raise ValueError(
+            "network %r does not take the options %s: %s" % (name, options, error)
+        ) from error

@@ -1,0 +1,259 @@
+"""``make demo``: a clip is published as camera images, the node segments it in its own process.
+
+Leaves overlay.webm, class_maps/, latency.json and diagnostics.txt in the output folder.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from segmentation_node.errors import DatasetError, SegmentationError
+from segmentation_node.evaluation import report
+from segmentation_node.evaluation.dataset import Evaluation, new_evaluation
+from segmentation_node.evaluation.datasets.base import read_image
+from segmentation_node.evaluation.street import StreetDrive
+from segmentation_node.labels import CITYSCAPES_19, LABEL_SETS
+from segmentation_node.timing import STAGES, RollingPercentiles
+
+STREET_MODEL = "elu_squeezenet_street"
+CAMVID_MODEL = "elu_squeezenet_camvid"
+# Seeds of the training, validation and test drives are between 1000 and 3999.
+STREET_SEED = 8
+STREET_FRAMES = 150
+STREET_FPS = 15.0
+# One in work, one waiting: more would only lengthen the queue that the latency table shows.
+IN_FLIGHT = 2
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp")
+
+LabelledFrame = Tuple[str, np.ndarray, Optional[np.ndarray]]
+
+
+class Clip:
+    """A source of frames: name, RGB image, and train ids where the truth is known."""
+
+    def __init__(self, frames: Iterator[LabelledFrame], length: Optional[int], fps: float) -> None:
+        self.frames = frames
+        self.length = length
+        self.fps = fps
+
+
+def open_clip(source: str, frames: int) -> Clip:
+    """The street drive when ``source`` is empty, else an image folder, a video or a camera.
+
+    ``frames`` limits how many are played; 0 means all (of a camera: until Ctrl-C).
+    Raises DatasetError when there is nothing to play.
+    """
+    if not source:
+        count = frames or STREET_FRAMES
+        return Clip(_street(count), count, STREET_FPS)
+    if os.path.isdir(source):
+        names = sorted(n for n in os.listdir(source) if n.lower().endswith(IMAGE_ENDINGS))
+        names = names[: frames or None]
+        if not names:
+            raise DatasetError("%s: no images (%s)" % (source, ", ".join(IMAGE_ENDINGS)))
+        return Clip(
+            ((n, read_image(os.path.join(source, n)), None) for n in names), len(names), 10.0
+        )
+    is_camera = source.isdigit() or source.startswith("/dev/")
+    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    if not capture.isOpened():
+        raise DatasetError(
+            "%s: neither an image folder nor a video nor a camera that opens" % source
+        )
+    total = 0 if is_camera else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    length = min(total, frames) if total and frames else (frames or total)
+    return Clip(_video(capture, frames), length or None, capture.get(cv2.CAP_PROP_FPS) or 30.0)
+
+
+def _street(frames: int) -> Iterator[LabelledFrame]:
+    drive = StreetDrive(STREET_SEED, fps=STREET_FPS)
+    for index in range(frames):
+        image, labels = drive.frame(index)
+        yield "%05d.png" % index, image, labels
+
+
+def _video(capture: Any, frames: int) -> Iterator[LabelledFrame]:
+    index = 0
+    while not frames or index < frames:
+        found, bgr = capture.read()
+        if not found:
+            return
+        yield "%05d.png" % index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None
+        index += 1
+
+
+class Recorder:
+    """Keeps what came back: video, class maps, latencies, and the score where there is truth."""
+
+    def __init__(self, folder: str, clip: Clip) -> None:
+        self.folder = folder
+        self.frames = 0
+        self.header_mismatches = 0
+        self.evaluation: Optional[Evaluation] = None
+        self.latencies: Dict[str, RollingPercentiles] = {}
+        self._clip = clip
+        self._progress: Any = None
+        self._video: Any = None
+        self._video_size = (0, 0)
+        self._names: List[Tuple[str, Optional[np.ndarray]]] = []
+
+    def images(self) -> Iterator[np.ndarray]:
+        """The clip's images; remembers names and truth for when the results come."""
+        self._progress = _progress_bar(self._clip.length)
+        for name, image, labels in self._clip.frames:
+            self._names.append((name, labels))
+            yield image
+
+    def take(self, result: Any) -> None:
+        """One result; under ``every`` they come in the order of the images."""
+        name, labels = self._names[self.frames]
+        self.frames += 1
+        self.header_mismatches += not result.headers_match
+        class_map_path = os.path.join(self.folder, "class_maps", os.path.splitext(name)[0] + ".png")
+        cv2.imwrite(class_map_path, result.class_map_hw)
+        self._write_video(result.overlay_hwc)
+        for stage in STAGES + ("processing", "transport", "end_to_end"):
+            value_ms = getattr(result.latency, stage + "_ms")
+            self.latencies.setdefault(stage, RollingPercentiles(window=100000)).add(value_ms)
+        if labels is not None and self.evaluation is not None:
+            self.evaluation.add(labels, result.class_map_hw)
+        self._progress.update()
+
+    def stages_ms(self) -> Dict[str, Dict[str, float]]:
+        """Percentiles by stage in ms."""
+        return {
+            stage: {"p%d" % rank: value for rank, value in values.percentiles().items()}
+            for stage, values in self.latencies.items()
+        }
+
+    def close(self) -> None:
+        """Finish the video and the progress bar."""
+        if self._progress is not None:
+            self._progress.close()
+        if self._video is not None:
+            self._video.release()
+
+    def _write_video(self, overlay_hwc: np.ndarray) -> None:
+        if self._video is None:
+            self._video_size = (overlay_hwc.shape[1], overlay_hwc.shape[0])
+            path = os.path.join(self.folder, "overlay.webm")
+            fourcc = cv2.VideoWriter_fourcc(*"VP80")
+            self._video = cv2.VideoWriter(path, fourcc, self._clip.fps, self._video_size)
+            if not self._video.isOpened():
+                raise SegmentationError("%s: this OpenCV cannot write VP8 video" % path)
+        bgr = cv2.cvtColor(overlay_hwc, cv2.COLOR_RGB2BGR)
+        if (bgr.shape[1], bgr.shape[0]) != self._video_size:
+            bgr = cv2.resize(bgr, self._video_size)
+        self._video.write(bgr)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play the clip through the node; 1 when a frame was lost or a header changed."""
+    import rclpy
+
+    from segmentation_node.ros.replay import NodeProcess, Replay
+
+    clip = open_clip(arguments.input, arguments.frames)
+    shutil.rmtree(arguments.output, ignore_errors=True)
+    os.makedirs(os.path.join(arguments.output, "class_maps"))
+    recorder = Recorder(arguments.output, clip)
+    model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
+    parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
+    rclpy.init()
+    replay = Replay(on_result=recorder.take)
+    try:
+        with NodeProcess(parameters) as process:
+            replay.wait_until_ready(process)
+            if not arguments.input:
+                labels = LABEL_SETS[replay.label_info.label_set]
+                recorder.evaluation = new_evaluation(labels, CITYSCAPES_19)
+            try:
+                replay.play(recorder.images(), process, rate_hz=clip.fps, in_flight=IN_FLIGHT)
+                replay.spin_for(1.1)  # one more report, with every frame in it
+            except KeyboardInterrupt:
+                print("interrupted: the results so far are kept", file=sys.stderr)
+    finally:
+        recorder.close()
+        sent, statuses = replay.sent, replay.diagnostics
+        replay.destroy_node()
+        if rclpy.ok():
+            rclpy.shutdown()
+    return _summarise(arguments.output, recorder, sent, statuses)
+
+
+def _summarise(folder: str, recorder: Recorder, sent: int, statuses: List[Any]) -> int:
+    content: Dict[str, Any] = {
+        "frames_sent": sent,
+        "frames_segmented": recorder.frames,
+        "header_mismatches": recorder.header_mismatches,
+        "stages_ms": recorder.stages_ms(),
+    }
+    with open(os.path.join(folder, "diagnostics.txt"), "w") as text:
+        text.write(_diagnostics_text(statuses))
+    print(report.latency_table(content["stages_ms"]))
+    if recorder.evaluation is not None:
+        content["accuracy"] = recorder.evaluation.as_json()
+        print()
+        print(report.accuracy_table(recorder.evaluation))
+    report.write_json(os.path.join(folder, "latency.json"), content)
+    print()
+    print(
+        "%d frames sent, %d segmented, %d lost, %d headers changed; see %s/overlay.webm"
+        % (sent, recorder.frames, sent - recorder.frames, recorder.header_mismatches, folder)
+    )
+    return 0 if sent == recorder.frames and not recorder.header_mismatches else 1
+
+
+def _diagnostics_text(statuses: List[Any]) -> str:
+    if not statuses:
+        return "no diagnostics arrived\n"
+    last = statuses[-1]
+    levels = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
+    lines = ["%s %s: %s" % (levels[last.level], last.name, last.message)]
+    lines += ["  %s: %s" % (item.key, item.value) for item in last.values]
+    return "\n".join(lines) + "\n"
+
+
+def _progress_bar(total: Optional[int]) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="frame", desc="segmenting")
+
+
+def _prepare_middleware() -> None:
+    """Stay on this machine and give big images a large shared-memory segment, unless told."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
+    profile = os.path.join(
+        os.path.dirname(__file__), "..", "..", "config", "fastdds_large_images.xml"
+    )
+    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    if os.path.isfile(profile) and not any(name in os.environ for name in variables):
+        os.environ.update(dict.fromkeys(variables, os.path.abspath(profile)))
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the demo; a known error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="segmentation_node.ros.demo", description=__doc__)
+    parser.add_argument("--input", default="", help="image folder, video file, or camera (0, ...)")
+    parser.add_argument("--model", default="", help="model folder or name")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--frames", type=int, default=0, help="play at most this many")
+    parser.add_argument("--output", default=os.path.join("out", "demo"))
+    parsed = parser.parse_args(arguments)
+    _prepare_middleware()
+    try:
+        return run(parsed)
+    except SegmentationError as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What the node publishes for a frame: messages that are kept, arrays written in place."""
+
+import array
+from typing import Any, Callable, List, Optional, Tuple
+
+import cv2
+import numpy as np
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
+from segmentation_node.labels import UNLABELLED
+from segmentation_node.model_card import ModelCard
+
+LIVE_DEPTH = 5
+JPEG_QUALITY = 90
+# Class maps have few colours in large areas: more effort costs time and saves next to nothing.
+PNG_COMPRESSION = 1
+
+
+def output_qos(frame_policy: str) -> QoSProfile:
+    """Reliable; every frame is kept for its subscribers only when none may be lost."""
+    if frame_policy == "every":
+        return QoSProfile(
+            history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE
+        )
+    return QoSProfile(depth=LIVE_DEPTH, reliability=QoSReliabilityPolicy.RELIABLE)
+
+
+def latched_qos() -> QoSProfile:
+    """For what a late subscriber still has to get."""
+    return QoSProfile(
+        depth=1,
+        reliability=QoSReliabilityPolicy.RELIABLE,
+        durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
+class KeptImage:
+    """An Image message whose array is allocated once per size and written in place."""
+
+    def __init__(self, encoding: str, channels: int) -> None:
+        self.message = Image(encoding=encoding)
+        self._channels = channels
+        self.pixels = np.empty((0, 0), np.uint8)
+
+    def resize(self, size: Tuple[int, int]) -> np.ndarray:
+        """Its pixels at this height and width: uint8 (H, W) or (H, W, channels)."""
+        shape = tuple(size) if self._channels == 1 else tuple(size) + (self._channels,)
+        if self.pixels.shape != shape:
+            height, width = size
+            self.message.height, self.message.width = height, width
+            self.message.step = width * self._channels
+            self.message.data = array.array("B", bytes(height * width * self._channels))
+            self.pixels = np.frombuffer(self.message.data, np.uint8).reshape(shape)
+        return self.pixels
+
+
+class ImageOutput:
+    """One image topic and its compressed form; both are served only while somebody listens."""
+
+    def __init__(
+        self, node: Any, topic: str, kept: KeptImage, encoder: Callable[..., Any], qos: QoSProfile
+    ) -> None:
+        self.kept = kept
+        self._encoder = encoder
+        self._raw = node.create_lifecycle_publisher(Image, topic, qos)
+        # By the resolved name, so that one remap of the raw topic moves both.
+        compressed_topic = self._raw.topic_name + "/compressed"
+        self._compressed = node.create_lifecycle_publisher(CompressedImage, compressed_topic, qos)
+
+    @property
+    def publishers(self) -> List[Any]:
+        """Both publishers."""
+        return [self._raw, self._compressed]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens to either form."""
+        return any(publisher.get_subscription_count() > 0 for publisher in self.publishers)
+
+    def publish(self, header: Any) -> None:
+        """Send the kept pixels under the input's header."""
+        self.kept.message.header = header
+        if self._raw.get_subscription_count() > 0:
+            self._raw.publish(self.kept.message)
+        if self._compressed.get_subscription_count() > 0:
+            message = CompressedImage(header=header)
+            message.format, encoded = self._encoder(self.kept.pixels)
+            message.data = array.array("B", encoded.tobytes())
+            self._compressed.publish(message)
+
+
+def encode_png(map_hw: np.ndarray) -> Tuple[str, np.ndarray]:
+    """A class or confidence map without loss."""
+    _, encoded = cv2.imencode(".png", map_hw, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
+    return "mono8; png compressed mono8", encoded
+
+
+def encode_jpeg(rgb_hwc: np.ndarray) -> Tuple[str, np.ndarray]:
+    """An overlay, for people to look at."""
+    bgr = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return "rgb8; jpeg compressed bgr8", encoded
+
+
+class Outputs:
+    """Every topic that exists while the node is configured."""
+
+    def __init__(self, node: Any, has_confidence: bool, frame_policy: str) -> None:
+        qos = output_qos(frame_policy)
+        self._node = node
+        self.class_map = ImageOutput(node, "~/class_map", KeptImage("mono8", 1), encode_png, qos)
+        self.overlay = ImageOutput(node, "~/overlay", KeptImage("rgb8", 3), encode_jpeg, qos)
+        self.confidence: Optional[ImageOutput] = None
+        if has_confidence:
+            kept = KeptImage("mono8", 1)
+            self.confidence = ImageOutput(node, "~/confidence", kept, encode_png, qos)
+        self.latency = node.create_lifecycle_publisher(FrameLatency, "~/latency", qos)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens to anything that takes work."""
+        return self.latency.get_subscription_count() > 0 or any(
+            output.wanted for output in self._images()
+        )
+
+    def destroy(self) -> None:
+        """Take the topics off the graph."""
+        for output in self._images():
+            for publisher in output.publishers:
+                self._node.destroy_publisher(publisher)
+        self._node.destroy_publisher(self.latency)
+
+    def _images(self) -> List[ImageOutput]:
+        outputs = [self.class_map, self.overlay]
+        return outputs + ([self.confidence] if self.confidence else [])
+
+
+def label_info(card: ModelCard, stamp: Any) -> LabelInfo:
+    """What the class map's ids mean."""
+    message = LabelInfo(label_set=card.label_set, model=card.name, unlabelled=UNLABELLED)
+    message.header.stamp = stamp
+    message.classes = [
+        ClassInfo(id=index, name=item.name, category=item.category, color_rgb=item.color_rgb)
+        for index, item in enumerate(card.labels.classes)
+    ]
+    return message
+
+
+def vision_label_info(card: ModelCard, stamp: Any) -> Any:
+    """The same as vision_msgs/LabelInfo; None where vision_msgs is not installed."""
+    try:
+        from vision_msgs.msg import LabelInfo as VisionLabelInfo
+        from vision_msgs.msg import VisionClass
+    except ImportError:
+        return None
+    message = VisionLabelInfo()
+    message.header.stamp = stamp
+    message.class_map = [
+        VisionClass(class_id=index, class_name=item.name)
+        for index, item in enumerate(card.labels.classes)
+    ]
+    return message

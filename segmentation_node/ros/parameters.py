@@ -1,0 +1,191 @@
+"""The node's parameters: one table, declared with descriptors, read into ``Settings``."""
+
+from dataclasses import dataclass
+from typing import Any, List, Optional, Sequence, Tuple
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from segmentation_node.backends import PRECISIONS, BackendOptions
+from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
+
+BACKEND_CHOICES = ("auto", "onnxruntime", "torch", "tensorrt")
+FRAME_POLICIES = ("latest", "every")
+TRANSPORTS = ("raw", "compressed")
+RELIABILITIES = ("auto", "reliable", "best_effort")
+MAX_THREADS = 256
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter: ``choices`` or ``limits`` bound it; ``live`` ones change at any time."""
+
+    name: str
+    default: Any
+    description: str
+    choices: Tuple[str, ...] = ()
+    limits: Optional[Tuple[float, float]] = None
+    live: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What ``ros2 param describe`` shows; rclpy refuses values outside its range."""
+        descriptor = ParameterDescriptor(name=self.name, description=self.description)
+        if self.choices:
+            descriptor.additional_constraints = "one of " + ", ".join(self.choices)
+        elif not self.live:
+            descriptor.additional_constraints = "changes only while the node is unconfigured"
+        if self.limits is not None and isinstance(self.default, int):
+            limits = IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))
+            descriptor.integer_range = [limits]
+        elif self.limits is not None:
+            low, high = self.limits
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        return descriptor
+
+    def refusal(self, value: Any, configured: bool) -> str:
+        """Why this value cannot be set now; empty when it can."""
+        if configured and not self.live:
+            return (
+                "%s changes only while the node is unconfigured; run: "
+                "ros2 lifecycle set NODE deactivate, then cleanup" % self.name
+            )
+        if self.choices and value not in self.choices:
+            return "%s is %r; expected one of %s" % (self.name, value, ", ".join(self.choices))
+        return ""
+
+
+PARAMETERS = (
+    ParameterSpec("model", "elu_squeezenet_camvid", "Model folder, or the name of a shipped model"),
+    ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
+    ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
+    ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
+    ParameterSpec("engine_dir", "~/.cache/segmentation_node", "Folder of TensorRT engines"),
+    ParameterSpec(
+        "frame_policy",
+        "latest",
+        "latest: the newest frame wins; every: no frame is dropped by the node",
+        FRAME_POLICIES,
+    ),
+    ParameterSpec("input.transport", "raw", "Which image topic is read", TRANSPORTS),
+    ParameterSpec(
+        "input.reliability",
+        "auto",
+        "QoS of the image subscription; auto: reliable if every publisher offers it",
+        RELIABILITIES,
+    ),
+    ParameterSpec(
+        "output_resolution", "input", "Size of class map, overlay, confidence", OUTPUT_RESOLUTIONS
+    ),
+    ParameterSpec(
+        "num_threads", 0, "CPU threads of the run time; 0: its own choice", limits=(0, MAX_THREADS)
+    ),
+    ParameterSpec("autostart", True, "Configure and activate at start"),
+    ParameterSpec(
+        "overlay.alpha",
+        0.5,
+        "Weight of the class colours (0-1)",
+        limits=(0.0, 1.0),
+        live=True,
+    ),
+    ParameterSpec(
+        "overlay.max_rate_hz",
+        0.0,
+        "Most overlays per second; 0: all",
+        limits=(0.0, 1000.0),
+        live=True,
+    ),
+    ParameterSpec(
+        "confidence.threshold",
+        0.0,
+        "Pixels of less confidence (0-1) become unlabelled; needs a model that gives it",
+        limits=(0.0, 1.0),
+        live=True,
+    ),
+    ParameterSpec(
+        "diagnostics.max_latency_ms",
+        0.0,
+        "WARN when p95 from receipt to published is longer; 0: off",
+        limits=(0.0, 1e6),
+        live=True,
+    ),
+    ParameterSpec(
+        "diagnostics.min_rate_hz",
+        0.0,
+        "WARN when fewer frames come out; 0: off",
+        limits=(0.0, 1e4),
+        live=True,
+    ),
+    ParameterSpec(
+        "diagnostics.input_timeout_s",
+        2.0,
+        "STALE after this long without input",
+        limits=(0.1, 3600.0),
+        live=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the parameters say while the node is configured; live ones are read per frame."""
+
+    model: str
+    backend: str
+    options: BackendOptions
+    frame_policy: str
+    transport: str
+    reliability: str
+    output_resolution: str
+
+
+class NodeParameters:
+    """Declares the table on a node and guards changes."""
+
+    def __init__(self, node: Node) -> None:
+        """Raises rclpy's parameter exceptions when a given value is out of range."""
+        self._node = node
+        self._specs = {spec.name: spec for spec in PARAMETERS}
+        self.configured = False
+        for spec in PARAMETERS:
+            node.declare_parameter(spec.name, spec.default, spec.descriptor())
+        node.add_on_set_parameters_callback(self._check)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def problems(self) -> List[str]:
+        """What is wrong with the values given at start, one line each."""
+        found = [spec.refusal(self[spec.name], False) for spec in PARAMETERS]
+        return [line for line in found if line]
+
+    def settings(self) -> Settings:
+        """The values that hold from configure to cleanup."""
+        options = BackendOptions(
+            device=self["device"],
+            precision=self["precision"],
+            num_threads=self["num_threads"],
+            engine_dir=self["engine_dir"],
+        )
+        return Settings(
+            model=self["model"],
+            backend=self["backend"],
+            options=options,
+            frame_policy=self["frame_policy"],
+            transport=self["input.transport"],
+            reliability=self["input.reliability"],
+            output_resolution=self["output_resolution"],
+        )
+
+    def _check(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        for change in changes:
+            spec = self._specs.get(change.name)
+            refusal = spec.refusal(change.value, self.configured) if spec else ""
+            if refusal:
+                return SetParametersResult(successful=False, reason=refusal)
+        return SetParametersResult(successful=True)

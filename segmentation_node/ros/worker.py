@@ -1,0 +1,132 @@
+"""From the image callback to the one thread that owns the backend."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Callable, Deque, Generic, Optional, TypeVar
+
+from segmentation_node.accounting import FrameCounters
+
+Resource = TypeVar("Resource")
+
+EVERY_CAPACITY = 2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image message as it came in; ``received_s`` is monotonic, ``received_ns`` ROS time."""
+
+    message: Any
+    received_s: float
+    received_ns: int
+
+
+class FrameQueue:
+    """Hands frames over by the frame policy and books each one in the counters.
+
+    ``latest``: holds one frame; a newer one replaces it. ``every``: holds ``EVERY_CAPACITY``
+    and blocks ``put`` until there is room.
+    """
+
+    def __init__(self, policy: str, counters: FrameCounters) -> None:
+        self._replaces = policy == "latest"
+        self._capacity = 1 if self._replaces else EVERY_CAPACITY
+        self._counters = counters
+        self._frames: Deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._open = False
+
+    def open(self) -> None:
+        """Take frames."""
+        with self._changed:
+            self._open = True
+
+    def close(self) -> None:
+        """Take no more; waiting frames count as dropped, blocked callers return."""
+        with self._changed:
+            self._open = False
+            self._counters.drop(len(self._frames))
+            self._frames.clear()
+            self._changed.notify_all()
+
+    def put(self, frame: Frame) -> None:
+        """Hand a frame over; blocks under ``every`` while the queue is full."""
+        with self._changed:
+            if not self._open:
+                return
+            self._counters.receive()
+            if self._replaces and self._frames:
+                self._frames.popleft()
+                self._counters.drop()
+            while self._open and len(self._frames) >= self._capacity:
+                self._changed.wait()
+            if not self._open:
+                self._counters.drop()
+                return
+            self._frames.append(frame)
+            self._changed.notify_all()
+
+    def get(self, timeout_s: float) -> Optional[Frame]:
+        """The oldest waiting frame, or None when none came in time."""
+        with self._changed:
+            if not self._frames:
+                self._changed.wait(timeout_s)
+            if not self._frames:
+                return None
+            frame = self._frames.popleft()
+            self._changed.notify_all()
+            return frame
+
+
+class Worker(Generic[Resource]):
+    """Opens a resource, feeds it frames and closes it, all on one thread.
+
+    A CUDA context, an engine and its execution belong to one thread; a segmenter does as well.
+    """
+
+    def __init__(
+        self,
+        open_resource: Callable[[], Resource],
+        work: Callable[[Resource, Frame], None],
+        close_resource: Callable[[Resource], None],
+        queue: FrameQueue,
+    ) -> None:
+        self._open_resource = open_resource
+        self._work = work
+        self._close_resource = close_resource
+        self._queue = queue
+        self._stopping = threading.Event()
+        self._opened = threading.Event()
+        self._failure: Optional[BaseException] = None
+        self._resource: Optional[Resource] = None
+        self._thread = threading.Thread(target=self._run, name="segmentation worker", daemon=True)
+
+    def start(self) -> Resource:
+        """Start the thread and wait until the resource is open. Raises what opening raised."""
+        self._thread.start()
+        self._opened.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._resource is not None
+        return self._resource
+
+    def stop(self, timeout_s: Optional[float] = None) -> bool:
+        """Finish the frame in hand, close the resource; False when it took longer than allowed."""
+        self._stopping.set()
+        self._queue.close()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._resource = self._open_resource()
+        except BaseException as failure:  # handed to the thread that waits in start()
+            self._failure = failure
+            return
+        finally:
+            self._opened.set()
+        while not self._stopping.is_set():
+            frame = self._queue.get(timeout_s=0.1)
+            if frame is not None:
+                self._work(self._resource, frame)
+        self._close_resource(self._resource)

@@ -1,0 +1,1 @@
+"""Offline training: turns data sets into what the node loads. Never imported by the node."""
