@@ -44,7 +44,7 @@ test: lint test-py36  ## all checks and the quick tests
 	$(RUN) python -m pytest
 
 test-all: lint test-py36  ## all checks and all tests, the slow ones too
-	$(RUN) python -m pytest -m "slow or not slow"
+	$(RUN) python tools/verify.py
 
 bench: setup-bench  ## measure latency and throughput; ARGS="..." goes to the benchmarks
 	@$(RUN) python -m benchmarks $(ARGS)

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import torch
 import yaml
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file, save_file
 
 from segmentation_node.backends import BackendOptions, open_backend
@@ -70,9 +72,35 @@ def export_onnx(
             dynamo=False,
         )
     model = onnx.load(path)
+    fold_constants(model)
     onnx.helper.set_model_props(model, {"label_set": label_set})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Compute, in place, every node that depends on constants alone.
+
+    The exporter leaves the arithmetic of padding sizes in the graph; TensorRT 8.2 wants constants.
+    """
+    graph = model.graph
+    opsets = {item.domain: item.version for item in model.opset_import}
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    kept = []
+    for node in graph.node:
+        inputs = [name for name in node.input if name]
+        if not all(name in constants for name in inputs):
+            kept.append(node)
+            continue
+        evaluator = ReferenceEvaluator(node, opsets=opsets)
+        values = evaluator.run(None, {name: constants[name] for name in inputs})
+        constants.update(zip(node.output, values, strict=True))
+    used = {name for node in kept for name in node.input}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
+    )
 
 
 def agreement(graph: DeployGraph, folder: Path, dataset: Dataset, frames: int) -> float:

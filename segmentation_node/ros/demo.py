@@ -225,7 +225,7 @@ def _progress_bar(total: Optional[int]) -> Any:
     return tqdm(total=total, unit="frame", desc="segmenting")
 
 
-def _prepare_middleware() -> None:
+def prepare_middleware() -> None:
     """Stay on this machine and give big images a large shared-memory segment, unless told."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     if os.environ.get("ROS_DISTRO") == "humble":
@@ -247,7 +247,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--frames", type=int, default=0, help="play at most this many")
     parser.add_argument("--output", default=os.path.join("out", "demo"))
     parsed = parser.parse_args(arguments)
-    _prepare_middleware()
+    prepare_middleware()
     try:
         return run(parsed)
     except SegmentationError as error:

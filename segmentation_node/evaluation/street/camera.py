@@ -4,7 +4,7 @@ Road coordinates in metres: `s` along the road, `u` to the right of its centre l
 """
 
 import math
-from typing import Tuple
+from typing import Tuple, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ CAMERA_HEIGHT_M = 1.4
 LANE_U_M = 1.75
 FOCAL_PER_WIDTH = 0.66
 HORIZON_PER_HEIGHT = 0.43
+
+Floats = TypeVar("Floats", float, np.ndarray)  # numbers, or arrays of them
 
 
 class Bend:
@@ -25,11 +27,15 @@ class Bend:
             (between(0.8, 2.0, seed, 13), 43.0, between(0.0, 6.3, seed, 14)),
         ]
 
-    def x_m(self, s_m: np.ndarray) -> np.ndarray:
-        return sum(a * np.sin(s_m / length + phase) for a, length, phase in self._waves)
+    def x_m(self, s_m: Floats) -> Floats:
+        long, short = (a * np.sin(s_m / length + phase) for a, length, phase in self._waves)
+        return long + short
 
-    def slope(self, s_m: np.ndarray) -> np.ndarray:
-        return sum(a / length * np.cos(s_m / length + phase) for a, length, phase in self._waves)
+    def slope(self, s_m: Floats) -> Floats:
+        long, short = (
+            a / length * np.cos(s_m / length + phase) for a, length, phase in self._waves
+        )
+        return long + short
 
 
 class Camera:
@@ -51,7 +57,7 @@ class Camera:
         self.horizon_px = HORIZON_PER_HEIGHT * height + self.focal_px * pitch
         self.width, self.height = width, height
 
-    def to_view(self, u_m: np.ndarray, s_m: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def to_view(self, u_m: Floats, s_m: Floats) -> Tuple[Floats, Floats]:
         """Road coordinates to the camera's right and forward, in metres."""
         right = u_m + self.bend.x_m(s_m) - self.x_m
         ahead = s_m - self.s_m
@@ -60,9 +66,7 @@ class Camera:
             self.sin_yaw * right + self.cos_yaw * ahead,
         )
 
-    def to_pixels(
-        self, right_m: np.ndarray, ahead_m: np.ndarray, h_m: np.ndarray
-    ) -> Tuple[np.ndarray, np.ndarray]:
+    def to_pixels(self, right_m: Floats, ahead_m: Floats, h_m: Floats) -> Tuple[Floats, Floats]:
         scale = self.focal_px / ahead_m
         return (self.centre_px + right_m * scale, self.horizon_px + (CAMERA_HEIGHT_M - h_m) * scale)
 

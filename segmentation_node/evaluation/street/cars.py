@@ -1,7 +1,7 @@
 """Cars as solids: faces in metres, projected and painted back to front."""
 
 from functools import lru_cache
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ _SHIFT = 4
 
 Face = NamedTuple(
     "Face",
-    [("corners", np.ndarray), ("paint", float), ("facing", int), ("own_rgb", Sequence[float])],
+    [("corners", np.ndarray), ("paint", float), ("facing", int), ("own_rgb", np.ndarray)],
 )
 """Corners (along from the near end, across, up); a share of the paint plus its own colour."""
 
@@ -42,8 +42,8 @@ def draw(
     image_hwc: np.ndarray, labels_hw: np.ndarray, camera: Camera, light: Light, car: Item
 ) -> None:
     """Paint one car into image and labels."""
-    right, ahead = camera.to_view(car.u_m, car.s_m)
-    side = -1 if right > 0 else 1
+    right_m, _ = camera.to_view(car.u_m, car.s_m)
+    side = -1 if right_m > 0 else 1
     faces, points = _solid(car.way > 0, side, (car.pick * 37.0) % 1.0 < 0.5)
     right, ahead = camera.to_view(car.u_m + points[:, 1], car.s_m - 0.5 * LENGTH_M + points[:, 0])
     view = np.stack([right, ahead, points[:, 2]], axis=1)
@@ -127,7 +127,10 @@ def _solid(rear: bool, side: int, low: bool) -> Tuple[List[Face], np.ndarray]:
 
 
 def _face(
-    corners: Sequence[Sequence[float]], paint: float, facing: int, own_rgb: Sequence[float] = BLACK
+    corners: Union[Sequence[Sequence[float]], np.ndarray],
+    paint: float,
+    facing: int,
+    own_rgb: Sequence[float] = BLACK,
 ) -> Face:
     return Face(np.array(corners, float), paint, facing, np.array(own_rgb, float))
 

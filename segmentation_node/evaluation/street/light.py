@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from segmentation_node.evaluation.street.camera import Floats
 from segmentation_node.evaluation.street.noise import between
 
 _HAZE_DAY_RGB = np.array([196.0, 208.0, 222.0])
@@ -27,7 +28,7 @@ class Light:
         self.haze_rgb = (1.0 - self.dusk) * _HAZE_DAY_RGB + self.dusk * _HAZE_DUSK_RGB
         self.haze_m = between(140.0, 260.0, seed, 43)
 
-    def clear(self, distance_m: np.ndarray) -> np.ndarray:
+    def clear(self, distance_m: Floats) -> Floats:
         """The share of a surface's own colour that is left after the haze."""
         return np.exp(-distance_m / self.haze_m)
 

@@ -1,0 +1,1 @@
+"""Measurements: ``python -m benchmarks`` (``make bench``). Results go to benchmarks/results."""

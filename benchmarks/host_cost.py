@@ -1,0 +1,112 @@
+"""What a frame costs beside the network: the node as a process, images over DDS, stage by stage.
+
+The host's part is everything but the backend's run: conversion, resizing, class map, overlay and
+publishing, from the frame's own stage times. What the middleware and rclpy spend before the
+node's callback is not in the stages; the CPU time of the whole process against that of the
+network alone shows it.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+
+from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.evaluation.report import table
+from segmentation_node.evaluation.street import StreetDrive
+from segmentation_node.model_card import find_model, read_card
+from segmentation_node.models import models_folder
+
+HOST_STAGES = ("convert", "preprocess", "postprocess", "publish")
+WARM_UP_FRAMES = 5
+
+
+def measure(
+    model: str, size: tuple[int, int], frames: int, with_overlay: bool, threads: int
+) -> dict[str, Any]:
+    """Medians in ms over ``frames`` frames of this (height, width) through a node process."""
+    from segmentation_node.ros.replay import NodeProcess, Replay
+
+    parameters = {"model": model, "frame_policy": "every", "num_threads": threads}
+    replay = Replay(with_overlay=with_overlay)
+    try:
+        with NodeProcess(parameters) as process:
+            replay.wait_until_ready(process)
+            replay.play(_images(size, WARM_UP_FRAMES), process, in_flight=1)
+            replay.results.clear()
+            node = psutil.Process(process.process.pid)
+            cpu_before_s = _cpu_s(node)
+            replay.play(_images(size, frames), process, in_flight=1)
+            cpu_ms = (_cpu_s(node) - cpu_before_s) / frames * 1e3
+        latencies = [result.latency for result in replay.results]
+    finally:
+        replay.destroy_node()
+    stages_ms = {
+        stage: _median([getattr(item, stage + "_ms") for item in latencies])
+        for stage in (*HOST_STAGES, "inference", "transport")
+    }
+    host_ms = _median(
+        [sum(getattr(item, stage + "_ms") for stage in HOST_STAGES) for item in latencies]
+    )
+    return {
+        "model": model,
+        "image": f"{size[1]}x{size[0]}",
+        "overlay": with_overlay,
+        "threads": threads,
+        "frames": len(latencies),
+        "stages_ms": stages_ms,
+        "host_ms": host_ms,
+        "host_share_of_inference": host_ms / stages_ms["inference"],
+        "process_cpu_ms_per_frame": cpu_ms,
+        "network_cpu_ms_per_frame": _network_cpu_ms(model, threads, frames),
+    }
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """The results as a table."""
+    header = ["image", "overlay", "inference ms", "host ms", "host / inference"]
+    header += ["process CPU ms", "network CPU ms"]
+    rows = [
+        [
+            result["image"],
+            "yes" if result["overlay"] else "no",
+            f"{result['stages_ms']['inference']:.2f}",
+            f"{result['host_ms']:.2f}",
+            f"{result['host_share_of_inference']:.2%}",
+            f"{result['process_cpu_ms_per_frame']:.1f}",
+            f"{result['network_cpu_ms_per_frame']:.1f}",
+        ]
+        for result in results
+    ]
+    return table(header, rows)
+
+
+def _images(size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
+    drive = StreetDrive(seed=8, width=size[1], height=size[0])
+    rendered = [drive.frame(index)[0] for index in range(8)]
+    for index in range(frames):
+        yield rendered[index % len(rendered)]
+
+
+def _network_cpu_ms(model: str, threads: int, frames: int) -> float:
+    """CPU time per run of the network alone, paced as the node's runs are: one after another."""
+    card = read_card(find_model(model, models_folder()))
+    with open_backend("onnxruntime", card, BackendOptions(num_threads=threads)) as backend:
+        image = np.zeros(backend.input_shape, np.uint8)
+        for _ in range(WARM_UP_FRAMES):
+            backend.run(image)
+        before_s = time.process_time()
+        for _ in range(frames):
+            backend.run(image)
+        return (time.process_time() - before_s) / frames * 1e3
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values))
