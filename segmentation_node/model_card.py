@@ -122,7 +122,7 @@ def read_card(folder: str) -> ModelCard:
         raise CardError("%s: no such model folder" % folder)
     if not os.path.isfile(path):
         raise CardError("%s: no %s in this model folder" % (folder, CARD_FILE))
-    with open(path) as card_file:
+    with open(path, "rb") as card_file:
         try:
             values = yaml.safe_load(card_file)
         except yaml.YAMLError as error:

@@ -90,7 +90,7 @@ class Backend:
                 % (self.name, self.card.name, self.card.outputs)
             )
         prediction = self._run(image_nhwc, with_confidence)
-        self._check_output(prediction.class_map_nhw)
+        self._check_prediction(prediction)
         return prediction
 
     def close(self) -> None:
@@ -128,15 +128,20 @@ class Backend:
                 )
             )
 
-    def _check_output(self, class_map_nhw: np.ndarray) -> None:
-        if class_map_nhw.shape != self.input_shape[:3] or class_map_nhw.dtype != np.uint8:
-            raise BackendError(
-                "backend %s: the model gave %s %s, expected a uint8 class map %s"
-                % (self.name, class_map_nhw.dtype, class_map_nhw.shape, self.input_shape[:3])
-            )
-        highest = int(class_map_nhw.max())
+    def _check_prediction(self, prediction: Prediction) -> None:
+        self._check_map(prediction.class_map_nhw, "class map")
+        if prediction.confidence_nhw is not None:
+            self._check_map(prediction.confidence_nhw, "confidence")
+        highest = int(prediction.class_map_nhw.max())
         if highest >= len(self.card.labels):
             raise BackendError(
                 "backend %s: the model gave class %d, but label set %s of card %s has %d classes"
                 % (self.name, highest, self.card.label_set, self.card.name, len(self.card.labels))
+            )
+
+    def _check_map(self, map_nhw: np.ndarray, what: str) -> None:
+        if map_nhw.shape != self.input_shape[:3] or map_nhw.dtype != np.uint8:
+            raise BackendError(
+                "backend %s: the model gave %s %s, expected a uint8 %s %s"
+                % (self.name, map_nhw.dtype, map_nhw.shape, what, self.input_shape[:3])
             )

@@ -49,6 +49,7 @@ class TorchBackend(Backend):
 
     def _build(self, artifact_path: str) -> List[Any]:
         """The graphs without and with confidence, over one network."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from segmentation_node.networks import build_network
@@ -58,7 +59,7 @@ class TorchBackend(Backend):
         try:
             network = build_network(card.network.name, len(card.labels), card.network.options)
             network.load_state_dict(load_file(artifact_path))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, SafetensorError) as error:
             raise BackendError(
                 "%s: does not fit the card's network: %s"
                 % (artifact_path, " ".join(str(error).split()))
@@ -78,10 +79,11 @@ class TorchBackend(Backend):
         try:
             device = torch.device(wanted)
         except RuntimeError:
+            device = None
+        if device is None or device.type not in ("cpu", "cuda"):
             raise BackendError(
-                "backend torch: device %r is not a device; choose auto, cpu, cuda or cuda:N"
-                % wanted
-            ) from None
+                "backend torch: device %r is not offered; choose auto, cpu, cuda or cuda:N" % wanted
+            )
         if device.type == "cuda" and not torch.cuda.is_available():
             raise BackendError("backend torch: device %r: PyTorch finds no CUDA GPU here" % wanted)
         if device.type == "cpu" and self.options.precision in ("tf32", "fp16"):

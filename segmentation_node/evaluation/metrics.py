@@ -33,9 +33,9 @@ class ConfusionMatrix:
         labelled = truth_hw != UNLABELLED
         truth = truth_hw[labelled].astype(np.int64)
         predicted = predicted_hw[labelled].astype(np.int64)
+        self._check_range(truth, "truth")
+        self._check_range(predicted[predicted != UNLABELLED], "prediction")
         predicted[predicted == UNLABELLED] = self.classes
-        self._check_range(truth, self.classes - 1, "truth")
-        self._check_range(predicted, self.classes, "prediction")
         columns = self.classes + 1
         cells = np.bincount(truth * columns + predicted, minlength=self.classes * columns)
         self.counts += cells.reshape(self.classes, columns)
@@ -72,12 +72,11 @@ class ConfusionMatrix:
     def _hits(self) -> np.ndarray:
         return np.diagonal(self.counts)
 
-    @staticmethod
-    def _check_range(ids: np.ndarray, highest: int, what: str) -> None:
+    def _check_range(self, ids: np.ndarray, what: str) -> None:
         found = int(ids.max()) if ids.size else 0
-        if found > highest:
+        if found >= self.classes:
             raise ValueError(
-                "%s holds id %d; expected 0-%d or %d" % (what, found, highest, UNLABELLED)
+                "%s holds id %d; expected 0-%d or %d" % (what, found, self.classes - 1, UNLABELLED)
             )
 
 

@@ -1,0 +1,115 @@
+"""Makes test/core/data: ``python test/core/make_tiny_model.py``. Needs onnx and safetensors.
+
+The nearest colour c of a pixel x has the largest 2 c.x - |c|^2, a linear function of x.
+"""
+
+import os
+
+import numpy as np
+import onnx
+import tiny
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+
+from segmentation_node.model_card import parse_card, sha256_of
+
+WEIGHT = (2.0 * tiny.COLORS / tiny.SOFTNESS).astype(np.float32)  # (11, 3)
+BIAS = (-(tiny.COLORS**2).sum(axis=1) / tiny.SOFTNESS).astype(np.float32)  # (11,)
+
+
+def graph(class_offset=0, confidence_type=TensorProto.UINT8):
+    """The model: image uint8 (1, H, W, 3) -> class_map and confidence (1, H, W)."""
+    constants = {
+        "weight": WEIGHT.T,
+        "bias": BIAS,
+        "last_axis": np.array([-1], np.int64),
+        "offset": np.array(class_offset, np.int64),
+        "white": np.array(255.0, np.float32),
+        "half": np.array(0.5, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["highest"], axis=-1, keepdims=0),
+        helper.make_node("Add", ["highest", "offset"], ["class_id"]),
+        helper.make_node("Cast", ["class_id"], ["class_map"], to=TensorProto.UINT8),
+        helper.make_node("ReduceMax", ["scores"], ["best"], axes=[-1], keepdims=1),
+        helper.make_node("Sub", ["scores", "best"], ["below"]),
+        helper.make_node("Exp", ["below"], ["odds"]),
+        helper.make_node("ReduceSum", ["odds", "last_axis"], ["total"], keepdims=0),
+        helper.make_node("Div", ["white", "total"], ["probability"]),
+        helper.make_node("Add", ["probability", "half"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["confidence"], to=confidence_type),
+    ]
+    shape = [1] + list(tiny.SIZE)
+    content = helper.make_graph(
+        nodes,
+        "nearest_color",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape + [3])],
+        [
+            helper.make_tensor_value_info("class_map", TensorProto.UINT8, shape),
+            helper.make_tensor_value_info("confidence", confidence_type, shape),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = helper.make_opsetid("", 13)
+    model = helper.make_model(content, opset_imports=[opset], ir_version=7)
+    helper.set_model_props(model, {"label_set": "camvid11"})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def artifact(file_name, kind, version):
+    """The card's entry for a file of data/tiny."""
+    sha256 = sha256_of(os.path.join(tiny.FOLDER, file_name))
+    return {"file": file_name, "kind": kind, "sha256": sha256, "version": version}
+
+
+def card():
+    """The tiny model's card as plain values."""
+    return {
+        "name": "tiny",
+        "network": {"name": "nearest_color", "options": {}, "parameters": WEIGHT.size + BIAS.size},
+        "label_set": "camvid11",
+        "input": {
+            "height": tiny.SIZE[0],
+            "width": tiny.SIZE[1],
+            "resize": "stretch",
+            "mean_rgb": [0.0, 0.0, 0.0],
+            "std_rgb": [1.0, 1.0, 1.0],
+        },
+        "outputs": ["class_map", "confidence"],
+        "weights": {
+            "data": "CamVid's colours",
+            "licence": "Apache-2.0",
+            "provenance": "python test/core/make_tiny_model.py",
+        },
+        "accuracy": [],
+        "artifacts": [
+            artifact("model.onnx", "onnx", "opset 13"),
+            artifact("weights.safetensors", "weights", "safetensors, float32"),
+        ],
+    }
+
+
+def main():
+    """Write everything."""
+    os.makedirs(tiny.FOLDER, exist_ok=True)
+    onnx.save(graph(), os.path.join(tiny.FOLDER, "model.onnx"))
+    onnx.save(graph(class_offset=1), os.path.join(tiny.DATA, "class_11.onnx"))
+    onnx.save(
+        graph(confidence_type=TensorProto.FLOAT), os.path.join(tiny.DATA, "float_confidence.onnx")
+    )
+    weights = {"weight": WEIGHT.reshape(11, 3, 1, 1), "bias": BIAS}
+    save_file(weights, os.path.join(tiny.FOLDER, "weights.safetensors"))
+    os.chmod(os.path.join(tiny.FOLDER, "weights.safetensors"), 0o644)
+    values = card()
+    with open(os.path.join(tiny.FOLDER, "model.yaml"), "w") as out:
+        yaml.safe_dump(values, out, sort_keys=False)
+    parse_card(values, tiny.FOLDER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Every frame has one fate, whoever counts it."""
+
+import math
+import threading
+
+import numpy as np
+
+from segmentation_node.accounting import Counts, FrameCounters, LatencyStatistics, RateMeter
+
+
+def test_counters_book_each_fate():
+    counters = FrameCounters()
+    for _ in range(10):
+        counters.receive()
+    counters.process()
+    counters.process()
+    counters.drop(3)
+    counters.drop()
+    counters.fail()
+    counters.lose(7)
+    assert counters.snapshot() == Counts(
+        received=10, processed=2, dropped=4, failed=1, queued=3, lost=7
+    )
+    counters.reset()
+    assert counters.snapshot() == Counts()
+
+
+def test_counters_add_up_under_threads():
+    counters = FrameCounters()
+    fates = [counters.process, counters.drop, counters.fail, lambda: None]
+    looks = []
+
+    def hammer():
+        for number in range(2000):
+            counters.receive()
+            fates[number % 4]()
+            if number % 100 == 0:
+                looks.append(counters.snapshot())
+
+    threads = [threading.Thread(target=hammer) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counters.snapshot() == Counts(16000, 4000, 4000, 4000, 4000, 0)
+    for look in looks:
+        assert look.received == look.processed + look.dropped + look.failed + look.queued
+        assert look.queued >= 0
+
+
+def test_latencies_are_kept_by_stage_within_the_window():
+    statistics = LatencyStatistics(window=3)
+    for value in (100.0, 1.0, 2.0, 6.0):
+        statistics.add({"queue": value, "transport": float("nan")})
+    found = statistics.percentiles()
+    assert found["queue"] == {rank: np.percentile([1.0, 2.0, 6.0], rank) for rank in (50, 95, 99)}
+    assert all(math.isnan(value) for value in found["transport"].values())
+    statistics.clear()
+    assert statistics.percentiles() == {}
+
+
+def test_latencies_of_several_threads_all_arrive():
+    statistics = LatencyStatistics(window=8000)
+
+    def add(thread):
+        for number in range(1000):
+            statistics.add({"inference": float(thread * 1000 + number)})
+
+    threads = [threading.Thread(target=add, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statistics.percentiles()["inference"][50] == 3999.5
+
+
+def test_a_rate_is_frames_per_second_between_the_looks():
+    meter = RateMeter(window=2)
+    assert math.isnan(meter.rate_hz("processed"))
+    meter.look(10.0, Counts(received=5, processed=4))
+    assert math.isnan(meter.rate_hz("processed")) and meter.recent("processed") == 0
+    meter.look(12.0, Counts(received=25, processed=14))
+    assert meter.rate_hz("processed") == 5.0 and meter.rate_hz("received") == 10.0
+    assert meter.recent("received") == 20
+
+
+def test_a_rate_forgets_what_left_the_window():
+    meter = RateMeter(window=2)
+    for now_s, processed in ((0.0, 0), (1.0, 100), (2.0, 101), (3.0, 103)):
+        meter.look(now_s, Counts(processed=processed))
+    assert meter.rate_hz("processed") == 1.5
+    assert meter.recent("processed") == 2
+    meter.clear()
+    assert math.isnan(meter.rate_hz("processed")) and meter.recent("processed") == 0
+
+
+def test_two_looks_at_one_moment_give_no_rate():
+    meter = RateMeter()
+    meter.look(1.0, Counts())
+    meter.look(1.0, Counts(processed=3))
+    assert math.isnan(meter.rate_hz("processed"))

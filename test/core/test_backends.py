@@ -1,0 +1,295 @@
+"""What every backend must do, on a model that can be computed by hand; registering enrols.
+
+Then what only ONNX Runtime can meet, and how a backend is chosen.
+"""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+from tiny import assert_one_line
+
+from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node.errors import BackendError, CardError
+from segmentation_node.model_card import sha256_of
+
+ONE_THREAD = BackendOptions(device="cpu", num_threads=1)
+IMPORTED = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "torch": "torch"}
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def name(request, monkeypatch):
+    """A backend that this machine can run; torch knows the tiny model's network meanwhile."""
+    missing = BACKENDS[request.param].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: backend %s: %s" % (request.param, missing))
+    if request.param == "torch":
+        from torch import nn
+
+        from segmentation_node.networks import NETWORKS
+
+        monkeypatch.setitem(NETWORKS, "nearest_color", lambda classes: nn.Conv2d(3, classes, 1))
+    return request.param
+
+
+@pytest.fixture
+def backend(name):
+    """The tiny model, loaded."""
+    with open_backend(name, tiny.card(), ONE_THREAD) as opened:
+        yield opened
+
+
+def batch(seed=0):
+    return tiny.random_image(seed)[None]
+
+
+def with_artifact(path, kind="onnx"):
+    """The tiny card with another file as its only artifact, its hash right."""
+    artifact = [item for item in tiny.card().artifacts if item.kind == kind][0]
+    changed = replace(artifact, file=path.name, sha256=sha256_of(str(path)))
+    return replace(tiny.card(), artifacts=[changed], folder=str(path.parent))
+
+
+# Every backend
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_class_map_and_confidence_are_the_hand_computed_ones(backend, seed):
+    image = tiny.random_image(seed)
+    prediction = backend.run(image[None], with_confidence=True)
+    assert prediction.class_map_nhw.dtype == prediction.confidence_nhw.dtype == np.uint8
+    np.testing.assert_array_equal(prediction.class_map_nhw, tiny.classify(image)[None])
+    error = prediction.confidence_nhw[0] - tiny.confidence(image)
+    assert np.abs(error).max() <= 1.0
+    assert len(np.unique(prediction.confidence_nhw)) > 10, "the image should meet many confidences"
+
+
+def test_confidence_comes_only_when_asked_for(backend):
+    prediction = backend.run(batch())
+    assert prediction.confidence_nhw is None
+    np.testing.assert_array_equal(prediction.class_map_nhw[0], tiny.classify(batch()[0]))
+
+
+def test_it_says_what_it_is(backend, name):
+    assert backend.name == name
+    assert backend.input_shape == (1, 6, 8, 3)
+    assert backend.device == "cpu"
+    assert backend.has_confidence
+
+
+def test_the_same_image_gives_the_same_result_every_time(backend):
+    first = backend.run(batch(), True)
+    class_map, confidence = first.class_map_nhw.copy(), first.confidence_nhw.copy()
+    for seed in (1, 2, 0):
+        again = backend.run(batch(seed), True)
+    np.testing.assert_array_equal(again.class_map_nhw, class_map)
+    np.testing.assert_array_equal(again.confidence_nhw, confidence)
+
+
+def test_a_result_does_not_change_with_the_image_it_came_from(backend):
+    """The caller may reuse its input buffer; a result itself holds until the next run."""
+    image = batch()
+    prediction = backend.run(image, True)
+    image[...] = 0
+    np.testing.assert_array_equal(prediction.class_map_nhw, tiny.classify(batch()[0])[None])
+
+
+def test_two_open_backends_do_not_disturb_each_other(backend, name):
+    with open_backend(name, tiny.card(), ONE_THREAD) as other:
+        first, second = backend.run(batch(1)), other.run(batch(2))
+        np.testing.assert_array_equal(first.class_map_nhw[0], tiny.classify(batch(1)[0]))
+        np.testing.assert_array_equal(second.class_map_nhw[0], tiny.classify(batch(2)[0]))
+    assert backend.run(batch(3)).class_map_nhw.shape == (1, 6, 8)
+
+
+@pytest.mark.parametrize(
+    "image, received",
+    [
+        (np.zeros((1, 6, 9, 3), np.uint8), "uint8 (1, 6, 9, 3)"),
+        (np.zeros((2, 6, 8, 3), np.uint8), "uint8 (2, 6, 8, 3)"),
+        (np.zeros((1, 3, 6, 8), np.uint8), "uint8 (1, 3, 6, 8)"),
+        (np.zeros((6, 8, 3), np.uint8), "uint8 (6, 8, 3)"),
+        (np.zeros((1, 6, 8, 3), np.float32), "float32 (1, 6, 8, 3)"),
+        (np.zeros((1, 6, 8, 3), np.int8), "int8 (1, 6, 8, 3)"),
+        (np.zeros((1, 6, 16, 3), np.uint8)[:, :, ::2], "uint8 (1, 6, 8, 3) not contiguous"),
+    ],
+)
+def test_another_shape_dtype_or_layout_is_refused(backend, name, image, received):
+    with pytest.raises(BackendError) as caught:
+        backend.run(image)
+    expected = "expected C-contiguous uint8 (1, 6, 8, 3)"
+    assert_one_line(caught, "backend " + name, "received " + received, expected)
+
+
+def test_a_closed_backend_refuses_to_run(backend, name):
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError) as caught:
+        backend.run(batch())
+    assert_one_line(caught, "backend " + name, "closed", "open it again")
+
+
+def test_it_can_be_opened_again_after_it_was_closed(backend, name):
+    backend.close()
+    with open_backend(name, tiny.card(), ONE_THREAD) as again:
+        np.testing.assert_array_equal(
+            again.run(batch()).class_map_nhw[0], tiny.classify(batch()[0])
+        )
+
+
+def test_an_unknown_precision_lists_those_offered(name):
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), replace(ONE_THREAD, precision="int8"))
+    assert_one_line(caught, "backend " + name, "'int8'", "fp32")
+
+
+@pytest.mark.parametrize("device", ["tpu9", "mps", "", "cuda:x"])
+def test_an_unknown_device_lists_those_offered(name, device):
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), replace(ONE_THREAD, device=device))
+    assert_one_line(caught, "backend " + name, repr(device), "auto", "cpu")
+
+
+def test_confidence_that_the_model_lacks_is_refused(backend):
+    backend.card = replace(backend.card, outputs=["class_map"])
+    with pytest.raises(BackendError) as caught:
+        backend.run(batch(), with_confidence=True)
+    assert_one_line(caught, "tiny gives no confidence", "['class_map']")
+
+
+def test_a_corrupt_artifact_is_named(name, tmp_path):
+    path = tmp_path / "corrupt.bin"
+    path.write_bytes(b"\x07 neither a graph\nnor weights \xff" * 20)
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, with_artifact(path, BACKENDS[name].artifact_kind), ONE_THREAD)
+    assert_one_line(caught, path)
+
+
+def test_an_artifact_whose_hash_differs_is_not_loaded(name, tmp_path):
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"as exported")
+    card = with_artifact(path, BACKENDS[name].artifact_kind)
+    path.write_bytes(b"changed since")
+    with pytest.raises(CardError) as caught:
+        open_backend(name, card, ONE_THREAD)
+    assert_one_line(caught, path, "sha256")
+
+
+# ONNX Runtime
+
+
+def open_onnx(card):
+    return open_backend("onnxruntime", card, ONE_THREAD)
+
+
+@pytest.fixture
+def onnxruntime():
+    missing = BACKENDS["onnxruntime"].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: " + missing)
+
+
+@pytest.mark.usefixtures("onnxruntime")
+class TestOnnxGraph:
+    """A graph that does not do what its card says is refused."""
+
+    def test_an_input_that_does_not_fit_the_card(self):
+        card = tiny.card()
+        card = replace(card, input=replace(card.input, height=12))
+        with pytest.raises(BackendError) as caught:
+            open_onnx(card)
+        assert_one_line(caught, "model.onnx", "[1, 6, 8, 3]", "card expects", "[1, 12, 8, 3]")
+
+    def test_outputs_that_do_not_fit_the_card(self):
+        with pytest.raises(BackendError) as caught:
+            open_onnx(replace(tiny.card(), outputs=["class_map"]))
+        assert_one_line(caught, "model.onnx", "['class_map', 'confidence']", "card says")
+
+    def test_a_label_set_that_does_not_fit_the_card(self):
+        with pytest.raises(BackendError) as caught:
+            open_onnx(replace(tiny.card(), label_set="cityscapes19"))
+        assert_one_line(caught, "model.onnx", "camvid11", "card says cityscapes19")
+
+    def test_a_class_outside_the_label_set(self, tmp_path):
+        """This graph gives every class plus one: the last of CamVid's eleven becomes 11."""
+        with open_onnx(with_artifact(copied("class_11.onnx", tmp_path))) as backend:
+            backend.run(tiny.paint(np.full((1, 6, 8), 9)))
+            with pytest.raises(BackendError) as caught:
+                backend.run(tiny.paint(np.full((1, 6, 8), 10)))
+        assert_one_line(caught, "class 11", "camvid11", "11 classes")
+
+    def test_a_confidence_of_another_type(self, tmp_path):
+        with open_onnx(with_artifact(copied("float_confidence.onnx", tmp_path))) as backend:
+            with pytest.raises(BackendError) as caught:
+                backend.run(batch(), with_confidence=True)
+        assert_one_line(caught, "float32 (1, 6, 8)", "expected", "confidence")
+
+
+def copied(file_name, folder):
+    path = folder / file_name
+    with open("%s/%s" % (tiny.DATA, file_name), "rb") as content:
+        path.write_bytes(content.read())
+    return path
+
+
+# Choosing
+
+
+def pretend(monkeypatch, **backends):
+    """Let each backend be "accelerated", "usable", or missing for the reason given."""
+    for name, state in backends.items():
+        reason = "" if state in ("accelerated", "usable") else state
+        fast = state == "accelerated"
+        monkeypatch.setattr(BACKENDS[name], "unavailable", classmethod(lambda _, r=reason: r))
+        monkeypatch.setattr(BACKENDS[name], "accelerated", classmethod(lambda _, f=fast: f))
+
+
+def test_auto_takes_the_first_backend_with_an_accelerator(monkeypatch):
+    pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
+    name, why = choose_backend(tiny.card())
+    assert name == "torch"
+    assert "accelerator" in why and "tensorrt: not here" in why
+    pretend(monkeypatch, tensorrt="accelerated")
+    assert choose_backend(tiny.card())[0] == "tensorrt"
+
+
+def test_auto_prefers_onnxruntime_on_the_cpu_and_says_why(monkeypatch):
+    pretend(monkeypatch, tensorrt="not here", torch="usable", onnxruntime="usable")
+    name, why = choose_backend(tiny.card())
+    assert name == "onnxruntime"
+    assert "no accelerator" in why and "CPU" in why and "tensorrt: not here" in why
+    pretend(monkeypatch, onnxruntime="gone too")
+    assert choose_backend(tiny.card())[0] == "torch"
+
+
+def test_auto_leaves_out_what_the_card_has_no_artifact_for(monkeypatch):
+    pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
+    only_onnx = replace(tiny.card(), artifacts=tiny.card().artifacts[:1])
+    name, why = choose_backend(only_onnx)
+    assert name == "onnxruntime"
+    assert "torch: the card has no weights artifact" in why
+
+
+def test_auto_gives_every_reason_where_nothing_can_run(monkeypatch):
+    pretend(monkeypatch, tensorrt="reason A", torch="reason B", onnxruntime="reason C")
+    with pytest.raises(BackendError) as caught:
+        choose_backend(tiny.card())
+    assert_one_line(
+        caught, "tiny", "tensorrt: reason A", "torch: reason B", "onnxruntime: reason C"
+    )
+
+
+def test_an_unknown_backend_lists_the_known_ones():
+    with pytest.raises(BackendError) as caught:
+        open_backend("openvino", tiny.card(), ONE_THREAD)
+    assert_one_line(caught, "'openvino'", "auto", *sorted(BACKENDS))
+
+
+@pytest.mark.parametrize("name", sorted(BACKENDS))
+def test_a_missing_run_time_says_what_to_install(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, IMPORTED[name], None)
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), ONE_THREAD)
+    assert_one_line(caught, "backend " + name, "is missing", "install")

@@ -1,0 +1,137 @@
+"""Readers of data sets, on a tiny CamVid made here and on the real ones where they are."""
+
+import numpy as np
+import pytest
+import tiny
+from real_data import folder_of
+from tiny import VOID, assert_one_line
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.evaluation.datasets.street import Street
+from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
+
+IDS = np.array([[0, 3, VOID, 8], [10, 5, 5, VOID]], np.uint8)
+IMAGE = tiny.random_image(0, IDS.shape)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three samples a, b, c in ``train``, without a list file."""
+    tiny.write_camvid(tmp_path, "train", dict.fromkeys(("b.png", "a.png"), (IMAGE, IDS)))
+    tiny.write_camvid(tmp_path, "train", {"c.png": (255 - IMAGE, IDS)})
+    return tmp_path
+
+
+def assert_refused(root, *fragments):
+    """Reading every sample of ``train`` ends in a DatasetError of one line."""
+    with pytest.raises(DatasetError) as caught:
+        list(open_dataset("camvid", str(root), "train"))
+    assert_one_line(caught, *fragments)
+
+
+def test_camvid_gives_rgb_and_train_ids(root):
+    sample = open_dataset("camvid", str(root), "train")[0]
+    assert sample.name == "a.png"
+    np.testing.assert_array_equal(sample.image_hwc, IMAGE)
+    np.testing.assert_array_equal(sample.labels_hw, [[0, 3, 255, 8], [10, 5, 5, 255]])
+    assert sample.labels_hw.dtype == np.uint8
+
+
+def test_camvid_without_a_list_takes_every_image_by_name(root):
+    dataset = open_dataset("camvid", str(root), "train")
+    assert len(dataset) == 3 and dataset.label_set is CAMVID_11
+    assert [sample.name for sample in dataset] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_list_with_its_authors_paths_chooses_and_orders(root):
+    (root / "train.txt").write_text(
+        "/SegNet/CamVid/train/c.png /SegNet/CamVid/trainannot/c.png\n"
+        "\n"
+        "/SegNet/CamVid/train/a.png /SegNet/CamVid/trainannot/a.png\n"
+    )
+    samples = list(open_dataset("camvid", str(root), "train"))
+    assert [sample.name for sample in samples] == ["c.png", "a.png"]
+    np.testing.assert_array_equal(samples[0].image_hwc, 255 - IMAGE)
+
+
+def test_an_unknown_data_set_lists_the_known_ones():
+    with pytest.raises(DatasetError) as caught:
+        open_dataset("ade20k", "", "train")
+    assert_one_line(caught, "'ade20k'", *sorted(DATASETS))
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_an_unknown_split_lists_the_known_ones(name, root):
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(name, str(root), "trial")
+    assert_one_line(caught, "'trial'", "'train'", "'val'", "'test'")
+
+
+@pytest.mark.parametrize("gone", ["train", "trainannot"])
+def test_a_missing_folder_is_named_with_the_layout(root, gone):
+    (root / gone).rename(root / "elsewhere")
+    assert_refused(root, root / gone, "no such folder", "SegNet's layout")
+
+
+def test_a_folder_without_images_is_named(root):
+    for name in "abc":
+        (root / "train" / (name + ".png")).unlink()
+    assert_refused(root, root / "train", "no PNG images")
+
+
+@pytest.mark.parametrize("folder", ["train", "trainannot"])
+def test_a_missing_file_is_named(root, folder):
+    (root / "train.txt").write_text("train/a.png trainannot/a.png\n")
+    (root / folder / "a.png").unlink()
+    assert_refused(root, root / folder / "a.png", "no such file")
+
+
+@pytest.mark.parametrize("folder", ["train", "trainannot"])
+def test_an_unreadable_image_is_named(root, folder):
+    (root / folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    assert_refused(root, root / folder / "b.png", "not a readable image")
+
+
+def test_labels_of_another_size_give_both(root):
+    tiny.write_camvid(root, "train", {"b.png": (IMAGE, IDS[:, :3])})
+    assert_refused(root, root / "trainannot" / "b.png", "3x2", "4x2")
+
+
+def test_a_label_out_of_range_is_named(root):
+    tiny.write_camvid(root, "train", {"b.png": (IMAGE, IDS + 5)})
+    assert_refused(root, root / "trainannot" / "b.png", "[13, 15, 16]", "camvid11")
+
+
+@pytest.mark.parametrize("labels", [tiny.paint(IDS % 11), IDS.astype(np.uint16)])
+def test_labels_that_are_no_ids_are_refused(root, labels):
+    tiny.write_camvid(root, "train", {"b.png": (IMAGE, labels)})
+    assert_refused(
+        root, root / "trainannot" / "b.png", labels.dtype, labels.shape, "single-channel 8-bit"
+    )
+
+
+def test_street_splits_share_no_drive():
+    seeds = [set(Street("", split).seeds) for split in Street.splits]
+    assert len(set.union(*seeds)) == sum(map(len, seeds))
+    assert all(seeds)
+
+
+def test_street_gives_labelled_frames():
+    dataset = open_dataset("street", "", "val")
+    sample, again, other = dataset[1], dataset[1], dataset[len(dataset) - 1]
+    assert sample.image_hwc.shape == (360, 640, 3) and sample.labels_hw.shape == (360, 640)
+    assert set(np.unique(sample.labels_hw)) <= set(range(len(CITYSCAPES_19))) | {255}
+    np.testing.assert_array_equal(sample.image_hwc, again.image_hwc)
+    assert sample.name != other.name and (sample.image_hwc != other.image_hwc).any()
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+@pytest.mark.parametrize("split, samples", [("train", 367), ("val", 101)])
+def test_the_real_camvid_is_read(split, samples):
+    dataset = open_dataset("camvid", folder_of("camvid"), split)
+    assert len(dataset) == samples
+    sample = dataset[samples - 1]
+    assert sample.image_hwc.shape == (360, 480, 3) and sample.labels_hw.shape == (360, 480)
+    assert set(np.unique(sample.labels_hw)) <= set(range(11)) | {255}

@@ -1,0 +1,143 @@
+"""Scoring the tiny model, whose mistakes are painted into the images, against a count by hand."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from real_data import PROJECT
+from tiny import VOID
+
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.evaluation.__main__ import main
+from segmentation_node.evaluation.dataset import evaluate_dataset
+from segmentation_node.evaluation.datasets import Dataset, Sample, open_dataset
+from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
+from segmentation_node.pipeline import Segmenter
+
+SKY, BUILDING, ROAD, TREE, CAR, PEDESTRIAN = 0, 1, 3, 5, 8, 9
+STAGES = ["inference", "postprocess", "preprocess"]
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    missing = BACKENDS["onnxruntime"].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: " + missing)
+    with open_backend("onnxruntime", tiny.card(), BackendOptions(num_threads=1)) as backend:
+        yield Segmenter(backend)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two frames: 24 of road, 20 of sky and 4 void; then 48 of car.
+
+    The network sees 8 pixels of the sky as building, and tree under the void.
+    """
+    truth = np.full((6, 8), ROAD, np.uint8)
+    truth[:3] = SKY
+    seen = truth.copy()
+    seen[0] = BUILDING
+    seen[1, :4] = TREE
+    truth[1, :4] = VOID
+    car = np.full((6, 8), CAR, np.uint8)
+    frames = {"a.png": (tiny.paint(seen), truth), "b.png": (tiny.paint(car), car)}
+    tiny.write_camvid(tmp_path, "test", frames)
+    return str(tmp_path)
+
+
+def assert_counted_by_hand(result):
+    expected = dict.fromkeys(CAMVID_11.names)
+    expected.update({"road": 1.0, "car": 1.0, "sky": 12 / 20.0, "building": 0.0})
+    assert result["class_iou"] == pytest.approx(expected)
+    assert result["mean_iou"] == pytest.approx((1 + 1 + 0.6 + 0) / 4)
+    assert result["global_accuracy"] == pytest.approx((24 + 12 + 48) / 92.0)
+    assert result["mean_accuracy"] == pytest.approx((1 + 1 + 0.6) / 3)
+    assert result["frames"] == 2
+    assert result["level"] == "class"
+    assert sorted(result["stages_ms"]) == STAGES
+    for percentiles in result["stages_ms"].values():
+        assert sorted(percentiles) == ["p50", "p95", "p99"]
+
+
+def test_a_data_set_is_scored_as_counted_by_hand(segmenter, root):
+    evaluation = evaluate_dataset(segmenter, open_dataset("camvid", root, "test"))
+    assert_counted_by_hand(evaluation.as_json())
+
+
+def test_chosen_frames_alone_are_scored(segmenter, root):
+    evaluation = evaluate_dataset(segmenter, open_dataset("camvid", root, "test"), [1])
+    assert evaluation.frames == 1
+    assert evaluation.as_json()["mean_iou"] == 1.0
+
+
+class TwoLabelSets(Dataset):
+    """Cityscapes' labels on what the CamVid network sees in one frame."""
+
+    label_set = CITYSCAPES_19
+    splits = ("val",)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        # (true Cityscapes class, CamVid class that the network sees) of one row of 8 each
+        rows = [(0, ROAD), (1, ROAD), (3, BUILDING), (12, PEDESTRIAN), (14, TREE), (255, CAR)]
+        truth, seen = (np.array([row] * 8, np.uint8).T for row in zip(*rows))
+        return Sample("frame", tiny.paint(seen), truth)
+
+
+def test_two_label_sets_are_compared_on_the_seven_categories(segmenter):
+    result = evaluate_dataset(segmenter, TwoLabelSets("", "val")).as_json()
+    assert result["level"] == "category"
+    assert result["class_iou"] == {
+        "flat": 1.0,  # road and sidewalk, both seen as road
+        "construction": 1.0,  # wall, seen as building
+        "object": None,
+        "nature": 0.0,  # never there, but seen on the truck
+        "sky": None,
+        "human": 1.0,  # rider, seen as pedestrian
+        "vehicle": 0.0,  # truck, seen as tree
+    }
+    assert result["mean_iou"] == pytest.approx(3 / 5.0)
+    assert result["global_accuracy"] == pytest.approx(32 / 40.0)
+
+
+def arguments(root, json_path, model=tiny.FOLDER):
+    return [
+        "dataset", "--model", model, "--dataset", "camvid", "--root", root, "--split", "test",
+        "--json", json_path, "--backend", "onnxruntime", "--num-threads", "1",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_the_command_prints_tables_and_writes_json(root, tmp_path):
+    json_path = tmp_path / "new" / "result.json"
+    command = [sys.executable, "-m", "segmentation_node.evaluation"]
+    shown = subprocess.check_output(
+        command + arguments(root, str(json_path)), cwd=PROJECT, universal_newlines=True
+    )
+    result = json.loads(json_path.read_text())
+    assert_counted_by_hand(result)
+    origin = {key: result[key] for key in ("model", "dataset", "split", "backend", "device")}
+    assert origin == {
+        "model": "tiny",
+        "dataset": "camvid",
+        "split": "test",
+        "backend": "onnxruntime",
+        "device": "cpu",
+    }
+    rows = dict(line.rsplit(None, 1) for line in shown.splitlines() if line)
+    assert rows["mean IoU"] == "65.00" and rows["sky"] == "60.00" and rows["pole"] == "n/a"
+    assert os.listdir(str(json_path.parent)) == ["result.json"], "nothing partial is left"
+
+
+def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):
+    assert main(arguments(root, str(tmp_path / "result.json"), model="no_such_model")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "no_such_model" in error
+    assert not (tmp_path / "result.json").exists()

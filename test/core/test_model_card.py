@@ -1,0 +1,223 @@
+"""The model card: what is read, and the one line for everything that is wrong with it."""
+
+import copy
+import hashlib
+import os
+import shutil
+
+import pytest
+import tiny
+import yaml
+from tiny import assert_one_line
+
+from segmentation_node import models
+from segmentation_node.errors import CardError
+from segmentation_node.labels import CAMVID_11
+from segmentation_node.model_card import find_model, read_card
+from segmentation_node.models import models_folder
+
+GONE = object()
+
+with open(os.path.join(tiny.FOLDER, "model.yaml")) as tiny_card:
+    GOOD = yaml.safe_load(tiny_card)
+GOOD["accuracy"] = [
+    {"dataset": "camvid", "split": "val", "frames": 9, "mean_iou": 0.5, "global_accuracy": 1}
+]
+
+
+def with_change(where, value):
+    """The good card's values with the one at ``where`` (like "accuracy.0.split") replaced."""
+    values = copy.deepcopy(GOOD)
+    inner, keys = values, [int(key) if key.isdigit() else key for key in where.split(".")]
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is GONE:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    return values
+
+
+def write(folder, values):
+    """Put a card with these values into the folder and return the folder."""
+    (folder / "model.yaml").write_text(yaml.safe_dump(values))
+    return str(folder)
+
+
+def test_a_good_card_is_read_whole(tmp_path):
+    card = read_card(write(tmp_path, GOOD))
+    assert (card.name, card.folder) == ("tiny", str(tmp_path))
+    assert card.network.name == "nearest_color" and card.network.parameters == 44
+    assert card.labels is CAMVID_11
+    assert card.input_size == (6, 8) and card.input.resize == "stretch"
+    assert card.outputs == ["class_map", "confidence"]
+    assert card.accuracy[0].frames == 9 and card.accuracy[0].mean_iou == 0.5
+    assert card.offers("onnx") and card.offers("weights") and not card.offers("engine")
+
+
+def test_a_whole_number_may_stand_for_a_real_one(tmp_path):
+    accuracy = read_card(write(tmp_path, GOOD)).accuracy[0]
+    assert isinstance(accuracy.global_accuracy, float) and accuracy.global_accuracy == 1.0
+
+
+@pytest.mark.parametrize(
+    "level", ["", "network.", "input.", "weights.", "accuracy.0.", "artifacts.1."]
+)
+def test_an_unknown_key_is_refused_at_every_level(tmp_path, level):
+    folder = write(tmp_path, with_change(level + "colour", 1))
+    with pytest.raises(CardError) as caught:
+        read_card(folder)
+    name = level.replace(".0", "[0]").replace(".1", "[1]") + "colour"
+    assert_one_line(caught, folder, "unknown key", name, "known keys are")
+
+
+@pytest.mark.parametrize(
+    "where", sorted(GOOD) + ["network.options", "input.resize", "weights.licence"]
+)
+def test_a_missing_key_is_named(tmp_path, where):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, with_change(where, GONE)))
+    assert_one_line(caught, str(tmp_path), "missing key", where)
+
+
+@pytest.mark.parametrize(
+    "where, value, expected",
+    [
+        ("network.parameters", True, "int"),
+        ("network.parameters", "44", "int"),
+        ("network.parameters", 44.5, "int"),
+        ("network.options", [1], "dict"),
+        ("network.options", None, "dict"),
+        ("name", 3, "str"),
+        ("label_set", ["camvid11"], "str"),
+        ("input.height", False, "int"),
+        ("input.mean_rgb", 1.0, "list"),
+        ("input.std_rgb", [1.0, "2", 3.0], "float"),
+        ("outputs", "class_map", "list"),
+        ("outputs", [1], "str"),
+        ("accuracy.0.mean_iou", True, "float"),
+        ("artifacts", {"onnx": "model.onnx"}, "list"),
+    ],
+)
+def test_a_wrong_type_gives_found_and_expected(tmp_path, where, value, expected):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, with_change(where, value)))
+    assert_one_line(caught, where.replace(".0", "[0]"), "expected " + expected)
+
+
+@pytest.mark.parametrize(
+    "where, value, fragments",
+    [
+        ("label_set", "ade20k", ["label_set", "'ade20k'", "camvid11", "cityscapes19"]),
+        ("input.resize", "squash", ["input.resize", "'squash'", "stretch", "crop", "letterbox"]),
+        ("outputs", ["class_map", "depth"], ["outputs", "'depth'", "class_map", "confidence"]),
+        ("outputs", ["confidence"], ["outputs", "confidence", "lack 'class_map'"]),
+        ("artifacts.0.kind", "engine", ["artifacts.kind", "'engine'", "onnx", "weights"]),
+        ("artifacts.0.file", "../model.onnx", ["'../model.onnx'", "own folder"]),
+        ("artifacts.0.file", "/etc/passwd", ["'/etc/passwd'", "own folder"]),
+        ("input.height", 0, ["8x0", "positive"]),
+        ("input.width", -8, ["-8x6", "positive"]),
+        ("input.mean_rgb", [1.0, 2.0], ["mean_rgb", "three"]),
+        ("network", "elu", ["network", "'elu' (str)", "expected dict"]),
+        ("accuracy", [1], ["accuracy[0]", "int", "expected a mapping"]),
+    ],
+)
+def test_a_wrong_value_gives_found_and_expected(tmp_path, where, value, fragments):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, with_change(where, value)))
+    assert_one_line(caught, str(tmp_path), *fragments)
+
+
+@pytest.mark.parametrize(
+    "content, fragments",
+    [
+        (b"", ["the card is NoneType", "expected a mapping"]),
+        (b"- name\n- network\n", ["the card is list", "expected a mapping"]),
+        (b"name: [1,\nnetwork: {", ["not valid YAML"]),
+        (b"name: \xff\xfe\x00", ["not valid YAML"]),
+        (b"name: !!python/object/apply:os.getcwd []\n", ["not valid YAML"]),
+    ],
+    ids=["empty", "list", "broken", "binary", "python object"],
+)
+def test_a_file_that_is_no_card_is_refused(tmp_path, content, fragments):
+    (tmp_path / "model.yaml").write_bytes(content)
+    with pytest.raises(CardError) as caught:
+        read_card(str(tmp_path))
+    assert_one_line(caught, str(tmp_path), *fragments)
+
+
+def test_a_missing_folder_and_a_missing_card_are_told_apart(tmp_path):
+    with pytest.raises(CardError) as caught:
+        read_card(str(tmp_path / "nowhere"))
+    assert_one_line(caught, "nowhere", "no such model folder")
+    with pytest.raises(CardError) as caught:
+        read_card(str(tmp_path))
+    assert_one_line(caught, str(tmp_path), "no model.yaml")
+
+
+def test_an_artifact_is_handed_out_once_its_hash_fits():
+    assert tiny.card().artifact_path("onnx") == os.path.join(tiny.FOLDER, "model.onnx")
+
+
+def test_a_changed_artifact_gives_both_hashes(tmp_path):
+    write(tmp_path, GOOD)
+    (tmp_path / "model.onnx").write_bytes(b"something else")
+    with pytest.raises(CardError) as caught:
+        read_card(str(tmp_path)).artifact_path("onnx")
+    found, expected = hashlib.sha256(b"something else").hexdigest(), GOOD["artifacts"][0]["sha256"]
+    assert_one_line(caught, str(tmp_path / "model.onnx"), found, expected, "export anew")
+
+
+def test_a_missing_artifact_is_named(tmp_path):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, GOOD)).artifact_path("onnx")
+    assert_one_line(caught, str(tmp_path / "model.onnx"), "no such file")
+
+
+def test_a_kind_that_the_card_lacks_lists_what_it_has(tmp_path):
+    card = read_card(write(tmp_path, with_change("artifacts.1", GONE)))
+    with pytest.raises(CardError) as caught:
+        card.artifact_path("weights")
+    assert_one_line(caught, "'weights'", "['onnx']")
+
+
+def test_a_model_is_found_as_a_folder_and_by_name(tmp_path):
+    shutil.copytree(tiny.FOLDER, str(tmp_path / "tiny"))
+    (tmp_path / "notes").mkdir()
+    assert find_model(tiny.FOLDER) == tiny.FOLDER
+    assert find_model("tiny", str(tmp_path)) == str(tmp_path / "tiny")
+    with pytest.raises(CardError) as caught:
+        find_model("huge", str(tmp_path))
+    assert_one_line(caught, "'huge'", str(tmp_path), "there are: tiny")
+
+
+@pytest.mark.parametrize("model", ["", "huge"])
+def test_without_a_models_folder_there_are_none(model):
+    with pytest.raises(CardError) as caught:
+        find_model(model, "")
+    assert_one_line(caught, repr(model), "there are: none")
+
+
+def test_installed_models_are_found_under_share(tmp_path, monkeypatch):
+    shared = tmp_path / "prefix" / "share" / "segmentation_node" / "models"
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "lib" / "package" / "models.py"))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/nowhere" + os.pathsep + str(tmp_path / "prefix"))
+    assert models_folder() == ""
+    shared.mkdir(parents=True)
+    assert models_folder() == str(shared)
+
+
+def shipped():
+    """Names of the models in the source tree."""
+    folder = models_folder()
+    names = os.listdir(folder) if folder else []
+    return sorted(n for n in names if n[0] != "." and os.path.isdir(os.path.join(folder, n)))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_card_fits_its_artifacts(name):
+    card = read_card(find_model(name, models_folder()))
+    assert card.name == name
+    assert card.artifacts
+    for artifact in card.artifacts:
+        assert os.path.isfile(card.artifact_path(artifact.kind))

@@ -1,0 +1,68 @@
+"""A model that can be computed by hand: a pixel's class is the nearest of CamVid's colours.
+
+``data/tiny`` holds it as an ONNX graph and as weights of a 1x1 convolution, made by
+``make_tiny_model.py``. Here is what it must give, computed from distances instead.
+"""
+
+import os
+
+import cv2
+import numpy as np
+
+from segmentation_node.labels import CAMVID_11
+from segmentation_node.model_card import read_card
+
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+FOLDER = os.path.join(DATA, "tiny")
+SIZE = (6, 8)
+SOFTNESS = 4096.0  # a squared colour distance of this much costs a factor e of probability
+COLORS = CAMVID_11.palette()[:11].astype(int)
+VOID = 11  # in CamVid's label images
+
+
+def card():
+    """The tiny model's card."""
+    return read_card(FOLDER)
+
+
+def classify(image_hwc):
+    """Nearest colour of every pixel: uint8 (H, W)."""
+    return _distances(image_hwc).argmin(axis=-1).astype(np.uint8)
+
+
+def confidence(image_hwc):
+    """Softmax probability of the nearest colour, 0-255: float64 (H, W)."""
+    distances = _distances(image_hwc)
+    scores = np.exp((distances.min(axis=-1, keepdims=True) - distances) / SOFTNESS)
+    return 255.0 / scores.sum(axis=-1)
+
+
+def paint(class_map_hw):
+    """The image that the model segments into this class map: uint8 RGB (H, W, 3)."""
+    return COLORS.astype(np.uint8)[class_map_hw]
+
+
+def random_image(seed, size=SIZE):
+    """Noise: uint8 RGB (H, W, 3)."""
+    return np.random.RandomState(seed).randint(0, 256, size + (3,)).astype(np.uint8)
+
+
+def write_camvid(root, split, samples):
+    """Write {file name: (image RGB, label ids)} in SegNet's layout under the folder ``root``."""
+    for name, (image_hwc, ids_hw) in samples.items():
+        for folder, content in ((split, image_hwc[..., ::-1]), (split + "annot", ids_hw)):
+            os.makedirs(os.path.join(str(root), folder), exist_ok=True)
+            assert cv2.imwrite(os.path.join(str(root), folder, name), content)
+
+
+def assert_one_line(error_info, *fragments):
+    """The caught error's message is one line that holds every fragment."""
+    message = str(error_info.value)
+    assert message and "\n" not in message
+    for fragment in fragments:
+        assert str(fragment) in message, "%r is not in: %s" % (fragment, message)
+
+
+def _distances(image_hwc):
+    """Squared distance to every colour: int (H, W, 11)."""
+    return ((image_hwc[..., None, :].astype(int) - COLORS) ** 2).sum(axis=-1)
