@@ -7,7 +7,7 @@ Sources: Cityscapes ids, colours and categories as defined by Cordts et al. 2016
 classes, their order and colours as in SegNet (Badrinarayanan et al. 2015).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Tuple
 
 import numpy as np
@@ -146,6 +146,13 @@ CITYSCAPES_19 = LabelSet(
         33: 18,
     },  # fmt: skip
     known_dataset_ids=tuple(range(34)) + (UNLABELLED,),
+)
+
+# KITTI-STEP's files hold the train ids themselves.
+CITYSCAPES_19_AS_TRAIN_IDS = replace(
+    CITYSCAPES_19,
+    dataset_ids={index: index for index in range(19)},
+    known_dataset_ids=tuple(range(19)) + (UNLABELLED,),
 )
 
 LABEL_SETS = {label_set.name: label_set for label_set in (CAMVID_11, CITYSCAPES_19)}

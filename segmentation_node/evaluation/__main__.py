@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import Any, List, Optional
 
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
@@ -16,16 +17,22 @@ from segmentation_node.pipeline import Segmenter
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a model on one split and print, and optionally write, the figures."""
-    dataset = open_dataset(arguments.dataset, arguments.root, arguments.split)
+    dataset = open_dataset(
+        arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
+    )
     card = read_card(find_model(arguments.model, models_folder()))
     name = choose_backend(card)[0] if arguments.backend == "auto" else arguments.backend
     options = BackendOptions(arguments.device, arguments.precision, arguments.num_threads)
     with open_backend(name, card, options) as backend:
-        evaluation = evaluate_dataset(Segmenter(backend), dataset, _progress(len(dataset)))
+        evaluation = evaluate_dataset(Segmenter(backend), dataset, progress=_progress(len(dataset)))
         device = backend.device
     print(report.accuracy_table(evaluation))
-    if evaluation.level.name == "category":
+    print()
+    if evaluation.level.is_class_level:
+        print(report.category_table(evaluation))
+    else:
         print("label sets differ: compared on Cityscapes' 7 categories")
+    print()
     print(report.latency_table(evaluation.as_json()["stages_ms"]))
     if arguments.json:
         content = evaluation.as_json()
@@ -42,7 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _progress(frames: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(range(frames), unit="frame", disable=None)
+    return partial(tqdm, total=frames, unit="frame", disable=None)
 
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
@@ -56,6 +63,12 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     dataset.add_argument("--dataset", required=True, choices=sorted(DATASETS))
     dataset.add_argument("--root", default="", help="the data set's folder")
     dataset.add_argument("--split", default="val")
+    dataset.add_argument(
+        "--no-iiou",
+        dest="iiou",
+        action="store_false",
+        help="leave out iIoU and with it the data set's instance files",
+    )
     dataset.add_argument("--json", help="also write the figures to this file")
     dataset.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
     dataset.add_argument("--device", default="auto")
@@ -72,6 +85,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except SegmentationError as error:
         print("error: %s" % error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -42,25 +42,27 @@ class ConfusionMatrix:
 
     def class_iou(self) -> np.ndarray:
         """Intersection over union by class: float64 (classes,), NaN where undefined."""
-        hits = self._hits()
-        union = self.counts.sum(axis=1) + self.counts[:, : self.classes].sum(axis=0) - hits
-        return _ratio(hits, union)
+        return ratio(self._hits(), self.counts.sum(axis=1) + self.false_positives())
 
     def mean_iou(self) -> float:
         """Mean of the defined class IoUs; NaN when there is none."""
-        return _mean(self.class_iou())
+        return mean_of_defined(self.class_iou())
+
+    def false_positives(self) -> np.ndarray:
+        """Labelled pixels of other classes predicted as this one: int64 (classes,)."""
+        return self.counts[:, : self.classes].sum(axis=0) - self._hits()
 
     def class_accuracy(self) -> np.ndarray:
         """Recall by class: float64 (classes,), NaN for a class that never occurs."""
-        return _ratio(self._hits(), self.counts.sum(axis=1))
+        return ratio(self._hits(), self.counts.sum(axis=1))
 
     def mean_accuracy(self) -> float:
         """Mean recall over the classes that occur ("class average" in SegNet's tables)."""
-        return _mean(self.class_accuracy())
+        return mean_of_defined(self.class_accuracy())
 
     def global_accuracy(self) -> float:
         """Share of labelled pixels that are right."""
-        return float(_ratio(self._hits().sum(), self.counts.sum()))
+        return float(ratio(self._hits().sum(), self.counts.sum()))
 
     def grouped(self, group_lut: np.ndarray, groups: int) -> "ConfusionMatrix":
         """The same counts with classes merged: class ``c`` counts as ``group_lut[c]``."""
@@ -80,11 +82,13 @@ class ConfusionMatrix:
             )
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part by whole, NaN where both are zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.true_divide(part, whole)
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_defined(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN when nothing is left."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")

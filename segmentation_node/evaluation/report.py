@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any, Dict, List, Optional, Sequence
 
-from segmentation_node.evaluation.dataset import Evaluation
+from segmentation_node.evaluation.dataset import Evaluation, Scores
 from segmentation_node.timing import PERCENTILES
 
 
@@ -21,13 +21,37 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def accuracy_table(evaluation: Evaluation) -> str:
-    """IoU by class or category, then the means."""
-    rows = [[name, percent(iou)] for name, iou in evaluation.class_iou().items()]
+    """IoU, and iIoU where there is one, by class or category; then the means."""
     result = evaluation.as_json()
-    rows.append(["mean IoU", percent(result["mean_iou"])])
-    rows.append(["mean accuracy", percent(result["mean_accuracy"])])
-    rows.append(["global accuracy", percent(result["global_accuracy"])])
-    return table([evaluation.level.name, "IoU %"], rows)
+    level = evaluation.level.name
+    iou = dict(result["class_iou"])
+    iou["mean IoU"] = result["mean_iou"]
+    iou["mean accuracy"] = result["mean_accuracy"]
+    iou["global accuracy"] = result["global_accuracy"]
+    iiou = dict(result["%s_iiou" % level])
+    if iiou:
+        iiou["mean IoU"] = result["mean_%s_iiou" % level]
+    return _score_table(level, {"IoU %": iou, "iIoU %": iiou})
+
+
+def category_table(evaluation: Evaluation) -> str:
+    """The same by category, without the accuracies."""
+    result = evaluation.as_json()
+    iou = dict(result["category_iou"], **{"mean IoU": result["mean_category_iou"]})
+    iiou = dict(result["category_iiou"])
+    if iiou:
+        iiou["mean IoU"] = result["mean_category_iiou"]
+    return _score_table("category", {"IoU %": iou, "iIoU %": iiou})
+
+
+def _score_table(level: str, columns: Dict[str, Scores]) -> str:
+    """A column of scores each; one without any is left out."""
+    shown = {title: scores for title, scores in columns.items() if scores}
+    rows = [
+        [name] + [percent(scores[name]) if name in scores else "" for scores in shown.values()]
+        for name in columns["IoU %"]
+    ]
+    return table([level] + list(shown), rows)
 
 
 def latency_table(stages_ms: Dict[str, Dict[str, float]]) -> str:

@@ -26,8 +26,8 @@ class CamVid(Dataset):
     label_set = CAMVID_11
     splits = ("train", "val", "test")
 
-    def __init__(self, root: str, split: str) -> None:
-        super().__init__(root, split)
+    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
+        super().__init__(root, split, with_instances)
         self.images_folder = os.path.join(root, split)
         self.labels_folder = os.path.join(root, split + "annot")
         require_folder(self.images_folder, LAYOUT)

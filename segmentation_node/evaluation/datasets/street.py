@@ -19,8 +19,8 @@ class Street(Dataset):
     label_set = CITYSCAPES_19
     splits = ("train", "val", "test")
 
-    def __init__(self, root: str, split: str) -> None:
-        super().__init__(root, split)
+    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
+        super().__init__(root, split, with_instances)
         self.seeds = SPLIT_SEEDS[split]
         self._drives: Dict[int, StreetDrive] = {}
 
