@@ -97,7 +97,7 @@ def to_rgb(message: Any) -> np.ndarray:
     except cv2.error as error:
         raise ImageError(
             "a %dx%d image of %s cannot be converted: %s"
-            % (message.width, message.height, message.encoding, " ".join(str(error).split()))
+            % (message.width, message.height, message.encoding, _line(error))
         ) from error
     return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255.0 / 65535.0)
 
@@ -132,9 +132,11 @@ def choose_converter() -> Tuple[RgbConverter, str]:
         bridge = CvBridge()
         _try_bridge(bridge)
     except ImportError as error:
-        return to_rgb, "images are converted by OpenCV, since cv_bridge is missing (%s)" % error
+        return to_rgb, "images are converted by OpenCV, since cv_bridge is missing (%s)" % _line(
+            error
+        )
     except Exception as error:  # a cv_bridge built for another NumPy fails in its own ways
-        return to_rgb, "images are converted by OpenCV, since cv_bridge fails (%s)" % error
+        return to_rgb, "images are converted by OpenCV, since cv_bridge fails (%s)" % _line(error)
     return _bridge_converter(bridge), "images are converted by cv_bridge"
 
 
@@ -147,9 +149,7 @@ def _bridge_converter(bridge: Any) -> RgbConverter:
         try:
             return bridge.imgmsg_to_cv2(message, "rgb8")
         except Exception as error:  # CvBridgeError and what NumPy and OpenCV raise below it
-            raise ImageError(
-                "cv_bridge cannot convert it: %s" % " ".join(str(error).split())
-            ) from error
+            raise ImageError("cv_bridge cannot convert it: %s" % _line(error)) from error
 
     return convert
 
@@ -159,3 +159,7 @@ def _try_bridge(bridge: Any) -> None:
     converted = bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(gray, "mono8"), "rgb8")
     if converted.shape != (2, 2, 3):
         raise RuntimeError("it made %s of a 2x2 image" % (converted.shape,))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -110,8 +110,8 @@ class Recorder:
             yield image
 
     def take(self, result: Any) -> None:
-        """One result; under ``every`` they come in the order of the images."""
-        name, labels = self._names[self.frames]
+        """One result; a frame that failed leaves a gap, not a shift."""
+        name, labels = self._names[result.index]
         self.frames += 1
         self.header_mismatches += not result.headers_match
         class_map_path = os.path.join(self.folder, "class_maps", os.path.splitext(name)[0] + ".png")
@@ -155,6 +155,7 @@ class Recorder:
 def run(arguments: argparse.Namespace) -> int:
     """Play the clip through the node; 1 when a frame was lost or a header changed."""
     import rclpy
+    from rclpy.signals import SignalHandlerOptions
 
     from segmentation_node.ros.replay import NodeProcess, Replay
 
@@ -164,32 +165,36 @@ def run(arguments: argparse.Namespace) -> int:
     recorder = Recorder(arguments.output, clip)
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
     parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
-    rclpy.init()
+    # rclpy's own handler would take the graph away before the results are written.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    interrupted = False
     replay = Replay(on_result=recorder.take)
     try:
         with NodeProcess(parameters) as process:
-            replay.wait_until_ready(process)
-            if not arguments.input:
-                labels = LABEL_SETS[replay.label_info.label_set]
-                recorder.evaluation = new_evaluation(labels, CITYSCAPES_19)
             try:
+                replay.wait_until_ready(process)
+                if not arguments.input:
+                    labels = LABEL_SETS[replay.label_info.label_set]
+                    recorder.evaluation = new_evaluation(labels, CITYSCAPES_19)
                 replay.play(recorder.images(), process, rate_hz=clip.fps, in_flight=IN_FLIGHT)
                 replay.spin_for(1.1)  # one more report, with every frame in it
             except KeyboardInterrupt:
+                interrupted = True
                 print("interrupted: the results so far are kept", file=sys.stderr)
     finally:
         recorder.close()
         sent, statuses = replay.sent, replay.diagnostics
         replay.destroy_node()
-        if rclpy.ok():
-            rclpy.shutdown()
-    return _summarise(arguments.output, recorder, sent, statuses)
+        rclpy.shutdown()
+    lost = 0 if interrupted else sent - recorder.frames
+    return _summarise(arguments.output, recorder, lost, statuses)
 
 
-def _summarise(folder: str, recorder: Recorder, sent: int, statuses: List[Any]) -> int:
+def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> int:
     content: Dict[str, Any] = {
-        "frames_sent": sent,
+        "frames_sent": recorder.frames + lost,
         "frames_segmented": recorder.frames,
+        "frames_lost": lost,
         "header_mismatches": recorder.header_mismatches,
         "stages_ms": recorder.stages_ms(),
     }
@@ -203,10 +208,10 @@ def _summarise(folder: str, recorder: Recorder, sent: int, statuses: List[Any]) 
     report.write_json(os.path.join(folder, "latency.json"), content)
     print()
     print(
-        "%d frames sent, %d segmented, %d lost, %d headers changed; see %s/overlay.webm"
-        % (sent, recorder.frames, sent - recorder.frames, recorder.header_mismatches, folder)
+        "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
+        % (recorder.frames, lost, recorder.header_mismatches, folder)
     )
-    return 0 if sent == recorder.frames and not recorder.header_mismatches else 1
+    return 1 if lost or recorder.header_mismatches else 0
 
 
 def _diagnostics_text(statuses: List[Any]) -> str:

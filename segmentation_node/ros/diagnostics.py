@@ -6,9 +6,12 @@ from typing import Any, Dict, List, Optional, Tuple
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from segmentation_node.accounting import Counts
+from segmentation_node.timing import PERCENTILES, STAGES
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+LATENCIES = STAGES + ("processing", "transport", "end_to_end")
 
 LARGE_IMAGE_HINT = (
     "for large images export config/fastdds_large_images.xml for the camera driver too"
@@ -112,9 +115,10 @@ def figures(
     pairs = [("%s_rate_hz" % name, _number(rate)) for name, rate in rates_hz.items()]
     for name in ("received", "processed", "dropped", "failed", "queued", "lost"):
         pairs.append((name, str(getattr(counts, name))))
-    for stage, values in percentiles.items():
-        for rank, value_ms in values.items():
-            pairs.append(("%s_ms_p%d" % (stage, rank), _number(value_ms)))
+    for name in LATENCIES:
+        for rank in PERCENTILES:
+            value_ms = percentiles.get(name, {}).get(rank, float("nan"))
+            pairs.append(("%s_ms_p%d" % (name, rank), _number(value_ms)))
     return pairs
 
 

@@ -1,8 +1,9 @@
 """One frame through the node: convert, segment, overlay, publish, account."""
 
+import re
 import time
 import traceback
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Set, Tuple
 
 from segmentation_msgs.msg import FrameLatency
 from segmentation_node.errors import SegmentationError
@@ -13,6 +14,7 @@ from segmentation_node.ros.worker import Frame
 from segmentation_node.timing import STAGES, StageTimer
 
 OLDEST_STAMP_S = 60.0
+KINDS_OF_FAILURE = 50
 
 
 class FrameProcessor:
@@ -23,6 +25,7 @@ class FrameProcessor:
         self._outputs = outputs
         self._convert = convert
         self._last_overlay_s = float("-inf")
+        self._seen_failures: Set[str] = set()
         self.last_failure = ""
         self.stamp_problem = ""
 
@@ -32,13 +35,14 @@ class FrameProcessor:
         timer.lap("queue")
         try:
             self._segment(segmenter, frame, timer)
+            times_ms = self._times_ms(frame, timer)
         except SegmentationError as error:
             self._fail(str(error))
         except Exception as error:  # one frame must not end the node
-            self._node.get_logger().error(traceback.format_exc())
+            self._node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
             self._fail("%s: %s" % (type(error).__name__, error))
         else:
-            self._account(segmenter, frame, timer)
+            self._account(segmenter, frame, times_ms)
 
     def _segment(self, segmenter: Segmenter, frame: Frame, timer: StageTimer) -> None:
         outputs, parameters = self._outputs, self._node.parameters
@@ -80,9 +84,8 @@ class FrameProcessor:
         self._last_overlay_s = now_s
         return True
 
-    def _account(self, segmenter: Segmenter, frame: Frame, timer: StageTimer) -> None:
-        node = self._node
-        published_ns = node.get_clock().now().nanoseconds
+    def _times_ms(self, frame: Frame, timer: StageTimer) -> Dict[str, float]:
+        published_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_nanoseconds(frame.message.header.stamp)
         transport_ms, self.stamp_problem = latency_since_stamp(stamp_ns, frame.received_ns)
         end_to_end_ms = float("nan")
@@ -92,8 +95,11 @@ class FrameProcessor:
         times_ms["processing"] = sum(times_ms.values())
         times_ms["transport"] = transport_ms
         times_ms["end_to_end"] = end_to_end_ms
-        node.counters.process()
-        node.statistics.add(times_ms)
+        return times_ms
+
+    def _account(self, segmenter: Segmenter, frame: Frame, times_ms: Dict[str, float]) -> None:
+        self._node.counters.process()
+        self._node.statistics.add(times_ms)
         if self._outputs.latency.get_subscription_count() > 0:
             self._outputs.latency.publish(self._latency_message(segmenter, frame, times_ms))
 
@@ -111,7 +117,13 @@ class FrameProcessor:
     def _fail(self, line: str) -> None:
         self.last_failure = line
         self._node.counters.fail()
-        self._node.get_logger().error("frame failed: %s" % line, throttle_duration_sec=1.0)
+        # A stream that stays bad must not flood the log, nor hide another failure meanwhile.
+        kind = re.sub(r"\d+", "N", line)
+        if kind not in self._seen_failures and len(self._seen_failures) < KINDS_OF_FAILURE:
+            self._seen_failures.add(kind)
+            self._node.get_logger().error("frame failed: %s" % line)
+        else:
+            self._node.get_logger().error("frame failed: %s" % line, throttle_duration_sec=1.0)
 
 
 def stamp_nanoseconds(stamp: Any) -> int:

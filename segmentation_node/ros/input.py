@@ -2,6 +2,7 @@
 
 from typing import Any, Callable, List, Optional
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -20,13 +21,11 @@ class ImageInput:
         self,
         node: Any,
         settings: Settings,
-        callback_group: Any,
         on_message: Callable[[Any], None],
         on_lost: Callable[[int], None],
     ) -> None:
         self._node = node
         self._settings = settings
-        self._group = callback_group
         self._on_message = on_message
         self._on_lost = on_lost
         self._subscription: Optional[Any] = None
@@ -95,7 +94,9 @@ class ImageInput:
             self.topic,
             self._on_message,
             qos,
-            callback_group=self._group,
+            # A new one each time: Humble's executor leaves a group blocked for good when its
+            # subscription is destroyed between a message's arrival and its take.
+            callback_group=MutuallyExclusiveCallbackGroup(),
             event_callbacks=SubscriptionEventCallbacks(
                 message_lost=lambda event: self._on_lost(event.total_count_change),
                 # Said in the diagnostics, with the reason; rclpy would log it without.

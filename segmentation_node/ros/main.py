@@ -1,5 +1,6 @@
 """``ros2 run segmentation_node segmentation_node``: spin the node until it is told to stop."""
 
+import os
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ from typing import Any, List, Optional
 
 import rclpy
 from rclpy.exceptions import (
+    InvalidHandle,
     InvalidParameterTypeException,
     InvalidParameterValueException,
     ParameterException,
@@ -19,8 +21,10 @@ from segmentation_node.ros.node import SegmentationNode
 
 # One for images, which ``every`` may block; one for timers; one for services and parameters.
 THREADS = 3
-# Time for a diagnostic ERROR to reach those who watch, before the process ends.
-LAST_WORDS_S = 0.5
+# Most time for those who watch /diagnostics to be found and told before the process ends.
+LAST_WORDS_S = 2.0
+# A terminal's Ctrl-C reaches the node and its parent, which may pass it on: one request.
+SAME_REQUEST_S = 1.0
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -44,31 +48,44 @@ def main(arguments: Optional[List[str]] = None) -> int:
         node.stop()
         node.destroy_node()
         rclpy.shutdown()
+        # From here on the interpreter would give the signals their defaults back.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _run(node: SegmentationNode, stopping: threading.Event) -> int:
     if node.parameters["autostart"] and not node.autostart():
-        time.sleep(LAST_WORDS_S)
-        node.report()
+        node.report_last(LAST_WORDS_S)
         return 1
     executor = MultiThreadedExecutor(num_threads=THREADS)
     executor.add_node(node)
     try:
         while not stopping.is_set():
-            executor.spin_once(timeout_sec=0.5)
+            _spin_once(executor)
     finally:
         node.stop()
         executor.shutdown(timeout_sec=1.0)
     return 0
 
 
+def _spin_once(executor: MultiThreadedExecutor) -> None:
+    try:
+        executor.spin_once(timeout_sec=0.5)
+    except InvalidHandle:  # Humble: the subscription was dropped while its message waited
+        pass
+
+
 def _stop_event() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set; a second one ends the process at once."""
+    """An event that Ctrl-C and SIGTERM set; asked again later, the process ends at once."""
     stopping = threading.Event()
+    asked_s: List[float] = []
 
     def stop(number: int, _: Any) -> None:
         stopping.set()
-        signal.signal(number, signal.SIG_DFL)
+        asked_s.append(time.monotonic())
+        if asked_s[-1] - asked_s[0] > SAME_REQUEST_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

@@ -129,8 +129,8 @@ class Outputs:
         """Take the topics off the graph."""
         for output in self._images():
             for publisher in output.publishers:
-                self._node.destroy_publisher(publisher)
-        self._node.destroy_publisher(self.latency)
+                self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_lifecycle_publisher(self.latency)
 
     def _images(self) -> List[ImageOutput]:
         outputs = [self.class_map, self.overlay]

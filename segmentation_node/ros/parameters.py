@@ -1,7 +1,7 @@
 """The node's parameters: one table, declared with descriptors, read into ``Settings``."""
 
 from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -9,6 +9,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -36,10 +37,10 @@ class ParameterSpec:
     def descriptor(self) -> ParameterDescriptor:
         """What ``ros2 param describe`` shows; rclpy refuses values outside its range."""
         descriptor = ParameterDescriptor(name=self.name, description=self.description)
-        if self.choices:
-            descriptor.additional_constraints = "one of " + ", ".join(self.choices)
-        elif not self.live:
-            descriptor.additional_constraints = "changes only while the node is unconfigured"
+        constraints = ["one of " + ", ".join(self.choices)] if self.choices else []
+        if not self.live:
+            constraints.append("changes only while the node is unconfigured")
+        descriptor.additional_constraints = "; ".join(constraints)
         if self.limits is not None and isinstance(self.default, int):
             limits = IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))
             descriptor.integer_range = [limits]
@@ -47,6 +48,13 @@ class ParameterSpec:
             low, high = self.limits
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         return descriptor
+
+    def expected(self) -> str:
+        """Type and range, for whoever gave something else."""
+        kind = type(self.default).__name__
+        if self.limits is None:
+            return "%s expects a %s, for example %r" % (self.name, kind, self.default)
+        return "%s expects a %s from %g to %g" % ((self.name, kind) + self.limits)
 
     def refusal(self, value: Any, configured: bool) -> str:
         """Why this value cannot be set now; empty when it can."""
@@ -148,12 +156,12 @@ class NodeParameters:
     """Declares the table on a node and guards changes."""
 
     def __init__(self, node: Node) -> None:
-        """Raises rclpy's parameter exceptions when a given value is out of range."""
         self._node = node
         self._specs = {spec.name: spec for spec in PARAMETERS}
+        self._refused: Dict[str, str] = {}
         self.configured = False
         for spec in PARAMETERS:
-            node.declare_parameter(spec.name, spec.default, spec.descriptor())
+            self._declare(spec)
         node.add_on_set_parameters_callback(self._check)
 
     def __getitem__(self, name: str) -> Any:
@@ -162,7 +170,7 @@ class NodeParameters:
     def problems(self) -> List[str]:
         """What is wrong with the values given at start, one line each."""
         found = [spec.refusal(self[spec.name], False) for spec in PARAMETERS]
-        return [line for line in found if line]
+        return list(self._refused.values()) + [line for line in found if line]
 
     def settings(self) -> Settings:
         """The values that hold from configure to cleanup."""
@@ -182,10 +190,22 @@ class NodeParameters:
             output_resolution=self["output_resolution"],
         )
 
+    def _declare(self, spec: ParameterSpec) -> None:
+        try:
+            self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            # The node stays up to say so, and to be given a better value.
+            self._refused[spec.name] = "%s; %s" % (" ".join(str(error).split()), spec.expected())
+            self._node.declare_parameter(
+                spec.name, spec.default, spec.descriptor(), ignore_override=True
+            )
+
     def _check(self, changes: Sequence[Parameter]) -> SetParametersResult:
         for change in changes:
             spec = self._specs.get(change.name)
             refusal = spec.refusal(change.value, self.configured) if spec else ""
             if refusal:
                 return SetParametersResult(successful=False, reason=refusal)
+        for change in changes:
+            self._refused.pop(change.name, None)
         return SetParametersResult(successful=True)

@@ -26,6 +26,8 @@ from segmentation_node.ros.outputs import KeptImage, latched_qos
 
 READY_TIMEOUT_S = 60.0
 QUIET_S = 5.0
+# The node may find the last of our subscriptions a little after we have found it.
+SETTLE_S = 0.3
 
 
 class ReplayError(SegmentationError):
@@ -34,8 +36,12 @@ class ReplayError(SegmentationError):
 
 @dataclass
 class Result:
-    """What came back for one image; ``None`` until it did, or where it was not asked for."""
+    """What came back for one image; ``None`` until it did, or where it was not asked for.
 
+    ``index`` counts the images sent, from 0.
+    """
+
+    index: int
     stamp_ns: int
     frame_id: str
     image_hwc: np.ndarray
@@ -61,14 +67,17 @@ def keep_all_qos() -> QoSProfile:
 class NodeProcess:
     """The segmentation node as a process of its own, under ``with``."""
 
-    def __init__(self, parameters: Dict[str, Any], remaps: Sequence[str] = ()) -> None:
+    def __init__(
+        self, parameters: Dict[str, Any], remaps: Sequence[str] = (), log: Optional[Any] = None
+    ) -> None:
+        """``log`` takes what it prints, an open file; without one it goes to the terminal."""
         command = [sys.executable, "-m", "segmentation_node.ros.main", "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", "%s:=%s" % (name, text)]
         for remap in remaps:
             command += ["-r", remap]
-        self.process = subprocess.Popen(command, env=dict(os.environ))
+        self.process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=log)
 
     def __enter__(self) -> "NodeProcess":
         return self
@@ -119,6 +128,7 @@ class Replay(Node):
         self._images = self.create_publisher(Image, image_topic, keep_all_qos())
         self._kept = KeptImage("rgb8", 3)
         self._target = target
+        self._outputs = ["class_map", "latency"] + (["overlay"] if with_overlay else [])
         qos = keep_all_qos()
         self.create_subscription(Image, target + "/class_map", self._on_class_map, qos)
         if with_overlay:
@@ -139,7 +149,7 @@ class Replay(Node):
     def wait_until_ready(self, process: NodeProcess, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Spin until the node has a model and takes images. Raises ReplayError otherwise."""
         deadline_s = time.monotonic() + timeout_s
-        while self.label_info is None or self._images.get_subscription_count() == 0:
+        while not self._is_ready():
             process.check()
             if time.monotonic() > deadline_s:
                 raise ReplayError(
@@ -147,6 +157,7 @@ class Replay(Node):
                     % (self._target, self._images.topic_name, timeout_s)
                 )
             self.spin_for(0.05)
+        self.spin_for(SETTLE_S)
 
     def play(
         self,
@@ -179,7 +190,7 @@ class Replay(Node):
         header = self._kept.message.header
         header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
         header.frame_id = frame_id
-        self._pending[stamp_ns] = Result(stamp_ns, frame_id, image_hwc)
+        self._pending[stamp_ns] = Result(self.sent, stamp_ns, frame_id, image_hwc)
         self._images.publish(self._kept.message)
         self.sent += 1
         return stamp_ns
@@ -196,6 +207,11 @@ class Replay(Node):
     def missing(self) -> List[int]:
         """Stamps in ns of the images whose results are not complete."""
         return sorted(self._pending)
+
+    def _is_ready(self) -> bool:
+        taken = self._images.get_subscription_count() > 0
+        found = all(self.count_publishers("%s/%s" % (self._target, name)) for name in self._outputs)
+        return self.label_info is not None and taken and found
 
     def _progresses(self, process: NodeProcess) -> bool:
         """Spin until a result completes; False when none did for a while."""

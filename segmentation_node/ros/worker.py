@@ -1,6 +1,7 @@
 """From the image callback to the one thread that owns the backend."""
 
 import threading
+import traceback
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Callable, Deque, Generic, Optional, TypeVar
@@ -35,6 +36,8 @@ class FrameQueue:
         self._frames: Deque[Frame] = deque()
         self._changed = threading.Condition()
         self._open = False
+        self._blocked = 0
+        self._in_hand = False
 
     def open(self) -> None:
         """Take frames."""
@@ -58,24 +61,43 @@ class FrameQueue:
             if self._replaces and self._frames:
                 self._frames.popleft()
                 self._counters.drop()
-            while self._open and len(self._frames) >= self._capacity:
-                self._changed.wait()
-            if not self._open:
+            self._wait_for_room()
+            if self._open:
+                self._frames.append(frame)
+            else:
                 self._counters.drop()
-                return
-            self._frames.append(frame)
             self._changed.notify_all()
 
     def get(self, timeout_s: float) -> Optional[Frame]:
-        """The oldest waiting frame, or None when none came in time."""
+        """The oldest waiting frame, or None when none came in time; tell ``done`` after work."""
         with self._changed:
             if not self._frames:
                 self._changed.wait(timeout_s)
             if not self._frames:
                 return None
+            self._in_hand = True
             frame = self._frames.popleft()
             self._changed.notify_all()
             return frame
+
+    def done(self) -> None:
+        """The frame that ``get`` gave is booked."""
+        with self._changed:
+            self._in_hand = False
+            self._changed.notify_all()
+
+    def settle(self, timeout_s: float) -> bool:
+        """After ``close``: wait until every frame is booked; False when that took too long."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._in_hand and self._blocked == 0, timeout_s
+            )
+
+    def _wait_for_room(self) -> None:
+        self._blocked += 1
+        while self._open and len(self._frames) >= self._capacity:
+            self._changed.wait()
+        self._blocked -= 1
 
 
 class Worker(Generic[Resource]):
@@ -119,7 +141,7 @@ class Worker(Generic[Resource]):
 
     def _run(self) -> None:
         try:
-            self._resource = self._open_resource()
+            resource = self._resource = self._open_resource()
         except BaseException as failure:  # handed to the thread that waits in start()
             self._failure = failure
             return
@@ -128,5 +150,13 @@ class Worker(Generic[Resource]):
         while not self._stopping.is_set():
             frame = self._queue.get(timeout_s=0.1)
             if frame is not None:
-                self._work(self._resource, frame)
-        self._close_resource(self._resource)
+                self._handle(resource, frame)
+        self._close_resource(resource)
+
+    def _handle(self, resource: Resource, frame: Frame) -> None:
+        try:
+            self._work(resource, frame)
+        except Exception:  # without this thread no frame would ever be booked again
+            traceback.print_exc()
+        finally:
+            self._queue.done()
