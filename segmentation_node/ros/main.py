@@ -21,8 +21,8 @@ from segmentation_node.ros.node import SegmentationNode
 
 # One for images, which ``every`` may block; one for timers; one for services and parameters.
 THREADS = 3
-# Most time for those who watch /diagnostics to be found and told before the process ends.
-LAST_WORDS_S = 2.0
+# Those who watch /diagnostics have to be found first; Fast DDS announces itself every 3 s.
+LAST_WORDS_S = 3.5
 # A terminal's Ctrl-C reaches the node and its parent, which may pass it on: one request.
 SAME_REQUEST_S = 1.0
 
