@@ -65,6 +65,8 @@ def export_onnx(
         # the other warning recommends, cannot write opset 13.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # What it leaves unfolded is folded below.
+        warnings.filterwarnings("ignore", "Constant folding", UserWarning)
         torch.onnx.export(
             graph,
             (example,),
@@ -76,6 +78,7 @@ def export_onnx(
         )
     model = onnx.load(path)
     fold_constants(model)
+    drop_omitted_inputs(model)
     onnx.helper.set_model_props(model, {"label_set": label_set})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -104,3 +107,13 @@ def fold_constants(model: onnx.ModelProto) -> None:
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
     )
+
+
+def drop_omitted_inputs(model: onnx.ModelProto) -> None:
+    """Shorten, in place, lists of inputs that end with omitted ones.
+
+    The exporter leaves Pad's value as an empty name; TensorRT's parser counts inputs.
+    """
+    for node in model.graph.node:
+        while node.input and not node.input[-1]:
+            del node.input[-1]

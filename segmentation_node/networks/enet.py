@@ -67,7 +67,7 @@ class Down(nn.Module):
         pooled, unpool = max_pool(features)
         branch = self.branch(features)
         # The pooled channels count as zero where the branch has more: those pass as they are.
-        shared = pooled.shape[1]
+        shared = int(pooled.shape[1])
         total = torch.cat((pooled + branch[:, :shared], branch[:, shared:]), dim=1)
         return self.activation(total), unpool
 
