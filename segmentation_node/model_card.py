@@ -17,7 +17,7 @@ from segmentation_node.labels import LABEL_SETS, LabelSet
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
-ARTIFACT_KINDS = ("onnx", "weights")
+ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "weights")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class AccuracyInfo:
 
 @dataclass(frozen=True)
 class ArtifactInfo:
-    """One file beside the card: kind ``onnx`` or ``weights``, sha256, and format version."""
+    """One file beside the card: its kind of ``ARTIFACT_KINDS``, sha256, and format version.
+
+    ``onnx`` takes and gives uint8; ``onnx_float`` float32 and int32, for TensorRT before 8.5;
+    ``onnx_fp16`` is uint8 outside and half inside, for TensorRT 11.
+    """
 
     file: str
     kind: str

@@ -56,7 +56,8 @@ class Segmenter:
         self.output_resolution = output_resolution
         self._palette = self.card.labels.palette()
         self._frame: Optional[_Frame] = None
-        self._input_nhwc = np.zeros((1,) + self.card.input_size + (3,), np.uint8)
+        # An image goes in first place; a graph of a larger batch runs with the others black.
+        self._input_nhwc = np.zeros(backend.input_shape, np.uint8)
 
     def output_size(self, image_size: Tuple[int, int]) -> Tuple[int, int]:
         """Height and width of the maps for an image of this height and width."""

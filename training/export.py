@@ -1,37 +1,41 @@
 """Export a run: ``python -m training.export RUN --name NAME`` makes ``models/NAME``.
 
 Leaves weights.safetensors, model.onnx and model.yaml, after torch and ONNX Runtime agreed on real
-images of the data set.
+images of the data set. ``--variant float fp16`` adds those forms of the same graph.
 """
 
 import argparse
 import shutil
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import torch
 import yaml
-from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file, save_file
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
-from segmentation_node.images import place, to_network
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
-from segmentation_node.networks.deploy import DeployGraph, Normalise
+from segmentation_node.networks.deploy import VARIANTS, DeployGraph, Normalise
 from segmentation_node.pipeline import Segmenter
+from training.onnx_graph import OPSET, export_onnx, graph_variant
+from training.parity import agreement
 from training.recipe import Recipe
 
-OPSET = 13
-"""What TensorRT 8.2 and ONNX Runtime 1.10 can read, and today's versions too."""
 LEAST_AGREEMENT = 0.9999
+LEAST_AGREEMENT_FP16 = 0.995
+"""Half precision decides otherwise where two classes are as good as equal."""
+PARITY_FRAMES = 20
+ARTIFACTS = {
+    "uint8": ("model.onnx", "onnx", "uint8 in and out"),
+    "float": ("model_float.onnx", "onnx_float", "float32 in, int32 out"),
+    "fp16": ("model_fp16.onnx", "onnx_fp16", "float16 inside, uint8 in and out"),
+}
+"""File, kind on the card and description, by variant."""
 DATA = {
     "camvid": (
         "CamVid train in SegNet's layout, 367 images at 480x360; no pre-training",
@@ -52,84 +56,6 @@ def deploy_graph(recipe: Recipe, labels: LabelSet, weights: Path) -> DeployGraph
     return DeployGraph(Normalise(recipe.mean_rgb, recipe.std_rgb), network, True).eval()
 
 
-def export_onnx(
-    graph: DeployGraph, size: tuple[int, int], batch: int, label_set: str, path: Path
-) -> None:
-    """Write the graph for a fixed size (height, width) and batch, with its label set's name."""
-    example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # Sizes become constants, which is what a static graph is; and the dynamo exporter, which
-        # the other warning recommends, cannot write opset 13.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", "Constant folding", UserWarning)  # done below
-        torch.onnx.export(
-            graph,
-            (example,),
-            str(path),
-            input_names=["image"],
-            output_names=["class_map", "confidence"],
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    model = onnx.load(path)
-    fold_constants(model)
-    declare_output_shape(model, (batch, *size))
-    onnx.helper.set_model_props(model, {"label_set": label_set})
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-
-
-def fold_constants(model: onnx.ModelProto) -> None:
-    """Compute, in place, every node that depends on constants alone.
-
-    The exporter leaves the arithmetic of padding sizes in the graph; TensorRT 8.2 wants constants.
-    """
-    graph = model.graph
-    opsets = {item.domain: item.version for item in model.opset_import}
-    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    kept = []
-    for node in graph.node:
-        inputs = [name for name in node.input if name]
-        if not all(name in constants for name in inputs):
-            kept.append(node)
-            continue
-        evaluator = ReferenceEvaluator(node, opsets=opsets)
-        values: Any = evaluator.run(None, {name: constants[name] for name in inputs})
-        constants.update(zip(node.output, values, strict=True))
-    used = {name for node in kept for name in node.input}
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
-    graph.initializer.extend(
-        numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
-    )
-
-
-def declare_output_shape(model: onnx.ModelProto, shape_nhw: tuple[int, ...]) -> None:
-    """Say in the file what the outputs' sizes are; the exporter gives them names instead."""
-    for output in model.graph.output:
-        for dimension, length in zip(output.type.tensor_type.shape.dim, shape_nhw, strict=True):
-            dimension.dim_value = length
-
-
-def agreement(graph: DeployGraph, folder: Path, dataset: Dataset, frames: int) -> float:
-    """Share of pixels to which torch and ONNX Runtime give the same class, on real images."""
-    card = read_card(str(folder))
-    equal = total = 0
-    with open_backend("onnxruntime", card, BackendOptions()) as backend:
-        image_nhwc = np.zeros(backend.input_shape, np.uint8)
-        for index in range(min(frames, len(dataset))):
-            image = dataset[index].image_hwc
-            placement = place(card.input.resize, image.shape[:2], card.input_size)
-            for slot in image_nhwc:
-                to_network(image, placement, slot)
-            with torch.inference_mode():
-                expected = graph(torch.from_numpy(image_nhwc))[0].numpy()
-            equal += int((backend.run(image_nhwc).class_map_nhw == expected).sum())
-            total += expected.size
-    return equal / total
-
-
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Validate the card and put it beside its artifacts."""
     parse_card(yaml.safe_load(yaml.safe_dump(card)), str(folder))
@@ -139,17 +65,22 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def make_card(
-    recipe: Recipe, name: str, folder: Path, size: tuple[int, int], labels: LabelSet, command: str
+    recipe: Recipe,
+    name: str,
+    folder: Path,
+    size: tuple[int, int],
+    labels: LabelSet,
+    command: str,
+    variants: Sequence[str] = ("uint8",),
 ) -> dict[str, Any]:
     """The card of the artifacts in ``folder``, without accuracy."""
-    weights = load_file(folder / "weights.safetensors")
     data, licence = DATA[recipe.dataset]
     return {
         "name": name,
         "network": {
             "name": recipe.network,
             "options": recipe.network_options,
-            "parameters": sum(tensor.numel() for tensor in weights.values()),
+            "parameters": count_parameters(recipe, labels),
         },
         "label_set": labels.name,
         "input": {
@@ -163,10 +94,22 @@ def make_card(
         "weights": {"data": data, "licence": licence, "provenance": command},
         "accuracy": [],
         "artifacts": [
-            _artifact(folder / "model.onnx", "onnx", f"opset {OPSET}, uint8 in and out"),
+            *(_onnx_artifact(folder, variant) for variant in variants),
             _artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
         ],
     }
+
+
+def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
+    """Parameters of the recipe's network; a batch norm's statistics are none."""
+    with torch.device("meta"):
+        network = build_network(recipe.network, len(labels), recipe.network_options)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _onnx_artifact(folder: Path, variant: str) -> dict[str, Any]:
+    file, kind, description = ARTIFACTS[variant]
+    return _artifact(folder / file, kind, f"opset {OPSET}, {description}")
 
 
 def _artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
@@ -175,7 +118,7 @@ def _artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
 
 
 def measure_accuracy(
-    folder: Path, dataset_name: str, root: str, split: str, backend_name: str = "onnxruntime"
+    folder: Path, dataset_name: str, root: str, split: str, backend_name: str
 ) -> dict[str, Any]:
     """The card's accuracy entry: the shipped file through the pipeline."""
     dataset = open_dataset(dataset_name, root, split)
@@ -192,28 +135,34 @@ def measure_accuracy(
 
 
 def export_run(
-    run: Path, name: str, models: Path, root: str, size: tuple[int, int], batch: int
+    run: Path,
+    name: str,
+    models: Path,
+    root: str,
+    size: tuple[int, int],
+    batch: int,
+    variants: Sequence[str] = (),
 ) -> Path:
     """Make ``models/name`` from a run's folder. Raises RuntimeError when parity fails.
 
-    The folder appears, or is replaced, only once everything in it was checked.
+    The uint8 variant is always made: the card's accuracy is measured on it. The folder appears,
+    or is replaced, only once everything in it was checked.
     """
     recipe = Recipe.read(run / "recipe.yaml")
     dataset = open_dataset(recipe.dataset, root, "val")
+    labels = dataset.label_set
     partial = models / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        graph = deploy_graph(recipe, dataset.label_set, run / "weights.safetensors")
+        graph = deploy_graph(recipe, labels, run / "weights.safetensors")
         save_file(graph.network.state_dict(), partial / "weights.safetensors")
-        export_onnx(graph, size, batch, dataset.label_set.name, partial / "model.onnx")
+        wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
+        for variant in wanted:
+            export_variant(graph, variant, size, batch, dataset, partial)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
-        card = make_card(recipe, name, partial, size, dataset.label_set, command)
+        card = make_card(recipe, name, partial, size, labels, command, wanted)
         write_card(partial, card)
-        share = agreement(graph, partial, dataset, frames=20)
-        print(f"torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
-        if share < LEAST_AGREEMENT:
-            raise RuntimeError(f"they must agree on {LEAST_AGREEMENT:.2%}; nothing was exported")
         # The pipeline gives one image at a time, which a graph for a larger batch refuses.
         backend_name = "onnxruntime" if batch == 1 else "torch"
         card["accuracy"] = [measure_accuracy(partial, recipe.dataset, root, "val", backend_name)]
@@ -223,6 +172,25 @@ def export_run(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return models / name
+
+
+def export_variant(
+    graph: DeployGraph,
+    variant: str,
+    size: tuple[int, int],
+    batch: int,
+    dataset: Dataset,
+    folder: Path,
+) -> float:
+    """Write one variant's file; its agreement with torch. Raises RuntimeError when too low."""
+    path = folder / ARTIFACTS[variant][0]
+    export_onnx(graph_variant(graph, variant), size, batch, dataset.label_set.name, path)
+    share = agreement(graph, path, dataset, PARITY_FRAMES)
+    least = LEAST_AGREEMENT_FP16 if variant == "fp16" else LEAST_AGREEMENT
+    print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
+    if share < least:
+        raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
+    return share
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -243,6 +211,13 @@ def main() -> None:
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--size", type=parse_size, required=True, help="HxW of the graph")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=["uint8"],
+        help="forms of the graph; uint8 is always made",
+    )
     arguments = parser.parse_args()
     folder = export_run(
         arguments.run,
@@ -251,6 +226,7 @@ def main() -> None:
         arguments.root,
         arguments.size,
         arguments.batch,
+        arguments.variant,
     )
     print(f"wrote {folder}")
 

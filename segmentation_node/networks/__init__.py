@@ -5,9 +5,15 @@ from typing import Any, Callable, Dict
 from torch import nn
 
 from segmentation_node.networks.elu_squeezenet import EluSqueezeNet
+from segmentation_node.networks.enet import ENet
+from segmentation_node.networks.segnet import SegNet
+from segmentation_node.networks.segnet_basic import SegNetBasic
 
 NETWORKS: Dict[str, Callable[..., nn.Module]] = {
     "elu_squeezenet": EluSqueezeNet,
+    "enet": ENet,
+    "segnet": SegNet,
+    "segnet_basic": SegNetBasic,
 }
 
 

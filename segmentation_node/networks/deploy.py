@@ -4,10 +4,27 @@ Normalisation, upsampling and argmax are inside, so that every run time gets the
 the host only moves them.
 """
 
-from typing import Sequence, Tuple
+from typing import Dict, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import nn
+
+
+class Variant(NamedTuple):
+    """The dtypes of one form of the graph: what goes in, what it computes in, what comes out."""
+
+    image: torch.dtype
+    network: torch.dtype
+    maps: torch.dtype
+
+
+VARIANTS: Dict[str, Variant] = {
+    "uint8": Variant(torch.uint8, torch.float32, torch.uint8),
+    # TensorRT before 8.5 has no uint8.
+    "float": Variant(torch.float32, torch.float32, torch.int32),
+    # TensorRT 11 takes precision from the graph alone.
+    "fp16": Variant(torch.uint8, torch.float16, torch.uint8),
+}
 
 
 class Normalise(nn.Module):
@@ -27,34 +44,50 @@ class Normalise(nn.Module):
 
 
 class DeployGraph(nn.Module):
-    """The ``uint8`` variant: image uint8 RGB (N, H, W, 3) -> class map uint8 (N, H, W).
+    """Image RGB (N, H, W, 3), raw 0-255 -> class map (N, H, W).
 
-    With ``with_confidence`` also the softmax probability of the chosen class, uint8 (N, H, W),
-    255 = certain.
+    With ``with_confidence`` also the softmax probability of the chosen class, (N, H, W), 0-255,
+    255 = certain. ``variant`` names the dtypes of image and maps; the network is used in the dtype
+    that it has, and where that is half, normalisation and confidence stay in float32.
     """
 
-    def __init__(self, normalise: Normalise, network: nn.Module, with_confidence: bool) -> None:
+    def __init__(
+        self,
+        normalise: Normalise,
+        network: nn.Module,
+        with_confidence: bool,
+        variant: str = "uint8",
+    ) -> None:
         super().__init__()
         self.normalise = normalise
         self.network = network
         self.with_confidence = with_confidence
+        self.variant = VARIANTS[variant]
 
     def forward(self, image_nhwc: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         # TensorRT takes a uint8 input only into a Cast, so the cast comes before the transpose.
-        image_nchw = image_nhwc.to(self.normalise.scale.dtype).permute(0, 3, 1, 2)
-        logits = self.network(self.normalise(image_nchw))
-        class_map = _to_uint8(logits.argmax(dim=1))
+        image_nchw = _cast(image_nhwc, self.normalise.scale.dtype).permute(0, 3, 1, 2)
+        network_dtype = next(self.network.parameters()).dtype
+        logits = self.network(_cast(self.normalise(image_nchw), network_dtype))
+        class_map = self._as_map(logits.argmax(dim=1))
         if not self.with_confidence:
             return (class_map,)
-        return class_map, _to_uint8(_confidence(logits) * 255.0 + 0.5)
+        confidence = _confidence(_cast(logits, self.normalise.scale.dtype))
+        return class_map, self._as_map(confidence * 255.0 + 0.5)
+
+    def _as_map(self, values: torch.Tensor) -> torch.Tensor:
+        if self.variant.maps == torch.uint8:
+            # By way of float: TensorRT converts neither INT32 nor INT64 to UINT8.
+            values = _cast(values, torch.float32)
+        return values.to(self.variant.maps)
+
+
+def _cast(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # A cast to the same dtype would stay in the exported graph.
+    return values if values.dtype == dtype else values.to(dtype)
 
 
 def _confidence(logits_nchw: torch.Tensor) -> torch.Tensor:
     """Largest softmax probability: (N, C, H, W) -> (N, H, W)."""
     highest = logits_nchw.amax(dim=1, keepdim=True)
     return 1.0 / (logits_nchw - highest).exp().sum(dim=1)
-
-
-def _to_uint8(values: torch.Tensor) -> torch.Tensor:
-    # By way of float: TensorRT converts neither INT32 nor INT64 to UINT8.
-    return values.to(torch.float32).to(torch.uint8)

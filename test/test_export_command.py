@@ -1,0 +1,89 @@
+"""``training.export`` on a small run: files, card, and the check before anything appears."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import training.export
+from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.evaluation.datasets import Sample
+from segmentation_node.labels import CAMVID_11
+from segmentation_node.model_card import read_card
+from segmentation_node.networks import build_network
+
+
+class TwoFrames:
+    """In place of CamVid, which no fresh machine has."""
+
+    label_set = CAMVID_11
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        generator = np.random.default_rng(index)
+        coarse = generator.integers(0, 256, (6, 8, 3), np.uint8)
+        image = np.ascontiguousarray(coarse.repeat(15, axis=0).repeat(15, axis=1))
+        return Sample(str(index), image, generator.integers(0, 11, (90, 120), np.uint8))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.export, "open_dataset", lambda name, root, split: TwoFrames())
+    folder = tmp_path / "runs" / "small"
+    folder.mkdir(parents=True)
+    recipe = {"network": "elu_squeezenet", "dataset": "camvid", "epochs": 1, "crop_size": [32, 32]}
+    recipe["network_options"] = {"batch_norm": True}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    torch.manual_seed(0)
+    network = build_network("elu_squeezenet", 11, recipe["network_options"])
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    return folder
+
+
+def export(run, *arguments, monkeypatch):
+    models = run.parent.parent / "models"
+    command = ["training.export", str(run), "--name", "small", "--models", str(models)]
+    monkeypatch.setattr("sys.argv", [*command, "--size", "45x60", *arguments])
+    training.export.main()
+    return models / "small"
+
+
+def test_all_variants_are_on_the_card(run, monkeypatch, capsys):
+    folder = export(run, "--variant", "fp16", "float", "--batch", "2", monkeypatch=monkeypatch)
+    card = read_card(str(folder))
+    assert [artifact.file for artifact in card.artifacts] == [
+        "model.onnx",
+        "model_float.onnx",
+        "model_fp16.onnx",
+        "weights.safetensors",
+    ]
+    for artifact in card.artifacts:
+        assert card.artifact_path(artifact.kind) == str(folder / artifact.file)
+    network = build_network("elu_squeezenet", 11, {"batch_norm": True})
+    assert card.network.parameters == sum(value.numel() for value in network.parameters())
+    assert capsys.readouterr().out.count("torch and ONNX Runtime agree on") == 3
+    with open_backend("onnxruntime", card, BackendOptions()) as backend:
+        assert backend.input_shape == (2, 45, 60, 3)
+
+
+def test_uint8_alone_is_the_default(run, monkeypatch):
+    folder = export(run, monkeypatch=monkeypatch)
+    kinds = [artifact.kind for artifact in read_card(str(folder)).artifacts]
+    assert kinds == ["onnx", "weights"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["small"]
+
+
+def test_nothing_is_exported_without_agreement(run, monkeypatch):
+    monkeypatch.setattr(training.export, "agreement", lambda *_: 0.9949)
+    with pytest.raises(RuntimeError, match="model.onnx: they must agree on 99.99%"):
+        export(run, monkeypatch=monkeypatch)
+    assert list((run.parent.parent / "models").iterdir()) == []
+
+
+def test_half_precision_has_its_own_threshold(run, monkeypatch):
+    shares = {"model.onnx": 1.0, "model_fp16.onnx": 0.9951}
+    monkeypatch.setattr(training.export, "agreement", lambda graph, path, *_: shares[path.name])
+    assert (export(run, "--variant", "fp16", monkeypatch=monkeypatch) / "model_fp16.onnx").exists()

@@ -1,0 +1,166 @@
+"""Load a pre-trained trunk from a local file in torchvision's naming; nothing is downloaded.
+
+SegNet takes VGG-16 (``vgg16`` or ``vgg16_bn``), ELU-SqueezeNet takes SqueezeNet 1.1. Those weights
+expect images normalised by ImageNet's mean and standard deviation, the recipes' default.
+"""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from segmentation_node.networks import NETWORKS
+
+# Index in torchvision's `features` of the convolutions, by SegNet's encoder stage and layer. In
+# vgg16_bn each is followed by its batch norm.
+VGG16 = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+VGG16_BN = ((0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40))
+# Index in `features` of the fire modules, by ELU-SqueezeNet's group of them.
+SQUEEZENET_FIRES = {"fires_at_4": (3, 4), "fires_at_8": (6, 7), "fires_at_16": (9, 10, 11, 12)}
+FIRE_PARTS = {"squeeze": "squeeze", "expand1": "expand1x1", "expand3": "expand3x3"}
+CONVOLUTION = ("weight", "bias")
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkReport:
+    """What a file gave to a network; names as in the file and as in the network."""
+
+    trunk: str
+    """Torchvision's name of the network in the file."""
+    matched: dict[str, str]
+    """The network's tensor -> the file's tensor that it got."""
+    unused: list[str]
+    """Tensors of the file that the network has no place for."""
+    fresh: list[str]
+    """Tensors of the network that stay as they were."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.trunk}: {len(self.matched)} tensors loaded, {len(self.unused)} of the file "
+            f"unused ({_shortened(self.unused)}), {len(self.fresh)} of the network fresh "
+            f"({_shortened(self.fresh)})"
+        )
+
+
+def load_trunk(network: nn.Module, path: Path | str) -> TrunkReport:
+    """Copy a trunk's weights into a network, all or nothing.
+
+    Raises ValueError, one line, on a network without a trunk, a file that is no flat state dict, a
+    missing tensor, or a shape that differs.
+    """
+    candidates = trunks_of(network)
+    tensors = read_tensors(Path(path))
+    trunk = next((name for name in candidates if _is_in(candidates[name], tensors)), None)
+    if trunk is None:
+        raise ValueError(_what_is_missing(path, candidates, tensors))
+    mapping = candidates[trunk]
+    own = network.state_dict()
+    for name, source in mapping.items():
+        _check_shape(path, source, tuple(tensors[source].shape), name, tuple(own[name].shape))
+    with torch.no_grad():
+        for name, source in mapping.items():
+            own[name].copy_(tensors[source])
+    return TrunkReport(
+        trunk=trunk,
+        matched=mapping,
+        unused=sorted(set(tensors) - set(mapping.values())),
+        fresh=[name for name in own if name not in mapping],
+    )
+
+
+def trunks_of(network: nn.Module) -> dict[str, dict[str, str]]:
+    """Trunks that fit a network: torchvision's name -> {network's tensor: file's tensor}.
+
+    Raises ValueError where there is none.
+    """
+    if isinstance(network, NETWORKS["segnet"]):  # type: ignore[arg-type]
+        return {"vgg16_bn": vgg16_mapping(VGG16_BN, True), "vgg16": vgg16_mapping(VGG16, False)}
+    if isinstance(network, NETWORKS["elu_squeezenet"]):  # type: ignore[arg-type]
+        return {"squeezenet1_1": squeezenet_mapping("stem.0")}
+    raise ValueError(
+        f"{type(network).__name__} has no pre-trained trunk; SegNet takes vgg16 or vgg16_bn, "
+        "EluSqueezeNet takes squeezenet1_1"
+    )
+
+
+def vgg16_mapping(features: tuple[tuple[int, ...], ...], batch_norm: bool) -> dict[str, str]:
+    """SegNet's tensor -> torchvision's, for the indices of a VGG-16's convolutions."""
+    mapping = {}
+    for stage, indices in enumerate(features):
+        for layer, index in enumerate(indices):
+            own = f"encoder.{stage}.{layer}"
+            mapping.update(_tensors(f"{own}.conv", f"features.{index}", CONVOLUTION))
+            if batch_norm:
+                mapping.update(_tensors(f"{own}.norm", f"features.{index + 1}", BATCH_NORM))
+    return mapping
+
+
+def squeezenet_mapping(stem: str) -> dict[str, str]:
+    """ELU-SqueezeNet's tensor -> torchvision's in SqueezeNet 1.1."""
+    mapping = _tensors(stem, "features.0", CONVOLUTION)
+    for group, indices in SQUEEZENET_FIRES.items():
+        for position, index in enumerate(indices):
+            for part, source in FIRE_PARTS.items():
+                own = f"{group}.{position}.{part}"
+                mapping.update(_tensors(own, f"features.{index}.{source}", CONVOLUTION))
+    return mapping
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A flat state dict from safetensors, or from torch's own format with weights_only=True.
+
+    Raises ValueError where it is neither.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give a state dict of torchvision")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not a state dict of tensors alone: {reason}") from error
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in tensors.values()
+    ):
+        raise ValueError(f"{path}: expected a flat state dict {{name: tensor}}")
+    return dict(tensors)
+
+
+def _tensors(own: str, source: str, kinds: tuple[str, ...]) -> dict[str, str]:
+    return {f"{own}.{kind}": f"{source}.{kind}" for kind in kinds}
+
+
+def _is_in(mapping: dict[str, str], tensors: Mapping[str, torch.Tensor]) -> bool:
+    return all(source in tensors for source in mapping.values())
+
+
+def _what_is_missing(
+    path: Path | str, candidates: dict[str, dict[str, str]], tensors: Mapping[str, torch.Tensor]
+) -> str:
+    """Of each candidate the first tensor that the file lacks."""
+    lacks = [
+        f"{trunk} ({next(s for s in mapping.values() if s not in tensors)} is missing)"
+        for trunk, mapping in candidates.items()
+    ]
+    return f"{path}: {len(tensors)} tensors, but not those of {' or '.join(lacks)}"
+
+
+def _check_shape(
+    path: Path | str, source: str, found: tuple[int, ...], name: str, expected: tuple[int, ...]
+) -> None:
+    if found != expected:
+        raise ValueError(
+            f"{path}: {source} is {found}, but the network's {name} is {expected}; "
+            "nothing was loaded"
+        )
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or "none"

@@ -1,0 +1,152 @@
+"""Layers, parameters and MACs: ``python -m training.summary segnet --classes 11 --size 360x480``.
+
+Computed from shapes alone, on torch's meta device: it takes no time and no memory, whatever the
+size. MACs are the multiply-adds of convolutions and transposed convolutions, as torch counts them
+(torchinfo counts a strided transposed convolution at its output's size, four times too much).
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segmentation_node.networks import NETWORKS, build_network
+from training.export import parse_size
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer that computes: output (N, C, H, W), parameters, MACs for each size."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    macs: tuple[int, ...]
+
+
+def meta_network(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    """A network of shapes without values, for counting."""
+    with torch.device("meta"):
+        return build_network(name, classes, options).eval()
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable values; a batch norm's statistics are none."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module, size: tuple[int, int], batch: int = 1) -> int:
+    """Multiply-adds for images of this height and width; the network is on the meta device."""
+    return sum(_macs_by_layer(network, size, batch).values())
+
+
+def summarise(
+    network: nn.Module, sizes: Sequence[tuple[int, int]], batch: int = 1
+) -> list[LayerSummary]:
+    """The layers in the order in which they run; output shapes are for the first size."""
+    outputs = _outputs_by_layer(network, sizes[0], batch)
+    macs = [_macs_by_layer(network, size, batch) for size in sizes]
+    modules = dict(network.named_modules())
+    return [
+        LayerSummary(
+            name,
+            type(modules[name]).__name__,
+            output,
+            sum(parameter.numel() for parameter in modules[name].parameters()),
+            tuple(counts.get(name, 0) for counts in macs),
+        )
+        for name, output in outputs.items()
+    ]
+
+
+def table(layers: Sequence[LayerSummary], sizes: Sequence[tuple[int, int]]) -> str:
+    """The summary as text, sums in the last line."""
+    rows = [["layer", "kind", "output", "parameters", *(f"MMAC {h}x{w}" for h, w in sizes)]]
+    for layer in layers:
+        shape = "x".join(map(str, layer.output))
+        macs = [f"{count / 1e6:.1f}" for count in layer.macs]
+        rows.append([layer.name, layer.kind, shape, f"{layer.parameters:,}", *macs])
+    totals = [sum(counts) / 1e6 for counts in zip(*(layer.macs for layer in layers), strict=True)]
+    parameters = sum(layer.parameters for layer in layers)
+    rows.append(["total", "", "", f"{parameters:,}", *(f"{total:.1f}" for total in totals)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+    right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+    return "  ".join(left + right).rstrip()
+
+
+def _macs_by_layer(network: nn.Module, size: tuple[int, int], batch: int) -> dict[str, int]:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty((batch, 3, *size), device="meta"))
+    prefix = type(network).__name__ + "."
+    leaves = {name for name, module in network.named_modules() if not list(module.children())}
+    counts = {}
+    for name, by_operator in counter.get_flop_counts().items():
+        layer = name.removeprefix(prefix)
+        if layer in leaves:
+            counts[layer] = sum(by_operator.values()) // 2
+    return counts
+
+
+def _outputs_by_layer(
+    network: nn.Module, size: tuple[int, int], batch: int
+) -> dict[str, tuple[int, ...]]:
+    """Output shape of every module without children, in the order in which they ran."""
+    outputs: dict[str, tuple[int, ...]] = {}
+    hooks = []
+    for name, module in network.named_modules():
+        if not list(module.children()):
+            hooks.append(module.register_forward_hook(_noting(outputs, name)))
+    try:
+        with torch.no_grad():
+            network(torch.empty((batch, 3, *size), device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs
+
+
+def _noting(outputs: dict[str, tuple[int, ...]], name: str) -> Any:
+    def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        outputs[name] = tuple(output.shape)
+
+    return note
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    parser = argparse.ArgumentParser(prog="training.summary", description=__doc__)
+    parser.add_argument("network", choices=sorted(NETWORKS))
+    parser.add_argument("--classes", type=int, default=11)
+    parser.add_argument("--size", type=parse_size, nargs="+", default=[(360, 480)], help="HxW")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--options",
+        type=yaml.safe_load,
+        default={},
+        help="YAML, as in a recipe: '{residual: true}'",
+    )
+    arguments = parser.parse_args()
+    network = meta_network(arguments.network, arguments.classes, arguments.options)
+    print(table(summarise(network, arguments.size, arguments.batch), arguments.size))
+    parameters = count_parameters(network)
+    print(
+        f"\n{arguments.network}, {arguments.classes} classes: {parameters / 1e6:.3f} M parameters"
+    )
+    for size in arguments.size:
+        macs = count_macs(network, size, arguments.batch)
+        print(f"{size[0]}x{size[1]}, batch {arguments.batch}: {macs / 1e9:.3f} GMAC")
+
+
+if __name__ == "__main__":
+    main()
