@@ -37,6 +37,14 @@ DATA = {
         "CamVid train in SegNet's layout, 367 images at 480x360; no pre-training",
         "research use only, as CamVid's own terms (University of Cambridge) ask",
     ),
+    "cityscapes": (
+        "Cityscapes train, fine annotations, 2975 images; no pre-training",
+        "not to be shipped: Cityscapes' terms ask everybody to register for the images",
+    ),
+    "kitti_semantics": (
+        "KITTI semantic segmentation, training, 200 images; no pre-training",
+        "CC BY-NC-SA 3.0, as KITTI's own terms ask",
+    ),
     "street": (
         "the procedural street drive of this package; no recorded image",
         "Apache-2.0",
@@ -188,7 +196,8 @@ def export_run(
     The folder appears, or is replaced, only once everything in it was checked.
     """
     recipe = Recipe.read(run / "recipe.yaml")
-    dataset = open_dataset(recipe.dataset, root, "val")
+    split = recipe.val_split or recipe.train_split
+    dataset = open_dataset(recipe.dataset, root, split)
     partial = models / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -203,7 +212,7 @@ def export_run(
         print(f"torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
         if share < LEAST_AGREEMENT:
             raise RuntimeError(f"they must agree on {LEAST_AGREEMENT:.2%}; nothing was exported")
-        card["accuracy"] = [measure_accuracy(partial, recipe.dataset, root, "val")]
+        card["accuracy"] = [measure_accuracy(partial, recipe.dataset, root, split)]
         write_card(partial, card)
         shutil.rmtree(models / name, ignore_errors=True)
         partial.rename(models / name)

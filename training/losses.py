@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional
 
 from segmentation_node.labels import UNLABELLED
+from training.data import AnySplit
+from training.errors import RecipeError
 from training.recipe import Distillation, Ohem, Recipe
 
 
@@ -39,11 +41,19 @@ def median_frequency_weights(counts: torch.Tensor) -> torch.Tensor:
     return torch.where(pixels > 0, median / frequency, 0.0).float()
 
 
-def make_class_weights(recipe: Recipe, counts: torch.Tensor) -> torch.Tensor:
-    """The recipe's weights from pixels by image and class, int64 (images, classes)."""
+def make_class_weights(recipe: Recipe, split: AnySplit) -> torch.Tensor:
+    """The recipe's weights for a split's classes: float32 (classes,), on its device."""
+    if isinstance(recipe.class_weights, tuple):
+        if len(recipe.class_weights) != split.classes:
+            found, expected = len(recipe.class_weights), split.classes
+            raise RecipeError(f"{found} class_weights for the data set's {expected} classes")
+        return torch.tensor(recipe.class_weights, device=split.device)
+    if recipe.class_weights == "none":
+        return torch.ones(split.classes, device=split.device)
+    counts = split.label_counts()
     if recipe.class_weights == "median_frequency":
-        return median_frequency_weights(counts)
-    return enet_weights(counts, recipe.class_weight_offset)
+        return median_frequency_weights(counts).to(split.device)
+    return enet_weights(counts, recipe.class_weight_offset).to(split.device)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from training.errors import RecipeError
 CHOICES = {
     "optimiser": ("adamw", "sgd"),
     "schedule": ("one_cycle", "poly", "constant"),
-    "class_weights": ("enet", "median_frequency", "none"),
     "loss_reduction": ("mean", "caffe", "sum"),
+    "class_weights": ("enet", "median_frequency", "none"),
     "precision": ("fp32", "tf32", "bf16", "fp16"),
 }
-TUPLES = ("mean_rgb", "std_rgb", "crop_size", "scale_range")
+TUPLES = ("mean_rgb", "std_rgb", "crop_size", "scale_range", "class_weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,8 @@ class Recipe:
     recompute_batch_norm: bool = False
     """Average the batch-norm statistics over the training split when training is over."""
 
-    class_weights: str = "enet"
+    class_weights: str | tuple[float, ...] = "enet"
+    """``enet``, ``median_frequency`` (SegNet's), ``none``, or a list with one per class."""
     class_weight_offset: float = 1.02
     """ENet's weighting 1 / ln(offset + share of pixels); larger is nearer to no weighting."""
     loss_reduction: str = "mean"
@@ -121,7 +122,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for key, choices in CHOICES.items():
             value = getattr(self, key)
-            _require(value in choices, f"{key} is {value!r}; expected one of {list(choices)}")
+            is_list = key == "class_weights" and isinstance(value, tuple)
+            _require(
+                is_list or value in choices, f"{key} is {value!r}; expected one of {list(choices)}"
+            )
         for item in fields(self):
             value = getattr(self, item.name)
             is_number = isinstance(value, (int, float))
@@ -156,7 +160,7 @@ class Recipe:
                 if values.get(key) is not None:
                     values[key] = _build(section, values[key])
             for key in TUPLES:
-                if key in values:
+                if isinstance(values.get(key), list):
                     values[key] = tuple(values[key])
             return _build(cls, values)
         except (RecipeError, TypeError) as error:

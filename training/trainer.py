@@ -69,6 +69,7 @@ class Trainer:
         self.steps_per_epoch = len(train) // recipe.batch_size
         self._check_batch()
         self.state = TrainingState(recipe, train.classes, self.steps_per_epoch, self.device)
+        self.network = self.state.model.network
         self.augment = Augmentation(
             recipe.crop_size,
             recipe.scale_range,
@@ -198,10 +199,10 @@ class Trainer:
     def _score(self) -> Score:
         if self.val_split is None:
             raise TrainingError("this run has no validation split")
-        self.group.spread(self.state.result)
-        result = self.state.result
+        network = self.state.result
+        self.group.spread(network)
         return score(
-            result, self.normalise, self.val_split, self.group, SAMPLES, self._stop_if_asked
+            network, self.normalise, self.val_split, self.group, SAMPLES, self._stop_if_asked
         )
 
     def _stop_if_asked(self) -> None:
@@ -252,12 +253,8 @@ class Trainer:
 
     def _criterion(self) -> Criterion:
         recipe = self.recipe
-        if recipe.class_weights == "none":
-            weights = torch.ones(self.train_split.classes)
-        else:
-            weights = make_class_weights(recipe, self.train_split.label_counts())
         return Criterion(
-            weights.to(self.device),
+            make_class_weights(recipe, self.train_split),
             recipe.loss_reduction,
             recipe.ohem,
             tuple(recipe.auxiliary_heads.values()),
