@@ -27,11 +27,12 @@ from training.checkpoint import load_checkpoint
 from training.data import Split, StreamingSplit
 from training.errors import DivergedError, TrainingError
 from training.guard import WINDOW, DivergenceGuard
+from training.options import RunOptions
 from training.overfit import overfit_one_batch
 from training.recipe import Recipe
 from training.scoring import recompute_batch_norm
 from training.train import main
-from training.trainer import RunOptions, Trainer
+from training.trainer import Trainer
 
 RECIPES = sorted((PROJECT / "training" / "recipes").glob("*.yaml"))
 
@@ -42,6 +43,8 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+    # The command sets it, for the whole process.
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

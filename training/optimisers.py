@@ -21,7 +21,12 @@ def make_schedule(recipe: Recipe, optimiser: Optimizer, total_steps: int) -> LRS
     """The recipe's schedule over that many optimiser steps."""
     if recipe.schedule == "one_cycle":
         return OneCycleLR(
-            optimiser, recipe.learning_rate, total_steps, pct_start=recipe.warmup_share
+            optimiser,
+            recipe.learning_rate,
+            total_steps,
+            pct_start=recipe.warmup_share,
+            # SGD keeps the recipe's momentum; AdamW's cycles, as torch has it.
+            cycle_momentum=recipe.optimiser != "sgd",
         )
     power = recipe.poly_power if recipe.schedule == "poly" else 0.0
     return LambdaLR(optimiser, warm_up_then_fall(total_steps, recipe.warmup_share, power))

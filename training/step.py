@@ -37,8 +37,8 @@ class TrainStep:
         self.device = criterion.class_weights.device
         self.normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(self.device)
         self.teacher = _load_teacher(recipe, len(criterion.class_weights), self.device)
-        # Both call the state's own parameters.
-        self.parallel = DistributedDataParallel(state.model) if group.world > 1 else None
+        # All of them call the state's own parameters.
+        self.parallel = _parallel(state.model, self.device) if group.world > 1 else None
         self.model: nn.Module = self.parallel or state.model
         if compile_network:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
@@ -97,6 +97,13 @@ class TrainStep:
 
     def _without_sync(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self.parallel is None else self.parallel.no_sync()
+
+
+def _parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    # Batch norm over the whole batch, as in one process; torch has it for GPUs only.
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model)
 
 
 def _load_teacher(

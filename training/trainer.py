@@ -1,26 +1,21 @@
 """The training loop: epochs of steps, evaluation, checkpoints, and a polite end."""
 
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from segmentation_node.evaluation.metrics import ConfusionMatrix
 from training.augment import Augmentation
-from training.checkpoint import (
-    BEST_FILE,
-    CHECKPOINT_FILE,
-    WEIGHTS_FILE,
-    load_checkpoint,
-    save_checkpoint,
-    save_weights,
-)
+from training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from training.data import AnySplit
 from training.distributed import Group
 from training.errors import TrainingError
 from training.losses import Criterion, make_class_weights
+from training.options import RunOptions
 from training.recipe import Recipe
+from training.run_folder import RunFolder
 from training.run_log import RunLog
 from training.scoring import Score, recompute_batch_norm, score
 from training.state import TrainingState
@@ -31,20 +26,6 @@ STEPS_BETWEEN_LOOKS = {"cuda": 8}
 """Reading a loss waits for the device: on a GPU only every so many steps."""
 SAMPLES = 4
 """Overlays per evaluation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a recipe is carried out, where that does not decide the result."""
-
-    accumulate: int = 1
-    """Parts that a process's batch is computed in, to fit into memory."""
-    compile_network: bool = False
-    checkpoint_minutes: float = 10.0
-    """What a killed run loses at most."""
-    stop_after: int | None = None
-    """Stop as on a signal after this many steps."""
-    resume: bool = False
 
 
 class Stopped(Exception):
@@ -70,13 +51,8 @@ class Trainer:
         self._check_batch()
         self.state = TrainingState(recipe, train.classes, self.steps_per_epoch, self.device)
         self.network = self.state.model.network
-        self.augment = Augmentation(
-            recipe.crop_size,
-            recipe.scale_range,
-            recipe.light_jitter,
-            recipe.color_jitter,
-            recipe.flip,
-        )
+        self.folder = RunFolder(output, recipe, self.state, self.group)
+        self.augment = _augmentation(recipe)
         self.train_step = TrainStep(
             recipe,
             self.state,
@@ -96,7 +72,7 @@ class Trainer:
         Leaves recipe.yaml, log.csv, weights.safetensors, best.safetensors, checkpoint.pt,
         overlays/ and tensorboard/ in the folder.
         """
-        self._open_folder()
+        self.folder.open(self.options.resume)
         self.mean_iou = float("nan")
         self._saved_at = time.monotonic()
         self._started_at = self._saved_at - self.state.elapsed_s
@@ -107,7 +83,7 @@ class Trainer:
                     self._end_epoch()
                 self.is_finished = True
             except Stopped:
-                self._save_weights(WEIGHTS_FILE)
+                self.folder.save_weights(WEIGHTS_FILE)
             self._checkpoint()
         return self.mean_iou
 
@@ -118,7 +94,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         plan = self._plan_epoch()[self.state.step :]
         share = self.group.share(self.recipe.batch_size)
-        self._epoch_timer = time.monotonic(), len(plan) * self.recipe.batch_size
+        started_s = time.monotonic()
         pending: list[torch.Tensor] = []
         batches = self.train_split.batches([order[share].tolist() for order, _ in plan])
         for (_, draws), (images, labels) in zip(plan, batches, strict=True):
@@ -130,6 +106,8 @@ class Trainer:
             if self._is_time_to_look(len(pending)):
                 self._look(pending)
                 pending = []
+        count = len(plan) * self.recipe.batch_size
+        self._images_per_s = count / max(time.monotonic() - started_s, 1e-9)
 
     def _plan_epoch(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Indices and random numbers of every step; drawn again where an epoch is resumed."""
@@ -169,32 +147,33 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state, recipe = self.state, self.recipe
-        epoch = state.epoch + 1
-        started_s, images = self._epoch_timer
-        images_per_s = images / max(time.monotonic() - started_s, 1e-9)
-        is_last = epoch == recipe.epochs
+        is_last = state.epoch + 1 == recipe.epochs
         if is_last and recipe.recompute_batch_norm:
             recompute_batch_norm(state.result, self.normalise, self.train_split, recipe.batch_size)
-        found = None
-        if self.val_split is not None and (is_last or epoch % recipe.evaluate_every == 0):
-            found = self._score()
-            self.mean_iou = found.matrix.mean_iou()
+        is_due = is_last or (state.epoch + 1) % recipe.evaluate_every == 0
+        found = self._score() if is_due and self.val_split is not None else None
+        row = self._finish_epoch(found)
+        remaining_s = state.elapsed_s / state.epoch * (recipe.epochs - state.epoch)
+        self.log.epoch(row, found, remaining_s)
+        if is_due:
+            self._keep_weights(found)
+
+    def _finish_epoch(self, found: Score | None) -> dict[str, Any]:
+        """Move the position to the next epoch; gives this one's row of the log."""
+        state = self.state
         loss = sum(state.epoch_losses) / max(1, len(state.epoch_losses))
-        state.epoch, state.step, state.epoch_losses = epoch, 0, []
+        state.epoch, state.step, state.epoch_losses = state.epoch + 1, 0, []
         state.epoch_start_rng = state.generator.get_state()
         state.elapsed_s = time.monotonic() - self._started_at
-        row = {
-            "epoch": epoch,
+        return {
+            "epoch": state.epoch,
             "loss": f"{loss:.5f}",
-            "val_mean_iou": f"{self.mean_iou:.4f}" if found else "",
+            "val_mean_iou": f"{found.matrix.mean_iou():.4f}" if found else "",
             "elapsed_s": f"{state.elapsed_s:.1f}",
             "val_global_accuracy": f"{found.matrix.global_accuracy():.4f}" if found else "",
             "learning_rate": f"{state.learning_rate:.3g}",
-            "images_per_s": f"{images_per_s:.2f}",
+            "images_per_s": f"{self._images_per_s:.2f}",
         }
-        self.log.epoch(row, found, state.elapsed_s / epoch * (recipe.epochs - epoch))
-        if found or is_last:
-            self._keep_weights()
 
     def _score(self) -> Score:
         if self.val_split is None:
@@ -210,36 +189,19 @@ class Trainer:
         if self.group.world == 1 and self.stop.signal:
             raise Stopped
 
-    def _keep_weights(self) -> None:
-        self._save_weights(WEIGHTS_FILE)
+    def _keep_weights(self, found: Score | None) -> None:
+        self.folder.save_weights(WEIGHTS_FILE)
+        if found is None:
+            return
+        self.mean_iou = found.matrix.mean_iou()
         if self.mean_iou > self.state.best_mean_iou:
             self.state.best_mean_iou = self.mean_iou
-            self._save_weights(BEST_FILE)
-
-    def _save_weights(self, name: str) -> None:
-        if self.group.is_first:
-            save_weights(self.output / name, self.state.result)
+            self.folder.save_weights(BEST_FILE)
 
     def _checkpoint(self) -> None:
         self._saved_at = time.monotonic()
         self.state.elapsed_s = self._saved_at - self._started_at
-        if self.group.is_first:
-            content = {"recipe": asdict(self.recipe), "state": self.state.state_dict()}
-            save_checkpoint(self.output, content)
-
-    def _open_folder(self) -> None:
-        if self.options.resume:
-            content = load_checkpoint(self.output)
-            _check_same(content["recipe"], asdict(self.recipe))
-            self.state.load_state_dict(content["state"])
-        elif (self.output / CHECKPOINT_FILE).exists():
-            raise TrainingError(
-                f"{self.output} holds a run; add --resume to go on, or choose another folder"
-            )
-        self.group.wait()
-        if self.group.is_first:
-            self.output.mkdir(parents=True, exist_ok=True)
-            self.recipe.write(self.output / "recipe.yaml")
+        self.folder.save_checkpoint()
 
     def _open_log(self) -> RunLog:
         return RunLog(
@@ -273,7 +235,11 @@ class Trainer:
             )
 
 
-def _check_same(saved: dict, now: dict) -> None:
-    changed = sorted(key for key in {*saved, *now} if saved.get(key) != now.get(key))
-    if changed:
-        raise TrainingError(f"the recipe differs from the run's in {changed}; take the run's own")
+def _augmentation(recipe: Recipe) -> Augmentation:
+    return Augmentation(
+        recipe.crop_size,
+        recipe.scale_range,
+        recipe.light_jitter,
+        recipe.color_jitter,
+        recipe.flip,
+    )
