@@ -68,9 +68,11 @@ class Criterion:
 
     def counts(self, labels: torch.Tensor) -> torch.Tensor:
         """Sum of weights, labelled pixels, images with labels: float64 (3,); add over parts."""
+        # Without boolean indexing, which makes the host wait for a GPU.
+        by_label = functional.pad(self.class_weights.double(), (0, 256 - len(self.class_weights)))
         labelled = labels != UNLABELLED
-        weight = self.class_weights.double()[labels[labelled]].sum()
-        return torch.stack([weight, labelled.sum(), labelled.flatten(1).any(dim=1).sum()])
+        with_labels = labelled.flatten(1).any(dim=1)
+        return torch.stack([by_label[labels].sum(), labelled.sum(), with_labels.sum()])
 
     def __call__(
         self,
@@ -139,4 +141,4 @@ def distillation_total(
     target = functional.log_softmax(teacher_logits / temperature, dim=1)
     found = functional.log_softmax(logits / temperature, dim=1)
     divergence = functional.kl_div(found, target, reduction="none", log_target=True).sum(dim=1)
-    return divergence[labels != UNLABELLED].sum() * temperature**2
+    return (divergence * (labels != UNLABELLED)).sum() * temperature**2
