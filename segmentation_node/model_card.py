@@ -42,11 +42,16 @@ class InputInfo:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where the weights come from: data, its licence, and the command that made them."""
+    """Where the weights come from: data, its licence, and the command that made them.
+
+    ``trained_classes`` are the train ids that occurred in the data, where not all of the label
+    set did: the graph gives no others. Empty: all.
+    """
 
     data: str
     licence: str
     provenance: str
+    trained_classes: List[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,12 @@ def _check_values(card: ModelCard, path: str) -> None:
                 "%s: artifact %r must be a file name in the card's own folder"
                 % (path, artifact.file)
             )
+    trained = card.weights.trained_classes
+    if trained != sorted(set(trained) & set(range(len(card.labels)))):
+        raise CardError(
+            "%s: weights.trained_classes are %s; expected ascending train ids of %s, 0-%d"
+            % (path, trained, card.label_set, len(card.labels) - 1)
+        )
     if "class_map" not in card.outputs:
         raise CardError("%s: outputs %s lack 'class_map'" % (path, card.outputs))
     if card.input.height < 1 or card.input.width < 1:
@@ -254,7 +265,7 @@ def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict
         )
     for key, item in schema.items():
         if key not in values:
-            if item.default is MISSING:
+            if item.default is MISSING and item.default_factory is MISSING:
                 raise CardError("%s: missing key %s" % (path, where + key))
             continue
         values[key] = _typed(values[key], item.type, path, where + key)
@@ -263,10 +274,9 @@ def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict
 
 def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
     plain = {str: str, int: int, float: float, Dict[str, Any]: dict}.get(expected)
-    if expected == List[float]:
-        return [_typed(item, float, path, key) for item in _typed(value, list, path, key)]
-    if expected == List[str]:
-        return [_typed(item, str, path, key) for item in _typed(value, list, path, key)]
+    element = {List[float]: float, List[int]: int, List[str]: str}.get(expected)
+    if element is not None:
+        return [_typed(item, element, path, key) for item in _typed(value, list, path, key)]
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wanted = plain or (list if expected is list or _is_list(expected) else dict)

@@ -1,5 +1,10 @@
-"""Augmentation as batched tensor operations on the device: one warp, then colour and light."""
+"""Augmentation as batched tensor operations on the device: one warp, then colour and light.
 
+Random numbers are drawn on the CPU for the whole batch of all processes, a few per image; so the
+result depends neither on the device nor on how many processes share the batch.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,69 +12,103 @@ from torch.nn import functional
 
 from segmentation_node.labels import UNLABELLED
 
+Images = torch.Tensor | Sequence[torch.Tensor]
+"""A batch: one tensor where the sizes are equal, one tensor per image where they differ."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """Random zoom, crop, flip, colour and light.
 
-    Called with images uint8 (N, H, W, 3) and labels uint8 (N, H, W); gives images float32
-    (N, 3, h, w) in 0-255 and labels int64 (N, h, w), where (h, w) is ``crop_size``.
+    Called with images uint8 (N, H, W, 3) and labels uint8 (N, H, W), or with a sequence of
+    images (H, W, 3) and labels (H, W) of differing sizes; gives images float32 (N, 3, h, w) in
+    0-255 and labels int64 (N, h, w), where (h, w) is ``crop_size``.
     """
 
     crop_size: tuple[int, int]
     scale_range: tuple[float, float]
     light_jitter: float
+    color_jitter: float = 0.0
+    flip: bool = True
 
     def __call__(
-        self, images_nhwc: torch.Tensor, labels_nhw: torch.Tensor, generator: torch.Generator
+        self, images: Images, labels: Images, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        grid = self._sampling_grid(images_nhwc.shape[:3], generator).to(images_nhwc.device)
+        return self.apply(images, labels, self.draw(len(images), generator))
+
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Random numbers of ``count`` images: float32 (rows, count), rows as in ``apply``."""
+
+        def uniform() -> torch.Tensor:
+            return torch.rand(count, generator=generator)
+
+        rows = [uniform(), uniform(), uniform()]
+        rows.append(torch.randint(0, 2, (count,), generator=generator).float())
+        rows += [uniform() for _ in range(4 if self.light_jitter > 0 else 0)]
+        rows += [uniform() for _ in range(3 if self.color_jitter > 0 else 0)]
+        return torch.stack(rows)
+
+    def apply(
+        self, images: Images, labels: Images, draws: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augment by numbers that ``draw`` gave for these images."""
+        if isinstance(images, torch.Tensor) and isinstance(labels, torch.Tensor):
+            warped, warped_labels = self._warp(images, labels, draws)
+        else:
+            parts = [
+                self._warp(image[None], label[None], draws[:, index : index + 1])
+                for index, (image, label) in enumerate(zip(images, labels, strict=True))
+            ]
+            warped = torch.cat([part[0] for part in parts])
+            warped_labels = torch.cat([part[1] for part in parts])
+        signed = (draws[4:] * 2 - 1).to(warped.device).view(-1, len(warped), 1, 1, 1)
+        if self.light_jitter > 0:
+            warped = jitter_light(warped, torch.exp(signed[:4] * self.light_jitter))
+        if self.color_jitter > 0:
+            gains = torch.exp(signed[-3:, :, 0] * self.color_jitter).movedim(0, 1)
+            warped = (warped * gains).clamp(0, 255)
+        return warped, warped_labels
+
+    def _warp(
+        self, images_nhwc: torch.Tensor, labels_nhw: torch.Tensor, draws: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        theta = self._affine(images_nhwc.shape[1:3], draws).to(images_nhwc.device)
+        size = [len(images_nhwc), 1, *self.crop_size]
+        grid = functional.affine_grid(theta, size, align_corners=False)
         images = images_nhwc.permute(0, 3, 1, 2).float()
         images = functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
-        labels = _warp_labels(labels_nhw, grid)
-        if self.light_jitter > 0:
-            images = jitter_light(images, self.light_jitter, generator)
-        return images, labels
+        return images, _warp_labels(labels_nhw, grid)
 
-    def _sampling_grid(self, shape_nhw: torch.Size, generator: torch.Generator) -> torch.Tensor:
-        """Sampling positions in [-1, 1]: float32 (N, h, w, 2)."""
-        count, height, width = shape_nhw
-        crop_height, crop_width = self.crop_size
+    def _affine(self, size: Sequence[int], draws: torch.Tensor) -> torch.Tensor:
+        """Crop position -> image position, both in [-1, 1]: float32 (N, 2, 3)."""
         low, high = self.scale_range
-        zoom = low * (high / low) ** torch.rand(count, generator=generator)
-        half_h = crop_height / height / zoom
-        half_w = crop_width / width / zoom
-        center_y = _random_center(half_h, generator)
-        center_x = _random_center(half_w, generator)
-        flip = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
-        theta = torch.zeros(count, 2, 3)
-        theta[:, 0, 0], theta[:, 0, 2] = half_w * flip, center_x
-        theta[:, 1, 1], theta[:, 1, 2] = half_h, center_y
-        size = [count, 1, crop_height, crop_width]
-        return functional.affine_grid(theta, size, align_corners=False)
+        zoom = low * (high / low) ** draws[0]
+        half_h = self.crop_size[0] / size[0] / zoom
+        half_w = self.crop_size[1] / size[1] / zoom
+        mirror = draws[3] * 2.0 - 1.0 if self.flip else torch.ones(draws.shape[1])
+        theta = torch.zeros(draws.shape[1], 2, 3)
+        theta[:, 0, 0], theta[:, 0, 2] = half_w * mirror, _center(half_w, draws[2])
+        theta[:, 1, 1], theta[:, 1, 2] = half_h, _center(half_h, draws[1])
+        return theta
 
 
-def jitter_light(
-    images_nchw: torch.Tensor, strength: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Change gamma, brightness, contrast and saturation of each image: float32 in 0-255."""
+def jitter_light(images_nchw: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Change gamma, saturation, contrast and brightness: float32 (N, 3, H, W) in 0-255.
 
-    def factors(amount: float) -> torch.Tensor:
-        exponent = (torch.rand(len(images_nchw), 1, 1, 1, generator=generator) * 2 - 1) * amount
-        return torch.exp(exponent).to(images_nchw.device)
-
-    images = (images_nchw / 255).clamp(0, 1) ** factors(strength * 1.5)
+    ``factors`` is float32 (4, N, 1, 1, 1) in that order; ones change nothing.
+    """
+    gamma, saturation, contrast, brightness = factors
+    images = (images_nchw / 255).clamp(0, 1) ** (gamma**1.5)
     gray = images.mean(dim=1, keepdim=True)
-    images = gray + (images - gray) * factors(strength)
+    images = gray + (images - gray) * saturation
     middle = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = middle + (images - middle) * factors(strength)
-    return (images * factors(strength)).clamp(0, 1) * 255
+    images = middle + (images - middle) * contrast
+    return (images * brightness).clamp(0, 1) * 255
 
 
-def _random_center(half: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _center(half: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
     """Centre of a crop that stays inside the image where it fits, else covers it."""
-    room = (1 - half).abs()
-    return (torch.rand(len(half), generator=generator) * 2 - 1) * room
+    return (draw * 2 - 1) * (1 - half).abs()
 
 
 def _warp_labels(labels_nhw: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

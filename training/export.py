@@ -41,6 +41,14 @@ DATA = {
         "CamVid train in SegNet's layout, 367 images at 480x360; no pre-training",
         "research use only, as CamVid's own terms (University of Cambridge) ask",
     ),
+    "cityscapes": (
+        "Cityscapes train, fine annotations, 2975 images; no pre-training",
+        "not to be shipped: Cityscapes' terms ask everybody to register for the images",
+    ),
+    "kitti_semantics": (
+        "KITTI semantic segmentation, training, 200 images; no pre-training",
+        "CC BY-NC-SA 3.0, as KITTI's own terms ask",
+    ),
     "street": (
         "the procedural street drive of this package; no recorded image",
         "Apache-2.0",
@@ -49,11 +57,20 @@ DATA = {
 """Training data and the licence that it puts on the weights, by data set."""
 
 
-def deploy_graph(recipe: Recipe, labels: LabelSet, weights: Path) -> DeployGraph:
+def deploy_graph(
+    recipe: Recipe, labels: LabelSet, weights: Path, trained_classes: Sequence[int] = ()
+) -> DeployGraph:
     """The deployed graph of a run's weights, in evaluation mode on the CPU."""
     network = build_network(recipe.network, len(labels), recipe.network_options)
     network.load_state_dict(load_file(weights))
-    return DeployGraph(Normalise(recipe.mean_rgb, recipe.std_rgb), network, True).eval()
+    normalise = Normalise(recipe.mean_rgb, recipe.std_rgb)
+    return DeployGraph(normalise, network, True, trained_classes=trained_classes).eval()
+
+
+def trained_classes(dataset: Dataset) -> list[int]:
+    """The train ids that the data set holds; empty where that is its whole label set."""
+    occurring = list(dataset.occurring_classes)
+    return occurring if len(occurring) < len(dataset.label_set) else []
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -149,23 +166,26 @@ def export_run(
     or is replaced, only once everything in it was checked.
     """
     recipe = Recipe.read(run / "recipe.yaml")
-    dataset = open_dataset(recipe.dataset, root, "val")
+    split = recipe.val_split or recipe.train_split
+    dataset = open_dataset(recipe.dataset, root, split)
     labels = dataset.label_set
     partial = models / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        graph = deploy_graph(recipe, labels, run / "weights.safetensors")
+        trained = trained_classes(dataset)
+        graph = deploy_graph(recipe, labels, run / "weights.safetensors", trained)
         save_file(graph.network.state_dict(), partial / "weights.safetensors")
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         for variant in wanted:
             export_variant(graph, variant, size, batch, dataset, partial)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
         card = make_card(recipe, name, partial, size, labels, command, wanted)
+        card["weights"]["trained_classes"] = trained
         write_card(partial, card)
         # The pipeline gives one image at a time, which a graph for a larger batch refuses.
         backend_name = "onnxruntime" if batch == 1 else "torch"
-        card["accuracy"] = [measure_accuracy(partial, recipe.dataset, root, "val", backend_name)]
+        card["accuracy"] = [measure_accuracy(partial, recipe.dataset, root, split, backend_name)]
         write_card(partial, card)
         shutil.rmtree(models / name, ignore_errors=True)
         partial.rename(models / name)

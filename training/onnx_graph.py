@@ -27,7 +27,9 @@ def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
     if dtype != torch.float32:
         # Folded before the weights become half: the statistics of a batch norm need not fit.
         network = fold_batch_norms(copy.deepcopy(network).eval()).to(dtype)
-    return DeployGraph(graph.normalise, network, graph.with_confidence, variant).eval()
+    return DeployGraph(
+        graph.normalise, network, graph.with_confidence, variant, graph.trained_classes
+    ).eval()
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:

@@ -1,10 +1,54 @@
 """Recipes: a training run written down as a file, so that anyone can repeat it."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from training.checkpoint import write_atomically
+from training.errors import RecipeError
+
+CHOICES = {
+    "optimiser": ("adamw", "sgd"),
+    "schedule": ("one_cycle", "poly", "constant"),
+    "loss_reduction": ("mean", "caffe", "sum"),
+    "class_weights": ("enet", "median_frequency", "none"),
+    "precision": ("fp32", "tf32", "bf16", "fp16"),
+}
+TUPLES = ("mean_rgb", "std_rgb", "crop_size", "scale_range", "class_weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ohem:
+    """Online hard example mining: of each image only the pixels that are still wrong count."""
+
+    threshold: float = 0.7
+    """A pixel is hard while the probability of its true class is below this."""
+    least_share: float = 0.0625
+    """Share of an image's labelled pixels that always counts: its hardest."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.threshold <= 1, f"ohem.threshold {self.threshold} is not in (0, 1]")
+        _require(0 < self.least_share <= 1, f"ohem.least_share {self.least_share} not in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """Learn from a larger network as well as from the labels."""
+
+    teacher: str
+    """Folder of the teacher's run: recipe.yaml and weights.safetensors."""
+    weight: float = 1.0
+    """Of the divergence from the teacher, beside the loss on the labels."""
+    temperature: float = 2.0
+    """Softens both distributions; the gradient is scaled back by its square."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, f"distillation.temperature {self.temperature} must be > 0")
+
+
+SECTIONS: dict[str, type] = {"ohem": Ohem, "distillation": Distillation}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,50 +61,130 @@ class Recipe:
     """Keyword arguments of the network; they travel to the model card."""
     dataset: str
     """Name in ``segmentation_node.evaluation.datasets.DATASETS``."""
+    train_split: str = "train"
+    val_split: str = "val"
+    """Split that is scored while training; empty where there is none."""
     seed: int = 0
     epochs: int
     """Passes over the training split."""
     batch_size: int = 4
+    """Images per optimiser step, over all processes and accumulated parts together."""
     mean_rgb: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from the image (RGB, 0-255) before it is divided by ``std_rgb``: ImageNet's."""
     std_rgb: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    crop_size: tuple[int, int]
-    """Height and width of the training crops in pixels."""
+    precision: str = "fp32"
+    """Arithmetic of the network: fp32, tf32, or mixed with bf16 or fp16."""
+
+    optimiser: str = "adamw"
+    momentum: float = 0.9
+    """Of SGD; AdamW has its own."""
     learning_rate: float = 1e-3
-    """Peak of the one-cycle schedule."""
+    """Peak of the schedule."""
     weight_decay: float = 1e-4
+    schedule: str = "one_cycle"
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises."""
+    poly_power: float = 0.9
+    """Exponent of the poly schedule's fall."""
     max_gradient_norm: float = 1.0
+    """Longer gradients are scaled down to it; 0 leaves them."""
     ema_decay: float = 0.998
-    """Per step; the averaged weights are what is evaluated and exported."""
+    """Per step; the averaged weights are what is evaluated and exported. 0: no averaging."""
+    recompute_batch_norm: bool = False
+    """Average the batch-norm statistics over the training split when training is over."""
+
+    class_weights: str | tuple[float, ...] = "enet"
+    """``enet``, ``median_frequency`` (SegNet's), ``none``, or a list with one per class."""
     class_weight_offset: float = 1.02
     """ENet's weighting 1 / ln(offset + share of pixels); larger is nearer to no weighting."""
+    loss_reduction: str = "mean"
+    """``mean`` divides the weighted sum over pixels by the sum of their weights, ``caffe`` by
+    the number of labelled pixels, ``sum`` by nothing."""
+    ohem: Ohem | None = None
+    auxiliary_heads: dict[str, float] = field(default_factory=dict)
+    """Module of the network -> weight of the loss of a 1x1 classifier on its output; the
+    classifiers exist while training only."""
+    distillation: Distillation | None = None
+
+    crop_size: tuple[int, int]
+    """Height and width of the training crops in pixels."""
     scale_range: tuple[float, float] = (0.75, 1.75)
     """Zoom of the image before the crop is cut."""
+    flip: bool = True
+    """Mirror half of the images left to right."""
     light_jitter: float = 0.3
     """Strength of brightness, contrast, saturation and gamma changes; 0 turns them off."""
+    color_jitter: float = 0.0
+    """Strength of independent gains of red, green and blue (white balance); 0 turns them off."""
     evaluate_every: int = 5
     """Epochs between evaluations on the validation split."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size} must be >= 1")
-        if not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise ValueError(f"scale_range {self.scale_range} must be positive and ascending")
+        for key, choices in CHOICES.items():
+            value = getattr(self, key)
+            is_list = key == "class_weights" and isinstance(value, tuple)
+            _require(
+                is_list or value in choices, f"{key} is {value!r}; expected one of {list(choices)}"
+            )
+        for item in fields(self):
+            value = getattr(self, item.name)
+            is_number = isinstance(value, (int, float))
+            # YAML reads 1e-8 as text, 1.0e-8 as a number.
+            _require(
+                item.type is not float or is_number,
+                f"{item.name} is {value!r}, not a number (YAML wants 1.0e-8, not 1e-8)",
+            )
+        low, high = self.scale_range
+        _require(self.epochs >= 1, f"epochs is {self.epochs}; it must be at least 1")
+        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+        _require(0 < low <= high, f"scale_range {self.scale_range} must be positive and ascending")
+        _require(0 <= self.ema_decay < 1, f"ema_decay {self.ema_decay} must be in [0, 1)")
+        _require(0 <= self.warmup_share < 1, f"warmup_share {self.warmup_share} not in [0, 1)")
+        _require(self.evaluate_every >= 1, f"evaluate_every {self.evaluate_every} must be >= 1")
+        _require(
+            self.ohem is None or self.loss_reduction == "mean",
+            "ohem averages over the hard pixels: loss_reduction must stay 'mean'",
+        )
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read a YAML recipe. Raises ValueError that names an unknown or a missing key."""
-        values = yaml.safe_load(path.read_text())
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"{path}: unknown keys {unknown}; known: {sorted(known)}")
-        for key in ("mean_rgb", "std_rgb", "crop_size", "scale_range"):
-            if key in values:
-                values[key] = tuple(values[key])
+        """Read a YAML recipe. Raises RecipeError that names the file and the key."""
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"{path}: {error}") from error
+            values = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: expected keys and values, found {type(values).__name__}")
+        try:
+            for key, section in SECTIONS.items():
+                if values.get(key) is not None:
+                    values[key] = _build(section, values[key])
+            for key in TUPLES:
+                if isinstance(values.get(key), list):
+                    values[key] = tuple(values[key])
+            return _build(cls, values)
+        except (RecipeError, TypeError) as error:
+            raise RecipeError(f"{path}: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the recipe with every key, so that later defaults do not change it."""
+        text = yaml.safe_dump(asdict(self), sort_keys=False)
+        write_atomically(path, lambda partial: partial.write_text(text))
+
+
+def _build(section: type, values: dict[str, Any]) -> Any:
+    known = {item.name: item for item in fields(section)}
+    unknown = sorted(set(values) - set(known))
+    _require(not unknown, f"unknown keys {unknown}; known: {sorted(known)}")
+    missing = [
+        name
+        for name, item in known.items()
+        if item.default is MISSING and item.default_factory is MISSING and name not in values
+    ]
+    _require(not missing, f"missing keys {missing}")
+    return section(**values)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RecipeError(message)

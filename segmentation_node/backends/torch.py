@@ -65,7 +65,11 @@ class TorchBackend(Backend):
                 % (artifact_path, " ".join(str(error).split()))
             ) from error
         normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
-        graphs = [DeployGraph(normalise, network, flag).eval() for flag in (False, True)]
+        trained = card.weights.trained_classes
+        graphs = [
+            DeployGraph(normalise, network, flag, trained_classes=trained).eval()
+            for flag in (False, True)
+        ]
         for graph in graphs:
             graph.to(self._device, self._dtype)
             graph.to(memory_format=self._torch.channels_last)  # type: ignore[call-overload]

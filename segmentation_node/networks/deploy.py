@@ -49,6 +49,8 @@ class DeployGraph(nn.Module):
     With ``with_confidence`` also the softmax probability of the chosen class, (N, H, W), 0-255,
     255 = certain. ``variant`` names the dtypes of image and maps; the network is used in the dtype
     that it has, and where that is half, normalisation and confidence stay in float32.
+    ``trained_classes``, where given, are the only train ids that the class map may hold: scores of
+    classes that training never saw mean nothing.
     """
 
     def __init__(
@@ -57,19 +59,27 @@ class DeployGraph(nn.Module):
         network: nn.Module,
         with_confidence: bool,
         variant: str = "uint8",
+        trained_classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.normalise = normalise
         self.network = network
         self.with_confidence = with_confidence
         self.variant = VARIANTS[variant]
+        self.trained_classes = list(trained_classes)
+        train_ids = torch.tensor(self.trained_classes, dtype=torch.float32)
+        self.train_ids: torch.Tensor
+        self.register_buffer("train_ids", train_ids, persistent=False)
 
     def forward(self, image_nhwc: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         # TensorRT takes a uint8 input only into a Cast, so the cast comes before the transpose.
         image_nchw = _cast(image_nhwc, self.normalise.scale.dtype).permute(0, 3, 1, 2)
         network_dtype = next(self.network.parameters()).dtype
         logits = self.network(_cast(self.normalise(image_nchw), network_dtype))
-        class_map = self._as_map(logits.argmax(dim=1))
+        if self.trained_classes:
+            logits = logits[:, self.trained_classes]
+        chosen = logits.argmax(dim=1)
+        class_map = self._as_map(self.train_ids[chosen] if self.trained_classes else chosen)
         if not self.with_confidence:
             return (class_map,)
         confidence = _confidence(_cast(logits, self.normalise.scale.dtype))

@@ -42,6 +42,11 @@ class Dataset:
         self.split = split
         self.with_instances = with_instances and bool(self.instance_classes)
 
+    @property
+    def occurring_classes(self) -> Tuple[int, ...]:
+        """Train ids that occur in the data set: a network trained on it can know no others."""
+        return tuple(range(len(self.label_set)))
+
     def __len__(self) -> int:
         raise NotImplementedError
 

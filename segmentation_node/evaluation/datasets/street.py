@@ -4,6 +4,7 @@ from typing import Dict, Tuple
 
 from segmentation_node.evaluation.datasets.base import Dataset, Sample
 from segmentation_node.evaluation.street import StreetDrive
+from segmentation_node.evaluation.street.classes import OCCURRING
 from segmentation_node.labels import CITYSCAPES_19
 
 # Seeds of different splits never meet: a test drive is a street that training has not seen.
@@ -23,6 +24,10 @@ class Street(Dataset):
         super().__init__(root, split, with_instances)
         self.seeds = SPLIT_SEEDS[split]
         self._drives: Dict[int, StreetDrive] = {}
+
+    @property
+    def occurring_classes(self) -> Tuple[int, ...]:
+        return OCCURRING
 
     def __len__(self) -> int:
         return len(self.seeds) * FRAMES_PER_DRIVE

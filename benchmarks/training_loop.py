@@ -1,0 +1,136 @@
+"""What loading, augmenting and logging cost a training step on the CPU.
+
+``python -m benchmarks.training_loop --root CAMVID`` runs the trainer's own loop and, in turn with
+it, the same optimiser steps on one batch that is ready in memory. The ratio of the two rates is
+the share of the loop that the network gets.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine_facts
+from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.evaluation.report import table, write_json
+from training.data import AnySplit, Split, StreamingSplit
+from training.recipe import Recipe
+from training.train import prepare_arithmetic
+from training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+LEAST_RATIO = 0.9
+KINDS: dict[str, Callable[..., AnySplit]] = {"memory": Split, "stream": StreamingSplit}
+
+
+def measure(recipe: Recipe, split: AnySplit, rounds: int) -> dict[str, Any]:
+    """Seconds per image of the loop and of bare steps: medians over alternating rounds.
+
+    CPU time counts what every thread used: it holds on a busy machine too, but charges for work
+    that other cores would have done at the same time.
+    """
+    loop, bare = [], []
+    for _ in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(recipe, split, None, Path(folder))
+            loop.append(_seconds_per_image(trainer, trainer.run))
+        bare.append(_seconds_per_image(trainer, _bare_steps(trainer)))
+    # The first round also fills the caches of the thread pool and of oneDNN.
+    return {
+        clock: {
+            "loop_s_per_image": _median(loop[1:], index),
+            "bare_s_per_image": _median(bare[1:], index),
+            "ratio": _median(bare[1:], index) / _median(loop[1:], index),
+        }
+        for index, clock in enumerate(("wall", "cpu"))
+    }
+
+
+def _seconds_per_image(trainer: Trainer, work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and CPU time."""
+    images = trainer.steps_per_epoch * trainer.recipe.batch_size
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return (time.perf_counter() - wall_s) / images, (time.process_time() - cpu_s) / images
+
+
+def _bare_steps(trainer: Trainer) -> Callable[[], None]:
+    """As many steps as the loop's, all on one augmented batch."""
+    images, labels = next(trainer.train_split.batches([range(trainer.recipe.batch_size)]))
+    ready = trainer.augment(images, labels, trainer.state.generator)
+
+    def run() -> None:
+        for _ in range(trainer.steps_per_epoch):
+            trainer.train_step(*ready)
+
+    return run
+
+
+def _median(times: list[tuple[float, float]], index: int) -> float:
+    return statistics.median(pair[index] for pair in times)
+
+
+def main() -> None:
+    """Measure a split in memory and one that is streamed; print and write the ratios."""
+    parser = argparse.ArgumentParser(prog="benchmarks.training_loop", description=__doc__)
+    parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
+    parser.add_argument("--network", default="elu_squeezenet")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    recipe = Recipe(
+        network=arguments.network,
+        dataset="camvid" if arguments.root else "street",
+        epochs=1,
+        crop_size=(240, 320),
+        schedule="constant",
+        color_jitter=0.1,
+    )
+    prepare_arithmetic(recipe, arguments.threads)
+    facts = {**machine_facts(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    dataset = open_dataset(recipe.dataset, arguments.root, "train")
+    results = {}
+    for kind, make in KINDS.items():
+        split = make(dataset, torch.device("cpu"), arguments.images)
+        results[kind] = measure(recipe, split, arguments.rounds)
+    write_json(
+        str(arguments.output / "training_loop.json"),
+        {
+            "command": "python -m benchmarks.training_loop",
+            "network": recipe.network,
+            "dataset": recipe.dataset,
+            "crop": "240x320",
+            "batch_size": recipe.batch_size,
+            "machine": facts,
+            "least_ratio": LEAST_RATIO,
+            "results": results,
+        },
+    )
+    print(summary(results))
+
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
+    """The results as a table."""
+    rows = [
+        [
+            kind,
+            clock,
+            f"{1 / found[clock]['loop_s_per_image']:.2f}",
+            f"{1 / found[clock]['bare_s_per_image']:.2f}",
+            f"{found[clock]['ratio']:.3f}",
+        ]
+        for kind, found in results.items()
+        for clock in ("wall", "cpu")
+    ]
+    return table(["data", "clock", "loop images/s", "bare images/s", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The folder of a run: its recipe, checkpoint and weights."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, save_weights
+from training.distributed import Group
+from training.errors import TrainingError
+from training.recipe import Recipe
+from training.state import TrainingState
+
+
+class RunFolder:
+    """Where the first process of a group keeps a run's state."""
+
+    def __init__(self, path: Path, recipe: Recipe, state: TrainingState, group: Group) -> None:
+        self.path, self.recipe, self.state, self.group = path, recipe, state, group
+
+    def open(self, resume: bool) -> None:
+        """Load the last checkpoint, or begin a run where there is none."""
+        if resume:
+            content = load_checkpoint(self.path)
+            _check_same(content["recipe"], asdict(self.recipe))
+            self.state.load_state_dict(content["state"])
+        elif (self.path / CHECKPOINT_FILE).exists():
+            raise TrainingError(
+                f"{self.path} holds a run; add --resume to go on, or choose another folder"
+            )
+        self.group.wait()
+        if self.group.is_first:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.recipe.write(self.path / "recipe.yaml")
+
+    def save_checkpoint(self) -> None:
+        """Replace the checkpoint by the state of now."""
+        if self.group.is_first:
+            content = {"recipe": asdict(self.recipe), "state": self.state.state_dict()}
+            save_checkpoint(self.path, content)
+
+    def save_weights(self, name: str) -> None:
+        """Write the weights that are scored and exported."""
+        if self.group.is_first:
+            save_weights(self.path / name, self.state.result)
+
+
+def _check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = sorted(key for key in {*saved, *now} if saved.get(key) != now.get(key))
+    if changed:
+        raise TrainingError(f"the recipe differs from the run's in {changed}; take the run's own")

@@ -1,0 +1,123 @@
+"""One optimiser step: forward, loss, backward, clip, step, average."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from segmentation_node.networks import build_network
+from segmentation_node.networks.deploy import Normalise
+from training.checkpoint import WEIGHTS_FILE
+from training.distributed import Group
+from training.errors import TrainingError
+from training.losses import Criterion
+from training.recipe import Recipe
+from training.state import TrainingState
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainStep:
+    """Changes a state by one batch, or this process's share of it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        state: TrainingState,
+        criterion: Criterion,
+        group: Group,
+        accumulate: int = 1,
+        compile_network: bool = False,
+    ) -> None:
+        self.recipe, self.state, self.criterion, self.group = recipe, state, criterion, group
+        self.accumulate = accumulate
+        self.device = criterion.class_weights.device
+        self.normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(self.device)
+        self.teacher = _load_teacher(recipe, len(criterion.class_weights), self.device)
+        # All of them call the state's own parameters.
+        self.parallel = _parallel(state.model, self.device) if group.world > 1 else None
+        self.model: nn.Module = self.parallel or state.model
+        if compile_network:
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
+
+    def __call__(self, images_nchw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Train on float32 images in 0-255; gives this process's part of the loss, detached."""
+        self.model.train()
+        counts = self.group.sum(self.criterion.counts(labels))
+        self.state.optimiser.zero_grad(set_to_none=True)
+        images = images_nchw.chunk(self.accumulate)
+        parts = list(zip(images, labels.chunk(self.accumulate), strict=True))
+        losses = [
+            self._backward(image, label, counts, is_last=index == len(parts) - 1)
+            for index, (image, label) in enumerate(parts)
+        ]
+        self._update()
+        return torch.stack(losses).sum()
+
+    def _backward(
+        self, images: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, is_last: bool
+    ) -> torch.Tensor:
+        # Gradients travel between processes once a step, with the last part.
+        with contextlib.nullcontext() if is_last else self._without_sync():
+            with self._autocast():
+                logits = self.model(self._prepared(images, self.normalise))
+                teacher_logits = self._teach(images)
+            loss = self.criterion(logits, labels, counts, teacher_logits)
+            # DistributedDataParallel averages over processes; the loss is a sum over them.
+            self.state.scaler.scale(loss * self.group.world).backward()
+        return loss.detach()
+
+    def _update(self) -> None:
+        state = self.state
+        state.scaler.unscale_(state.optimiser)
+        if self.recipe.max_gradient_norm > 0:
+            nn.utils.clip_grad_norm_(state.model.parameters(), self.recipe.max_gradient_norm)
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        state.schedule.step()
+        if state.averaged is not None:
+            state.averaged.update_parameters(state.model.network)
+
+    def _prepared(self, images: torch.Tensor, normalise: Normalise) -> torch.Tensor:
+        return normalise(images).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
+        if self.teacher is None:
+            return None
+        network, normalise = self.teacher
+        return network(self._prepared(images, normalise))
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        dtype = AMP_TYPES.get(self.recipe.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def _without_sync(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.parallel is None else self.parallel.no_sync()
+
+
+def _parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    # Batch norm over the whole batch, as in one process; torch has it for GPUs only.
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model)
+
+
+def _load_teacher(
+    recipe: Recipe, classes: int, device: torch.device
+) -> tuple[nn.Module, Normalise] | None:
+    if recipe.distillation is None:
+        return None
+    run = Path(recipe.distillation.teacher)
+    teacher = Recipe.read(run / "recipe.yaml")
+    network = build_network(teacher.network, classes, teacher.network_options)
+    try:
+        network.load_state_dict(load_file(run / WEIGHTS_FILE))
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(f"teacher {run}: {error}") from error
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    normalise = Normalise(teacher.mean_rgb, teacher.std_rgb).to(device)
+    return network.eval().requires_grad_(False), normalise
