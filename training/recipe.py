@@ -129,10 +129,10 @@ class Recipe:
         for item in fields(self):
             value = getattr(self, item.name)
             is_number = isinstance(value, (int, float))
-            # YAML reads 1e-8 as text, 1.0e-8 as a number.
+            # YAML reads 1e-8 and 1.0e6 as text, 1.0e-8 and 1.0e+6 as numbers.
             _require(
                 item.type is not float or is_number,
-                f"{item.name} is {value!r}, not a number (YAML wants 1.0e-8, not 1e-8)",
+                f"{item.name} is {value!r}, not a number (YAML wants 1.0e-8 and 1.0e+6)",
             )
         low, high = self.scale_range
         _require(self.epochs >= 1, f"epochs is {self.epochs}; it must be at least 1")
