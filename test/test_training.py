@@ -20,6 +20,7 @@ from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.pipeline import Segmenter
 from training import export
 from training.augment import Augmentation
+from training.losses import enet_weights
 from training.recipe import Recipe
 from training.train import Split, Trainer
 
@@ -186,7 +187,7 @@ def test_a_seed_fixes_the_augmentation():
 
 def test_class_weights_are_enets_with_mean_one(root):
     split = Split(open_dataset("camvid", root, "train"), CPU)
-    weights = split.class_weights(1.02).tolist()
+    weights = enet_weights(split.label_counts(), 1.02).tolist()
     counts = np.bincount(split.labels.flatten().numpy(), minlength=256)[:11]
     expected = [1 / np.log(1.02 + count / counts.sum()) if count else 0.0 for count in counts]
     expected /= np.mean([weight for weight in expected if weight])
@@ -196,11 +197,9 @@ def test_class_weights_are_enets_with_mean_one(root):
 def test_two_epochs_lower_the_loss_and_leave_their_files(run):
     first, second = losses(run)
     assert second < 0.95 * first
-    assert sorted(path.name for path in run.iterdir()) == [
-        "log.csv",
-        "recipe.yaml",
-        "weights.safetensors",
-    ]
+    assert {"log.csv", "recipe.yaml", "weights.safetensors"} <= {
+        path.name for path in run.iterdir()
+    }
     network = build_network("elu_squeezenet", 11, {})
     network.load_state_dict(load_file(run / "weights.safetensors"))
     assert Recipe.read(run / "recipe.yaml") == RECIPE

@@ -74,8 +74,7 @@ class DeployGraph(nn.Module):
     def forward(self, image_nhwc: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         # TensorRT takes a uint8 input only into a Cast, so the cast comes before the transpose.
         image_nchw = _cast(image_nhwc, self.normalise.scale.dtype).permute(0, 3, 1, 2)
-        network_dtype = next(self.network.parameters()).dtype
-        logits = self.network(_cast(self.normalise(image_nchw), network_dtype))
+        logits = self.network(_cast(self.normalise(image_nchw), _dtype_of(self.network)))
         if self.trained_classes:
             logits = logits[:, self.trained_classes]
         chosen = logits.argmax(dim=1)
@@ -90,6 +89,11 @@ class DeployGraph(nn.Module):
             # By way of float: TensorRT converts neither INT32 nor INT64 to UINT8.
             values = _cast(values, torch.float32)
         return values.to(self.variant.maps)
+
+
+def _dtype_of(network: nn.Module) -> torch.dtype:
+    parameter = next(network.parameters(), None)
+    return torch.float32 if parameter is None else parameter.dtype
 
 
 def _cast(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
