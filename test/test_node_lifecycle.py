@@ -68,6 +68,12 @@ def with_wrong_type(folder):
     return {"model": str(folder), "num_threads": "many"}, ["num_threads", "INTEGER"]
 
 
+def with_threshold_without_confidence(folder):
+    model = linear_model.write_model(folder.parent / "unsure", SIZE, with_confidence=False)
+    parameters = {"model": model, "confidence.threshold": 0.5}
+    return parameters, ["confidence.threshold is 0.5", "gives no confidence"]
+
+
 FAILURES = [
     without_model,
     with_unknown_key,
@@ -78,6 +84,7 @@ FAILURES = [
     with_threads_out_of_range,
     with_alpha_out_of_range,
     with_wrong_type,
+    with_threshold_without_confidence,
 ]
 
 

@@ -1,6 +1,7 @@
 """``make demo``: a clip is published as camera images, the node segments it in its own process.
 
-Leaves overlay.webm, class_maps/, latency.json and diagnostics.txt in the output folder.
+Leaves overlay.webm, overlay.png (a frame and its overlay), class_maps/, latency.json and
+diagnostics.txt in the output folder.
 """
 
 import argparse
@@ -117,6 +118,8 @@ class Recorder:
         class_map_path = os.path.join(self.folder, "class_maps", os.path.splitext(name)[0] + ".png")
         cv2.imwrite(class_map_path, result.class_map_hw)
         self._write_video(result.overlay_hwc)
+        if self.frames in (1, (self._clip.length or 0) // 2):
+            self._write_picture(result)
         for stage in STAGES + ("processing", "transport", "end_to_end"):
             value_ms = getattr(result.latency, stage + "_ms")
             self.latencies.setdefault(stage, RollingPercentiles(window=100000)).add(value_ms)
@@ -137,6 +140,11 @@ class Recorder:
             self._progress.close()
         if self._video is not None:
             self._video.release()
+
+    def _write_picture(self, result: Any) -> None:
+        pair = np.vstack([result.image_hwc, result.overlay_hwc])
+        path = os.path.join(self.folder, "overlay.png")
+        cv2.imwrite(path, cv2.cvtColor(pair, cv2.COLOR_RGB2BGR))
 
     def _write_video(self, overlay_hwc: np.ndarray) -> None:
         if self._video is None:

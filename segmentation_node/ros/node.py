@@ -132,6 +132,7 @@ class SegmentationNode(LifecycleNode):
             self.state = "unconfigured"
             raise
         self.parameters.configured = True
+        self.parameters.has_confidence = self.loaded.segmenter.backend.has_confidence
         self.state = "inactive"
 
     def _load(self) -> Loaded:
@@ -140,6 +141,7 @@ class SegmentationNode(LifecycleNode):
             raise SegmentationError("; ".join(problems))
         settings = self.parameters.settings()
         card = read_card(find_model(settings.model, models_folder()))
+        self._check_threshold(card)
         name, reason = settings.backend, "as the parameter backend asks"
         if name == "auto":
             name, reason = choose_backend(card)
@@ -158,6 +160,14 @@ class SegmentationNode(LifecycleNode):
             worker.stop(STOP_TIMEOUT_S)
             raise
         return Loaded(settings, segmenter, reason, queue, worker, *parts)
+
+    def _check_threshold(self, card: ModelCard) -> None:
+        threshold = self.parameters["confidence.threshold"]
+        if threshold > 0 and "confidence" not in card.outputs:
+            raise SegmentationError(
+                "confidence.threshold is %g, but model %s gives no confidence; set it to 0 or "
+                "choose another model" % (threshold, card.name)
+            )
 
     def _make_topics(
         self, segmenter: Segmenter, settings: Settings
@@ -208,6 +218,7 @@ class SegmentationNode(LifecycleNode):
                 self.loaded = None
             loaded.outputs.destroy()
         self.parameters.configured = False
+        self.parameters.has_confidence = True
 
     def _stop_input(self, state: str) -> None:
         with self._demand_lock:

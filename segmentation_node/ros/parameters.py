@@ -160,6 +160,7 @@ class NodeParameters:
         self._specs = {spec.name: spec for spec in PARAMETERS}
         self._refused: Dict[str, str] = {}
         self.configured = False
+        self.has_confidence = True  # of the loaded model; unknown counts as yes
         for spec in PARAMETERS:
             self._declare(spec)
         node.add_on_set_parameters_callback(self._check)
@@ -202,10 +203,15 @@ class NodeParameters:
 
     def _check(self, changes: Sequence[Parameter]) -> SetParametersResult:
         for change in changes:
-            spec = self._specs.get(change.name)
-            refusal = spec.refusal(change.value, self.configured) if spec else ""
+            refusal = self._refusal(change)
             if refusal:
                 return SetParametersResult(successful=False, reason=refusal)
         for change in changes:
             self._refused.pop(change.name, None)
         return SetParametersResult(successful=True)
+
+    def _refusal(self, change: Parameter) -> str:
+        if change.name == "confidence.threshold" and not self.has_confidence and change.value:
+            return "confidence.threshold needs a model that gives a confidence; this one does not"
+        spec = self._specs.get(change.name)
+        return spec.refusal(change.value, self.configured) if spec else ""
