@@ -114,7 +114,7 @@ def test_two_street_frames_are_learned_by_heart(name):
     images = Normalise((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))(images)
     labels = torch.from_numpy(np.stack(labels)).long()
     steps, rate = {
-        "elu_squeezenet": (400, 2e-3),
+        "elu_squeezenet": (600, 2e-3),
         "enet": (700, 1e-2),
         "segnet": (100, 1e-3),
         "segnet_basic": (150, 5e-3),
