@@ -8,7 +8,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segmentation_node.networks import build_network
+from training.errors import TrainingError
 from training.pretrained import SQUEEZENET_FIRES, VGG16, VGG16_BN, load_trunk
+from training.recipe import Recipe
+from training.state import TrainingState
 
 VGG_WIDTHS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 # (squeeze, expand) of SqueezeNet 1.1 by index in torchvision's `features`.
@@ -171,3 +174,24 @@ def test_a_checkpoint_with_more_than_tensors_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="trunk.pth: no such file"):
         load_trunk(build_network("elu_squeezenet", 3, {}), tmp_path / "trunk.pth")
+
+
+def start(trunk):
+    recipe = Recipe(
+        network="elu_squeezenet", dataset="camvid", epochs=1, crop_size=(32, 32), trunk=str(trunk)
+    )
+    return TrainingState(recipe, 11, 1, torch.device("cpu"))
+
+
+def test_a_recipes_trunk_is_what_training_starts_from(saved, capsys):
+    tensors = squeezenet()
+    state = start(saved(tensors))
+    started = state.model.network.stem[0].weight
+    assert torch.equal(started, tensors["features.0.weight"])
+    assert torch.equal(state.result.stem[0].weight, started)
+    assert "squeezenet1_1: 50 tensors loaded" in capsys.readouterr().out
+
+
+def test_a_recipes_trunk_that_is_not_there_stops_training(tmp_path):
+    with pytest.raises(TrainingError, match="nowhere.pth"):
+        start(tmp_path / "nowhere.pth")

@@ -63,7 +63,7 @@ def images_of(dataset):
         return ""
     folder = IMAGES / dataset
     if not folder.is_dir():
-        pytest.skip(f"no real images of {dataset} in {IMAGES}")
+        pytest.skip(f"TRAINING ON {dataset} NOT RUN: no real images of it in {IMAGES}")
     return folder
 
 

@@ -59,6 +59,9 @@ class Recipe:
     """Name in ``segmentation_node.networks.NETWORKS``."""
     network_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network; they travel to the model card."""
+    trunk: str = ""
+    """Local file of a pre-trained trunk in torchvision's naming (VGG-16 for SegNet, SqueezeNet 1.1
+    for ELU-SqueezeNet; safetensors or a state dict); empty: random weights."""
     dataset: str
     """Name in ``segmentation_node.evaluation.datasets.DATASETS``."""
     train_split: str = "train"

@@ -11,6 +11,7 @@ from training.errors import TrainingError
 from training.guard import DivergenceGuard
 from training.heads import WithHeads
 from training.optimisers import make_optimiser, make_schedule
+from training.pretrained import load_trunk
 from training.recipe import Recipe
 
 
@@ -23,6 +24,8 @@ class TrainingState:
         torch.manual_seed(recipe.seed)
         try:
             network = build_network(recipe.network, classes, recipe.network_options)
+            if recipe.trunk:
+                print(load_trunk(network, recipe.trunk), flush=True)
         except ValueError as error:
             raise TrainingError(str(error)) from error
         self.model = WithHeads(network, recipe.auxiliary_heads, classes)
