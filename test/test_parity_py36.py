@@ -89,10 +89,10 @@ def here(backend_name, model, images):
         return [(item.class_map_hw.copy(), item.confidence_hw.copy()) for item in found]
 
 
-def assert_same(found, expected, least_close=LEAST_AGREEMENT):
+def assert_same(found, expected, least_close=LEAST_AGREEMENT, least_equal=LEAST_AGREEMENT):
     """Equal classes, and confidences within 1 of 255 on a share of ``least_close``."""
     equal = stacked(found, 0) == stacked(expected, 0)
-    assert equal.mean() >= LEAST_AGREEMENT, f"{(~equal).sum()} of {equal.size} classes differ"
+    assert equal.mean() >= least_equal, f"{(~equal).sum()} of {equal.size} classes differ"
     differences = abs(stacked(found, 1) - stacked(expected, 1))
     close = (differences <= 1).mean()
     assert close >= least_close, f"confidences differ by up to {differences.max()}"
@@ -149,5 +149,6 @@ def test_every_networks_graph_gives_the_same_class_maps(python36, learned_model)
     with torch.inference_mode():
         in_torch = [graph(torch.from_numpy(image)[None]) for image in images]
     in_torch = [(item[0][0].numpy(), item[1][0].numpy()) for item in in_torch]
-    # A pooling window may as good as tie, and its value is unpooled elsewhere.
-    assert_same(found, in_torch, least_close=0.99)
+    # A pooling window may as good as tie, and its value is unpooled elsewhere; blocks that the
+    # network has not seen in this place have many. (Real images: test_export_variants.py.)
+    assert_same(found, in_torch, least_close=0.99, least_equal=0.999)

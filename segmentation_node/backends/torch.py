@@ -39,6 +39,7 @@ class TorchBackend(Backend):
         self._dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(
             self.options.precision, torch.float32
         )
+        self._threads_before = torch.get_num_threads()
         if self._device.type == "cpu" and self.options.num_threads:
             torch.set_num_threads(self.options.num_threads)
         self._tf32 = self.options.precision == "tf32"
@@ -114,5 +115,7 @@ class TorchBackend(Backend):
 
     def _close(self) -> None:
         self._graphs = []
+        # The count is the whole process's: others must not run on this backend's.
+        self._torch.set_num_threads(self._threads_before)
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
