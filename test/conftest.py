@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run on a live ROS graph. Imports ROS only when they do."""
+"""Fixtures of several test files. ROS and torch are imported only where they are used."""
 
 import fcntl
 import os
@@ -8,6 +8,18 @@ import pytest
 
 # Above 101 a domain's ports reach into the range that Linux gives out.
 DOMAINS = range(1, 102)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch on one thread, faster for small networks; what commands set process-wide is undone."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import training.export
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.datasets import Dataset, Sample
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, Sample
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
@@ -92,3 +92,7 @@ def test_half_precision_has_its_own_threshold(run, monkeypatch):
     shares = {"model.onnx": 1.0, "model_fp16.onnx": 0.9951}
     monkeypatch.setattr(training.export, "agreement", lambda graph, path, *_: shares[path.name])
     assert (export(run, "--variant", "fp16", monkeypatch=monkeypatch) / "model_fp16.onnx").exists()
+
+
+def test_every_data_set_says_what_licence_its_weights_carry():
+    assert set(training.export.DATA) == set(DATASETS)

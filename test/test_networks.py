@@ -9,17 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = [(64, 96), (61, 47), (17, 16), (1, 1)]
 MEAN_RGB, STD_RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Images this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=sorted(NETWORKS))

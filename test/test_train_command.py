@@ -34,17 +34,9 @@ from training.scoring import recompute_batch_norm
 from training.train import main
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPES = sorted((PROJECT / "training" / "recipes").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    # The command sets it, for the whole process.
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

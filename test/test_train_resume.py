@@ -23,17 +23,9 @@ from training import checkpoint
 from training.errors import TrainingError
 from training.export import export_run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 9  # of three epochs
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    # The command sets it, for the whole process.
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

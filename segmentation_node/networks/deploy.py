@@ -67,16 +67,18 @@ class DeployGraph(nn.Module):
         self.with_confidence = with_confidence
         self.variant = VARIANTS[variant]
         self.trained_classes = list(trained_classes)
-        train_ids = torch.tensor(self.trained_classes, dtype=torch.float32)
+        self.channels: torch.Tensor
         self.train_ids: torch.Tensor
-        self.register_buffer("train_ids", train_ids, persistent=False)
+        channels = torch.tensor(self.trained_classes, dtype=torch.int64)
+        self.register_buffer("channels", channels, persistent=False)
+        self.register_buffer("train_ids", channels.to(torch.float32), persistent=False)
 
     def forward(self, image_nhwc: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         # TensorRT takes a uint8 input only into a Cast, so the cast comes before the transpose.
         image_nchw = _cast(image_nhwc, self.normalise.scale.dtype).permute(0, 3, 1, 2)
         logits = self.network(_cast(self.normalise(image_nchw), _dtype_of(self.network)))
         if self.trained_classes:
-            logits = logits[:, self.trained_classes]
+            logits = logits[:, self.channels]
         chosen = logits.argmax(dim=1)
         class_map = self._as_map(self.train_ids[chosen] if self.trained_classes else chosen)
         if not self.with_confidence:
