@@ -36,7 +36,7 @@ def open_backend(name: str, card: ModelCard, options: BackendOptions) -> Backend
     return BACKENDS[name](card, options)
 
 
-XX
+def choose_backend(card: ModelCard, options: Optional[BackendOptions] = None) -> Tuple[str, str]:
     """What ``auto`` means for this card on this machine: a backend's name, and why.
 
     Accelerated backends first, in the order of ``BACKENDS``, unless the device is to be the CPU;
