@@ -8,7 +8,10 @@ from segmentation_node.errors import BackendError
 
 EXPLICIT_BATCH = 1  # bit 0 of the network's flags in 8 and 10; 11 ignores it
 MIB = 1 << 20
-_UNKNOWN_OPERATOR = re.compile(r"No importer registered for op: (\w+)")
+# How 8 and 10 name the operator at which they stop, in what the parser says or logs.
+_REFUSED_OPERATOR = re.compile(
+    r"could not find plugin: (\w+)|While parsing node number \d+ \[(\w+) |and operator: (\w+)"
+)
 _TIMED_LAYER = re.compile(r"Timing Runner: (.*)")
 
 Report = Callable[[str], None]
@@ -74,13 +77,12 @@ def _parse(trt: Any, network: Any, onnx: bytes, logger: Any) -> None:
     if parser.parse(onnx):
         return
     messages = [one_line(parser.get_error(index).desc()) for index in range(parser.num_errors)]
-    everything = messages + list(logger.errors)
-    operators = sorted({name for text in everything for name in _UNKNOWN_OPERATOR.findall(text)})
-    what = "operator %s is unsupported: " % ", ".join(operators) if operators else ""
+    found = [_REFUSED_OPERATOR.search(text) for text in messages + list(logger.errors)]
+    operators = sorted({match.group(match.lastindex or 0) for match in found if match})
     raise BackendError(
-        "TensorRT %s cannot parse the graph: %s%s; run the model on backend onnxruntime or torch, "
-        "or export a network without it"
-        % (trt.__version__, what, "; ".join(messages) or reason(logger))
+        "TensorRT %s does not take operator %s of the graph: %s; run the model on backend "
+        "onnxruntime or torch, or export a network without it"
+        % (trt.__version__, ", ".join(operators) or "?", "; ".join(messages) or reason(logger))
     )
 
 
