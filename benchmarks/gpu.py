@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("--device cpu tries the command out on a small part, without a GPU", file=sys.stderr)
         return 1
     content = {
-        "command": "python -m benchmarks.gpu",
+        "command": " ".join(["python -m benchmarks.gpu", *(arguments or sys.argv[1:])]),
         "device": options.device,
         "machine": machine_facts(),
         "gpu": gpu_facts(options.device) if options.device != "cpu" else None,
@@ -108,7 +108,9 @@ def rows_of(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     for what in ("name", "cuda"):
         before, now = ((item["gpu"] or {}).get(what) for item in (earlier, content))
         if before != now:
-            raise SystemExit(f"{path}: was measured on {what} {before!r}, this is {now!r}")
+            raise SystemExit(
+                f"{path}: was measured on {what} {before!r}, this is {now!r}; give another --output"
+            )
     return [row for row in earlier["rows"] if "error" not in row]
 
 

@@ -36,13 +36,13 @@ def cards():
     return [card for card in found if card.offers("onnx") and card.offers("weights")]
 
 
-def images(card):
+def images(card, frames):
     """Images of the card's own kind at its input size: uint8 (1, H, W, 3) each."""
     if card.label_set == "camvid11":
         dataset = open_dataset("camvid", folder_of("camvid"), "val")
     else:
         dataset = open_dataset("street", "", "val")
-    for index in FRAMES:
+    for index in frames:
         image = dataset[index].image_hwc
         image_nhwc = np.zeros((1, *card.input_size, 3), np.uint8)
         placement = place(card.input.resize, image.shape[:2], card.input_size)
@@ -62,7 +62,9 @@ def test_the_classes_are_those_of_onnxruntime(card, setting):
             open_backend("onnxruntime", card, BackendOptions(device="cpu"))
         )
         other = stack.enter_context(open_backend(name, card, options))
-        for image_nhwc in images(card):
+        # The CPU has no arithmetic for bfloat16: one image there.
+        frames = FRAMES[:1] if (device, precision) == ("cpu", "bf16") else FRAMES
+        for image_nhwc in images(card, frames):
             found = other.run(image_nhwc, other.has_confidence)
             expected = onnxruntime.run(image_nhwc, other.has_confidence)
             equal = found.class_map_nhw == expected.class_map_nhw
@@ -77,7 +79,7 @@ def test_the_classes_are_those_of_onnxruntime(card, setting):
 
 @pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
 def test_a_batch_gives_the_classes_of_its_images(card):
-    frames = list(images(card))
+    frames = list(images(card, FRAMES[:2]))
     with ExitStack() as stack:
         single = stack.enter_context(open_backend("torch", card, BackendOptions(device="cpu")))
         several = stack.enter_context(

@@ -13,6 +13,9 @@ from network_spy import batch
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.errors import BackendError
+from segmentation_node.networks import NETWORKS, build_network
+from segmentation_node.networks.deploy import DeployGraph, Normalise
+from segmentation_node.networks.folding import fold_batch_norms
 
 CPU = BackendOptions(device="cpu")
 
@@ -113,6 +116,20 @@ def test_precisions_that_only_a_gpu_is_good_at(precision):
     with pytest.raises(BackendError) as caught:
         open_backend("torch", tiny.card(), replace(CPU, precision=precision))
     assert_one_line(caught, repr(precision), "needs CUDA", "fp32 or bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_a_network_can_be_compiled_whole(name):
+    """Traced by torch.compile without a break, where a break would be an error to the user."""
+    torch.manual_seed(0)
+    network = fold_batch_norms(build_network(name, 3, {}).eval())
+    graph = DeployGraph(Normalise([0.0] * 3, [255.0] * 3), network, True).eval()
+    image = torch.randint(0, 256, (1, 37, 45, 3), dtype=torch.uint8)
+    whole = torch.compile(graph, dynamic=False, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        for found, expected in zip(whole(image), graph(image), strict=True):
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.slow
