@@ -10,6 +10,7 @@ on a CPU:
 * Transposed convolutions over all classes at full size become one bilinear resize.
 * Few channels are left at half and at a quarter of the size; the fires work at an eighth, with
   rising dilation, and at a sixteenth.
+* What padding added is cut away before the last resize, not after it.
 * An ELU behind a max-pool in place of before it: the same values, a quarter of the exponentials.
 """
 
@@ -80,7 +81,8 @@ class FastEluSqueezeNet(nn.Module):
         stream = self.activation(self.context_norm(context))
         stream = self.refine_at_8(at_8, _enlarged(stream, 2))
         stream = self.refine_at_4(at_4, _enlarged(self.narrow(stream), 2))
-        return crop_to(_enlarged(self.classifier(stream), 4), image_nchw)
+        logits = _cut(self.classifier(stream), image_nchw, 4)
+        return crop_to(_enlarged(logits, 4), image_nchw)
 
 
 class Refinement(nn.Module):
@@ -111,6 +113,13 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> 
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels),
     )
+
+
+def _cut(logits_nchw: torch.Tensor, image_nchw: torch.Tensor, stride: int) -> torch.Tensor:
+    """Leave out what only padding rows and columns of the image would show."""
+    rows = -(-int(image_nchw.shape[2]) // stride)
+    columns = -(-int(image_nchw.shape[3]) // stride)
+    return logits_nchw[:, :, :rows, :columns]
 
 
 def _enlarged(features: torch.Tensor, factor: int) -> torch.Tensor:
