@@ -154,8 +154,15 @@ def model_at(card: ModelCard, size: tuple[int, int], folder: Path) -> tuple[Mode
     image = (torch.zeros(1, 3, *size),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # export_onnx says why
-        names = {"input_names": ["image"], "output_names": ["logits"]}
-        torch.onnx.export(network, image, logits_path, opset_version=OPSET, dynamo=False, **names)
+        torch.onnx.export(
+            network,
+            image,
+            logits_path,
+            input_names=["image"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamo=False,
+        )
     return read_card(str(target)), logits_path
 
 
