@@ -1,6 +1,6 @@
 """Draw logs of runs: ``python -m training.curves training/logs/*.csv --output docs/training.png``.
 
-Loss and mean IoU on the validation split against epochs. Needs matplotlib (``make setup-bench``).
+Loss and mean IoU on the validation split against epochs.
 """
 
 import argparse
