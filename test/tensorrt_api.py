@@ -4,6 +4,7 @@ From the official bindings where this Python has a wheel of them, else from tens
 """
 
 import inspect
+import keyword
 import re
 from typing import NamedTuple, Optional
 
@@ -50,7 +51,9 @@ class Api:
 def api_of_listing(listing: dict) -> Api:
     """Of what tensorrt_listing.py printed."""
     members = {
-        owner: {name: Member(kind, about, tuple(texts)) for name, (kind, about, texts) in of.items()}
+        owner: {
+            name: Member(kind, about, tuple(texts)) for name, (kind, about, texts) in of.items()
+        }
         for owner, of in listing["members"].items()
     }
     return Api(listing["version"], members, "bindings")
@@ -67,13 +70,14 @@ def api_of_names(version: str, others: list[Api]) -> Api:
     return Api(version, members, "names")
 
 
-def closest(version: str, apis: dict[str, Api]) -> Api:
-    """The API to hold a stand-in of this version against: the last one that is not newer."""
-    return apis[[known for known in VERSIONS if numbers(known) <= numbers(version)][-1]]
+def stands_for(version: str) -> list[str]:
+    """The known versions of the same dialect: 8.2; 8.5 and 8.6; 10; 11."""
+    return [known for known in VERSIONS if dialect(known) == dialect(version)]
 
 
-def numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]
+def dialect(version: str) -> str:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return f"{major} from 8.5" if (major, minor) >= (8, 5) and major == 8 else str(major)
 
 
 def why_not(text: str, arguments: tuple, keywords: dict) -> str:
@@ -104,12 +108,17 @@ def parse_signature(text: str) -> inspect.Signature:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters.append(
             inspect.Parameter(
-                name,
+                name + "_" * keyword.iskeyword(name),  # some call one `in`
                 inspect.Parameter.POSITIONAL_ONLY if is_unnamed else kind,
                 default=None if equals else inspect.Parameter.empty,
                 annotation=wanted.strip(),
             )
         )
+    # C++ allows a default in front of arguments without one; given by keyword, they work.
+    for index in range(len(parameters) - 1, 0, -1):
+        if parameters[index].default is inspect.Parameter.empty:
+            first = parameters[index - 1]
+            parameters[index - 1] = first.replace(default=inspect.Parameter.empty)
     return inspect.Signature(parameters)
 
 

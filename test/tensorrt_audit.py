@@ -13,13 +13,16 @@ apis.json. report.json is left there:
 import ast
 import importlib.abc
 import importlib.machinery
+import inspect
 import json
 import os
 import re
 import sys
+import types
 from pathlib import Path
 
-from tensorrt_api import Api, Member, closest
+from tensorrt_api import Api, Member, parse_signature, stands_for
+from tensorrt_names import VERSIONS
 
 PACKAGE = Path(__file__).resolve().parent.parent / "segmentation_node"
 FOLDER = os.environ.get("SEGMENTATION_TENSORRT_AUDIT", "")
@@ -42,81 +45,149 @@ class Audit:
     def __init__(self, apis: dict[str, Api]) -> None:
         self.apis = apis
         self.classes = {name for api in apis.values() for name in api.members if name}
+        self.version = VERSIONS[-1]  # of the stand-in that our code used last
+        self.compared: set[tuple[type, str]] = set()
         self.sites: dict[str, set[str]] = {}
         self.problems: set[str] = set()
 
-    def get(self, value, name, site, /):
+    def get(self, value, name, site):
         self.note(value, name, site)
         return getattr(value, name)
 
-    def store(self, value, name, site, /):
+    def store(self, value, name, site):
         """In front of `value.name = ...`."""
+        if is_ours(type(value)):
+            return value
         owner = self.note(value, name, site)
         if owner is not None:
-            member = self.find(owner, name, site)
-            if member and member.kind == "property" and member.about != "writable":
-                self.problem(site, f"{owner}.{name} is {member.about}")
+            for api, member in self.members(owner, name, site):
+                if member and member.kind == "property" and member.about != "writable":
+                    self.problem(site, api, f"{owner}.{name} is {member.about}")
         return value
 
-    def call(self, value, name, site, /, *arguments, **keywords):
-        owner = self.note(value, name, site)
+    def call(self, value, name, site, arguments=(), keywords=None):
+        owner, keywords = self.note(value, name, site), keywords or {}
         if owner is not None:
-            # Of `trt.ILogger.__init__(self)` the first argument is self.
+            if isinstance(value, type):  # as in `trt.ILogger.__init__(self)`
+                self.compare_overrides(type(arguments[0]), owner, site)
             own = arguments[1:] if isinstance(value, type) else arguments
-            reason = self.api().refusal(owner, name, own, keywords)
-            if reason:
-                self.problem(site, f"{owner or 'tensorrt'}.{name}: {reason}")
+            for api, member in self.members(owner, name, site):
+                reason = member and api.refusal(owner, name, own, keywords)
+                if reason:
+                    self.problem(site, api, f"{owner or 'tensorrt'}.{name}: {reason}")
         return getattr(value, name)(*arguments, **keywords)
 
-    def probe(self, function, site, /, value, name, *default):
+    def probe(self, function, site, value, name, *default):
         """hasattr and getattr: the name may be absent, but then it has to be so officially."""
-        owner = self.owner(value, name)
+        owner = self.note(value, name, site, must_exist=False)
         if owner is not None:
-            self.note(value, name, site, must_exist=False)
             has = hasattr(value, name)
-            if has != (self.find(owner, name, site) is not None):
-                offers = "offers" if has else "lacks"
-                self.problem(site, f"the stand-in {offers} {owner}.{name}, TensorRT does not")
+            for api, member in self.members(owner, name, site):
+                if has != (member is not None):
+                    verb = "offers" if has else "lacks"
+                    self.problem(site, api, f"only the stand-in {verb} {owner or 'trt'}.{name}")
         return hasattr(value, name) if function == "hasattr" else getattr(value, name, *default)
 
     def note(self, value, name, site, must_exist=True):
         """The class that the name is looked up in; None if it isn't TensorRT's."""
         owner = self.owner(value, name)
-        found = "-" if owner is None else f"{self.stand_in()} {owner}"
+        found = "-" if owner is None else f"{self.version} {owner}"
         self.sites.setdefault(site, set()).add(found)
-        if owner is not None and must_exist and self.find(owner, name, site) is None:
-            self.problem(site, f"{owner or 'tensorrt'}.{name} does not exist")
+        if owner is not None:
+            for api, member in self.members(owner, name, site):
+                if member is None and must_exist:
+                    self.problem(site, api, f"{owner or 'tensorrt'}.{name} does not exist")
+            self.compare_stand_in(value, owner)
         return owner
 
     def owner(self, value, name):
         """The official class behind a stand-in; "" for the module, None for what is ours."""
-        if value is sys.modules.get("tensorrt"):
+        if isinstance(value, types.ModuleType):
+            if value.__name__ != "tensorrt":
+                return None
+            self.version = value.__version__
             return ""
         if name in getattr(value, "__dict__", {}) and not isinstance(value, type):
             return None  # an attribute that we gave to our subclass
         for base in value.__mro__ if isinstance(value, type) else type(value).__mro__:
-            ours = base.__module__.startswith("segmentation_node")
-            if ours and name in vars(base):
+            if is_ours(base) and name in vars(base):
                 return None
-            if not ours and base.__name__ in self.classes and base.__module__ != "builtins":
+            if (
+                not is_ours(base)
+                and base.__name__ in self.classes
+                and base.__module__ != "builtins"
+            ):
                 return base.__name__
         return None
 
-    def find(self, owner, name, site) -> Member | None:
-        try:
-            return self.api().find(owner, name)
-        except KeyError as error:
-            self.problem(site, str(error.args[0]))
-            return Member()
+    def members(self, owner, name, site):
+        """The name in every version that the stand-in stands for: (api, Member or None)."""
+        for version in stands_for(self.version):
+            api = self.apis[version]
+            try:
+                yield api, api.find(owner, name)
+            except KeyError as error:
+                self.problem(site, api, error.args[0])
 
-    def stand_in(self) -> str:
-        return str(sys.modules["tensorrt"].__version__)
+    def compare_stand_in(self, value, owner) -> None:
+        """Once for each class: it may offer nothing that the official one lacks."""
+        kind = value if isinstance(value, type) else type(value)
+        if not owner or (kind, self.version) in self.compared:
+            return
+        self.compared.add((kind, self.version))
+        members = getattr(kind, "__members__", None) or dict(inspect.getmembers(kind))
+        for name in members:
+            overrides = (name in vars(base) for base in kind.__mro__ if is_ours(base))
+            if name.startswith("_") or any(overrides):
+                continue
+            for api, member in self.members(owner, name, f"stand-in {owner}"):
+                reason = stand_in_differs(members[name], member)
+                if reason:
+                    self.problem(f"stand-in {owner}", api, f"{name} {reason}")
 
-    def api(self) -> Api:
-        return closest(self.stand_in(), self.apis)
+    def compare_overrides(self, ours, owner, site) -> None:
+        """TensorRT calls these methods of our subclass, with as many arguments as its own has."""
+        for name, function in vars(ours).items():
+            if name.startswith("_") or not inspect.isfunction(function):
+                continue
+            count = len(inspect.signature(function).parameters) - 1
+            for api, member in self.members(owner, name, site):
+                counts = {
+                    len(parse_signature(s).parameters) for s in getattr(member, "signatures", ())
+                }
+                if member is None or (counts and count not in counts):
+                    text = f"{owner}.{name} takes {sorted(counts)} arguments, ours {count}"
+                    self.problem(site, api, text)
 
-    def problem(self, site, text) -> None:
-        self.problems.add(f"{site}: TensorRT {self.api().version}: {text}")
+    def problem(self, site, api, text) -> None:
+        self.problems.add(f"{site}: TensorRT {api.version}: {text}")
+
+
+def is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("segmentation_node")
+
+
+def stand_in_differs(value, member: Member | None) -> str:
+    """What a stand-in's attribute offers that the official one doesn't; empty if nothing."""
+    if member is None:
+        return "does not exist"
+    if isinstance(value, property) or not inspect.isfunction(value):
+        return "is a method" if member.kind == "method" else ""
+    if member.kind == "property":
+        return "is a property"
+    own = list(inspect.signature(value).parameters.values())[1:]
+    official = [list(parse_signature(text).parameters.values()) for text in member.signatures]
+    if not official or any(takes_no_more(own, parameters) for parameters in official):
+        return ""
+    return f"takes {[p.name for p in own]}, not {' or '.join(member.signatures)}"
+
+
+def takes_no_more(own: list, official: list) -> bool:
+    """Same names in the same order, and what is left out has a default."""
+    first, rest = official[: len(own)], official[len(own) :]
+    return [p.name for p in own] == [p.name for p in first] and all(
+        p.default is not p.empty for p in rest
+    )
 
 
 class Rewriting(ast.NodeTransformer):
@@ -128,9 +199,9 @@ class Rewriting(ast.NodeTransformer):
     def site(self, node, name: str) -> ast.Constant:
         return ast.Constant(f"{self.file}:{node.end_lineno}:{node.end_col_offset} {name}")
 
-    def audited(self, method: str, arguments: list, keywords: list) -> ast.Call:
+    def audited(self, method: str, arguments: list) -> ast.Call:
         audit = ast.Name("__tensorrt_audit__", ast.Load())
-        return ast.Call(ast.Attribute(audit, method, ast.Load()), arguments, keywords)
+        return ast.Call(ast.Attribute(audit, method, ast.Load()), arguments, [])
 
     def visit_Attribute(self, node):
         site = self.site(node, node.attr)
@@ -139,23 +210,26 @@ class Rewriting(ast.NodeTransformer):
             return node
         arguments = [node.value, ast.Constant(node.attr), site]
         if isinstance(node.ctx, ast.Load):
-            return self.audited("get", arguments, [])
-        node.value = self.audited("store", arguments, [])
+            return self.audited("get", arguments)
+        node.value = self.audited("store", arguments)
         return node
 
     def visit_Call(self, node):
         if isinstance(node.func, ast.Attribute) and not is_mangled(node.func.attr):
             site = self.site(node.func, node.func.attr)
             owner = self.visit(node.func.value)
-            arguments = [self.visit(item) for item in node.args]
-            keywords = [self.visit(item) for item in node.keywords]
+            arguments = ast.Tuple([self.visit(item) for item in node.args], ast.Load())
+            keywords = ast.Dict(
+                [item.arg and ast.Constant(item.arg) for item in node.keywords],
+                [self.visit(item.value) for item in node.keywords],
+            )
             first = [owner, ast.Constant(node.func.attr), site]
-            return self.audited("call", first + arguments, keywords)
+            return self.audited("call", [*first, arguments, keywords])
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in PROBES:
             name = getattr(node.args[1], "value", "?")
             first = [ast.Constant(node.func.id), self.site(node, f"{node.func.id}({name})")]
-            return self.audited("probe", first + node.args, [])
+            return self.audited("probe", first + node.args)
         return node
 
 
@@ -197,11 +271,21 @@ class Finder(importlib.abc.MetaPathFinder):
         return importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path)
 
 
+def write_apis(path: Path, apis: dict[str, Api]) -> None:
+    path.write_text(json.dumps({v: [api.source, api.members] for v, api in apis.items()}))
+
+
 def read_apis(path: Path) -> dict[str, Api]:
     return {
         version: Api(
             version,
-            {o: {n: Member(*m) for n, m in of.items()} for o, of in members.items()},
+            {
+                owner: {
+                    name: Member(kind, about, tuple(texts))
+                    for name, (kind, about, texts) in of.items()
+                }
+                for owner, of in members.items()
+            },
             source,
         )
         for version, (source, members) in json.loads(path.read_text()).items()

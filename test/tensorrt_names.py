@@ -47,7 +47,7 @@ _TABLE = (
     (FROM_8_5, "ICudaEngine", "get_tensor_shape get_tensor_dtype"),
     (UP_TO_8, "IExecutionContext", "execute_async_v2"),
     (FROM_8_5, "IExecutionContext", "execute_async_v3 set_tensor_address set_input_shape"),
-    (FROM_8_5, "TensorIOMode", "INPUT OUTPUT"),
+    (FROM_8_5, "TensorIOMode", "NONE INPUT OUTPUT"),
     (EVERY, "Dims", "__len__ __getitem__"),
     # Building.
     (EVERY, "Builder", "__init__ create_network create_builder_config build_serialized_network"),
@@ -65,13 +65,15 @@ _TABLE = (
     (FROM_10, "IProgressMonitor", "__init__ phase_start step_complete phase_finish"),
     (EVERY, "BuilderFlag", "TF32"),
     (UP_TO_10, "BuilderFlag", "FP16 INT8"),
-    (FROM_8_5, "MemoryPoolType", "WORKSPACE"),
+    (FROM_8_5, "MemoryPoolType", "WORKSPACE DLA_MANAGED_SRAM"),
     (UP_TO_10, "NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
     (FROM_10, "NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
 )
 
 # (class, name) -> the versions that have it.
 NAMES = {
-    (owner, name): frozenset(versions) for versions, owner, names in _TABLE for name in names.split()
+    (owner, name): frozenset(versions)
+    for versions, owner, names in _TABLE
+    for name in names.split()
 }
 assert len(NAMES) == sum(len(names.split()) for _, _, names in _TABLE), "a name is given twice"
