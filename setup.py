@@ -64,6 +64,7 @@ setup(
         "console_scripts": [
             "segmentation_node = segmentation_node.ros.main:main",
             "evaluation = segmentation_node.evaluation.__main__:main",
+            "engine = segmentation_node.engine:main",
         ],
     },
 )

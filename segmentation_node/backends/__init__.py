@@ -1,6 +1,6 @@
 """Run times behind one interface: one file each, one entry in ``BACKENDS`` each."""
 
-from typing import List, Tuple
+from typing import List, Optional, Tuple, Type
 
 from segmentation_node.backends.base import PRECISIONS, Backend, BackendOptions, Prediction
 from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
@@ -36,21 +36,21 @@ def open_backend(name: str, card: ModelCard, options: BackendOptions) -> Backend
     return BACKENDS[name](card, options)
 
 
-def choose_backend(card: ModelCard) -> Tuple[str, str]:
+def choose_backend(card: ModelCard, options: Optional[BackendOptions] = None) -> Tuple[str, str]:
     """What ``auto`` means for this card on this machine: a backend's name, and why.
 
-    Accelerated backends first, in the order of ``BACKENDS``; then ONNX Runtime on the CPU.
+    Accelerated backends first, in the order of ``BACKENDS``, unless the device is to be the CPU;
+    then ONNX Runtime on the CPU. TensorRT counts only once the card's engine was built.
     Raises BackendError that says of each backend why it cannot be used.
     """
+    options = options or BackendOptions()
     refusals: List[str] = []
     usable: List[str] = []
     for name, backend in BACKENDS.items():
-        reason = backend.unavailable()
-        if not card.offers(backend.artifact_kind):
-            reason = "the card has no %s artifact" % backend.artifact_kind
+        reason = _refusal(backend, card, options)
         if reason:
             refusals.append("%s: %s" % (name, reason))
-        elif backend.accelerated():
+        elif options.device != "cpu" and backend.accelerated():
             return name, "; ".join(["it can use this machine's accelerator"] + refusals)
         else:
             usable.append(name)
@@ -58,3 +58,9 @@ def choose_backend(card: ModelCard) -> Tuple[str, str]:
         if name in usable:
             return name, "; ".join(["no accelerator can be used; it runs on the CPU"] + refusals)
     raise BackendError("no backend can run %s: %s" % (card.name, "; ".join(refusals)))
+
+
+def _refusal(backend: Type[Backend], card: ModelCard, options: BackendOptions) -> str:
+    if not card.offers(backend.artifact_kind):
+        return "the card has no %s artifact" % backend.artifact_kind
+    return backend.unavailable() or backend.unready(card, options)

@@ -70,6 +70,14 @@ class Backend:
         """Whether it would run on an accelerator of this machine."""
         return False
 
+    @classmethod
+    def unready(cls, card: ModelCard, options: BackendOptions) -> str:
+        """Why this card cannot be run with these options on a machine that could run others.
+
+        Empty when it can, as far as that shows without loading anything.
+        """
+        return ""
+
     @property
     def has_confidence(self) -> bool:
         """Whether the model gives a confidence."""

@@ -21,8 +21,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
     card = read_card(find_model(arguments.model, models_folder()))
-    name = choose_backend(card)[0] if arguments.backend == "auto" else arguments.backend
-    options = BackendOptions(arguments.device, arguments.precision, arguments.num_threads)
+    options = BackendOptions(
+        arguments.device, arguments.precision, arguments.num_threads, arguments.engine_dir
+    )
+    name = choose_backend(card, options)[0] if arguments.backend == "auto" else arguments.backend
     with open_backend(name, card, options) as backend:
         evaluation = evaluate_dataset(Segmenter(backend), dataset, progress=_progress(len(dataset)))
         device = backend.device
@@ -74,6 +76,7 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     dataset.add_argument("--device", default="auto")
     dataset.add_argument("--precision", default="fp32")
     dataset.add_argument("--num-threads", type=int, default=0)
+    dataset.add_argument("--engine-dir", default=BackendOptions().engine_dir)
     return parser.parse_args(arguments)
 
 

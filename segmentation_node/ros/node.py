@@ -144,7 +144,7 @@ class SegmentationNode(LifecycleNode):
         self._check_threshold(card)
         name, reason = settings.backend, "as the parameter backend asks"
         if name == "auto":
-            name, reason = choose_backend(card)
+            name, reason = choose_backend(card, settings.options)
         queue = FrameQueue(settings.frame_policy, self.counters)
         worker = Worker(
             lambda: _open_segmenter(name, card, settings), self._work, Segmenter.close, queue
@@ -267,5 +267,9 @@ class SegmentationNode(LifecycleNode):
 
 def _open_segmenter(backend: str, card: ModelCard, settings: Settings) -> Segmenter:
     segmenter = Segmenter(open_backend(backend, card, settings.options), settings.output_resolution)
-    segmenter.warm_up()
+    try:
+        segmenter.warm_up()
+    except BaseException:
+        segmenter.close()
+        raise
     return segmenter

@@ -16,25 +16,36 @@ from segmentation_node.model_card import parse_card, sha256_of
 
 WEIGHT = (2.0 * tiny.COLORS / tiny.SOFTNESS).astype(np.float32)  # (11, 3)
 BIAS = (-(tiny.COLORS**2).sum(axis=1) / tiny.SOFTNESS).astype(np.float32)  # (11,)
+# Of image, scores and maps.
+TYPES = {
+    "uint8": (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8),
+    "float": (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32),
+    "fp16": (TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.UINT8),
+}
 
 
-def graph(class_offset=0, confidence_type=TensorProto.UINT8):
-    """The model: image uint8 (1, H, W, 3) -> class_map and confidence (1, H, W)."""
+def graph(class_offset=0, confidence_type=TensorProto.UINT8, variant="uint8", unused=()):
+    """The model: image (1, H, W, 3) -> class_map and confidence (1, H, W), of a variant's types."""
+    image_type, scores_type, maps_type = TYPES[variant]
+    if variant == "float":
+        confidence_type = maps_type
+    is_half = scores_type == TensorProto.FLOAT16
+    scores_dtype = helper.tensor_dtype_to_np_dtype(scores_type)
     constants = {
-        "weight": WEIGHT.T,
-        "bias": BIAS,
+        "weight": WEIGHT.T.astype(scores_dtype),
+        "bias": BIAS.astype(scores_dtype),
         "last_axis": np.array([-1], np.int64),
         "offset": np.array(class_offset, np.int64),
         "white": np.array(255.0, np.float32),
         "half": np.array(0.5, np.float32),
     }
     nodes = [
-        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["image"], ["x"], to=scores_type),
         helper.make_node("MatMul", ["x", "weight"], ["product"]),
-        helper.make_node("Add", ["product", "bias"], ["scores"]),
+        helper.make_node("Add", ["product", "bias"], ["sums" if is_half else "scores"]),
         helper.make_node("ArgMax", ["scores"], ["highest"], axis=-1, keepdims=0),
         helper.make_node("Add", ["highest", "offset"], ["class_id"]),
-        helper.make_node("Cast", ["class_id"], ["class_map"], to=TensorProto.UINT8),
+        helper.make_node("Cast", ["class_id"], ["class_map"], to=maps_type),
         helper.make_node("ReduceMax", ["scores"], ["best"], axes=[-1], keepdims=1),
         helper.make_node("Sub", ["scores", "best"], ["below"]),
         helper.make_node("Exp", ["below"], ["odds"]),
@@ -43,13 +54,16 @@ def graph(class_offset=0, confidence_type=TensorProto.UINT8):
         helper.make_node("Add", ["probability", "half"], ["rounded"]),
         helper.make_node("Cast", ["rounded"], ["confidence"], to=confidence_type),
     ]
+    if is_half:
+        nodes.insert(3, helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.FLOAT))
+    nodes += [helper.make_node(name, ["scores"], ["unused"]) for name in unused]
     shape = [1] + list(tiny.SIZE)
     content = helper.make_graph(
         nodes,
         "nearest_color",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape + [3])],
+        [helper.make_tensor_value_info("image", image_type, shape + [3])],
         [
-            helper.make_tensor_value_info("class_map", TensorProto.UINT8, shape),
+            helper.make_tensor_value_info("class_map", maps_type, shape),
             helper.make_tensor_value_info("confidence", confidence_type, shape),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -90,6 +104,8 @@ def card():
         "artifacts": [
             artifact("model.onnx", "onnx", "opset 13"),
             artifact("weights.safetensors", "weights", "safetensors, float32"),
+            artifact("model_float.onnx", "onnx_float", "opset 13"),
+            artifact("model_fp16.onnx", "onnx_fp16", "opset 13"),
         ],
     }
 
@@ -98,6 +114,10 @@ def main():
     """Write everything."""
     os.makedirs(tiny.FOLDER, exist_ok=True)
     onnx.save(graph(), os.path.join(tiny.FOLDER, "model.onnx"))
+    for variant in ("float", "fp16"):
+        path = os.path.join(tiny.FOLDER, "model_%s.onnx" % variant)
+        onnx.save(graph(variant=variant), path)
+    onnx.save(graph(unused=["NonZero"]), os.path.join(tiny.DATA, "non_zero.onnx"))
     onnx.save(graph(class_offset=1), os.path.join(tiny.DATA, "class_11.onnx"))
     onnx.save(
         graph(confidence_type=TensorProto.FLOAT), os.path.join(tiny.DATA, "float_confidence.onnx")

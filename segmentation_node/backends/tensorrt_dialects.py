@@ -1,0 +1,203 @@
+"""TensorRT's two ways to run an engine, behind one: bindings by index, tensors by name.
+
+8.2 knows only the first, 10 and later only the second, 8.5 and 8.6 both. What the engine object
+offers decides, not a version number.
+"""
+
+import importlib
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
+
+from segmentation_node.errors import BackendError
+
+KEPT_ERRORS = 50
+# trt.nptype() fails with today's NumPy on TensorRT up to 8.5.
+NUMPY_NAMES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+
+
+class TensorInfo(NamedTuple):
+    """An input or output of an engine; ``dtype`` is NumPy's name."""
+
+    name: str
+    is_input: bool
+    shape: Tuple[int, ...]
+    dtype: str
+
+
+class BindingsByIndex:
+    """TensorRT 8.2 (and what it leaves in 8.5 and 8.6)."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        self._engine = engine
+        self._context: Any = None
+        self._addresses: List[int] = []
+
+    def tensors(self) -> List[TensorInfo]:
+        """Inputs and outputs, in the engine's order."""
+        engine = self._engine
+        return [
+            TensorInfo(
+                engine.get_binding_name(index),
+                bool(engine.binding_is_input(index)),
+                tuple(engine.get_binding_shape(index)),
+                _numpy_name(engine.get_binding_dtype(index)),
+            )
+            for index in range(engine.num_bindings)
+        ]
+
+    def bind(self, addresses: Dict[str, int]) -> None:
+        """Make the execution context and give every tensor its device memory."""
+        self._context = create_context(self._engine)
+        self._addresses = [addresses[tensor.name] for tensor in self.tensors()]
+
+    def enqueue(self, stream: int) -> None:
+        """Put one run into the stream. Raises BackendError when TensorRT refuses."""
+        context = self._context
+        if not context.execute_async_v2(bindings=self._addresses, stream_handle=stream):
+            raise BackendError("TensorRT's execute_async_v2 failed")
+
+    def unbind(self) -> None:
+        """Let go of the execution context."""
+        self._context = None
+
+
+class TensorsByName:
+    """TensorRT 8.5 to 11."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        self._trt = trt
+        self._engine = engine
+        self._context: Any = None
+
+    def tensors(self) -> List[TensorInfo]:
+        """Inputs and outputs, in the engine's order."""
+        trt, engine = self._trt, self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        return [
+            TensorInfo(
+                name,
+                engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+                tuple(engine.get_tensor_shape(name)),
+                _numpy_name(engine.get_tensor_dtype(name)),
+            )
+            for name in names
+        ]
+
+    def bind(self, addresses: Dict[str, int]) -> None:
+        """Make the execution context and give every tensor its device memory."""
+        context = self._context = create_context(self._engine)
+        for tensor in self.tensors():
+            if not context.set_tensor_address(tensor.name, addresses[tensor.name]):
+                raise BackendError("TensorRT refuses the address of tensor %s" % tensor.name)
+
+    def enqueue(self, stream: int) -> None:
+        """Put one run into the stream. Raises BackendError when TensorRT refuses."""
+        context = self._context
+        if not context.execute_async_v3(stream_handle=stream):
+            raise BackendError("TensorRT's execute_async_v3 failed")
+
+    def unbind(self) -> None:
+        """Let go of the execution context."""
+        self._context = None
+
+
+DIALECTS: Dict[str, Any] = {"bindings": BindingsByIndex, "tensors": TensorsByName}
+
+
+def dialect_of(engine: Any) -> str:
+    """Which entry of ``DIALECTS`` an engine speaks."""
+    return "tensors" if hasattr(engine, "num_io_tensors") else "bindings"
+
+
+def import_tensorrt() -> Any:
+    """The module. Raises BackendError that says whether it or its libraries are missing."""
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
+            raise BackendError(
+                "TensorRT is missing (%s); on a Jetson it comes with JetPack, elsewhere "
+                "install it, or choose backend onnxruntime or torch" % error
+            ) from error
+        raise BackendError(_without_libraries(error)) from error
+    except (OSError, RuntimeError) as error:  # what the wheels of 10 and later raise
+        raise BackendError(_without_libraries(error)) from error
+
+
+def make_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) -> Any:
+    """A TensorRT logger that keeps what went wrong in ``errors`` and prints nothing.
+
+    ``on_verbose`` gets every message that is no warning or error, from any thread.
+    """
+    failures = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            # Bounded, because an engine that fails does so every frame.
+            self.errors: Deque[str] = deque(maxlen=KEPT_ERRORS)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in failures:
+                self.errors.append(one_line(message))
+            elif on_verbose is not None and severity != trt.ILogger.Severity.WARNING:
+                on_verbose(message)
+
+    return Logger()
+
+
+def deserialize(trt: Any, plan: bytes, logger: Any) -> Tuple[Any, Any]:
+    """Run time and engine; keep both. Raises BackendError with TensorRT's reason."""
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BackendError("TensorRT %s cannot read it: %s" % (trt.__version__, reason(logger)))
+    return runtime, engine
+
+
+def create_context(engine: Any) -> Any:
+    """An execution context. Raises BackendError: there is one reason, memory."""
+    context = engine.create_execution_context()
+    if context is None:
+        raise BackendError(
+            "TensorRT cannot make an execution context, most likely for lack of GPU memory; close "
+            "other programs that use the GPU, or choose a smaller model or input"
+        )
+    return context
+
+
+def reason(logger: Any) -> str:
+    """The last error that TensorRT logged."""
+    return str(logger.errors[-1]) if logger.errors else "no reason was logged"
+
+
+def one_line(text: Any) -> str:
+    """Whatever TensorRT says, without its line breaks."""
+    return " ".join(str(text).split())
+
+
+def take_reason(logger: Any) -> str:
+    """The last error in brackets, if there is one; then all are forgotten."""
+    text = " (%s)" % reason(logger) if logger.errors else ""
+    logger.errors.clear()
+    return text
+
+
+def _numpy_name(dtype: Any) -> str:
+    return NUMPY_NAMES.get(dtype.name, dtype.name)
+
+
+def _without_libraries(error: Exception) -> str:
+    return (
+        "TensorRT's libraries do not load (%s); on a Jetson container start it with the NVIDIA run "
+        "time, elsewhere install the libnvinfer that belongs to the Python package, or choose "
+        "backend onnxruntime or torch" % one_line(error)
+    )
