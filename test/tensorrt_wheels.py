@@ -35,6 +35,17 @@ class Pin(NamedTuple):
         return INSTALLED / self.version
 
 
+def missing(pin: Pin) -> str:
+    """Why a test of this version cannot run here; empty if it can."""
+    if pin.has_wheel:
+        return ""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return (
+        f"BINDINGS OF TENSORRT {pin.version} NOT CHECKED: they have no wheel for Python {python}; "
+        "the names of test/tensorrt_names.py stand for them"
+    )
+
+
 def read_pins() -> list[Pin]:
     """What is pinned, oldest first."""
     lines = (line.partition("#")[0].strip() for line in PINS.read_text().splitlines())
@@ -50,8 +61,7 @@ def stubs() -> tempfile.TemporaryDirectory:
     """A folder with the libraries that every version asks for, and a package `tensorrt`."""
     folder = tempfile.TemporaryDirectory(prefix="segmentation_node_tensorrt_")
     root = Path(folder.name)
-    command = ["g++", "-x", "c", "-shared", "-fPIC", "-o", root / "stub.so"]
-    subprocess.run([*command, TEST / "data" / "tensorrt_stub.c"], check=True)
+    compile_library("-x", "c", TEST / "data" / "tensorrt_stub.c", "-o", root / "stub.so")
     for library in LIBRARIES:
         for major in SONAMES:
             (root / f"lib{library}.so.{major}").symlink_to("stub.so")
@@ -60,6 +70,10 @@ def stubs() -> tempfile.TemporaryDirectory:
     text = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
     (root / "tensorrt" / "__init__.py").write_text(text)
     return folder
+
+
+def compile_library(*arguments) -> None:
+    subprocess.run(["g++", "-shared", "-fPIC", *arguments], check=True)
 
 
 def run(pin: Pin, *arguments: str, **env: str) -> subprocess.CompletedProcess:

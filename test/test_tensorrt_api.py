@@ -40,15 +40,6 @@ def apis():
     return found
 
 
-def skip_without_wheel(pin):
-    if not pin.has_wheel:
-        pytest.skip(
-            f"BINDINGS OF TENSORRT {pin.version} NOT CHECKED: they have no wheel for Python "
-            f"{sys.version_info.major}.{sys.version_info.minor}; the names of "
-            "test/tensorrt_names.py stand for them"
-        )
-
-
 # The references: bindings and table.
 
 
@@ -58,7 +49,8 @@ def test_versions_are_the_pinned_and_those_without_wheels():
 
 @each_pin
 def test_table_agrees_with_the_bindings(apis, pin):
-    skip_without_wheel(pin)
+    if not pin.has_wheel:
+        pytest.skip(tensorrt_wheels.missing(pin))
     api = apis[pin.version]
     assert api.source == "bindings"
     assert api.version == pin.version
