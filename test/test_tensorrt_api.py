@@ -182,7 +182,7 @@ def audited(apis, version, code):
     [
         ("10.3.0", "engine.num_bindings", "ICudaEngine.num_bindings does not exist"),
         ("10.3.0", "config.max_workspace_size = 1", "max_workspace_size does not exist"),
-        ("8.6.1", "trt.NoSuchName()", "tensorrt.NoSuchName does not exist"),
+        ("8.6.1", "trt.NoSuchName()", "tensorrt.NoSuchName"),
         ("11.4.0", "trt.BuilderFlag.FP16", "BuilderFlag.FP16 does not exist"),
         ("11.4.0", "hasattr(trt.BuilderFlag, 'FP16')", "only the stand-in offers BuilderFlag.FP16"),
         ("11.4.0", "hasattr(trt, 'IProgressMonitor')", "only the stand-in lacks trt.IProgress"),
