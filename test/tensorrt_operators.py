@@ -54,8 +54,8 @@ TENSORRT_10 = {
 }
 TENSORRT_10["Cast"] = ANY | {INT64, UINT8}
 
-# Inputs that are shapes, indices or paddings: int64 in every version, and constant but for Gather's,
-# which may be what ArgMax gives.
+# Inputs that are shapes, indices or paddings: int64 in every version, and constants, but for those
+# of Gather, which may be what ArgMax gives.
 INDEX_INPUTS = {
     "Gather": {1},
     "Pad": {1},
