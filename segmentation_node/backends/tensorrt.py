@@ -90,8 +90,8 @@ class TensorRtBackend(Backend):
         self._engine: Any = None
         self._resources.callback(self._forget)
         try:
-            self._runtime, engine = deserialize(trt, plan, self._logger)
-            self._engine = DIALECTS[dialect_of(engine)](trt, engine)
+            self._runtime, self._native = deserialize(trt, plan, self._logger)
+            self._engine = DIALECTS[dialect_of(self._native)](trt, self._native)
             tensors = self._engine.tensors()
             self.input_shape = engine_files.check_tensors(tensors, self.card)
         except BackendError as error:
@@ -177,9 +177,10 @@ class TensorRtBackend(Backend):
         return map_nhw
 
     def _forget(self) -> None:
-        # The run time goes last.
-        self._engine = None
-        self._runtime = None
+        if self._engine is not None:
+            self._engine.release()
+        self._engine = self._native = None
+        self._runtime = None  # goes last
 
     def _close(self) -> None:
         self._resources.callback(self._cuda.use_device, self._index)

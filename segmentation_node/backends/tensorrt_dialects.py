@@ -55,18 +55,21 @@ class BindingsByIndex:
 
     def bind(self, addresses: Dict[str, int]) -> None:
         """Make the execution context and give every tensor its device memory."""
-        self._context = create_context(self._engine)
+        self._context = usable(self._engine.create_execution_context())
         self._addresses = [addresses[tensor.name] for tensor in self.tensors()]
 
     def enqueue(self, stream: int) -> None:
         """Put one run into the stream. Raises BackendError when TensorRT refuses."""
-        context = self._context
-        if not context.execute_async_v2(bindings=self._addresses, stream_handle=stream):
+        if not self._context.execute_async_v2(bindings=self._addresses, stream_handle=stream):
             raise BackendError("TensorRT's execute_async_v2 failed")
 
     def unbind(self) -> None:
         """Let go of the execution context."""
         self._context = None
+
+    def release(self) -> None:
+        """Let go of the engine, whoever still holds this object, as a traceback may."""
+        self._context = self._engine = None
 
 
 class TensorsByName:
@@ -93,20 +96,23 @@ class TensorsByName:
 
     def bind(self, addresses: Dict[str, int]) -> None:
         """Make the execution context and give every tensor its device memory."""
-        context = self._context = create_context(self._engine)
+        self._context = usable(self._engine.create_execution_context())
         for tensor in self.tensors():
-            if not context.set_tensor_address(tensor.name, addresses[tensor.name]):
+            if not self._context.set_tensor_address(tensor.name, addresses[tensor.name]):
                 raise BackendError("TensorRT refuses the address of tensor %s" % tensor.name)
 
     def enqueue(self, stream: int) -> None:
         """Put one run into the stream. Raises BackendError when TensorRT refuses."""
-        context = self._context
-        if not context.execute_async_v3(stream_handle=stream):
+        if not self._context.execute_async_v3(stream_handle=stream):
             raise BackendError("TensorRT's execute_async_v3 failed")
 
     def unbind(self) -> None:
         """Let go of the execution context."""
         self._context = None
+
+    def release(self) -> None:
+        """Let go of the engine, whoever still holds this object, as a traceback may."""
+        self._context = self._engine = None
 
 
 DIALECTS: Dict[str, Any] = {"bindings": BindingsByIndex, "tensors": TensorsByName}
@@ -156,16 +162,20 @@ def make_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) ->
 
 def deserialize(trt: Any, plan: bytes, logger: Any) -> Tuple[Any, Any]:
     """Run time and engine; keep both. Raises BackendError with TensorRT's reason."""
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(plan)
+    try:
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+    except (TypeError, RuntimeError) as error:  # how the bindings say "no object"
+        raise BackendError(
+            "TensorRT %s cannot start: %s (%s)" % (trt.__version__, one_line(error), reason(logger))
+        ) from error
     if engine is None:
         raise BackendError("TensorRT %s cannot read it: %s" % (trt.__version__, reason(logger)))
     return runtime, engine
 
 
-def create_context(engine: Any) -> Any:
-    """An execution context. Raises BackendError: there is one reason, memory."""
-    context = engine.create_execution_context()
+def usable(context: Any) -> Any:
+    """A new execution context. Raises BackendError on None, for which memory is the one reason."""
     if context is None:
         raise BackendError(
             "TensorRT cannot make an execution context, most likely for lack of GPU memory; close "

@@ -51,9 +51,10 @@ class Strict(object):
     settable = ()
 
     def __getattribute__(self, name):
+        value = object.__getattribute__(self, name)
         if not name.startswith("_"):
             used_names.append("%s.%s" % (type(self).__name__, name))
-        return object.__getattribute__(self, name)
+        return value
 
     def __setattr__(self, name, value):
         if not name.startswith("_") and name not in self.settable:

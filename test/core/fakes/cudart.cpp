@@ -227,11 +227,13 @@ int cudaStreamBeginCapture(void* stream, int mode) {
 }
 
 int cudaStreamEndCapture(void* stream, void** graph) {
-  BEGIN_WORK("cudaStreamEndCapture");
+  std::lock_guard<std::mutex> lock(mutex);
+  const int error = begin_work("cudaStreamEndCapture");
   *graph = nullptr;
   Stream* found = find(stream);
   if (!found || !found->capturing) return fail(kInvalidValue);
-  found->capturing = false;
+  found->capturing = false;  // whether or not anything comes of it
+  if (error) return error;
   if (found->invalid) return fail(kCaptureInvalidated);
   *graph = new Work(found->captured);
   graphs.insert(*graph);

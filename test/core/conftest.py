@@ -1,0 +1,32 @@
+"""Fixtures of more than one file here. Python 3.6 reads this."""
+
+import os
+
+import pytest
+from fake_gpu import DIALECTS, FakeGpu, compile_cudart
+
+
+@pytest.fixture(scope="session")
+def cudart_path(tmp_path_factory):
+    """The stand-in for libcudart, compiled once."""
+    path = compile_cudart(tmp_path_factory.mktemp("cudart"))
+    if not path:
+        pytest.skip("NOT RUN: TensorRT on stand-ins: g++ is missing")
+    return path
+
+
+@pytest.fixture
+def gpu(cudart_path, monkeypatch, tmp_path):
+    """A machine with one GPU; whatever the test does, nothing may be left on it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fake = FakeGpu(cudart_path, monkeypatch)
+    yield fake
+    if "cudaFree" not in os.environ.get("FAKE_CUDA_FAIL", ""):
+        assert fake.leaks() == 0
+
+
+@pytest.fixture(params=DIALECTS)
+def dialect(request, gpu):
+    """Every TensorRT in turn."""
+    gpu.install(request.param)
+    return request.param
