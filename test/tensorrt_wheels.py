@@ -58,13 +58,14 @@ def read_pins() -> list[Pin]:
 
 @functools.lru_cache(maxsize=None)
 def stubs() -> tempfile.TemporaryDirectory:
-    """A folder with the libraries that every version asks for, and a package `tensorrt`."""
+    """A folder with a package `tensorrt`, and in `lib` the libraries that every version wants."""
     folder = tempfile.TemporaryDirectory(prefix="segmentation_node_tensorrt_")
     root = Path(folder.name)
-    compile_library("-x", "c", TEST / "data" / "tensorrt_stub.c", "-o", root / "stub.so")
+    (root / "lib").mkdir()
+    compile_library("-x", "c", TEST / "data" / "tensorrt_stub.c", "-o", root / "lib" / "stub.so")
     for library in LIBRARIES:
         for major in SONAMES:
-            (root / f"lib{library}.so.{major}").symlink_to("stub.so")
+            (root / "lib" / f"lib{library}.so.{major}").symlink_to("stub.so")
     # The official package of that name does the same; it comes with gigabytes of libraries.
     (root / "tensorrt").mkdir()
     text = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
@@ -76,16 +77,17 @@ def compile_library(*arguments) -> None:
     subprocess.run(["g++", "-shared", "-fPIC", *arguments], check=True)
 
 
-def run(pin: Pin, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+def run(pin: Pin, *arguments: str, libraries: str = "lib") -> subprocess.CompletedProcess:
     """Run Python where ``import tensorrt`` gives this version."""
     assert pin.folder.is_dir(), f"{pin.folder} is missing: run `make setup-test`"
+    lib = os.path.join(stubs().name, libraries)
     paths = {
         "PYTHONPATH": os.pathsep.join([stubs().name, str(pin.folder), str(TEST.parent)]),
-        "LD_LIBRARY_PATH": os.pathsep.join([stubs().name, os.environ.get("LD_LIBRARY_PATH", "")]),
+        "LD_LIBRARY_PATH": os.pathsep.join([lib, os.environ.get("LD_LIBRARY_PATH", "")]),
     }
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, **paths, **env},
+        env={**os.environ, **paths},
         cwd=stubs().name,
         capture_output=True,
         text=True,

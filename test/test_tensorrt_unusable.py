@@ -39,6 +39,11 @@ print(json.dumps({
 }))
 """
 
+UNAVAILABLE = """
+from segmentation_node.backends.tensorrt import TensorRtBackend
+print(TensorRtBackend.unavailable())
+"""
+
 OPEN = """
 import sys
 from segmentation_node import engine
@@ -67,7 +72,7 @@ def pin(request):
 @pytest.fixture(scope="session")
 def cudart():
     """The stand-in for libcudart, where the bindings' libraries are found."""
-    folder = Path(tensorrt_wheels.stubs().name)
+    folder = Path(tensorrt_wheels.stubs().name) / "lib"
     source = CORE / "fakes" / "cudart.cpp"
     tensorrt_wheels.compile_library("-std=c++14", source, "-o", folder / "libcudart.so.10.2")
 
@@ -87,6 +92,14 @@ def test_our_code_fits_the_official_classes(pin):
     assert found["has_monitor"] == (major >= 10)
     assert found["lines"] == ["VERBOSE"] + ["phase", "phase 1/2"] * (major >= 10)
     assert found["kinds"] == ["onnx", "onnx_fp16" if major >= 11 else "onnx"]
+
+
+def test_without_its_libraries_it_says_which_is_missing(pin):
+    done = tensorrt_wheels.run(pin, "-c", UNAVAILABLE, libraries="none")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("TensorRT's libraries do not load (libnv")
+    assert "cannot open shared object file" in line
 
 
 def test_building_says_in_one_line_what_failed_and_leaves_nothing(pin, cudart, tmp_path):
