@@ -5,12 +5,11 @@ that are concerned are imported with every attribute and every call on one noted
 file, the class, the name) and held against the API of the stand-in's version, from the folder's
 apis.json. report.json is left there:
 
-    sites       each place "file:line:column name" -> what was found there: "8.2.1 ICudaEngine",
-                or "-" for an object that isn't TensorRT's
+    places      each place "file:line:column name" that was reached -> what was found there:
+                "8.2.1 ICudaEngine", or "-" for an object that isn't TensorRT's
     problems    what the official API lacks or does not take
 """
 
-import ast
 import importlib.abc
 import importlib.machinery
 import inspect
@@ -23,10 +22,10 @@ from pathlib import Path
 
 from tensorrt_api import Api, Member, parse_signature, stands_for
 from tensorrt_names import VERSIONS
+from tensorrt_places import rewritten
 
 PACKAGE = Path(__file__).resolve().parent.parent / "segmentation_node"
 FOLDER = os.environ.get("SEGMENTATION_TENSORRT_AUDIT", "")
-PROBES = ("hasattr", "getattr")
 
 
 def audited_files() -> list[Path]:
@@ -47,56 +46,56 @@ class Audit:
         self.classes = {name for api in apis.values() for name in api.members if name}
         self.version = VERSIONS[-1]  # of the stand-in that our code used last
         self.compared: set[tuple[type, str]] = set()
-        self.sites: dict[str, set[str]] = {}
+        self.places: dict[str, set[str]] = {}
         self.problems: set[str] = set()
 
-    def get(self, value, name, site):
-        self.note(value, name, site)
+    def get(self, value, name, place):
+        self.note(value, name, place)
         return getattr(value, name)
 
-    def store(self, value, name, site):
+    def store(self, value, name, place):
         """In front of `value.name = ...`."""
         if is_ours(type(value)):
             return value
-        owner = self.note(value, name, site)
+        owner = self.note(value, name, place)
         if owner is not None:
-            for api, member in self.members(owner, name, site):
+            for api, member in self.members(owner, name, place):
                 if member and member.kind == "property" and member.about != "writable":
-                    self.problem(site, api, f"{owner}.{name} is {member.about}")
+                    self.problem(place, api, f"{owner}.{name} is {member.about}")
         return value
 
-    def call(self, value, name, site, arguments=(), keywords=None):
-        owner, keywords = self.note(value, name, site), keywords or {}
+    def call(self, value, name, place, arguments=(), keywords=None):
+        owner, keywords = self.note(value, name, place), keywords or {}
         if owner is not None:
             if isinstance(value, type):  # as in `trt.ILogger.__init__(self)`
-                self.compare_overrides(type(arguments[0]), owner, site)
+                self.compare_overrides(type(arguments[0]), owner, place)
             own = arguments[1:] if isinstance(value, type) else arguments
-            for api, member in self.members(owner, name, site):
+            for api, member in self.members(owner, name, place):
                 reason = member and api.refusal(owner, name, own, keywords)
                 if reason:
-                    self.problem(site, api, f"{owner or 'tensorrt'}.{name}: {reason}")
+                    self.problem(place, api, f"{owner or 'tensorrt'}.{name}: {reason}")
         return getattr(value, name)(*arguments, **keywords)
 
-    def probe(self, function, site, value, name, *default):
+    def probe(self, function, place, value, name, *default):
         """hasattr and getattr: the name may be absent, but then it has to be so officially."""
-        owner = self.note(value, name, site, must_exist=False)
+        owner = self.note(value, name, place, must_exist=False)
         if owner is not None:
             has = hasattr(value, name)
-            for api, member in self.members(owner, name, site):
+            for api, member in self.members(owner, name, place):
                 if has != (member is not None):
                     verb = "offers" if has else "lacks"
-                    self.problem(site, api, f"only the stand-in {verb} {owner or 'trt'}.{name}")
+                    self.problem(place, api, f"only the stand-in {verb} {owner or 'trt'}.{name}")
         return hasattr(value, name) if function == "hasattr" else getattr(value, name, *default)
 
-    def note(self, value, name, site, must_exist=True):
+    def note(self, value, name, place, must_exist=True):
         """The class that the name is looked up in; None if it isn't TensorRT's."""
         owner = self.owner(value, name)
         found = "-" if owner is None else f"{self.version} {owner}"
-        self.sites.setdefault(site, set()).add(found)
+        self.places.setdefault(place, set()).add(found)
         if owner is not None:
-            for api, member in self.members(owner, name, site):
+            for api, member in self.members(owner, name, place):
                 if member is None and must_exist:
-                    self.problem(site, api, f"{owner or 'tensorrt'}.{name} does not exist")
+                    self.problem(place, api, f"{owner or 'tensorrt'}.{name} does not exist")
             self.compare_stand_in(value, owner)
         return owner
 
@@ -112,22 +111,19 @@ class Audit:
         for base in value.__mro__ if isinstance(value, type) else type(value).__mro__:
             if is_ours(base) and name in vars(base):
                 return None
-            if (
-                not is_ours(base)
-                and base.__name__ in self.classes
-                and base.__module__ != "builtins"
-            ):
+            is_official = base.__name__ in self.classes and base.__module__ != "builtins"
+            if is_official and not is_ours(base):
                 return base.__name__
         return None
 
-    def members(self, owner, name, site):
+    def members(self, owner, name, place):
         """The name in every version that the stand-in stands for: (api, Member or None)."""
         for version in stands_for(self.version):
             api = self.apis[version]
             try:
                 yield api, api.find(owner, name)
             except KeyError as error:
-                self.problem(site, api, error.args[0])
+                self.problem(place, api, error.args[0])
 
     def compare_stand_in(self, value, owner) -> None:
         """Once for each class: it may offer nothing that the official one lacks."""
@@ -145,22 +141,22 @@ class Audit:
                 if reason:
                     self.problem(f"stand-in {owner}", api, f"{name} {reason}")
 
-    def compare_overrides(self, ours, owner, site) -> None:
+    def compare_overrides(self, ours, owner, place) -> None:
         """TensorRT calls these methods of our subclass, with as many arguments as its own has."""
         for name, function in vars(ours).items():
             if name.startswith("_") or not inspect.isfunction(function):
                 continue
             count = len(inspect.signature(function).parameters) - 1
-            for api, member in self.members(owner, name, site):
+            for api, member in self.members(owner, name, place):
                 counts = {
                     len(parse_signature(s).parameters) for s in getattr(member, "signatures", ())
                 }
                 if member is None or (counts and count not in counts):
                     text = f"{owner}.{name} takes {sorted(counts)} arguments, ours {count}"
-                    self.problem(site, api, text)
+                    self.problem(place, api, text)
 
-    def problem(self, site, api, text) -> None:
-        self.problems.add(f"{site}: TensorRT {api.version}: {text}")
+    def problem(self, place, api, text) -> None:
+        self.problems.add(f"{place}: TensorRT {api.version}: {text}")
 
 
 def is_ours(kind: type) -> bool:
@@ -190,69 +186,13 @@ def takes_no_more(own: list, official: list) -> bool:
     )
 
 
-class Rewriting(ast.NodeTransformer):
-    """Puts calls of the audit in the place of attributes and calls of attributes."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-
-    def site(self, node, name: str) -> ast.Constant:
-        return ast.Constant(f"{self.file}:{node.end_lineno}:{node.end_col_offset} {name}")
-
-    def audited(self, method: str, arguments: list) -> ast.Call:
-        audit = ast.Name("__tensorrt_audit__", ast.Load())
-        return ast.Call(ast.Attribute(audit, method, ast.Load()), arguments, [])
-
-    def visit_Attribute(self, node):
-        site = self.site(node, node.attr)
-        self.generic_visit(node)
-        if is_mangled(node.attr) or isinstance(node.ctx, ast.Del):
-            return node
-        arguments = [node.value, ast.Constant(node.attr), site]
-        if isinstance(node.ctx, ast.Load):
-            return self.audited("get", arguments)
-        node.value = self.audited("store", arguments)
-        return node
-
-    def visit_Call(self, node):
-        if isinstance(node.func, ast.Attribute) and not is_mangled(node.func.attr):
-            site = self.site(node.func, node.func.attr)
-            owner = self.visit(node.func.value)
-            arguments = ast.Tuple([self.visit(item) for item in node.args], ast.Load())
-            keywords = ast.Dict(
-                [item.arg and ast.Constant(item.arg) for item in node.keywords],
-                [self.visit(item.value) for item in node.keywords],
-            )
-            first = [owner, ast.Constant(node.func.attr), site]
-            return self.audited("call", [*first, arguments, keywords])
-        self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and node.func.id in PROBES:
-            name = getattr(node.args[1], "value", "?")
-            first = [ast.Constant(node.func.id), self.site(node, f"{node.func.id}({name})")]
-            return self.audited("probe", first + node.args)
-        return node
-
-
-def is_mangled(name: str) -> bool:
-    return name.startswith("__") and not name.endswith("__")
-
-
-def attribute_sites(path: Path) -> set[str]:
-    """Every place that an audited run could note, read from the file alone."""
-    tree = Rewriting(path.name).visit(ast.parse(path.read_text()))
-    texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
-    pattern = re.escape(path.name) + r":\d+:\d+ .+"
-    return {t for t in texts if isinstance(t, str) and re.fullmatch(pattern, t)}
-
-
 class Loader(importlib.machinery.SourceFileLoader):
     def __init__(self, name: str, path: str, audit: Audit) -> None:
         super().__init__(name, path)
         self.audit = audit
 
     def get_code(self, fullname):
-        tree = Rewriting(Path(self.path).name).visit(ast.parse(self.get_data(self.path)))
-        return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
+        return compile(rewritten(Path(self.path)), self.path, "exec", dont_inherit=True)
 
     def exec_module(self, module) -> None:
         module.__dict__["__tensorrt_audit__"] = self.audit
@@ -294,7 +234,7 @@ def read_apis(path: Path) -> dict[str, Api]:
 
 def pytest_sessionfinish() -> None:
     report = {
-        "sites": {site: sorted(found) for site, found in AUDIT.sites.items()},
+        "places": {place: sorted(found) for place, found in AUDIT.places.items()},
         "problems": sorted(AUDIT.problems),
     }
     Path(FOLDER, "report.json").write_text(json.dumps(report, indent=1))

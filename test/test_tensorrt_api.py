@@ -19,6 +19,9 @@ import tensorrt_audit
 import tensorrt_wheels
 from tensorrt_api import api_of_listing, api_of_names, dialect, parse_signature
 from tensorrt_names import NAMES, VERSIONS, WITHOUT_WHEELS
+from tensorrt_places import Rewriting, places
+
+from segmentation_node.backends.tensorrt_dialects import DIALECTS
 
 CORE = Path(__file__).resolve().parent / "core"
 PINS = tensorrt_wheels.read_pins()
@@ -109,12 +112,16 @@ def report(apis, tmp_path_factory):
     return json.loads((folder / "report.json").read_text())
 
 
-def used_by_version(report):
+def name_at(place):
+    return place.split(" ")[1]
+
+
+def used_by_dialect(report):
     """Dialect -> "class.name" of everything that our code took from its stand-in."""
     used = {}
-    for site, found in report["sites"].items():
+    for place, found in report["places"].items():
         for version, owner in (item.split(" ") for item in found if item != "-"):
-            used.setdefault(dialect(version), set()).add(f"{owner}.{site.split(' ')[1]}")
+            used.setdefault(dialect(version), set()).add(f"{owner}.{name_at(place)}")
     return used
 
 
@@ -123,11 +130,11 @@ def test_every_name_and_call_is_official(report):
 
 
 def test_every_dialect_was_run(report):
-    assert set(used_by_version(report)) == {dialect(version) for version in VERSIONS}
+    assert set(used_by_dialect(report)) == {dialect(version) for version in VERSIONS}
 
 
 def test_each_dialect_runs_engines_its_own_way(report):
-    for name, used in used_by_version(report).items():
+    for name, used in used_by_dialect(report).items():
         by_index = {"ICudaEngine.num_bindings", "IExecutionContext.execute_async_v2"}
         by_name = {"ICudaEngine.num_io_tensors", "IExecutionContext.execute_async_v3"}
         taken, other = (by_index, by_name) if name == dialect("8.2.1") else (by_name, by_index)
@@ -140,9 +147,28 @@ def test_no_name_of_tensorrt_was_left_out(apis, report, path):
     """A name that no test reached was not checked: the check is as good as those tests."""
     owners = {owner for owner, _ in NAMES}
     offered = {name for api in apis.values() for o in owners for name in api.members.get(o, ())}
-    sites = tensorrt_audit.attribute_sites(path)
-    left = [site for site in sites - set(report["sites"]) if site.split(" ")[1] in offered]
-    assert sorted(left) == []
+    left = set(places(path)) - set(report["places"])
+    assert sorted(place for place in left if name_at(place) in offered) == []
+
+
+def test_what_some_versions_lack_was_decided_against_there(apis, report):
+    """The function around such a name ran on those versions too, without reaching it."""
+    scopes = {}
+    for path in tensorrt_audit.audited_files():
+        scopes.update({place: (path.name, scope) for place, scope in places(path).items()})
+    ran = {}
+    for place, found in report["places"].items():
+        ran.setdefault(scopes[place], set()).update(dialect(item) for item in found if item != "-")
+    checked = set()
+    for place, found in report["places"].items():
+        for owner in {item.split(" ")[1] for item in found if item != "-"}:
+            lacking = [v for v in VERSIONS if apis[v].find(owner, name_at(place)) is None]
+            if scopes[place][1] in [way.__name__ for way in DIALECTS.values()]:
+                continue  # the two ways to run engines: tested above
+            for version in lacking:
+                assert dialect(version) in ran[scopes[place]], f"{place}: {version}"
+                checked.add(name_at(place))
+    assert {"set_memory_pool_limit", "max_workspace_size", "FP16", "IProgressMonitor"} <= checked
 
 
 # That the check finds what is wrong.
@@ -172,7 +198,7 @@ def audited(apis, version, code):
     names = {"trt": trt, "ctypes": ctypes, "__tensorrt_audit__": audit}
     names.update(engine=trt.ICudaEngine(), context=trt.IExecutionContext())
     names.update(config=trt.IBuilderConfig())
-    tree = tensorrt_audit.Rewriting("line.py").visit(ast.parse("trt.__version__; " + code))
+    tree = Rewriting("line.py").visit(ast.parse("trt.__version__; " + code))
     exec(compile(ast.fix_missing_locations(tree), "line.py", "exec"), names)
     return audit
 
@@ -261,5 +287,6 @@ def test_our_subclass_has_to_take_what_tensorrt_gives(apis):
 def test_a_place_that_nothing_reached_is_known(tmp_path):
     path = tmp_path / "example.py"
     path.write_text("def never(trt):\n    return trt.Runtime(hasattr(trt, 'Logger'))\n")
-    sites = tensorrt_audit.attribute_sites(path)
-    assert {site.split(" ")[1] for site in sites} == {"Runtime", "hasattr(Logger)"}
+    found = places(path)
+    assert {name_at(place) for place in found} == {"Runtime", "hasattr(Logger)"}
+    assert set(found.values()) == {"never"}
