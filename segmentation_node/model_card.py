@@ -5,6 +5,7 @@ wrong type, or an artifact whose hash differs is one CardError.
 """
 
 import hashlib
+import math
 import os
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Tuple
@@ -217,6 +218,13 @@ def _check_values(card: ModelCard, path: str) -> None:
                 "%s: artifact %r must be a file name in the card's own folder"
                 % (path, artifact.file)
             )
+    kinds = [artifact.kind for artifact in card.artifacts]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise CardError(
+                "%s: %d artifacts are of kind %r; expected one, remove the others"
+                % (path, kinds.count(kind), kind)
+            )
     trained = card.weights.trained_classes
     if trained != sorted(set(trained) & set(range(len(card.labels)))):
         raise CardError(
@@ -230,8 +238,14 @@ def _check_values(card: ModelCard, path: str) -> None:
             "%s: input is %dx%d; width and height must be positive"
             % (path, card.input.width, card.input.height)
         )
-    if len(card.input.mean_rgb) != 3 or len(card.input.std_rgb) != 3:
+    mean_rgb, std_rgb = card.input.mean_rgb, card.input.std_rgb
+    if len(mean_rgb) != 3 or len(std_rgb) != 3:
         raise CardError("%s: input.mean_rgb and input.std_rgb must have three values each" % path)
+    if not all(map(math.isfinite, mean_rgb + std_rgb)) or min(std_rgb) <= 0:
+        raise CardError(
+            "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
+            % (path, mean_rgb, std_rgb)
+        )
 
 
 def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:

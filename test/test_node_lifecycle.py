@@ -52,6 +52,11 @@ def with_unknown_backend(folder):
     return {"model": str(folder), "backend": "abacus"}, ["backend is 'abacus'", "onnxruntime"]
 
 
+def with_execution_that_the_backend_lacks(folder):
+    parameters = {"model": str(folder), "backend": "onnxruntime", "execution": "graph"}
+    return parameters, ["backend onnxruntime: execution 'graph'", "['auto', 'eager']"]
+
+
 def with_missing_tensorrt(folder):
     return {"model": str(folder), "backend": "tensorrt"}, ["backend tensorrt:"]
 
@@ -80,6 +85,7 @@ FAILURES = [
     with_wrong_hash,
     with_other_label_set,
     with_unknown_backend,
+    with_execution_that_the_backend_lacks,
     with_missing_tensorrt,
     with_threads_out_of_range,
     with_alpha_out_of_range,

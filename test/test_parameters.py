@@ -3,7 +3,7 @@
 import pytest
 from live import LiveNode, ParameterType
 
-from segmentation_node.backends import BACKENDS, PRECISIONS
+from segmentation_node.backends import BACKENDS, EXECUTIONS, PRECISIONS
 from segmentation_node.ros.parameters import BACKEND_CHOICES, PARAMETERS, ParameterSpec
 
 LIVE = {
@@ -19,6 +19,7 @@ FIXED = {
     "backend",
     "device",
     "precision",
+    "execution",
     "engine_dir",
     "frame_policy",
     "input.transport",
@@ -42,7 +43,9 @@ def test_the_table_is_the_documented_one():
 
 def test_choices_follow_the_code():
     assert set(BACKEND_CHOICES) == {"auto", *BACKENDS}
-    assert {spec.name: spec.choices for spec in PARAMETERS}["precision"] == PRECISIONS
+    choices = {spec.name: spec.choices for spec in PARAMETERS}
+    assert choices["precision"] == PRECISIONS
+    assert choices["execution"] == EXECUTIONS
 
 
 @pytest.mark.parametrize("spec", PARAMETERS, ids=lambda spec: spec.name)

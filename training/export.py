@@ -119,7 +119,7 @@ def make_card(
         "weights": {"data": data, "licence": licence, "provenance": command},
         "accuracy": [],
         "artifacts": [
-            *(_onnx_artifact(folder, variant) for variant in variants),
+            *(onnx_artifact(folder, variant) for variant in variants),
             _artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
         ],
     }
@@ -132,7 +132,8 @@ def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _onnx_artifact(folder: Path, variant: str) -> dict[str, Any]:
+def onnx_artifact(folder: Path, variant: str) -> dict[str, Any]:
+    """The card's entry for a variant's file in this folder."""
     file, kind, description = ARTIFACTS[variant]
     return _artifact(folder / file, kind, f"opset {OPSET}, {description}")
 
@@ -184,7 +185,7 @@ def export_run(
         save_file(graph.network.state_dict(), partial / "weights.safetensors")
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         for variant in wanted:
-            export_variant(graph, variant, size, batch, dataset, partial)
+            export_variant(graph, variant, size, batch, labels.name, dataset, partial)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
         card = make_card(recipe, name, partial, size, labels, command, wanted)
         card["weights"]["trained_classes"] = trained
@@ -203,12 +204,13 @@ def export_variant(
     variant: str,
     size: tuple[int, int],
     batch: int,
+    label_set: str,
     dataset: Dataset,
     folder: Path,
 ) -> float:
     """Write one variant's file; its agreement with torch. Raises RuntimeError when too low."""
     path = folder / ARTIFACTS[variant][0]
-    export_onnx(graph_variant(graph, variant), size, batch, dataset.label_set.name, path)
+    export_onnx(graph_variant(graph, variant), size, batch, label_set, path)
     share = agreement(graph, path, dataset, PARITY_FRAMES)
     least = LEAST_AGREEMENT_FP16 if variant == "fp16" else LEAST_AGREEMENT
     print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)

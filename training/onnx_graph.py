@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import onnx
 import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph
+from segmentation_node.networks.folding import fold_batch_norms
 
 OPSET = 13
 """What TensorRT 8.2 and ONNX Runtime 1.10 can read, and today's versions too."""
@@ -30,31 +28,6 @@ def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
     return DeployGraph(
         graph.normalise, network, graph.with_confidence, variant, graph.trained_classes
     ).eval()
-
-
-def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Put every batch norm that follows a convolution in a Sequential into it, in place."""
-    for module in list(network.modules()):
-        if not isinstance(module, nn.Sequential):
-            continue
-        leaves = list(_leaves(module))
-        for (owner, name, conv), (norm_owner, norm_name, norm) in zip(leaves, leaves[1:]):
-            is_transposed = isinstance(conv, nn.ConvTranspose2d)
-            if isinstance(norm, nn.BatchNorm2d) and isinstance(
-                conv, (nn.Conv2d, nn.ConvTranspose2d)
-            ):
-                setattr(owner, name, fuse_conv_bn_eval(conv, norm, is_transposed))
-                setattr(norm_owner, norm_name, nn.Identity())
-    return network
-
-
-def _leaves(sequential: nn.Sequential) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Owner, name and module of everything that runs in it, in order."""
-    for name, child in sequential.named_children():
-        if isinstance(child, nn.Sequential):
-            yield from _leaves(child)
-        else:
-            yield sequential, name, child
 
 
 def export_onnx(

@@ -2,7 +2,14 @@
 
 from typing import List, Optional, Tuple, Type
 
-from segmentation_node.backends.base import PRECISIONS, Backend, BackendOptions, Prediction
+from segmentation_node.backends.base import (
+    EXECUTIONS,
+    LEAST_AGREEMENT,
+    PRECISIONS,
+    Backend,
+    BackendOptions,
+    Prediction,
+)
 from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
 from segmentation_node.backends.tensorrt import TensorRtBackend
 from segmentation_node.backends.torch import TorchBackend
@@ -18,6 +25,8 @@ BACKENDS = {
 
 __all__ = [
     "BACKENDS",
+    "EXECUTIONS",
+    "LEAST_AGREEMENT",
     "PRECISIONS",
     "Backend",
     "BackendOptions",

@@ -1,7 +1,7 @@
 """What every run time has in common: checks here, computation in the subclasses."""
 
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
@@ -9,16 +9,27 @@ from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ModelCard
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+EXECUTIONS = ("auto", "eager", "graph", "compiled", "compiled_graph")
+LEAST_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99}
+"""Share of pixels of real images to which a trained model gives the class of fp32 on the CPU."""
 
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """How to run: ``device`` is auto, cpu, cuda or cuda:N; 0 threads lets the run time choose."""
+    """How to run: ``device`` is auto, cpu, cuda or cuda:N; 0 threads lets the run time choose.
+
+    ``execution`` is how the work reaches the device: ``eager`` (operator by operator), ``graph``
+    (one CUDA graph, recorded once), ``compiled`` (fused by torch.compile), ``compiled_graph``
+    (both), or ``auto``, the backend's choice. ``batch`` is the images in a run; 0: as many as the
+    artifact is made for, one where it is made for any number.
+    """
 
     device: str = "auto"
     precision: str = "fp32"
     num_threads: int = 0
     engine_dir: str = "~/.cache/segmentation_node"
+    execution: str = "auto"
+    batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,13 +46,16 @@ class Prediction:
 class Backend:
     """One loaded model on one run time. Use it from one thread; close it when done.
 
-    A subclass sets ``name``, ``artifact_kind`` and ``precisions``, and supplies ``unavailable``,
-    ``_load``, ``_run`` and ``_close``. ``_load`` sets ``input_shape`` (N, H, W, 3) and ``device``.
+    A subclass sets ``name``, ``artifact_kind``, ``precisions`` and ``executions``, and supplies
+    ``unavailable``, ``_load``, ``_run`` and ``_close``. ``_load`` sets ``input_shape``
+    (N, H, W, 3), ``device``, and where they differ ``execution`` (what ``auto`` became) and
+    ``warnings`` (one line each, of what works otherwise than it should).
     """
 
     name = ""
     artifact_kind = ""
     precisions: Tuple[str, ...] = ()
+    executions: Tuple[str, ...] = ("auto", "eager")
 
     def __init__(self, card: ModelCard, options: BackendOptions) -> None:
         """Load the card's artifact. Raises BackendError or CardError, one line each."""
@@ -49,16 +63,29 @@ class Backend:
         self.options = options
         self.input_shape = (1, card.input.height, card.input.width, 3)
         self.device = ""
+        self.execution = "eager"
+        self.warnings: List[str] = []
         self._closed = False
         missing = self.unavailable()
         if missing:
             raise BackendError("backend %s: %s" % (self.name, missing))
-        if options.precision not in self.precisions:
-            raise BackendError(
-                "backend %s: precision %r is not offered; choose one of %s"
-                % (self.name, options.precision, list(self.precisions))
-            )
+        self._check_choice("precision", options.precision, self.precisions)
+        self._check_choice("execution", options.execution, self.executions)
         self._load(card.artifact_path(self.artifact_kind))
+        if options.batch not in (0, self.input_shape[0]):
+            self.close()
+            raise BackendError(
+                "backend %s: the %s artifact of %s is made for a batch of %d, not %d; export it "
+                "with --batch %d"
+                % (
+                    self.name,
+                    self.artifact_kind,
+                    card.name,
+                    self.input_shape[0],
+                    options.batch,
+                    options.batch,
+                )
+            )
 
     @classmethod
     def unavailable(cls) -> str:
@@ -121,6 +148,13 @@ class Backend:
 
     def _close(self) -> None:
         raise NotImplementedError
+
+    def _check_choice(self, what: str, chosen: str, offered: Tuple[str, ...]) -> None:
+        if chosen not in offered:
+            raise BackendError(
+                "backend %s: %s %r is not offered; choose one of %s"
+                % (self.name, what, chosen, list(offered))
+            )
 
     def _check_input(self, image_nhwc: np.ndarray) -> None:
         contiguous = image_nhwc.flags.c_contiguous

@@ -26,6 +26,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     )
     name = choose_backend(card, options)[0] if arguments.backend == "auto" else arguments.backend
     with open_backend(name, card, options) as backend:
+        for line in backend.warnings:
+            print("warning: %s" % line, file=sys.stderr)
         evaluation = evaluate_dataset(Segmenter(backend), dataset, progress=_progress(len(dataset)))
         device = backend.device
     print(report.accuracy_table(evaluation))

@@ -153,6 +153,8 @@ class SegmentationNode(LifecycleNode):
         self.get_logger().info(
             "model %s on %s (%s), %s" % (card.name, name, segmenter.backend.device, reason)
         )
+        for line in segmenter.backend.warnings:
+            self.get_logger().warning(line)
         try:
             parts = self._make_topics(segmenter, settings)
             self._publish_labels(card)

@@ -13,7 +13,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from segmentation_node.backends import PRECISIONS, BackendOptions
+from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "torch", "tensorrt")
@@ -73,6 +73,9 @@ PARAMETERS = (
     ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
+    ParameterSpec(
+        "execution", "auto", "How work reaches the device; auto: the backend's choice", EXECUTIONS
+    ),
     ParameterSpec("engine_dir", "~/.cache/segmentation_node", "Folder of TensorRT engines"),
     ParameterSpec(
         "frame_policy",
@@ -180,6 +183,7 @@ class NodeParameters:
             precision=self["precision"],
             num_threads=self["num_threads"],
             engine_dir=self["engine_dir"],
+            execution=self["execution"],
         )
         return Settings(
             model=self["model"],

@@ -40,6 +40,7 @@ class Loaded:
             ("backend_choice", self.backend_choice),
             ("device", backend.device),
             ("precision", self.settings.options.precision),
+            ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
         ]
 

@@ -1,6 +1,7 @@
 """Imports go one way, and heavy packages stay where they belong. Found by reading the sources."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -115,6 +116,30 @@ def test_run_times_are_imported_only_where_they_are_used(name):
 def test_imports_go_one_way(name):
     own = {n for n in imported(name, at_module_level=True) if n.split(".")[0] == PACKAGE}
     assert {part(n) for n in own if n in MODULES} - {""} <= MAY_IMPORT[part(name)]
+
+
+def scripts():
+    """Python files that no module of the package imports: the launch files and setup.py."""
+    folder = os.path.join(PROJECT, "launch")
+    found = [os.path.join("launch", name) for name in sorted(os.listdir(folder))]
+    return [path for path in found if path.endswith(".py")] + ["setup.py"]
+
+
+@pytest.mark.parametrize("path", scripts())
+def test_launch_files_and_setup_parse(path):
+    with open(os.path.join(PROJECT, path), "rb") as source:
+        ast.parse(source.read(), path)
+
+
+def test_there_are_launch_files():
+    assert "launch%stx1.launch.py" % os.sep in scripts()
+
+
+def test_the_networks_import_where_there_is_torch():
+    pytest.importorskip("torch", reason="NOT RUN: networks/ needs PyTorch, which is not here")
+    for name in MODULES:
+        if part(name) == "networks":
+            importlib.import_module(name)
 
 
 def test_the_core_imports_without_run_times_or_ros():

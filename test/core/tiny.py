@@ -4,6 +4,7 @@
 ``make_tiny_model.py``. Here is what it must give, computed from distances instead.
 """
 
+import ctypes
 import os
 
 import cv2
@@ -17,6 +18,7 @@ FOLDER = os.path.join(DATA, "tiny")
 SIZE = (6, 8)
 SOFTNESS = 4096.0  # a squared colour distance of this much costs a factor e of probability
 COLORS = CAMVID_11.palette()[:11].astype(int)
+LARGEST_SCORE = 9 * 255.0**2  # of 2 c.x - |c|^2, term by term
 VOID = 11  # in CamVid's label images
 
 
@@ -28,6 +30,13 @@ def card():
 def classify(image_hwc):
     """Nearest colour of every pixel: uint8 (H, W)."""
     return _distances(image_hwc).argmin(axis=-1).astype(np.uint8)
+
+
+def excess(class_map_hw, image_hwc):
+    """How much further the classes' colours are than the nearest: squared distance, int (H, W)."""
+    distances = _distances(image_hwc)
+    chosen = np.take_along_axis(distances, class_map_hw[..., None].astype(int), axis=-1)
+    return chosen[..., 0] - distances.min(axis=-1)
 
 
 def confidence(image_hwc):
@@ -61,6 +70,21 @@ def assert_one_line(error_info, *fragments):
     assert message and "\n" not in message
     for fragment in fragments:
         assert str(fragment) in message, "%r is not in: %s" % (fragment, message)
+
+
+def heap_bytes():
+    """Memory that malloc has given out to this thread; native libraries' too."""
+    libc = ctypes.CDLL(None)
+    newer = hasattr(libc, "mallinfo2")  # the older one counts in 32 bits
+
+    class MallocInfo(ctypes.Structure):
+        names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+        _fields_ = [(name, ctypes.c_size_t if newer else ctypes.c_int) for name in names.split()]
+
+    read = libc.mallinfo2 if newer else libc.mallinfo
+    read.restype = MallocInfo
+    found = read()
+    return found.uordblks + found.hblkhd
 
 
 def _distances(image_hwc):

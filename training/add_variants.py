@@ -1,0 +1,80 @@
+"""Add forms of the graph to a model folder, for a TensorRT that needs another than ``model.onnx``.
+
+``python -m training.add_variants models/elu_squeezenet_camvid --variant float fp16``
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from segmentation_node.errors import SegmentationError
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.model_card import ModelCard, read_card
+from segmentation_node.networks import build_network
+from segmentation_node.networks.deploy import DeployGraph, Normalise
+from training.export import ARTIFACTS, export_variant, onnx_artifact, write_card
+
+
+def add_variants(folder: Path, variants: Sequence[str], dataset: Dataset) -> None:
+    """Export the card's weights in these variants; the card lists them beside what it has.
+
+    Each is compared with torch on images of ``dataset`` first. Raises CardError, or RuntimeError
+    when they agree too little: then the folder stays as it was.
+    """
+    card = read_card(str(folder))
+    graph = graph_of(card)
+    for variant in variants:
+        partial = folder / ".partial"
+        partial.mkdir(exist_ok=True)
+        file, kind, _ = ARTIFACTS[variant]
+        try:
+            export_variant(graph, variant, card.input_size, 1, card.label_set, dataset, partial)
+            (partial / file).replace(folder / file)
+        finally:
+            for left in partial.iterdir():
+                left.unlink()
+            partial.rmdir()
+        content = dataclasses.asdict(read_card(str(folder)))
+        del content["folder"]
+        others = [item for item in content["artifacts"] if item["kind"] != kind]
+        content["artifacts"] = others + [onnx_artifact(folder, variant)]
+        write_card(folder, content)
+
+
+def graph_of(card: ModelCard) -> DeployGraph:
+    """The deployed graph of a card's weights, in evaluation mode on the CPU."""
+    network = build_network(card.network.name, len(card.labels), card.network.options)
+    network.load_state_dict(load_file(card.artifact_path("weights")))
+    return DeployGraph(
+        Normalise(card.input.mean_rgb, card.input.std_rgb),
+        network,
+        "confidence" in card.outputs,
+        trained_classes=card.weights.trained_classes,
+    ).eval()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and export; a known error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="training.add_variants", description=__doc__)
+    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("--variant", nargs="+", choices=("float", "fp16"), required=True)
+    parser.add_argument("--dataset", default="street", choices=sorted(DATASETS))
+    parser.add_argument("--root", default="", help="folder of the data set")
+    parser.add_argument("--split", default="val")
+    options = parser.parse_args(arguments)
+    try:
+        dataset = open_dataset(options.dataset, options.root, options.split)
+        add_variants(options.model, options.variant, dataset)
+    except (SegmentationError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.model}: {', '.join(options.variant)} added")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
