@@ -161,6 +161,8 @@ def test_what_some_versions_lack_was_decided_against_there(apis, report):
         ran.setdefault(scopes[place], set()).update(dialect(item) for item in found if item != "-")
     checked = set()
     for place, found in report["places"].items():
+        if "(" in place:
+            continue  # hasattr asks
         for owner in {item.split(" ")[1] for item in found if item != "-"}:
             lacking = [v for v in VERSIONS if apis[v].find(owner, name_at(place)) is None]
             if scopes[place][1] in [way.__name__ for way in DIALECTS.values()]:
