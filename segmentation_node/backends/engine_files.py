@@ -148,12 +148,13 @@ def artifact_of(card: ModelCard, kind: str) -> ArtifactInfo:
             return artifact
     raise BackendError(
         "card %s has no artifact of kind %s, which this TensorRT needs; it has %s; add it on a "
-        "machine with PyTorch: python3 -m training.variants %s"
+        "machine with PyTorch: python3 -m training.add_variants %s --variant %s"
         % (
             card.name,
             kind,
             [artifact.kind for artifact in card.artifacts],
             shlex.quote(os.path.abspath(card.folder)),
+            kind.replace("onnx_", ""),
         )
     )
 

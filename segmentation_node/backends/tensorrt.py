@@ -34,7 +34,7 @@ L4T_FILE = "/etc/nv_tegra_release"
 
 
 class TensorRtBackend(Backend):
-    """Runs the engine of a card on a GPU; ``device`` says which, and whether by a CUDA graph.
+    """Runs the engine of a card on a GPU, as a CUDA graph unless that is not wanted or possible.
 
     Images go up from the caller's own array, or, where the engine takes float32 (before 8.5), from
     one buffer that is kept. Host memory is not pinned: a TX1's CPU could not cache it.
@@ -43,6 +43,7 @@ class TensorRtBackend(Backend):
     name = "tensorrt"
     artifact_kind = "onnx"
     precisions = ("fp32", "fp16")
+    executions = ("auto", "eager", "graph")
 
     @classmethod
     def unavailable(cls) -> str:
@@ -104,12 +105,8 @@ class TensorRtBackend(Backend):
         self._resources.callback(self._cuda.destroy_stream, self._stream)
         self._resources.callback(self._engine.unbind)
         self._engine.bind(self._addresses)
-        self.device = "cuda:%d (%s, TensorRT %s, %s)" % (
-            self._index,
-            machine.gpu,
-            machine.tensorrt,
-            self._capture(),
-        )
+        self._prepare()
+        self.device = "cuda:%d (%s, TensorRT %s)" % (self._index, machine.gpu, machine.tensorrt)
 
     def _make_buffers(self, dtypes: Dict[str, str]) -> None:
         """Device memory of every tensor, and the host arrays that are used again each run."""
@@ -130,19 +127,25 @@ class TensorRtBackend(Backend):
                 if dtype != "uint8":
                     self._maps[name] = np.empty(shape, np.uint8)
 
-    def _capture(self) -> str:
-        """Record one run as a CUDA graph; says that it did, or why the engine is enqueued."""
+    def _prepare(self) -> None:
+        """Run once, and record a run as a CUDA graph where ``execution`` allows it."""
         cuda, stream = self._cuda, self._stream
+        self._graph = 0
         # Lazy set-up inside TensorRT must not happen while recording.
         self._enqueue()
         cuda.synchronize(stream)
-        self._graph = 0
+        if self.options.execution == "eager":
+            return
         try:
             self._graph = cuda.capture(stream, self._enqueue)
         except BackendError as error:
-            return "no CUDA graph: %s%s" % (error, take_reason(self._logger))
+            line = "the CUDA graph cannot be recorded: %s%s" % (error, take_reason(self._logger))
+            if self.options.execution == "graph":
+                raise BackendError("backend tensorrt: %s; choose eager or auto" % line) from error
+            self.warnings.append("backend tensorrt: %s; it runs without, which is slower" % line)
+            return
         self._resources.callback(cuda.destroy_graph, self._graph)
-        return "CUDA graph"
+        self.execution = "graph"
 
     def _enqueue(self) -> None:
         self._engine.enqueue(self._stream)

@@ -42,7 +42,7 @@ class FakeGpu(object):
 
     def install(self, dialect):
         """Let this TensorRT be the installed one."""
-        del fake_tensorrt.used_names[:]
+        fake_tensorrt.used_names.clear()
         self._monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.module(dialect))
 
     def set(self, **variables):

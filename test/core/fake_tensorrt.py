@@ -7,6 +7,7 @@ the "device" memory of fakes/cudart.cpp, when the stream is synchronised. FAKE_C
 
 import ctypes
 import enum
+import functools
 import hashlib
 import json
 import os
@@ -41,7 +42,7 @@ ONNX_TYPES = {
 NUMPY_TYPES = {"UINT8": np.uint8, "FLOAT": np.float32, "INT32": np.int32, "HALF": np.float16}
 
 # What tests look at.
-used_names = []  # "ICudaEngine.num_io_tensors", ... in the order of use
+used_names = set()  # such as "ICudaEngine.num_io_tensors"
 alive = weakref.WeakSet()  # engines and execution contexts
 
 
@@ -53,7 +54,7 @@ class Strict(object):
     def __getattribute__(self, name):
         value = object.__getattribute__(self, name)
         if not name.startswith("_"):
-            used_names.append("%s.%s" % (type(self).__name__, name))
+            used_names.add("%s.%s" % (type(self).__name__, name))
         return value
 
     def __setattr__(self, name, value):
@@ -448,7 +449,12 @@ def tensors_of(onnx):
 
 def library():
     """fakes/cudart.cpp, compiled."""
-    cudart = ctypes.CDLL(os.environ["FAKE_CUDART"])
+    return _load(os.environ["FAKE_CUDART"])
+
+
+@functools.lru_cache(maxsize=None)
+def _load(path):
+    cudart = ctypes.CDLL(path)
     cudart.fake_enqueue.argtypes = [ctypes.c_void_p, _CALLBACK, ctypes.c_void_p]
     cudart.fake_on_device.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     cudart.fake_calls.argtypes = [ctypes.c_char_p]

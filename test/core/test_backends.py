@@ -15,6 +15,7 @@ import pytest
 import tiny
 from tiny import assert_one_line
 
+from segmentation_node import engine
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
 from segmentation_node.errors import BackendError, CardError
 from segmentation_node.model_card import sha256_of
@@ -62,14 +63,18 @@ def name(setting):
 
 
 @pytest.fixture
-def options(setting):
-    """One thread, in the setting."""
-    return BackendOptions(
+def options(setting, tmp_path_factory):
+    """One thread, in the setting; TensorRT's engine is built once."""
+    made = BackendOptions(
         device=setting.device,
         precision=setting.precision,
         execution=setting.execution,
         num_threads=1,
+        engine_dir=str(tmp_path_factory.getbasetemp() / "engines"),
     )
+    if setting.name == "tensorrt":
+        engine.make_engine(engine.Job(tiny.card(), made, workspace_mib=64, timing_cache=""))
+    return made
 
 
 @pytest.fixture
@@ -258,6 +263,8 @@ def test_confidence_that_the_model_lacks_is_refused(backend):
 
 
 def test_a_corrupt_artifact_is_named(name, options, tmp_path):
+    if name == "tensorrt":
+        pytest.skip("it loads engines, not the artifact: test_tensorrt.py")
     path = tmp_path / "corrupt.bin"
     path.write_bytes(b"\x07 neither a graph\nnor weights \xff" * 20)
     with pytest.raises(BackendError) as caught:

@@ -93,10 +93,10 @@ def test_class_maps_and_confidence_are_those_of_onnxruntime(dialect, card, optio
 
 
 def test_each_dialect_is_spoken_in_its_own_names(built, dialect, card, options):
-    del fake_tensorrt.used_names[:]
+    fake_tensorrt.used_names.clear()
     with open_engine(card, options) as backend:
         backend.run(batch())
-    used = set(fake_tensorrt.used_names)
+    used = fake_tensorrt.used_names.copy()
     by_index = {"ICudaEngine.num_bindings", "IExecutionContext.execute_async_v2"}
     by_name = {"ICudaEngine.num_io_tensors", "IExecutionContext.execute_async_v3"}
     expected, other = (by_index, by_name) if dialect == "8.2" else (by_name, by_index)
@@ -117,9 +117,11 @@ def test_the_stand_in_refuses_other_dialects_names():
         config.max_workspace_size = 1
 
 
-def test_a_run_is_one_launch_of_a_graph(built, gpu, card, options):
+def test_a_run_is_one_launch_of_a_graph(built, dialect, gpu, card, options):
     with open_engine(card, options) as backend:
-        assert backend.device.endswith(", CUDA graph)")
+        assert (backend.execution, backend.warnings) == ("graph", [])
+        version = fake_tensorrt.VERSIONS[dialect]
+        assert backend.device == "cuda:0 (Stand-in GPU, TensorRT %s)" % version
         assert gpu.calls("fake_enqueue") == 2, "one to warm up, one to record"
         for seed in range(3):
             prediction = backend.run(batch(seed))
@@ -133,8 +135,10 @@ def test_a_run_is_one_launch_of_a_graph(built, gpu, card, options):
 def test_an_engine_that_cannot_be_recorded_runs_without_and_says_so(built, gpu, card, options):
     gpu.set(FAKE_CUDA_NO_CAPTURE=1)
     with open_engine(card, options) as backend:
-        assert "no CUDA graph: " in backend.device
-        assert "[runner] enqueue failed" in backend.device and "\n" not in backend.device
+        assert backend.execution == "eager"
+        (line,) = backend.warnings
+        assert "the CUDA graph cannot be recorded: " in line and "\n" not in line
+        assert "([runner] enqueue failed)" in line.replace("1: ", "")
         for seed in range(60):
             prediction = backend.run(batch(seed), True)
             np.testing.assert_array_equal(
@@ -148,11 +152,27 @@ def test_a_graph_that_cannot_be_made_is_said_as_well(built, gpu, card, options, 
     gpu.set(FAKE_CUDA_FAIL="%s:1:901" % name)
     gpu.reset()
     with open_engine(card, options) as backend:
-        assert "no CUDA graph: %s: " % name in backend.device
+        (line,) = backend.warnings
+        assert "the CUDA graph cannot be recorded: %s: " % name in line
         np.testing.assert_array_equal(
             backend.run(batch()).class_map_nhw[0], tiny.classify(batch()[0])
         )
     assert gpu.leaks() == 0
+
+
+def test_a_graph_that_was_asked_for_is_no_option(built, gpu, card, options):
+    gpu.set(FAKE_CUDA_NO_CAPTURE=1)
+    with pytest.raises(BackendError) as caught:
+        open_engine(card, replace(options, execution="graph"))
+    assert_one_line(caught, "the CUDA graph cannot be recorded", "choose eager or auto")
+    assert gpu.leaks() == 0
+
+
+def test_eager_records_no_graph(built, gpu, card, options):
+    with open_engine(card, replace(options, execution="eager")) as backend:
+        backend.run(batch())
+        assert (backend.execution, backend.warnings) == ("eager", [])
+    assert gpu.calls("cudaStreamBeginCapture") == gpu.calls("cudaGraphLaunch") == 0
 
 
 def test_confidence_is_copied_back_only_when_asked_for(built, gpu, card, options):
@@ -194,36 +214,6 @@ def test_another_thread_may_run_and_close_it(built, card, options):
     thread.start()
     thread.join()
     np.testing.assert_array_equal(found[0], tiny.classify(batch()[0]))
-
-
-def test_it_can_be_opened_twice_and_again(built, card, options):
-    with open_engine(card, options) as first, open_engine(card, options) as second:
-        first_map = first.run(batch(1)).class_map_nhw
-        np.testing.assert_array_equal(
-            second.run(batch(2)).class_map_nhw[0], tiny.classify(batch(2)[0])
-        )
-        np.testing.assert_array_equal(first_map[0], tiny.classify(batch(1)[0]))
-    with open_engine(card, options) as again:
-        again.run(batch())
-        again.close()
-        again.close()
-        with pytest.raises(BackendError) as caught:
-            again.run(batch())
-    assert_one_line(caught, "backend tensorrt: closed; open it again")
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((1, 6, 9, 3), np.uint8),
-        np.zeros((1, 6, 8, 3), np.float32),
-        np.zeros((1, 6, 16, 3), np.uint8)[:, :, ::2],
-    ],
-)
-def test_another_shape_dtype_or_layout_is_refused(built, card, options, image):
-    with open_engine(card, options) as backend, pytest.raises(BackendError) as caught:
-        backend.run(image)
-    assert_one_line(caught, "expected C-contiguous uint8 (1, 6, 8, 3)")
 
 
 # Engines that do not fit
@@ -397,7 +387,7 @@ def test_an_engine_of_other_tensors_than_the_cards_is_refused(built, gpu, card, 
 
 def test_an_unfit_engine_is_never_deserialised(built, gpu, card, options):
     changed(built)
-    del fake_tensorrt.used_names[:]
+    fake_tensorrt.used_names.clear()
     with pytest.raises(BackendError):
         open_engine(card, options)
     assert not [name for name in fake_tensorrt.used_names if name.startswith("Runtime")]
