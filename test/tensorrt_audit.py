@@ -56,6 +56,7 @@ class Audit:
     def store(self, value, name, place):
         """In front of `value.name = ...`."""
         if is_ours(type(value)):
+            self.places.setdefault(place, set()).add("-")
             return value
         owner = self.note(value, name, place)
         if owner is not None:

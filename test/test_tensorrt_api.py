@@ -26,6 +26,7 @@ from segmentation_node.backends.tensorrt_dialects import DIALECTS
 CORE = Path(__file__).resolve().parent / "core"
 PINS = tensorrt_wheels.read_pins()
 each_pin = pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.version)
+TENSORRT_FILES = ("tensorrt_builder.py", "tensorrt_dialects.py")
 HAVE_LATEST = PINS[-1].has_wheel
 
 
@@ -126,7 +127,7 @@ def used_by_dialect(report):
 
 
 def test_every_name_and_call_is_official(report):
-    assert report["problems"] == []
+    assert not report["problems"], "\n" + "\n".join(report["problems"])
 
 
 def test_every_dialect_was_run(report):
@@ -147,8 +148,13 @@ def test_no_name_of_tensorrt_was_left_out(apis, report, path):
     """A name that no test reached was not checked: the check is as good as those tests."""
     owners = {owner for owner, _ in NAMES}
     offered = {name for api in apis.values() for o in owners for name in api.members.get(o, ())}
-    left = set(places(path)) - set(report["places"])
-    assert sorted(place for place in left if name_at(place) in offered) == []
+    left = {
+        place
+        for place in set(places(path)) - set(report["places"])
+        # The others only hand TensorRT's objects on; a misspelt name can be anywhere in these.
+        if path.name in TENSORRT_FILES or name_at(place) in offered
+    }
+    assert not left, "\n" + "\n".join(sorted(left))
 
 
 def test_what_some_versions_lack_was_decided_against_there(apis, report):
