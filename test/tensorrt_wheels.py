@@ -8,6 +8,7 @@ members are the real ones; no builder, run time or engine can be made.
 import functools
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -41,8 +42,8 @@ def missing(pin: Pin) -> str:
         return ""
     python = ".".join(map(str, sys.version_info[:2]))
     return (
-        f"BINDINGS OF TENSORRT {pin.version} NOT CHECKED: they have no wheel for Python {python}; "
-        "the names of test/tensorrt_names.py stand for them"
+        f"BINDINGS OF TENSORRT {pin.version} NOT CHECKED: no wheel for Python {python} on "
+        f"{platform.machine()}; the names of test/tensorrt_names.py stand for them"
     )
 
 
