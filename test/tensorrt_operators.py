@@ -2,6 +2,9 @@
 
 From onnx-tensorrt's docs/operators.md and importers at 8.2-GA and 10.1-GA; the notes are from the
 importers. Types are ONNX's; 8.2 reads int64 where shapes and indices are meant, and casts it down.
+operators.md of 10.15 lists nothing less for these operators. That of 11 was not at hand: its graphs
+are held against 10's table. Being strongly typed, 11 inserts no casts; a valid graph needs none,
+since ONNX itself asks for equal types.
 """
 
 from onnx import TensorProto
@@ -26,6 +29,7 @@ TENSORRT_8_2 = {
     "Div": NUMBER,
     "Elu": REAL,
     "Exp": REAL,
+    "Gather": NUMBER,
     "Greater": NUMBER,
     "MaxPool": REAL,
     "Mul": NUMBER,
@@ -50,8 +54,10 @@ TENSORRT_10 = {
 }
 TENSORRT_10["Cast"] = ANY | {INT64, UINT8}
 
-# Inputs that are shapes, indices or paddings: int64 constants in every version.
+# Inputs that are shapes, indices or paddings: int64 in every version, and constants, but for those
+# of Gather, which may be what ArgMax gives.
 INDEX_INPUTS = {
+    "Gather": {1},
     "Pad": {1},
     "ReduceSum": {1},
     "Reshape": {1},
@@ -59,4 +65,10 @@ INDEX_INPUTS = {
     "Unsqueeze": {1},
 }
 # Inputs that have to be constants of the file.
-CONSTANT_INPUTS = {**INDEX_INPUTS, "Conv": {1, 2}, "ConvTranspose": {1, 2}, "PRelu": {1}}
+CONSTANT_INPUTS = {
+    **INDEX_INPUTS,
+    "Conv": {1, 2},
+    "ConvTranspose": {1, 2},
+    "Gather": set(),
+    "PRelu": {1},
+}

@@ -23,6 +23,7 @@ from training.parity import agreement
 CAMVID = os.environ.get(
     "CAMVID_ROOT", str(Path(__file__).resolve().parents[2] / "shared" / "datasets" / "camvid")
 )
+SHIPPED = sorted(Path(__file__).resolve().parent.parent.glob("models/*/*.onnx"))
 ODD_SIZE, BATCH = (45, 70), 2
 each_network = pytest.mark.parametrize("name", sorted(NETWORKS))
 each_variant = pytest.mark.parametrize("variant", sorted(VARIANTS))
@@ -121,11 +122,24 @@ def test_graph_is_what_tensorrt_takes(exported, name, variant):
 
 @each_variant
 def test_graph_with_every_option_is_what_tensorrt_takes(tmp_path, variant):
-    graph = deployed(build_network("elu_squeezenet", 4, OPTIONS))
+    network = build_network("elu_squeezenet", 4, OPTIONS)
+    graph = DeployGraph(IMAGENET, network, True, trained_classes=(0, 2, 3)).eval()
     path = tmp_path / "model.onnx"
     export_onnx(graph_variant(graph, variant), ODD_SIZE, 1, "camvid11", path)
     model = onnx.load(path)
+    assert "Gather" in {node.op_type for node in model.graph.node}
     assert list(unsupported(model, trt.TENSORRT_10, has_int64=True, has_uint8=True)) == []
+    if variant == "float":
+        assert list(unsupported(model, trt.TENSORRT_8_2, has_int64=False, has_uint8=False)) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_shipped_graph_is_what_tensorrt_takes(path):
+    model = onnx.load(path)
+    assert [item.version for item in model.opset_import if not item.domain] == [13]
+    assert list(unsupported(model, trt.TENSORRT_10, has_int64=True, has_uint8=True)) == []
+    if model.graph.input[0].type.tensor_type.elem_type != trt.UINT8:  # for 8.2
+        assert list(unsupported(model, trt.TENSORRT_8_2, has_int64=False, has_uint8=False)) == []
 
 
 def test_the_check_finds_what_tensorrt_refuses():

@@ -35,6 +35,8 @@ WHEEL_LAYERS = {
     "test": (["test.txt"], ["test-nodeps.txt"]),
     "bench": (["bench.txt"], []),
 }
+# Layer -> file whose lines are installed one by one, each into .venv/tensorrt/<version>.
+APART = {"test": "tensorrt-bindings.txt"}
 # Package -> what its build reads.
 PACKAGES = {
     "segmentation_msgs": ["segmentation_msgs"],
@@ -201,7 +203,8 @@ def pip_install(env: dict[str, str], files: list[str], *options: str) -> None:
     for name in files:
         command += ["-r", str(REQUIREMENTS / name)]
     # Not in ROOT, where some versions of pip obey setup.cfg's install_scripts.
-    run_quietly(command, env, VENV, f"pip could not install requirements/{', '.join(files)}")
+    what = f"requirements/{', '.join(files)}" if files else options[-1]
+    run_quietly(command, env, VENV, f"pip could not install {what}")
 
 
 def install_layer(name: str, record: dict, layers: dict, env: dict, wheels: bool) -> None:
@@ -218,6 +221,24 @@ def install_layer(name: str, record: dict, layers: dict, env: dict, wheels: bool
     if wheels and name == "run":
         fix_cmake_exports()
         write_prefix_script()
+    record["layers"][name] = key
+    write_record(record)
+
+
+def install_apart(name: str, record: dict, env: dict[str, str]) -> None:
+    """Several versions of one package; pip leaves out those without wheels for this Python."""
+    path = REQUIREMENTS / name
+    key = digest([path, Path(__file__).resolve()])
+    if record["layers"].get(name) == key:
+        return
+    say(f"installing requirements/{name}")
+    shutil.rmtree(VENV / "tensorrt", ignore_errors=True)
+    for line in path.read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement:
+            version = re.findall(r"==([\w.]+)", requirement)[0]
+            options = ("--no-deps", "--only-binary=:all:", "--target", f"{VENV}/tensorrt/{version}")
+            pip_install(env, [], *options, requirement)
     record["layers"][name] = key
     write_record(record)
 
@@ -303,6 +324,8 @@ def set_up(wanted: list[str]) -> None:
     for name in layers:
         if name == "run" or name in wanted:
             install_layer(name, record, layers, env, wheels=distribution is None)
+            if name in APART:
+                install_apart(APART[name], record, env)
     build_packages(record, env)
 
 

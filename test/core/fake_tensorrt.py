@@ -47,9 +47,9 @@ alive = weakref.WeakSet()  # engines and execution contexts
 
 
 class Strict(object):
-    """Only what a subclass or its ``settable`` names exists; what is used is written down."""
+    """Only what a subclass or its ``_settable`` names exists; what is used is written down."""
 
-    settable = ()
+    _settable = ()
 
     def __getattribute__(self, name):
         value = object.__getattribute__(self, name)
@@ -58,7 +58,7 @@ class Strict(object):
         return value
 
     def __setattr__(self, name, value):
-        if not name.startswith("_") and name not in self.settable:
+        if not name.startswith("_") and name not in self._settable:
             raise AttributeError("%s has no attribute %r" % (type(self).__name__, name))
         object.__setattr__(self, name, value)
 
@@ -130,8 +130,8 @@ class BuilderConfig(Strict):
     def clear_flag(self, flag):
         self._flags.discard(flag.name)
 
-    def create_timing_cache(self, content):
-        return ITimingCache(bytes(content))
+    def create_timing_cache(self, serialized_timing_cache):
+        return ITimingCache(bytes(serialized_timing_cache))
 
     def set_timing_cache(self, cache, ignore_mismatch):
         if cache._content and not cache._content.startswith(b"cache " + self._dialect.encode()):
@@ -142,17 +142,17 @@ class BuilderConfig(Strict):
 
 
 class OldWorkspace(object):
-    settable = ("max_workspace_size",)
+    _settable = ("max_workspace_size",)
 
 
 class PoolLimit(object):
-    def set_memory_pool_limit(self, pool, size_bytes):
+    def set_memory_pool_limit(self, pool, pool_size):
         assert pool.name == "WORKSPACE"
-        self._workspace = size_bytes
+        self._workspace = pool_size
 
 
 class Progress(object):
-    settable = ("progress_monitor",)
+    _settable = ("progress_monitor",)
 
 
 BUILDER_CONFIGS = {
@@ -209,12 +209,12 @@ class OnnxParser(Strict):
         self._network, self._logger = network, logger
         self._errors = []
 
-    def parse(self, onnx):
-        if UNSUPPORTED_OPERATOR in onnx:
+    def parse(self, model):
+        if UNSUPPORTED_OPERATOR in model:
             self._refuse(UNSUPPORTED_OPERATOR.decode())
             return False
         try:
-            tensors = tensors_of(onnx)
+            tensors = tensors_of(model)
         except Exception as error:
             self._errors.append("In node -1 (parse): MODEL_DESERIALIZE_FAILED: %s" % error)
             return False
@@ -222,7 +222,7 @@ class OnnxParser(Strict):
             if dtype not in DATA_TYPES[self._dialect]:
                 self._errors.append("In node -1 (importInput): UNSUPPORTED_NODE: type %s" % dtype)
                 return False
-        self._network._onnx = bytes(onnx)
+        self._network._onnx = bytes(model)
         return True
 
     def _refuse(self, operator):
@@ -357,8 +357,8 @@ class BindingsContext(object):
 
 
 class NamedContext(object):
-    def set_tensor_address(self, name, address):
-        self.__dict__.setdefault("_addresses", {})[name] = address
+    def set_tensor_address(self, name, memory):
+        self.__dict__.setdefault("_addresses", {})[name] = memory
         return any(tensor[0] == name for tensor in self._engine._tensors)
 
     def execute_async_v3(self, stream_handle):
@@ -391,9 +391,9 @@ def module(dialect):
             self._logger = logger
             self._module = made
 
-        def deserialize_cuda_engine(self, plan):
+        def deserialize_cuda_engine(self, serialized_engine):
             try:
-                onnx = read_plan(dialect, plan)
+                onnx = read_plan(dialect, serialized_engine)
             except ValueError as error:
                 self._logger._say(Severity.ERROR, "1: [runtime.cpp::parsePlan::314]\n%s" % error)
                 return None
