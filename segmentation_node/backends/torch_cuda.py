@@ -69,7 +69,7 @@ def arithmetic(is_tf32: bool) -> Iterator[None]:
     import torch
 
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    wanted = (
+    wanted: Tuple[Tuple[Any, str, bool], ...] = (
         (matmul, "allow_tf32", is_tf32),
         (cudnn, "allow_tf32", is_tf32),
         (cudnn, "benchmark", True),  # every shape is static, so the search is paid for once
@@ -122,7 +122,7 @@ class CudaRunner:
         self._host_maps = [pinned(input_shape[:3]) for _ in graphs]
         self._host_image_nhwc = self._host_image.numpy()
         self._host_maps_nhw = [item.numpy() for item in self._host_maps]
-        self._image = torch.zeros(input_shape, dtype=torch.uint8, device=device)
+        self._image: Any = torch.zeros(input_shape, dtype=torch.uint8, device=device)
         # Weights and this were sent on another stream.
         torch.cuda.synchronize(device)
         self._launches: List[Callable[[], Any]] = []
