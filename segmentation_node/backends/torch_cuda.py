@@ -61,19 +61,12 @@ def line_of(error: BaseException) -> str:
 
 @contextmanager
 def arithmetic(is_tf32: bool) -> Iterator[None]:
-    """TF32 allowed or not, and cuDNN's fastest kernels, for a while: the flags are the process's.
-
-    These are the flags that every PyTorch has; mixing them with ``fp32_precision`` of 2.9 and
-    later makes PyTorch raise.
-    """
+    """TF32 or not, and cuDNN's fastest kernels, for a while: the flags are the whole process's."""
     import torch
 
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    wanted: Tuple[Tuple[Any, str, bool], ...] = (
-        (matmul, "allow_tf32", is_tf32),
-        (cudnn, "allow_tf32", is_tf32),
-        (cudnn, "benchmark", True),  # every shape is static, so the search is paid for once
-    )
+    cudnn = torch.backends.cudnn
+    # Every shape is static, so the search for the fastest kernels is paid for once.
+    wanted = _tf32_flags(is_tf32) + [(cudnn, "benchmark", True)]
     before = [getattr(owner, name) for owner, name, _ in wanted]
     try:
         for owner, name, value in wanted:
@@ -82,6 +75,25 @@ def arithmetic(is_tf32: bool) -> Iterator[None]:
     finally:
         for (owner, name, _), value in zip(wanted, before):
             setattr(owner, name, value)
+
+
+def _tf32_flags(is_tf32: bool) -> List[Tuple[Any, str, Any]]:
+    """Owner, name and value, in the one of PyTorch's two ways that the process uses."""
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags: List[Tuple[Any, str, Any]] = [
+        (matmul, "allow_tf32", is_tf32),
+        (cudnn, "allow_tf32", is_tf32),
+    ]
+    try:
+        for owner, name, _ in flags:
+            getattr(owner, name)
+    except RuntimeError:
+        # Somebody set fp32_precision, of 2.9 and later; PyTorch refuses the flags from then on.
+        precision = "tf32" if is_tf32 else "ieee"
+        return [(matmul, "fp32_precision", precision), (cudnn.conv, "fp32_precision", precision)]
+    return flags
 
 
 def pinned(shape: Tuple[int, ...]) -> Any:
