@@ -212,6 +212,23 @@ def test_a_capture_spoilt_by_the_network_names_the_networks_error(cuda, spy, mon
         )
 
 
+def test_a_gpu_that_cannot_be_had_is_one_line(cuda):
+    cuda.fail["current device"] = RuntimeError("CUDA-capable device(s) is/are\nbusy or unavailable")
+    with pytest.raises(BackendError) as caught:
+        open_gpu()
+    assert_one_line(caught, "cannot be loaded on cuda", "busy or unavailable")
+
+
+def test_a_gpu_that_failed_can_be_closed(cuda):
+    failure = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with open_gpu() as backend:
+        for occasion in ("replay", "stream synchronised", "cache emptied"):
+            cuda.fail[occasion] = failure
+        with pytest.raises(BackendError) as caught:
+            backend.run(batch(0))
+    assert_one_line(caught, "the run failed", "illegal memory access")
+
+
 @pytest.mark.parametrize("occasion", ["pinned", "device synchronised", "stream synchronised"])
 def test_out_of_memory_while_loading_is_one_line(cuda, occasion):
     cuda.fail[occasion] = torch.OutOfMemoryError(OUT_OF_MEMORY)

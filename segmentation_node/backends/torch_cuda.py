@@ -6,7 +6,7 @@ once.
 """
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -179,7 +179,9 @@ class CudaRunner:
         self._launches, self._events = [], []
         self._image = self._host_image = self._host_image_nhwc = None
         self._host_maps, self._host_maps_nhw = [], []
-        self._torch.cuda.empty_cache()
+        # A GPU that has failed fails every call again; the run said so.
+        with suppress(RuntimeError):
+            self._torch.cuda.empty_cache()
 
     def _prepare(self, graphs: List[Any], is_optional: bool) -> List[Callable[[], Any]]:
         with self._on_stream():
