@@ -35,7 +35,7 @@ class FakeCuda:
         names = {
             "is_available": lambda: gpus > 0,
             "device_count": lambda: gpus,
-            "current_device": lambda: 0,
+            "current_device": lambda: fake.note("current device") or 0,
             "get_device_name": lambda device=None: "Fake GPU",
             "get_device_capability": lambda device=None: capability,
             "synchronize": lambda device=None: fake.note("device synchronised"),

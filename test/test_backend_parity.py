@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 from core.real_data import folder_of
+from fake_cuda import FakeCuda, FakeGpuBackend
 
 from segmentation_node.backends import (
     BACKENDS,
@@ -75,6 +76,22 @@ def test_the_classes_are_those_of_onnxruntime(card, setting):
                 difference = abs(found.confidence_nhw.astype(int) - expected.confidence_nhw)
                 share = 0.9999 if precision == "fp32" else 0.9
                 assert (difference <= (1 if precision == "fp32" else 8)).mean() >= share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
+def test_half_precision_gives_the_classes_too(card, monkeypatch):
+    """Half precision as the CPU computes it, in the GPU's part of the backend on a fake GPU."""
+    FakeCuda(monkeypatch)
+    options = BackendOptions(device="cuda", precision="fp16", execution="graph")
+    with ExitStack() as stack:
+        onnxruntime = stack.enter_context(
+            open_backend("onnxruntime", card, BackendOptions(device="cpu"))
+        )
+        half = stack.enter_context(FakeGpuBackend(card, options))
+        for image_nhwc in images(card, FRAMES):
+            equal = half.run(image_nhwc).class_map_nhw == onnxruntime.run(image_nhwc).class_map_nhw
+            assert equal.mean() >= LEAST_AGREEMENT["fp16"]
 
 
 @pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)

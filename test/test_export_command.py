@@ -1,11 +1,15 @@
 """``training.export`` on a small run: files, card, and the check before anything appears."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 
+import training.add_variants
 import training.export
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, Sample
@@ -92,6 +96,46 @@ def test_half_precision_has_its_own_threshold(run, monkeypatch):
     shares = {"model.onnx": 1.0, "model_fp16.onnx": 0.9951}
     monkeypatch.setattr(training.export, "agreement", lambda graph, path, *_: shares[path.name])
     assert (export(run, "--variant", "fp16", monkeypatch=monkeypatch) / "model_fp16.onnx").exists()
+
+
+def kinds_of(folder):
+    return [artifact.kind for artifact in read_card(str(folder)).artifacts]
+
+
+def test_a_variant_is_added_as_the_export_would_have_made_it(run, monkeypatch):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    expected = export(run, "--variant", "float", monkeypatch=monkeypatch)
+    folder = Path(shutil.copytree(expected, expected.parent / "model"))
+    card = yaml.safe_load((folder / "model.yaml").read_text())
+    card["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_float"]
+    training.export.write_card(folder, card)
+    (folder / "model_float.onnx").unlink()
+    for _ in range(2):  # again: in place of the one that is there
+        assert training.add_variants.main([str(folder), "--variant", "float"]) == 0
+        assert sorted(kinds_of(folder)) == ["onnx", "onnx_float", "weights"]
+        for name in ("model.onnx", "model_float.onnx", "weights.safetensors"):
+            assert (folder / name).read_bytes() == (expected / name).read_bytes()
+    assert len(list(folder.iterdir())) == len(list(expected.iterdir()))
+    found = read_card(str(folder))
+    assert found.accuracy == read_card(str(expected)).accuracy
+    for kind in kinds_of(folder):
+        assert found.artifact_path(kind)
+
+
+def test_a_variant_that_does_not_agree_is_not_added(run, monkeypatch, capsys):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    folder = export(run, monkeypatch=monkeypatch)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(training.export, "agreement", lambda *_: 0.5)
+    assert training.add_variants.main([str(folder), "--variant", "float"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "model_float.onnx: they must agree on 99.99%" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_variants_of_what_is_no_model_are_one_line(tmp_path, capsys):
+    assert training.add_variants.main([str(tmp_path / "gone"), "--variant", "fp16"]) == 1
+    assert "no such model folder" in capsys.readouterr().err
 
 
 def test_every_data_set_says_what_licence_its_weights_carry():

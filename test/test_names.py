@@ -14,6 +14,7 @@ from segmentation_node.ros.parameters import PARAMETERS
 SPECS = {spec.name: spec for spec in PARAMETERS}
 TARGETS = sorted(PROJECT.glob("config/*.yaml"))
 LAUNCH_FILES = sorted(PROJECT.glob("launch/*.launch.py"))
+PAGES = [path for path in (PROJECT / "README.md", *PROJECT.glob("docs/*.md")) if path.is_file()]
 # Names of ROS 2 itself that README may set with `:=`.
 ROS_NAMES = {"__ns", "__node", "use_sim_time"}
 
@@ -186,14 +187,26 @@ def test_readme_names_every_parameter_and_no_other(readme):
     assert {q for q in quoted if "." in q and q.split(".")[0] in groups} <= set(SPECS)
 
 
-def test_readme_names_files_that_exist(readme):
+def test_readme_names_every_launch_file(readme):
     launched = set(re.findall(r"\b(\w+\.launch\.py)", readme))
     assert launched == {path.name for path in LAUNCH_FILES}
-    for name in re.findall(r"\bconfig/(\w+\.\w+)", readme):
-        assert (PROJECT / "config" / name).is_file(), name
 
 
-def test_readme_sets_only_names_that_exist(readme):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_pages_name_files_that_exist(page):
+    text = page.read_text()
+    for folder, pattern in (
+        ("launch", r"\b(\w+\.launch\.py)"),
+        ("config", r"\bconfig/(\w+\.\w+)"),
+        ("requirements", r"\brequirements/(\w+\.txt)"),
+        ("docs", r"\bdocs/(\w+\.md)"),
+    ):
+        for name in re.findall(pattern, text):
+            assert (PROJECT / folder / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_pages_set_only_names_that_exist(page):
     arguments = set().union(*map(launch_arguments, LAUNCH_FILES))
-    for name in re.findall(r"([\w./~]+):=", readme):
+    for name in re.findall(r"([\w./~]+):=", page.read_text()):
         assert name in arguments | set(SPECS) | ROS_NAMES | {"image"} | code_topics(), name

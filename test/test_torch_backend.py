@@ -1,5 +1,6 @@
 """The torch backend on the CPU: threads, buffers, batches, precisions, and what needs a GPU."""
 
+import gc
 import warnings
 from dataclasses import replace
 
@@ -144,3 +145,20 @@ def test_compiled_it_gives_the_same(precision):
                 equal = found.class_map_nhw == expected.class_map_nhw
                 assert equal.all() if precision == "fp32" else equal.mean() > 0.9
                 assert backend.run(batch(seed)).confidence_nhw is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT RUN: there is no CUDA GPU")
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_gpu_memory_does_not_grow_and_comes_back(execution):
+    before = torch.cuda.memory_allocated()
+    options = BackendOptions(device="cuda", execution=execution)
+    with open_backend("torch", tiny.card(), options) as backend:
+        for _ in range(10):
+            backend.run(batch(0), True)
+        used = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        for _ in range(1000):
+            backend.run(batch(0), True)
+        assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == used
+    del backend
+    gc.collect()
+    assert torch.cuda.memory_allocated() == before

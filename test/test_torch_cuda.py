@@ -4,6 +4,8 @@ Nothing here ran on a real one: test/core/test_backends.py and test/test_backend
 there is one.
 """
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import network_spy
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from core import tiny
+from core.real_data import PROJECT
 from core.tiny import assert_one_line
 from fake_cuda import OUT_OF_MEMORY, POISON, FakeCuda, FakeGpuBackend
 from network_spy import batch
@@ -209,6 +212,23 @@ def test_a_capture_spoilt_by_the_network_names_the_networks_error(cuda, spy, mon
         )
 
 
+def test_a_gpu_that_cannot_be_had_is_one_line(cuda):
+    cuda.fail["current device"] = RuntimeError("CUDA-capable device(s) is/are\nbusy or unavailable")
+    with pytest.raises(BackendError) as caught:
+        open_gpu()
+    assert_one_line(caught, "cannot be loaded on cuda", "busy or unavailable")
+
+
+def test_a_gpu_that_failed_can_be_closed(cuda):
+    failure = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with open_gpu() as backend:
+        for occasion in ("replay", "stream synchronised", "cache emptied"):
+            cuda.fail[occasion] = failure
+        with pytest.raises(BackendError) as caught:
+            backend.run(batch(0))
+    assert_one_line(caught, "the run failed", "illegal memory access")
+
+
 @pytest.mark.parametrize("occasion", ["pinned", "device synchronised", "stream synchronised"])
 def test_out_of_memory_while_loading_is_one_line(cuda, occasion):
     cuda.fail[occasion] = torch.OutOfMemoryError(OUT_OF_MEMORY)
@@ -259,6 +279,26 @@ def test_flags_are_restored_after_an_error():
         with arithmetic(is_tf32=not before[0]):
             raise KeyError
     assert flags() == before
+
+
+NEWER_WAY = """
+import torch
+from segmentation_node.backends.torch_cuda import arithmetic
+matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+matmul.fp32_precision, conv.fp32_precision = "tf32", "ieee"
+for is_tf32 in (True, False):
+    with arithmetic(is_tf32):
+        assert matmul.fp32_precision == conv.fp32_precision == ("tf32" if is_tf32 else "ieee")
+    assert (matmul.fp32_precision, conv.fp32_precision) == ("tf32", "ieee")
+"""
+
+
+def test_a_process_that_sets_precision_in_pytorchs_newer_way():
+    """In a process of its own: PyTorch has no way back to the older flags."""
+    done = subprocess.run(
+        [sys.executable, "-c", NEWER_WAY], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_closing_frees_the_buffers(cuda):

@@ -234,7 +234,8 @@ def describe(tensors: Sequence[TensorInfo]) -> List[Dict[str, Any]]:
 
 
 def _malformed(values: Any) -> str:
-    types = {item.name: {int: int, str: str}.get(item.type, list) for item in fields(Manifest)}
+    plain: Dict[Any, type] = {int: int, str: str}
+    types = {item.name: plain.get(item.type, list) for item in fields(Manifest)}
     found = sorted(values) if isinstance(values, dict) else type(values).__name__
     if found != sorted(types):
         return "has keys %s, expected %s" % (found, sorted(types))

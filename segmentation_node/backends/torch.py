@@ -52,9 +52,9 @@ class TorchBackend(Backend):
 
     def _load(self, artifact_path: str) -> None:
         options = self.options
-        device = _choose_device(options.device, options.precision)
         self.input_shape = (options.batch or 1,) + self.input_shape[1:]
         try:
+            device = _choose_device(options.device, options.precision)
             graphs = self._build(artifact_path, device)
             if options.execution.startswith("compiled"):
                 graphs = [compiled(graph) for graph in graphs]
@@ -62,7 +62,7 @@ class TorchBackend(Backend):
         except RuntimeError as error:
             raise BackendError(
                 "backend torch: %s: cannot be loaded on %s: %s"
-                % (artifact_path, device, line_of(error))
+                % (artifact_path, options.device, line_of(error))
             ) from error
         self.device, self.execution = self._runner.device, self._runner.execution
         self.warnings = self._runner.warnings

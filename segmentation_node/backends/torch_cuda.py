@@ -6,7 +6,7 @@ once.
 """
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -61,19 +61,12 @@ def line_of(error: BaseException) -> str:
 
 @contextmanager
 def arithmetic(is_tf32: bool) -> Iterator[None]:
-    """TF32 allowed or not, and cuDNN's fastest kernels, for a while: the flags are the process's.
-
-    These are the flags that every PyTorch has; mixing them with ``fp32_precision`` of 2.9 and
-    later makes PyTorch raise.
-    """
+    """TF32 or not, and cuDNN's fastest kernels, for a while: the flags are the whole process's."""
     import torch
 
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    wanted = (
-        (matmul, "allow_tf32", is_tf32),
-        (cudnn, "allow_tf32", is_tf32),
-        (cudnn, "benchmark", True),  # every shape is static, so the search is paid for once
-    )
+    cudnn = torch.backends.cudnn
+    # Every shape is static, so the search for the fastest kernels is paid for once.
+    wanted = _tf32_flags(is_tf32) + [(cudnn, "benchmark", True)]
     before = [getattr(owner, name) for owner, name, _ in wanted]
     try:
         for owner, name, value in wanted:
@@ -82,6 +75,25 @@ def arithmetic(is_tf32: bool) -> Iterator[None]:
     finally:
         for (owner, name, _), value in zip(wanted, before):
             setattr(owner, name, value)
+
+
+def _tf32_flags(is_tf32: bool) -> List[Tuple[Any, str, Any]]:
+    """Owner, name and value, in the one of PyTorch's two ways that the process uses."""
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags: List[Tuple[Any, str, Any]] = [
+        (matmul, "allow_tf32", is_tf32),
+        (cudnn, "allow_tf32", is_tf32),
+    ]
+    try:
+        for owner, name, _ in flags:
+            getattr(owner, name)
+    except RuntimeError:
+        # Somebody set fp32_precision, of 2.9 and later; PyTorch refuses the flags from then on.
+        precision = "tf32" if is_tf32 else "ieee"
+        return [(matmul, "fp32_precision", precision), (cudnn.conv, "fp32_precision", precision)]
+    return flags
 
 
 def pinned(shape: Tuple[int, ...]) -> Any:
@@ -122,7 +134,7 @@ class CudaRunner:
         self._host_maps = [pinned(input_shape[:3]) for _ in graphs]
         self._host_image_nhwc = self._host_image.numpy()
         self._host_maps_nhw = [item.numpy() for item in self._host_maps]
-        self._image = torch.zeros(input_shape, dtype=torch.uint8, device=device)
+        self._image: Any = torch.zeros(input_shape, dtype=torch.uint8, device=device)
         # Weights and this were sent on another stream.
         torch.cuda.synchronize(device)
         self._launches: List[Callable[[], Any]] = []
@@ -167,7 +179,9 @@ class CudaRunner:
         self._launches, self._events = [], []
         self._image = self._host_image = self._host_image_nhwc = None
         self._host_maps, self._host_maps_nhw = [], []
-        self._torch.cuda.empty_cache()
+        # A GPU that has failed fails every call again; the run said so.
+        with suppress(RuntimeError):
+            self._torch.cuda.empty_cache()
 
     def _prepare(self, graphs: List[Any], is_optional: bool) -> List[Callable[[], Any]]:
         with self._on_stream():

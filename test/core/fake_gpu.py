@@ -26,6 +26,18 @@ def compile_cudart(folder):
     return path
 
 
+def environment(cudart_path, dialect):
+    """Variables of a process that is to find all this in place of the real libraries."""
+    paths = [FAKES, os.path.dirname(FAKES), os.environ.get("PYTHONPATH", "")]
+    libraries = [os.path.dirname(cudart_path), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {
+        "FAKE_TENSORRT": dialect,
+        "FAKE_CUDART": cudart_path,
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "LD_LIBRARY_PATH": os.pathsep.join(path for path in libraries if path),
+    }
+
+
 class FakeGpu(object):
     """Stands in for GPU, libcudart and TensorRT while a test runs."""
 
@@ -70,15 +82,3 @@ class FakeGpu(object):
 
     def _count(self):
         return self._library.fake_live() + len(fake_tensorrt.alive) - self._live_before
-
-    def environment(self, dialect):
-        """For a process that is to find all this in place of the real libraries."""
-        paths = [FAKES, os.path.dirname(FAKES), os.environ.get("PYTHONPATH", "")]
-        libraries = [os.path.dirname(self.cudart_path), os.environ.get("LD_LIBRARY_PATH", "")]
-        return dict(
-            os.environ,
-            FAKE_TENSORRT=dialect,
-            FAKE_CUDART=self.cudart_path,
-            PYTHONPATH=os.pathsep.join(path for path in paths if path),
-            LD_LIBRARY_PATH=os.pathsep.join(path for path in libraries if path),
-        )

@@ -632,3 +632,12 @@ def test_a_jetsons_release_is_read(monkeypatch, tmp_path):
 def test_the_backend_offers_what_the_builder_takes():
     for precision in TensorRtBackend.precisions:
         assert engine.parse(["--model", "m", "--precision", precision]).precision == precision
+
+
+def test_a_real_libcudart_has_every_function():
+    """Without a GPU it loads all the same, and tells its version."""
+    try:
+        runtime = cuda_runtime.load_cuda_runtime()
+    except BackendError as error:
+        pytest.skip("NOT RUN: %s" % error)
+    assert float(runtime.version()) >= 10.2

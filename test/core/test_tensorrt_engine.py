@@ -10,7 +10,7 @@ from dataclasses import replace
 import fake_tensorrt
 import pytest
 import tiny
-from fake_gpu import DIALECTS
+from fake_gpu import DIALECTS, environment
 from real_data import PROJECT
 from tiny import assert_one_line
 
@@ -402,7 +402,7 @@ def test_the_command(gpu, folder, dialect):
         return subprocess.run(
             command,
             cwd=PROJECT,
-            env=gpu.environment(dialect),
+            env=dict(os.environ, **environment(gpu.cudart_path, dialect)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             universal_newlines=True,
