@@ -90,6 +90,7 @@ def pace_table(result: Dict[str, Any]) -> str:
         ["jitter (step between intervals) p95, ms", milliseconds(jitter["p95"])],
         ["pixels that change class, %", percent(consistency["changed_share"])],
     ]
+    rows += [["node: " + name, "%d" % count] for name, count in result["counters"].items()]
     return table(["run", ""], rows)
 
 
