@@ -51,8 +51,9 @@ class Examples:
     ) -> None:
         """Keep a reduced copy if the frame is among the best or the worst so far."""
         self._seen += 1
-        best = self._enters(self._best, score)
-        worst = self._enters(self._worst, -score)
+        # Of equal scores the earlier frame counts as the better one: no frame is both.
+        best = self._enters(self._best, (score, -self._seen))
+        worst = self._enters(self._worst, (-score, self._seen))
         if not best and not worst:
             return
         arrays = [image_hwc, class_map_hw, truth_hw, before_hw]
@@ -60,7 +61,7 @@ class Examples:
         if best:
             self._push(self._best, (score, -self._seen, example))
         if worst:
-            self._push(self._worst, (-score, -self._seen, example))
+            self._push(self._worst, (-score, self._seen, example))
 
     def best(self) -> List[Example]:
         """The upper half of what is kept, best first."""
@@ -73,14 +74,13 @@ class Examples:
         return kept[: len(kept) // 2]
 
     def _kept(self) -> List[Example]:
-        by_number = {-entry[1]: entry[2] for entry in self._best + self._worst}
-        return [
-            by_number[number]
-            for number in sorted(by_number, key=lambda number: (by_number[number].score, number))
-        ]
+        """From the worst to the best; a run of few frames has some of them in both heaps."""
+        entries = self._best + [(-score, -order, example) for score, order, example in self._worst]
+        by_order = {entry[1]: entry for entry in entries}
+        return [entry[2] for entry in sorted(by_order.values(), key=lambda entry: entry[:2])]
 
-    def _enters(self, heap: List[Entry], key: float) -> bool:
-        return len(heap) < self._count or key > heap[0][0]
+    def _enters(self, heap: List[Entry], key: Tuple[float, int]) -> bool:
+        return len(heap) < self._count or key > heap[0][:2]
 
     def _push(self, heap: List[Entry], entry: Entry) -> None:
         if len(heap) < self._count:

@@ -236,7 +236,7 @@ def consistency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
         ),
         timeline(values, run.frames.names, "%", "Pixels that change class, by frame"),
         element("h3", "Share of a class's pixels that are another class in the next frame"),
-        table(["class", "", "changed %"], rows),
+        table(["class before", "", "changed %"], rows),
     )
 
 
@@ -299,7 +299,7 @@ def problems(result: Dict[str, Any]) -> Optional[Markup]:
         if found:
             rows = [[item["name"], item["reason"]] for item in found[:MOST_ROWS]]
             parts.append(element("h3", "%s: %d" % (title, len(found))))
-            parts.append(table(["frame", "reason"], rows, class_="figures words"))
+            parts.append(table(["frame without a result", "reason"], rows, class_="figures words"))
             if len(found) > MOST_ROWS:
                 parts.append(element("p", "The first %d; the JSON has all." % MOST_ROWS))
     return _section("Frames counted, skipped and lost", *parts) if parts else None

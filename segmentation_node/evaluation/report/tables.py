@@ -91,7 +91,7 @@ def pace_table(result: Dict[str, Any]) -> str:
         ["pixels that change class, %", percent(consistency["changed_share"])],
     ]
     rows += [["node: " + name, "%d" % count] for name, count in result["counters"].items()]
-    return table(["run", ""], rows)
+    return table(["run", "value"], rows)
 
 
 def problems_text(title: str, problems: Sequence[Dict[str, str]]) -> str:
