@@ -71,11 +71,11 @@ def test_examples_are_the_ends_of_the_sorted_scores(scores, count):
     examples = Examples(count)
     for index, score in enumerate(scores):
         examples.offer(str(index), score, None, np.zeros((1, 1), np.uint8))
-    worst = [example.score for example in examples.worst()]
-    best = [example.score for example in examples.best()]
+    worst = [example.score for example in examples.lowest()]
+    best = [example.score for example in examples.highest()]
     ordered = sorted(scores)
     half = min(len(scores), 2 * count)
     assert worst == ordered[: half // 2]
     assert best == ordered[::-1][: half - half // 2]
-    names = [example.name for example in examples.worst() + examples.best()]
+    names = [example.name for example in examples.lowest() + examples.highest()]
     assert len(names) == len(set(names))

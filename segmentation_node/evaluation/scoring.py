@@ -112,7 +112,7 @@ class Run:
         if change is not None:
             self.changed_examples.offer(
                 frame.name,
-                1.0 - change.share,
+                change.share,
                 frame.image_hwc,
                 frame.class_map_hw,
                 before_hw=change.before_hw,
@@ -179,8 +179,6 @@ class Run:
                 "label sets differ (network %s, data %s): compared on Cityscapes' 7 categories"
                 % (self.predicted.name, self.truth.name)
             )
-        if not self.consistency.frame_pairs:
-            notes.append("no consecutive frames: temporal consistency was not measured")
         return notes
 
     def _per_frame(self) -> List[Dict[str, Any]]:

@@ -152,20 +152,20 @@ def offered(scores, count):
     return examples
 
 
-def test_the_best_and_the_worst_frames_are_kept():
+def test_the_frames_of_the_highest_and_lowest_scores_are_kept():
     examples = offered([0.5, 0.1, 0.9, 0.3, 0.7, 0.8, 0.2], 2)
-    assert [example.name for example in examples.best()] == ["2", "5"]
-    assert [example.name for example in examples.worst()] == ["1", "6"]
+    assert [example.name for example in examples.highest()] == ["2", "5"]
+    assert [example.name for example in examples.lowest()] == ["1", "6"]
 
 
 def test_few_frames_are_shown_once_each():
     examples = offered([0.5, 0.1, 0.9], 4)
-    assert [example.name for example in examples.worst() + examples.best()] == ["1", "2", "0"]
+    assert [example.name for example in examples.lowest() + examples.highest()] == ["1", "2", "0"]
 
 
 def test_only_frames_that_are_shown_keep_their_pictures():
     examples = offered([(index * 7919 % 1000) / 1000.0 for index in range(1000)], 3)
-    assert len(examples._best) == len(examples._worst) == 3
+    assert len(examples._highest) == len(examples._lowest) == 3
 
 
 def test_pictures_are_copies_of_bounded_size():

@@ -7,8 +7,8 @@ import numpy as np
 
 from segmentation_node.evaluation.report.markup import Markup, element, join
 
-WIDTH, HEIGHT = 720, 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 40
+WIDTH, HEIGHT = 960, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 40, 42
 SINGLE_POINTS = 300
 """Frames drawn one by one; longer drives are drawn as mean and range of groups."""
 GROUPS = 240
@@ -87,7 +87,7 @@ def histogram(values: np.ndarray, unit: str, title: str) -> Markup:
             edges[-2],
         )
     )
-    return _chart(title, _axes(x, y, label, "frames") + drawn + marks)
+    return _chart(title, "frames", _axes(x, y, label) + drawn + marks)
 
 
 def bins(values: np.ndarray) -> Tuple[List[float], List[int], int]:
@@ -116,7 +116,7 @@ def timeline(
         drawn = _points(values, names, unit, x, y)
     else:
         drawn = _groups(values, unit, x, y)
-    return _chart(title, _axes(x, y, "frame", unit) + drawn)
+    return _chart(title, unit, _axes(x, y, "frame") + drawn)
 
 
 def _points(
@@ -190,7 +190,7 @@ def _bin_text(low: float, high: float, count: int, unit: str, outliers: int) -> 
 
 
 def _mark(at_px: float, text: str, row: int) -> Markup:
-    top_px = TOP - 12 + 13 * row
+    top_px = TOP - 14 + 14 * row
     near_end = at_px > WIDTH - 110
     return join(
         [
@@ -207,9 +207,9 @@ def _mark(at_px: float, text: str, row: int) -> Markup:
     )
 
 
-def _axes(x: Scale, y: Scale, x_label: str, y_label: str) -> List[Markup]:
+def _axes(x: Scale, y: Scale, x_label: str) -> List[Markup]:
     drawn = []
-    for value in ticks(y.low, y.high, 4):
+    for value in ticks(y.low, y.high, 5):
         drawn.append(
             element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid")
         )
@@ -217,7 +217,6 @@ def _axes(x: Scale, y: Scale, x_label: str, y_label: str) -> List[Markup]:
     for value in ticks(x.low, x.high, 8):
         drawn.append(_text(x(value), HEIGHT - BOTTOM + 16, "%g" % value, "middle"))
     drawn.append(_text(WIDTH - RIGHT, HEIGHT - 6, x_label, "end"))
-    drawn.append(_text(4, 12, y_label, "start"))
     return drawn
 
 
@@ -225,10 +224,11 @@ def _text(x_px: float, y_px: float, text: str, anchor: str) -> Markup:
     return element("text", text, x=x_px, y=y_px, text_anchor=anchor, class_="label")
 
 
-def _chart(title: str, drawn: Sequence[Markup]) -> Markup:
+def _chart(title: str, y_label: str, drawn: Sequence[Markup]) -> Markup:
     svg = element(
         "svg",
         element("title", title),
+        element("text", title, element("tspan", " · " + y_label, class_="unit"), x=0, y=14),
         *drawn,
         viewBox="0 0 %d %d" % (WIDTH, HEIGHT),
         role="img",

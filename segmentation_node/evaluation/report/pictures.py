@@ -69,7 +69,9 @@ def _marked(
 
 def _uri(rgb_hwc: np.ndarray, ending: str) -> str:
     kind = "jpeg" if ending == ".jpg" else "png"
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if kind == "jpeg" else []
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    if kind == "png":
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 9]
     bgr = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(ending, bgr, options)
     return "data:image/%s;base64,%s" % (kind, base64.b64encode(encoded.tobytes()).decode("ascii"))

@@ -16,8 +16,10 @@ from segmentation_node.timing import PERCENTILES
 
 MOST_ROWS = 500
 """Rows of a table by frame; the JSON has all."""
-STRONG_SHARE = 0.55
+STRONG_TINT = 0.8
 """Above it a cell of the confusion matrix is too dark for dark text."""
+IOU_TEXT = "mean IoU %s %%"
+CHANGED_TEXT = "%s %% of pixels change class"
 
 
 def accuracy(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
@@ -117,12 +119,13 @@ def confusion(result: Dict[str, Any]) -> Optional[Markup]:
 def _cell(truth: str, predicted: str, pixels: int, row_pixels: int) -> Markup:
     share = pixels / row_pixels if row_pixels else 0.0
     kind = "right" if truth == predicted else "wrong"
+    tint = share**0.6  # so that some percent of confusion can be seen
     shown = "%.0f" % (100.0 * share) if share >= 0.005 else ""
     return element(
         "td",
         shown,
-        class_=kind + (" strong" if share > STRONG_SHARE else ""),
-        style="--share: %.3f" % share,
+        class_=kind + (" strong" if tint > STRONG_TINT else ""),
+        style="--tint: %.3f" % tint,
         title="%s predicted as %s: %d pixels, %.2f %%" % (truth, predicted, pixels, 100.0 * share),
     )
 
@@ -143,7 +146,6 @@ def latency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
             continue
         name = stage.replace("_", " ")
         parts += [
-            element("h3", "%s time" % name.capitalize()),
             histogram(values[~np.isnan(values)], "ms", "Histogram of %s time" % name),
             timeline(values, run.frames.names, "ms", "%s time by frame" % name.capitalize()),
         ]
@@ -205,11 +207,12 @@ def by_frame(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
     return _section("By frame", *parts)
 
 
-def consistency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
+def consistency(run: Run, result: Dict[str, Any]) -> Markup:
     """How many pixels change class from frame to frame."""
     found = result["temporal_consistency"]
     if found["changed_share"] is None:
-        return None
+        text = "Not measured: no two frames follow each other in a drive."
+        return _section("Temporal consistency", element("p", text, class_="soft"))
     values = 100.0 * run.frames.column("changed_share")
     rows = [
         [
@@ -241,19 +244,24 @@ def consistency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
 
 
 def example_frames(run: Run) -> Optional[Markup]:
-    """The best and the worst frames with their pictures; by change where there is no truth."""
-    parts: List[Markup] = []
-    for examples, title, text in (
-        (run.examples, "mean IoU", "mean IoU %s %%"),
-        (run.changed_examples, "share of pixels that keep their class", "%s %% of pixels keep it"),
-    ):
-        for heading, chosen in (("Lowest", examples.worst()), ("Highest", examples.best())):
-            if chosen:
-                parts.append(element("h3", "%s %s" % (heading, title)))
-                parts += [_example(run, example, text) for example in chosen]
+    """The best and the worst frames with their pictures; the ones that change most."""
+    parts = _chosen(run, "Lowest mean IoU", run.examples.lowest(), IOU_TEXT)
+    parts += _chosen(run, "Highest mean IoU", run.examples.highest(), IOU_TEXT)
+    changed = run.changed_examples
+    parts += _chosen(run, "Most pixels change class", changed.highest(), CHANGED_TEXT)
+    if not run.accuracy.frames:
+        parts += _chosen(run, "Fewest pixels change class", changed.lowest(), CHANGED_TEXT)
     if not parts:
         return None
-    return _section("Best and worst frames", *(_legends(run) + parts))
+    text = "Errors and changed pixels are red; pixels without a label are blue."
+    parts = [*_legends(run), element("p", text, class_="soft"), *parts]
+    return _section("Best and worst frames", *parts)
+
+
+def _chosen(run: Run, title: str, examples: Sequence[Example], text: str) -> List[Markup]:
+    if not examples:
+        return []
+    return [element("h3", title)] + [_example(run, example, text) for example in examples]
 
 
 def _example(run: Run, example: Example, text: str) -> Markup:

@@ -40,7 +40,7 @@ p { margin: 4px 0 12px; max-width: 75ch; }
 }
 .tile dt { color: var(--soft); font-size: 13px; }
 .tile dd { margin: 0; font-size: 24px; font-weight: 600; line-height: 1.3; }
-.tile dd small { font-size: 14px; font-weight: 400; color: var(--soft); margin-left: 3px; }
+.tile dd small { font-size: 14px; font-weight: 400; color: var(--soft); margin-left: 5px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; }
 caption { text-align: left; padding: 4px 0; font-size: 13px; }
@@ -50,8 +50,7 @@ caption { text-align: left; padding: 4px 0; font-size: 13px; }
   color: var(--soft); font-size: 13px; font-weight: 500; border-bottom: 1px solid var(--line);
 }
 .figures tbody tr + tr > * { border-top: 1px solid var(--line); }
-.figures .total > * { font-weight: 600; }
-.figures td.wide, .words td { text-align: left; }
+.words td { text-align: left; }
 .words td, .words th {
   white-space: normal !important; overflow-wrap: anywhere; vertical-align: top;
 }
@@ -62,9 +61,11 @@ caption { text-align: left; padding: 4px 0; font-size: 13px; }
 .bar { display: block; width: clamp(90px, 26vw, 340px); height: 12px; }
 .track { fill: var(--track); }
 .fill { fill: var(--accent); }
-.chart { display: block; width: 100%; min-width: 560px; height: auto; }
+.chart { display: block; width: 100%; min-width: 720px; height: auto; margin: 14px 0 4px; }
+.chart text { fill: var(--ink); font-size: 13px; }
+.chart .unit { fill: var(--soft); }
 .chart .grid { stroke: var(--line); }
-.chart .label { fill: var(--soft); font-size: 11px; }
+.chart .label { fill: var(--soft); font-size: 12px; }
 .chart .line { fill: none; stroke: var(--accent); stroke-width: 1.4; stroke-linejoin: round; }
 .chart .point { fill: var(--accent); }
 .chart .range { fill: var(--accent); opacity: .3; }
@@ -80,8 +81,8 @@ caption { text-align: left; padding: 4px 0; font-size: 13px; }
 }
 .matrix thead th:first-child { color: var(--soft); padding-right: 8px; text-align: right; }
 .matrix td { border: 1px solid var(--paper); }
-.matrix .right { background: rgb(var(--accent-rgb) / var(--share)); }
-.matrix .wrong { background: rgb(var(--wrong-rgb) / var(--share)); }
+.matrix .right { background: rgb(var(--accent-rgb) / var(--tint)); }
+.matrix .wrong { background: rgb(var(--wrong-rgb) / var(--tint)); }
 .matrix .strong { color: var(--on-strong); }
 figure { margin: 20px 0; break-inside: avoid; }
 figcaption { margin-bottom: 6px; overflow-wrap: anywhere; }
