@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scorer
 from cityscapesscripts.helpers.labels import category2labels, labels, name2label
+from core.real_data import folder_of
 
+from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.__main__ import main
-from segmentation_node.evaluation.dataset import evaluate_dataset, new_evaluation
+from segmentation_node.evaluation.accuracy import Accuracy
+from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
+from segmentation_node.model_card import find_model, read_card
+from segmentation_node.models import models_folder
+from segmentation_node.pipeline import Segmenter
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHARED = os.path.join(PROJECT, "..", "shared", "datasets")
@@ -46,7 +52,7 @@ class Compared:
 
     def __init__(self, name, folder):
         self.pairs = []
-        self.evaluation = new_evaluation(CITYSCAPES_19, CITYSCAPES_19, tuple(AVERAGE_SIZE_PX))
+        self.evaluation = Accuracy(CITYSCAPES_19, CITYSCAPES_19, tuple(AVERAGE_SIZE_PX))
         root = os.path.join(DATASETS_FOLDER, name)
         dataset = open_dataset(name, root, "train", with_instances=True)
         assert len(dataset) == REAL[name]
@@ -174,12 +180,13 @@ def test_accuracies_and_iou_are_torchmetrics(compared):
     overall = classification.MulticlassAccuracy(average="micro", **options)
     recall = classification.MulticlassRecall(average="none", **options)
     iou = classification.MulticlassJaccardIndex(average="none", **options)
-    evaluation = new_evaluation(CITYSCAPES_19, CITYSCAPES_19)
+    weighted = classification.MulticlassJaccardIndex(average="weighted", **options)
+    evaluation = Accuracy(CITYSCAPES_19, CITYSCAPES_19)
     for truth, predicted in compared.pairs:
         truth, predicted = truth[::4, ::4], predicted[::4, ::4]  # torchmetrics is slow
         evaluation.add(truth, predicted)
         predicted = np.where(predicted == UNLABELLED, 19, predicted).astype(np.int64)
-        for metric in (confusion, overall, recall, iou):
+        for metric in (confusion, overall, recall, iou, weighted):
             metric.update(torch.from_numpy(predicted), torch.from_numpy(truth.astype(np.int64)))
     matrix = evaluation.matrix
     np.testing.assert_array_equal(confusion.compute().numpy()[:19], matrix.counts)
@@ -188,16 +195,55 @@ def test_accuracies_and_iou_are_torchmetrics(compared):
     recalls = recall.compute().numpy()[:19][occurs]
     np.testing.assert_allclose(matrix.class_accuracy()[occurs], recalls, atol=1e-6)
     assert matrix.mean_accuracy() == pytest.approx(recalls.mean(), abs=1e-6)
+    assert matrix.frequency_weighted_iou() == pytest.approx(float(weighted.compute()), abs=1e-6)
     np.testing.assert_allclose(
         matrix.class_iou()[occurs], iou.compute().numpy()[:19][occurs], atol=1e-6
     )
 
 
+class Recording(Segmenter):
+    """Keeps the class maps that it gives."""
+
+    def __init__(self, backend):
+        super().__init__(backend)
+        self.class_maps = []
+
+    def segment(self, image_hwc, **options):
+        result = super().segment(image_hwc, **options)
+        self.class_maps.append(result.class_map_hw.copy())
+        return result
+
+
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_a_models_figures_are_the_scorers(name, tmp_path, monkeypatch):
+    """The whole way: files, network, reports; and the scorer on the network's class maps."""
+    root = folder_of(name)
+    if not hasattr(np, "in1d"):
+        monkeypatch.setattr(np, "in1d", np.isin, raising=False)
+    card = read_card(find_model("elu_squeezenet_street", models_folder()))
+    dataset = open_dataset(name, root, "train", with_instances=True)
+    with open_backend("onnxruntime", card, BackendOptions()) as backend:
+        segmenter = Recording(backend)
+        ours = evaluate_dataset(segmenter, dataset).as_json()
+    truths, predictions = [], []
+    for index, (files, class_map) in enumerate(zip(dataset.samples, segmenter.class_maps)):
+        truths.append(truth_for_scorer(name, files, str(tmp_path), index))
+        predictions.append(str(tmp_path / ("prediction%d.png" % index)))
+        write(predictions[-1], ids_for_scorer(class_map))
+    theirs = scorer.evaluateImgLists(predictions, truths, scorer_arguments())
+    assert_same(ours["class_iou"], theirs["classScores"])
+    assert_same(ours["category_iou"], theirs["categoryScores"])
+    assert_same(ours["class_iiou"], theirs["classInstScores"])
+    assert_same(ours["category_iiou"], theirs["categoryInstScores"])
+    expected = theirs["averageScoreClasses"]
+    assert ours["mean_iou"] == pytest.approx(expected, rel=0, abs=1e-9)
+
+
 def test_the_tables_show_every_score(compared):
-    text = report.accuracy_table(compared.evaluation)
-    assert len(text.splitlines()) == 2 + 19 + 3
+    text = report.accuracy_table(compared.ours)
+    assert len(text.splitlines()) == 2 + 19 + 4
     assert "iIoU %" in text and report.percent(compared.ours["mean_class_iiou"]) in text
-    text = report.category_table(compared.evaluation)
+    text = report.category_table(compared.ours)
     assert len(text.splitlines()) == 2 + 7 + 1
     assert report.percent(compared.ours["category_iiou"]["vehicle"]) in text
 
@@ -208,8 +254,12 @@ class Echo:
     class card:
         labels = CITYSCAPES_19
 
-    def segment(self, image_hwc):
-        return type("Result", (), {"class_map_hw": image_hwc[..., 0], "stages_ms": {"x": 1.0}})
+    def output_size(self, image_size):
+        return image_size
+
+    def segment(self, image_hwc, out_class_map_hw):
+        np.copyto(out_class_map_hw, image_hwc[..., 0])
+        return type("Result", (), {"stages_ms": {"x": 1.0}})
 
 
 @pytest.fixture
@@ -236,7 +286,7 @@ def test_a_data_set_is_evaluated(step, with_instances):
     assert seen == ["0002/000000", "0002/000001"] and result["frames"] == 2
     assert result["mean_iou"] == 1.0 and result["global_accuracy"] == 1.0
     assert result["class_iiou"] == ({"person": 1.0, "car": 1.0} if with_instances else {})
-    assert ("iIoU" in report.accuracy_table(evaluation)) == with_instances
+    assert ("iIoU" in report.accuracy_table(result)) == with_instances
 
 
 def test_a_broken_sample_ends_the_evaluation(step):
