@@ -80,6 +80,7 @@ class Pairing:
             header = header_of(message.data)
         except ImageError as error:
             self._report(Problem(_where(message), str(error), is_frame=True))
+            self._count += part == self._leading
             return
         self._latest_ns[part] = header.stamp_ns
         if part == self._leading:

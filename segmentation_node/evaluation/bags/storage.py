@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 import apsw
 from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2.storage_mcap import McapReader, zstd
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from segmentation_node.errors import BagError
@@ -19,8 +19,8 @@ from segmentation_node.evaluation.bags.records import Problem, RawMessage, Repor
 
 # What the storage libraries raise on bytes that are not what they expect.
 DAMAGE = (
-    ReaderError, apsw.Error, sqlite3.Error, OSError, EOFError, struct.error, ValueError,
-    KeyError, IndexError, TypeError, AssertionError, RuntimeError, MemoryError,
+    ReaderError, apsw.Error, zstd.ZstdError, sqlite3.Error, OSError, EOFError, struct.error,
+    ValueError, KeyError, IndexError, TypeError, AssertionError, RuntimeError, MemoryError,
 )  # fmt: skip
 
 
