@@ -215,7 +215,8 @@ def test_frames_without_truth_do_not_wait_for_ever(tmp_path):
     assert not problems
 
 
-def test_truth_further_away_than_the_window_is_said(tmp_path):
+def test_truth_further_away_than_the_window_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("segmentation_node.evaluation.bags.frames.WINDOW_BYTES", 0)
     sent = drive(3 * WINDOW)
     images, truths = sent[::2], sent[1::2]
     frames, problems = frames_of(tmp_path, recorded(images + truths))
@@ -223,6 +224,12 @@ def test_truth_further_away_than_the_window_is_said(tmp_path):
     assert len(frames) == 3 * WINDOW and len(found) <= WINDOW + 1
     assert len(problems) == 3 * WINDOW - len(found)
     assert all("no image of stamp" in line for line in problems)
+
+
+def test_small_messages_may_wait_longer(tmp_path):
+    sent = drive(3 * WINDOW)
+    frames, problems = frames_of(tmp_path, recorded(sent[::2] + sent[1::2]))
+    assert pairs(frames) == [(i, i % 11) for i in range(3 * WINDOW)] and not problems
 
 
 def test_a_stamp_that_comes_twice_is_said(tmp_path):

@@ -69,7 +69,7 @@ def _through_the_pipeline(bag: Any, arguments: argparse.Namespace) -> int:
 
     topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
     _require(bag, topics.image, "camera image", "--image-topic")
-    truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
+    truth = scoring.label_set_for(bag, topics.truth, arguments.labels, "--labels")
     with open_segmenter(arguments) as segmenter:
         facts = dict(run_facts(segmenter), **scoring.bag_facts(bag, topics))
         result = Run(segmenter.card.labels, truth, facts)
@@ -90,8 +90,10 @@ def _recorded(bag: Any, arguments: argparse.Namespace) -> int:
     )
     _require(bag, topics.prediction, "recorded class map", "--model, or --prediction-topic")
     _require(bag, topics.truth, "ground truth", "--truth-topic")
-    truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
-    predicted = scoring.label_set_for(bag, topics.prediction, arguments.prediction_labels)
+    truth = scoring.label_set_for(bag, topics.truth, arguments.labels, "--labels")
+    predicted = scoring.label_set_for(
+        bag, topics.prediction, arguments.prediction_labels, "--prediction-labels"
+    )
     facts: Dict[str, Any] = dict(environment_facts(), **scoring.bag_facts(bag, topics))
     result = Run(predicted, truth, facts)
 
