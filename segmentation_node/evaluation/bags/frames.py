@@ -4,7 +4,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import (
     Callable,
-    Collection,
     Dict,
     Iterable,
     Iterator,

@@ -40,7 +40,7 @@ class DriveCounter:
 
 
 def label_set_for(
-    bag: Bag, topic: Optional[Topic], given: Optional[str], option: str
+    bag: Bag, topic: Optional[Topic], given: Optional[str], option: str = "--labels"
 ) -> Optional[LabelSet]:
     """The label set of a topic of class maps; ``given`` by an option, it overrides the bag's.
 
@@ -161,13 +161,11 @@ def warnings(bag: Bag, topics: Topics) -> List[str]:
 def _ahead(
     bag: Bag, topics: Topics, leading: str
 ) -> Generator[Union[BagFrame, Problem], None, None]:
-    names = [topic.name if topic is not None else "" for topic in topics[:3]]
-    yield from iterate_ahead(_with_problems(bag, *names, leading=leading))
+    yield from iterate_ahead(_with_problems(bag, topics, leading))
 
 
-def _with_problems(
-    bag: Bag, image: str, truth: str, prediction: str, leading: str
-) -> Iterator[Union[BagFrame, Problem]]:
+def _with_problems(bag: Bag, topics: Topics, leading: str) -> Iterator[Union[BagFrame, Problem]]:
+    image, truth, prediction = (topic.name if topic else "" for topic in topics[:3])
     seen = 0
     for frame in bag.frames(image, truth, prediction, leading):
         found, seen = bag.problems[seen:], len(bag.problems)

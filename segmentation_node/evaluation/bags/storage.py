@@ -3,6 +3,7 @@
 import sqlite3
 import struct
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
@@ -103,14 +104,14 @@ def merged_topics(files: List[StorageFile]) -> List[Topic]:
     for topic in (topic for file in files for topic in file.topics):
         before = found.get(topic.name)
         if before is None:
-            found[topic.name] = Topic(*topic)
+            found[topic.name] = topic
             continue
         if before.type != topic.type:
             raise BagError(
                 "topic %s has two types, %s and %s" % (topic.name, before.type, topic.type)
             )
-        found[topic.name] = before._replace(
-            count=before.count + topic.count, latched=before.latched or topic.latched
+        found[topic.name] = replace(
+            before, count=before.count + topic.count, latched=before.latched or topic.latched
         )
     return sorted(found.values())
 
