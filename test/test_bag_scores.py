@@ -1,13 +1,15 @@
 """A bag scores as the data set that it was made of, through the pipeline or by what it recorded."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import drives
 import numpy as np
 import pytest
 from core import tiny
-from core.real_data import folder_of
+from core.real_data import PROJECT, folder_of
 from core.test_dataset_layouts import LAYOUTS
 from linear_model import write_model
 
@@ -15,6 +17,7 @@ from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
+from segmentation_node.pipeline import Segmenter
 
 # What a bag and a data set have in common: not the times, nor what instances give.
 FIGURES = [
@@ -265,3 +268,49 @@ def test_the_label_set_comes_from_the_bag(tmp_path):
     bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
     with open_bag(str(Path(bag))) as opened:
         assert opened.label_set is CAMVID_11
+
+
+def interrupt_at(monkeypatch, owner, name, call):
+    """Ctrl-C at this call of a method."""
+    original, calls = getattr(owner, name), []
+
+    def method(*arguments, **options):
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, method)
+
+
+def test_ctrl_c_leaves_a_valid_partial_report(tmp_path, monkeypatch):
+    drives.camvid(tmp_path / "data")
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
+    interrupt_at(monkeypatch, Segmenter, "segment", 4)
+    path = tmp_path / "scores.json"
+    arguments = ["bag", str(bag), "--model", tiny.FOLDER, "--json", str(path)]
+    assert main(arguments) == 130
+    result = json.loads(path.read_text())
+    assert result["partial"] and result["frames"] == 3 and result["mean_iou"] is not None
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_ctrl_c_leaves_no_half_a_bag(storage, tmp_path, monkeypatch):
+    drives.camvid(tmp_path / "data")
+    interrupt_at(monkeypatch, BagWriter, "write", 5)
+    arguments = ["--dataset", "camvid", "--root", tmp_path / "data", "--storage", storage]
+    assert drives.make_bag(*arguments, "--output", tmp_path / "out" / "bag") == 130
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_without_rosbags_the_commands_say_what_is_missing(tmp_path):
+    program = (
+        "import sys; sys.modules['rosbags'] = None\n"
+        "from segmentation_node.evaluation.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "bag", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: bags need rosbags")
