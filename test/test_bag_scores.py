@@ -95,6 +95,22 @@ def test_real_camvid_with_the_shipped_model(tmp_path):
     assert_bag_equals_data_set(tmp_path, "camvid", root, "val", "elu_squeezenet_camvid")
 
 
+def frame_latency(stamp_ns, index):
+    """As the node sends it, with an inference of 10 ms and more."""
+    times = dict.fromkeys(
+        ["queue", "convert", "preprocess", "postprocess", "publish", "transport"], 0.5
+    )
+    times.update(inference=10.0 + index, processing=12.5 + index, end_to_end=float("nan"))
+    counts = dict.fromkeys(["received", "processed", "dropped", "failed", "queued", "lost"], 0)
+    message = messages.typestore().types[messages.FRAME_LATENCY](
+        header=messages.header(stamp_ns, "c"),
+        backend="onnxruntime",
+        **{name + "_ms": value for name, value in times.items()},
+        **counts,
+    )
+    return messages.serialize(message, messages.FRAME_LATENCY)
+
+
 def record_predictions(path, pairs, label_set="camvid11", lose=()):
     """A bag as a recorder leaves it: class maps of the tiny model, ground truth, label infos."""
     labels = {"camvid11": CAMVID_11, "cityscapes19": CITYSCAPES_19}[label_set]
@@ -104,6 +120,7 @@ def record_predictions(path, pairs, label_set="camvid11", lose=()):
         for name, found in (("/segmentation_node", labels), ("/ground_truth", CAMVID_11)):
             writer.add_topic(name + "/label_info", messages.LABEL_INFO, latched=True)
             writer.write(name + "/label_info", 1, messages.label_info(found, "test", 1))
+        writer.add_topic("/segmentation_node/latency", messages.FRAME_LATENCY)
         for index, (image, ids) in enumerate(pairs):
             stamp_ns = 10**18 + index * 10**8
             truth = np.where(ids == 11, 255, ids).astype(np.uint8)
@@ -111,6 +128,8 @@ def record_predictions(path, pairs, label_set="camvid11", lose=()):
             if index not in lose:
                 data = messages.raw_image(tiny.classify(image), stamp_ns, "c")
                 writer.write(CLASS_MAP, stamp_ns + 5 * 10**7, data)
+                latency = frame_latency(stamp_ns, index)
+                writer.write("/segmentation_node/latency", stamp_ns + 6 * 10**7, latency)
     return path
 
 
@@ -123,6 +142,8 @@ def test_recorded_predictions_are_scored_alone(tmp_path):
         assert found[name] == expected[name], name
     assert found["temporal_consistency"]["frame_pairs"] == 4
     assert found["source"]["prediction_topic"] == CLASS_MAP
+    assert found["stages_ms"]["inference"]["p50"] == 12.0  # of 10, 11, 12, 13, 14
+    assert "end_to_end" not in found["stages_ms"]
 
 
 def test_a_prediction_that_is_missing_is_named(tmp_path):
