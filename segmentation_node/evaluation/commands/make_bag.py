@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.root and arguments.dataset != "street":
         raise DatasetError("--root is missing: the folder of %s" % arguments.dataset)
     drive = open_drive(arguments.dataset, arguments.root, arguments.split, arguments.sequence)
+    if arguments.rate and drive.has_times:
+        raise DatasetError("%s has its own times; leave --rate out" % arguments.dataset)
     for note in drive.notes:
         print("note: " + note)
     recording = Recording(

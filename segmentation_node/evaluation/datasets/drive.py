@@ -40,7 +40,8 @@ class Drive:
     """Frames to be recorded. A subclass supplies ``frames`` and sets what it knows.
 
     ``length`` is None where it is not known before the end; ``split`` says what was opened;
-    ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp.
+    ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp;
+    ``has_times`` says that every frame has one.
     """
 
     label_set: Optional[LabelSet] = None
@@ -49,6 +50,7 @@ class Drive:
     rate_hz: Optional[float] = None
     frame_id = "camera"
     split = ""
+    has_times = False
     notes: Tuple[str, ...] = ()
 
     def frames(self) -> Iterator[DriveFrame]:
