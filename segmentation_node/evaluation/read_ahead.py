@@ -2,7 +2,9 @@
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Deque, Generator, Iterable
+from contextlib import closing
+from itertools import count
+from typing import Any, Deque, Generator, Iterable, Iterator
 
 
 def read_ahead(dataset: Any, indices: Iterable[int], depth: int = 3) -> Generator[Any, None, None]:
@@ -23,3 +25,25 @@ def read_ahead(dataset: Any, indices: Iterable[int], depth: int = 3) -> Generato
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def iterate_ahead(items: Iterable[Any], depth: int = 3) -> Generator[Any, None, None]:
+    """The same for something that can only be iterated; its iterator runs on the thread."""
+    with closing(read_ahead(_Next(iter(items)), count(), depth)) as found:
+        for item in found:
+            if item is _END:
+                return
+            yield item
+
+
+_END = object()
+
+
+class _Next:
+    """What comes next, whatever index is asked for."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, index: int) -> Any:
+        return next(self._items, _END)
