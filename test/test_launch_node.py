@@ -14,7 +14,7 @@ from live import FrameLatency, Image, LabelInfo, image_message
 from ros_sources import PROJECT, sources_root
 
 from segmentation_node.ros.outputs import latched_qos
-from segmentation_node.ros.replay import pixels
+from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

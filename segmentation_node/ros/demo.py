@@ -165,7 +165,8 @@ def run(arguments: argparse.Namespace) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from segmentation_node.ros.replay import NodeProcess, Replay
+    from segmentation_node.ros.node_process import NodeProcess
+    from segmentation_node.ros.replay import Replay
 
     clip = open_clip(arguments.input, arguments.frames)
     shutil.rmtree(arguments.output, ignore_errors=True)

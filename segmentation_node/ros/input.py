@@ -15,7 +15,7 @@ except ImportError:  # Humble
 
 
 class ImageInput:
-    """Subscribes to ``image`` or its ``/compressed`` and follows the publishers' reliability."""
+    """Subscribes to ``name`` or its ``/compressed`` and follows the publishers' reliability."""
 
     def __init__(
         self,
@@ -23,6 +23,7 @@ class ImageInput:
         settings: Settings,
         on_message: Callable[[Any], None],
         on_lost: Callable[[int], None],
+        name: str = "image",
     ) -> None:
         self._node = node
         self._settings = settings
@@ -30,7 +31,7 @@ class ImageInput:
         self._on_lost = on_lost
         self._subscription: Optional[Any] = None
         self._reliable = True
-        base = node.resolve_topic_name("image")
+        base = node.resolve_topic_name(name)
         is_raw = settings.transport == "raw"
         self.topic = base if is_raw else base + "/compressed"
         self._message_type = Image if is_raw else CompressedImage
