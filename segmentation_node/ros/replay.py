@@ -3,7 +3,6 @@
 The one publisher and collector: the demo, live evaluation and the latency tests use it.
 """
 
-import importlib
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_msgs.msg import LabelInfo
+from segmentation_node.ros.graph import image_inputs, message_class
 from segmentation_node.ros.node_process import ReplayError
 from segmentation_node.ros.outputs import KeptImage, latched_qos
 from segmentation_node.ros.pace import TICK_S, ClockPublisher, Pace, time_message
@@ -30,17 +30,19 @@ STATUSES_KEPT = 60
 
 @dataclass
 class PlayedImage:
-    """A recorded image: the serialized message, sent as it is.
+    """An RGB image, sent as rgb8 and stamped then, or a recorded one.
 
-    ``recorded_ns`` is when it was recorded; ``payload`` comes back in its result.
+    Of a recorded one ``message`` is serialized and sent as it is, ``stamp_ns`` and ``frame_id``
+    are its header's, and ``recorded_ns`` is when it was recorded. ``payload`` comes back in its
+    result.
     """
 
-    message: bytes
-    stamp_ns: int
-    frame_id: str
-    recorded_ns: Optional[int] = None
-    image_hwc: Optional[np.ndarray] = None
+    image_hwc: Optional[np.ndarray]
     payload: Any = None
+    message: Optional[bytes] = None
+    stamp_ns: int = 0
+    frame_id: str = "camera"
+    recorded_ns: Optional[int] = None
 
 
 @dataclass
@@ -58,6 +60,7 @@ Played = Union[np.ndarray, PlayedImage, PlayedMessage]
 class Replay(Node):
     """Publishes images for one segmentation node and collects its outputs.
 
+    An ``image_topic`` that is empty is where the node takes its images, once it does.
     ``on_result`` gets each complete result, in the order of completion, ``on_lost`` each image
     without one, with the reason. Without them they stay in ``results`` and ``lost``.
     ``other_topics`` are those of played messages: name -> type such as
@@ -88,8 +91,10 @@ class Replay(Node):
         self._quiet_s = quiet_s
         self._given_up: Set[int] = set()
         self._last_stamp_ns = 0
-        kind = CompressedImage if compressed else Image
-        self._images = self.create_publisher(kind, image_topic, keep_all_qos())
+        self._kind = CompressedImage if compressed else Image
+        self._images: Any = None
+        if image_topic:
+            self._images = self.create_publisher(self._kind, image_topic, keep_all_qos())
         self._others = {
             topic: self.create_publisher(message_class(type_name), topic, keep_all_qos())
             for topic, type_name in (other_topics or {}).items()
@@ -161,7 +166,7 @@ class Replay(Node):
             self.spin_for(0.0)
         self._wait_for_room(1, process)
 
-    def send(self, image_hwc: np.ndarray, frame_id: str = "camera") -> int:
+    def send(self, image_hwc: np.ndarray, frame_id: str = "camera", payload: Any = None) -> int:
         """Publish one RGB image stamped now; gives the stamp in ns."""
         # Two images within one tick of the clock still have to differ.
         stamp_ns = max(self.get_clock().now().nanoseconds, self._last_stamp_ns + 1)
@@ -170,7 +175,8 @@ class Replay(Node):
         header = self._kept.message.header
         header.stamp = time_message(stamp_ns)
         header.frame_id = frame_id
-        self._publish(self._kept.message, Result(self.sent, stamp_ns, frame_id, image_hwc))
+        result = Result(self.sent, stamp_ns, frame_id, image_hwc, payload=payload)
+        self._publish(self._kept.message, result)
         return stamp_ns
 
     def spin_for(self, duration_s: float) -> None:
@@ -185,7 +191,13 @@ class Replay(Node):
     def _send_item(self, item: Union[np.ndarray, PlayedImage], process: Any) -> None:
         if not isinstance(item, PlayedImage):
             self.send(item)
-            return
+        elif item.message is None:
+            assert item.image_hwc is not None
+            self.send(item.image_hwc, item.frame_id, item.payload)
+        else:
+            self._send_recorded(item, process)
+
+    def _send_recorded(self, item: PlayedImage, process: Any) -> None:
         result = Result(
             self.sent, item.stamp_ns, item.frame_id, item.image_hwc, payload=item.payload
         )
@@ -243,8 +255,23 @@ class Replay(Node):
                 return "%d nodes publish %s; results need one" % (publishers, topic)
         if self.label_info is None:
             return "%s/label_info says nothing" % self._target
+        return self._input_not_ready()
+
+    def _input_not_ready(self) -> str:
+        inputs = image_inputs(self, self._target)
+        if self._images is None:
+            kind = "sensor_msgs/msg/" + self._kind.__name__
+            topics = [topic for topic, found in inputs if found == kind]
+            if not topics:
+                return "%s takes no %s, only %s; set its input.transport" % (
+                    self._target, kind, inputs,
+                )  # fmt: skip
+            self._images = self.create_publisher(self._kind, topics[0], keep_all_qos())
         if self._images.get_subscription_count() == 0:
-            return "%s did not subscribe to %s" % (self._target, self._images.topic_name)
+            found = ", ".join("%s (%s)" % item for item in inputs) or "no image"
+            return "%s does not take %s (%s), but %s" % (
+                self._target, self._images.topic_name, self._kind.__name__, found,
+            )  # fmt: skip
         return ""
 
     def _on_label_info(self, message: LabelInfo) -> None:
@@ -255,18 +282,3 @@ class Replay(Node):
         self._diagnostics.extend(
             status for status in message.status if status.name.startswith(name + ":")
         )
-
-
-def message_class(type_name: str) -> Any:
-    """The class of a message type such as ``sensor_msgs/msg/Image``.
-
-    Raises ReplayError where its package is not installed.
-    """
-    package, _, name = type_name.split("/")
-    try:
-        return getattr(importlib.import_module(package + ".msg"), name)
-    except (ImportError, AttributeError):
-        raise ReplayError(
-            "%s is not installed here, so its topic cannot be played; leave the topic out"
-            % type_name
-        ) from None
