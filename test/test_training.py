@@ -249,7 +249,8 @@ def test_the_exported_graph_is_static_opset_13(exported):
 def test_the_exported_accuracy_is_what_evaluation_finds(exported, root):
     card = read_card(str(exported))
     with open_backend("torch", card, BackendOptions(device="cpu")) as backend:
-        result = evaluate_dataset(Segmenter(backend), open_dataset("camvid", root, "val"))
+        run = evaluate_dataset(Segmenter(backend), open_dataset("camvid", root, "val"))
+    result = run.accuracy
     (accuracy,) = card.accuracy
     assert (accuracy.dataset, accuracy.split, accuracy.frames) == ("camvid", "val", 2)
     assert accuracy.mean_iou == pytest.approx(result.matrix.mean_iou(), abs=2e-3)

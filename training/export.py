@@ -147,7 +147,7 @@ def measure_accuracy(folder: Path, dataset_name: str, root: str, split: str) -> 
     dataset = open_dataset(dataset_name, root, split)
     card = read_card(str(folder))
     with open_backend("onnxruntime", card, BackendOptions()) as backend:
-        result = evaluate_dataset(Segmenter(backend), dataset)
+        result = evaluate_dataset(Segmenter(backend), dataset).accuracy
     return {
         "dataset": dataset_name,
         "split": split,

@@ -4,9 +4,13 @@ Everything is derived from exact counts; what is undefined (a class that neither
 predicted) is NaN and left out of means.
 """
 
+import cv2
 import numpy as np
 
 from segmentation_node.labels import UNLABELLED
+
+# OpenCV's histogram is float32: it counts exactly up to here.
+_EXACT_PIXELS = 1 << 24
 
 
 class ConfusionMatrix:
@@ -30,15 +34,12 @@ class ConfusionMatrix:
                 "truth is %s but the prediction is %s; they must have one size"
                 % (truth_hw.shape, predicted_hw.shape)
             )
-        labelled = truth_hw != UNLABELLED
-        truth = truth_hw[labelled].astype(np.int64)
-        predicted = predicted_hw[labelled].astype(np.int64)
-        self._check_range(truth, "truth")
-        self._check_range(predicted[predicted != UNLABELLED], "prediction")
-        predicted[predicted == UNLABELLED] = self.classes
-        columns = self.classes + 1
-        cells = np.bincount(truth * columns + predicted, minlength=self.classes * columns)
-        self.counts += cells.reshape(self.classes, columns)
+        pairs = joint_histogram(truth_hw, predicted_hw)
+        pairs[UNLABELLED] = 0
+        self._check_range(pairs.any(axis=1), "truth")
+        self._check_range(pairs.any(axis=0), "prediction")
+        self.counts[:, :-1] += pairs[: self.classes, : self.classes]
+        self.counts[:, -1] += pairs[: self.classes, UNLABELLED]
 
     def class_iou(self) -> np.ndarray:
         """Intersection over union by class: float64 (classes,), NaN where undefined."""
@@ -47,6 +48,12 @@ class ConfusionMatrix:
     def mean_iou(self) -> float:
         """Mean of the defined class IoUs; NaN when there is none."""
         return mean_of_defined(self.class_iou())
+
+    def frequency_weighted_iou(self) -> float:
+        """Class IoUs weighted by how many labelled pixels are of the class (Long et al. 2015)."""
+        pixels = self.counts.sum(axis=1)
+        occurs = pixels > 0
+        return float(ratio((self.class_iou()[occurs] * pixels[occurs]).sum(), pixels.sum()))
 
     def false_positives(self) -> np.ndarray:
         """Labelled pixels of other classes predicted as this one: int64 (classes,)."""
@@ -74,12 +81,32 @@ class ConfusionMatrix:
     def _hits(self) -> np.ndarray:
         return np.diagonal(self.counts)
 
-    def _check_range(self, ids: np.ndarray, what: str) -> None:
-        found = int(ids.max()) if ids.size else 0
-        if found >= self.classes:
+    def _check_range(self, occurs: np.ndarray, what: str) -> None:
+        wrong = np.flatnonzero(occurs[self.classes : UNLABELLED]) + self.classes
+        if wrong.size:
             raise ValueError(
-                "%s holds id %d; expected 0-%d or %d" % (what, found, self.classes - 1, UNLABELLED)
+                "%s holds id %d; expected 0-%d or %d"
+                % (what, wrong.max(), self.classes - 1, UNLABELLED)
             )
+
+
+def joint_histogram(first_hw: np.ndarray, second_hw: np.ndarray) -> np.ndarray:
+    """How often each pair of values meets: int64 (256, 256) from two uint8 (H, W) of one size.
+
+    Raises ValueError on another dtype.
+    """
+    for image in (first_hw, second_hw):
+        if image.dtype != np.uint8:
+            raise ValueError("labels are %s; expected uint8" % image.dtype)
+    first, second = first_hw.reshape(-1), second_hw.reshape(-1)
+    counts = np.zeros((256, 256), np.int64)
+    for start in range(0, first.size, _EXACT_PIXELS):
+        part = slice(start, start + _EXACT_PIXELS)
+        pairs = cv2.calcHist(
+            [first[part], second[part]], [0, 1], None, [256, 256], [0, 256, 0, 256]
+        )
+        counts += pairs.astype(np.int64)
+    return counts
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -2,17 +2,13 @@
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Deque, Generator, Iterable
-
-from segmentation_node.evaluation.datasets import Dataset, Sample
+from typing import Any, Deque, Generator, Iterable
 
 
-def read_ahead(
-    dataset: Dataset, indices: Iterable[int], depth: int = 3
-) -> Generator[Sample, None, None]:
-    """Samples in the order of ``indices``, at most ``depth`` of them read in advance.
+def read_ahead(dataset: Any, indices: Iterable[int], depth: int = 3) -> Generator[Any, None, None]:
+    """Items of ``dataset`` in the order of ``indices``, at most ``depth`` of them read in advance.
 
-    An error of the data set comes out where its sample would have. Close the generator when
+    An error of the data set comes out where its item would have. Close the generator when
     leaving early: that drops what is waiting to be read.
     """
     waiting: Deque[Future] = deque()

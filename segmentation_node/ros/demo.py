@@ -15,7 +15,7 @@ import numpy as np
 
 from segmentation_node.errors import DatasetError, SegmentationError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.dataset import Evaluation, new_evaluation
+from segmentation_node.evaluation.accuracy import Accuracy
 from segmentation_node.evaluation.datasets.base import read_image
 from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.labels import CITYSCAPES_19, LABEL_SETS
@@ -95,7 +95,7 @@ class Recorder:
         self.folder = folder
         self.frames = 0
         self.header_mismatches = 0
-        self.evaluation: Optional[Evaluation] = None
+        self.accuracy: Optional[Accuracy] = None
         self.latencies: Dict[str, RollingPercentiles] = {}
         self._clip = clip
         self._progress: Any = None
@@ -123,8 +123,8 @@ class Recorder:
         for stage in STAGES + ("processing", "transport", "end_to_end"):
             value_ms = getattr(result.latency, stage + "_ms")
             self.latencies.setdefault(stage, RollingPercentiles(window=100000)).add(value_ms)
-        if labels is not None and self.evaluation is not None:
-            self.evaluation.add(labels, result.class_map_hw)
+        if labels is not None and self.accuracy is not None:
+            self.accuracy.add(labels, result.class_map_hw)
         self._progress.update()
 
     def stages_ms(self) -> Dict[str, Dict[str, float]]:
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace) -> int:
                 replay.wait_until_ready(process)
                 if not arguments.input:
                     labels = LABEL_SETS[replay.label_info.label_set]
-                    recorder.evaluation = new_evaluation(labels, CITYSCAPES_19)
+                    recorder.accuracy = Accuracy(labels, CITYSCAPES_19)
                 replay.play(recorder.images(), process, rate_hz=clip.fps, in_flight=IN_FLIGHT)
                 replay.spin_for(1.1)  # one more report, with every frame in it
             except KeyboardInterrupt:
@@ -210,10 +210,10 @@ def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) 
     with open(os.path.join(folder, "diagnostics.txt"), "w") as text:
         text.write(_diagnostics_text(statuses))
     print(report.latency_table(content["stages_ms"]))
-    if recorder.evaluation is not None:
-        content["accuracy"] = recorder.evaluation.as_json()
+    if recorder.accuracy is not None:
+        content["accuracy"] = recorder.accuracy.as_json()
         print()
-        print(report.accuracy_table(recorder.evaluation))
+        print(report.accuracy_table(content["accuracy"]))
     report.write_json(os.path.join(folder, "latency.json"), content)
     print()
     print(

@@ -19,7 +19,7 @@ from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 from segmentation_node.pipeline import Segmenter
 
 SKY, BUILDING, ROAD, TREE, CAR, PEDESTRIAN = 0, 1, 3, 5, 8, 9
-STAGES = ["inference", "postprocess", "preprocess"]
+STAGES = ["inference", "postprocess", "preprocess", "processing"]
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,14 @@ def assert_counted_by_hand(result):
 
 
 def test_a_data_set_is_scored_as_counted_by_hand(segmenter, root):
-    evaluation = evaluate_dataset(segmenter, open_dataset("camvid", root, "test"))
-    assert_counted_by_hand(evaluation.as_json())
+    run = evaluate_dataset(segmenter, open_dataset("camvid", root, "test"))
+    assert_counted_by_hand(run.as_json())
 
 
 def test_chosen_frames_alone_are_scored(segmenter, root):
-    evaluation = evaluate_dataset(segmenter, open_dataset("camvid", root, "test"), [1])
-    assert evaluation.frames == 1
-    assert evaluation.as_json()["mean_iou"] == 1.0
+    result = evaluate_dataset(segmenter, open_dataset("camvid", root, "test"), [1]).as_json()
+    assert result["frames"] == 1
+    assert result["mean_iou"] == 1.0
 
 
 class TwoLabelSets(Dataset):

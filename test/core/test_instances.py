@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.dataset import new_evaluation
+from segmentation_node.evaluation.accuracy import Accuracy
 from segmentation_node.evaluation.instances import (
     AVERAGE_SIZE_PX,
     InstanceWeightedCounts,
@@ -27,7 +27,7 @@ INSTANCES = instance_ids(TRUTH, NUMBERS)
 
 
 def evaluated(predicted_set=CITYSCAPES_19, predicted=PREDICTED, classes=CLASSES):
-    evaluation = new_evaluation(predicted_set, CITYSCAPES_19, classes)
+    evaluation = Accuracy(predicted_set, CITYSCAPES_19, classes)
     evaluation.add(TRUTH, predicted, INSTANCES)
     return evaluation
 
@@ -77,7 +77,7 @@ def test_categories_forgive_what_stays_inside_them():
 def test_a_category_keeps_its_classes_own_weights():
     # A bicycle of one pixel that is missed beside a car of one pixel that is hit.
     truth, numbers = np.array([[CAR, BICYCLE]], np.uint8), np.array([[1, 1]])
-    evaluation = new_evaluation(CITYSCAPES_19, CITYSCAPES_19, CLASSES)
+    evaluation = Accuracy(CITYSCAPES_19, CITYSCAPES_19, CLASSES)
     evaluation.add(truth, np.array([[CAR, ROAD]], np.uint8), instance_ids(truth, numbers))
     expected = CAR_PX / (CAR_PX + AVERAGE_SIZE_PX["bicycle"])
     assert evaluation.category_iiou()["vehicle"] == pytest.approx(expected, rel=1e-12)
@@ -100,7 +100,7 @@ def test_images_add_up():
 def test_an_image_without_instances_adds_nothing():
     counts = InstanceWeightedCounts(CITYSCAPES_19, CITYSCAPES_19, CLASSES)
     counts.add(np.zeros((2, 3), np.int32), np.full((2, 3), CAR, np.uint8))
-    evaluation = new_evaluation(CITYSCAPES_19, CITYSCAPES_19)
+    evaluation = Accuracy(CITYSCAPES_19, CITYSCAPES_19)
     assert all(math.isnan(score) for score in counts.class_iiou(evaluation.matrix).values())
 
 
@@ -135,7 +135,7 @@ def test_category_iou_by_hand():
 
 
 def test_the_json_keeps_its_keys_without_instances():
-    evaluation = new_evaluation(CITYSCAPES_19, CITYSCAPES_19)
+    evaluation = Accuracy(CITYSCAPES_19, CITYSCAPES_19)
     evaluation.add(TRUTH, PREDICTED)
     result = evaluation.as_json()
     assert {"mean_iou", "class_iou", "global_accuracy", "frames"} <= set(result)

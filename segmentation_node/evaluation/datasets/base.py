@@ -47,6 +47,17 @@ class Dataset:
         """Train ids that occur in the data set: a network trained on it can know no others."""
         return tuple(range(len(self.label_set)))
 
+    def sample_name(self, index: int) -> str:
+        """What a sample is called, without reading it."""
+        return "sample %d" % index
+
+    def drive_position(self, index: int) -> Optional[Tuple[str, int]]:
+        """The drive that a sample is from and its frame number there.
+
+        None where samples are no consecutive frames of a drive.
+        """
+        return None
+
     def __len__(self) -> int:
         raise NotImplementedError
 

@@ -39,6 +39,9 @@ class CamVid(Dataset):
     def __len__(self) -> int:
         return len(self.file_names)
 
+    def sample_name(self, index: int) -> str:
+        return self.file_names[index]
+
     def __getitem__(self, index: int) -> Sample:
         file_name = self.file_names[index]
         image = read_image(os.path.join(self.images_folder, file_name))

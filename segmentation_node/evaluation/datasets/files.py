@@ -64,6 +64,9 @@ class FileDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def sample_name(self, index: int) -> str:
+        return self.samples[index].name
+
     def __getitem__(self, index: int) -> Sample:
         files = self.samples[index]
         image = read_image(files.image)

@@ -1,7 +1,7 @@
 """KITTI-STEP: KITTI's tracking sequences with a panoptic map for every frame."""
 
 import os
-from typing import List
+from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -62,6 +62,10 @@ class KittiStep(FileDataset):
         if os.path.isdir(sorted_folder):
             return sorted_folder
         return os.path.join(self.root, "training", "image_02")
+
+    def drive_position(self, index: int) -> Optional[Tuple[str, int]]:
+        sequence, _, frame = self.samples[index].name.rpartition("/")
+        return (sequence, int(frame)) if frame.isdigit() else None
 
     def __getitem__(self, index: int) -> Sample:
         """R is the class; G and B are the high and the low byte of the instance's number."""

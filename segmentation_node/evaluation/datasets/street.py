@@ -39,7 +39,10 @@ class Street(Dataset):
         if seed not in self._drives:
             self._drives = {seed: StreetDrive(seed)}
         image, labels = self._drives[seed].frame(frame)
-        return Sample("drive%d_frame%04d" % (seed, frame), image, labels)
+        return Sample(self.sample_name(index), image, labels)
+
+    def sample_name(self, index: int) -> str:
+        return "drive%d_frame%04d" % self._place(index)
 
     def _place(self, index: int) -> Tuple[int, int]:
         drive, position = divmod(index, FRAMES_PER_DRIVE)

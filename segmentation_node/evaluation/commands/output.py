@@ -1,0 +1,55 @@
+"""What every command does around its run: a progress bar, Ctrl-C, tables and files."""
+
+import argparse
+import sys
+from functools import partial
+from typing import Any, Callable, Optional
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation import report
+from segmentation_node.evaluation.scoring import Run
+
+INTERRUPTED = 130
+"""The exit code of a run that Ctrl-C ended, as shells have it."""
+
+
+def progress_bar(frames: Optional[int]) -> Any:
+    """Wraps an iterable of this many frames: rate and time left on a terminal."""
+    from tqdm import tqdm
+
+    return partial(tqdm, total=frames, unit="frame", disable=None)
+
+
+def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) -> int:
+    """Let ``score`` fill the run, report it, and give the exit code.
+
+    Ctrl-C ends it early: what was counted until then is reported and marked as partial. Raises
+    DatasetError when no frame could be scored.
+    """
+    interrupted = False
+    try:
+        score()
+    except KeyboardInterrupt:
+        interrupted = True
+    run.finish(partial=interrupted)
+    if not len(run.frames) and run.skipped:
+        raise DatasetError(
+            "none of %d frames could be scored; the first: %s"
+            % (len(run.skipped), run.skipped[0].reason)
+        )
+    write_report(run, arguments)
+    if interrupted:
+        print("interrupted: the report is of the frames until then", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def write_report(run: Run, arguments: argparse.Namespace) -> None:
+    """Print the tables; write what ``--json`` names."""
+    result = run.as_json()
+    print(report.run_text(result))
+    if run.skipped:
+        frames = len(run.frames) + len(run.skipped)
+        print("warning: %d of %d frames skipped" % (len(run.skipped), frames), file=sys.stderr)
+    if arguments.json:
+        report.write_json(arguments.json, result)

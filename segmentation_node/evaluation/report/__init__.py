@@ -1,0 +1,26 @@
+"""Results for people (tables, a page) and for machines (JSON files)."""
+
+from segmentation_node.evaluation.report.files import write_json, write_text
+from segmentation_node.evaluation.report.tables import (
+    accuracy_table,
+    category_table,
+    latency_table,
+    milliseconds,
+    pace_table,
+    percent,
+    run_text,
+    table,
+)
+
+__all__ = [
+    "accuracy_table",
+    "category_table",
+    "latency_table",
+    "milliseconds",
+    "pace_table",
+    "percent",
+    "run_text",
+    "table",
+    "write_json",
+    "write_text",
+]
