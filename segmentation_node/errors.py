@@ -19,3 +19,7 @@ class ImageError(SegmentationError):
 
 class DatasetError(SegmentationError):
     """A data set that cannot be read: the message names the file and what was expected."""
+
+
+class BagError(SegmentationError):
+    """A bag that cannot be read or written: the message names the file or topic."""

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "ros": CORE | {"ros", "evaluation"},
 }
 NEWER_PYTHON = {"segmentation_node.evaluation.bags", "segmentation_node.evaluation.report"}
+BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 
 
 def modules():
@@ -50,11 +51,16 @@ def modules():
             path = os.path.join(folder, file_name)
             name = os.path.relpath(path, PROJECT)[: -len(".py")].replace(os.sep, ".")
             name = name[: -len(".__init__")] if name.endswith(".__init__") else name
-            if name in NEWER_PYTHON and sys.version_info < (3, 11):
+            if is_newer(name) and sys.version_info < (3, 10):
                 continue
             with open(path, "rb") as source:
                 trees[name] = ast.parse(source.read(), path)
     return trees
+
+
+def is_newer(name):
+    """Whether a module, or a package around it, may need a newer Python than the TX1's."""
+    return any(name == newer or name.startswith(newer + ".") for newer in NEWER_PYTHON)
 
 
 MODULES = modules()
@@ -109,6 +115,15 @@ def test_run_times_are_imported_only_where_they_are_used(name):
     assert not tops(imported(name, at_module_level=True)) & RUN_TIMES
     if part(name) not in ("backends", "engine"):
         assert not anywhere
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_what_needs_a_newer_python_is_imported_lazily(name):
+    """Bags and their library, by anything but the bags themselves."""
+    own = {n for n in imported(name, at_module_level=True) if is_newer(n) and "bags" in n}
+    if not name.startswith("segmentation_node.evaluation.bags"):
+        assert not own
+        assert not tops(imported(name, at_module_level=False)) & BAGS
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -1,0 +1,240 @@
+"""Open a bag, whole or damaged, and give its messages as recorded or its frames decoded."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
+
+import yaml
+from rosbags.rosbag2.storage_mcap import zstd
+
+from segmentation_node.errors import BagError
+from segmentation_node.evaluation.bags.frames import (
+    BagFrame,
+    Topics,
+    choose_topics,
+    listed,
+    paired,
+)
+from segmentation_node.evaluation.bags.messages import LABEL_INFO, label_set_of
+from segmentation_node.evaluation.bags.records import Problem, RawMessage, Topic, one_line
+from segmentation_node.evaluation.bags.storage import (
+    STORAGE_SUFFIXES,
+    StorageFile,
+    merged_topics,
+)
+from segmentation_node.labels import LabelSet
+
+NEWEST_METADATA = 9
+
+
+class Bag:
+    """A rosbag2 bag, open for reading under ``with``.
+
+    ``topics`` lists what it holds. ``problems`` grows with everything that could not be used
+    while messages or frames are read; nothing is left out without an entry there.
+    """
+
+    def __init__(self, path: str, strict: bool = False) -> None:
+        self.path = path
+        self.strict = strict
+        self.problems: List[Problem] = []
+        self._known: Set[Problem] = set()
+        self._temporary: Optional[str] = None
+        self._files: List[StorageFile] = []
+        metadata, paths = self._metadata_and_paths(Path(path))
+        self._mode = str(metadata.get("compression_mode") or "").lower()
+        self._expected = metadata.get("message_count")
+        self.custom_data: Dict[str, str] = dict(metadata.get("custom_data") or {})
+        try:
+            for file in self._unpacked(paths):
+                self._files.append(StorageFile(file, self._report))
+            self.topics: List[Topic] = merged_topics(self._files)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Bag":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+        self._files = []
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a file of the bag is cut off or corrupt, as far as it has been read."""
+        return any(file.damaged for file in self._files)
+
+    @property
+    def label_set(self) -> Optional[LabelSet]:
+        """What the ground truth's ids mean, as the bag says; None where it does not."""
+        truth = choose_topics(self.topics, "", None, "").truth
+        return self.label_set_of(truth) if truth is not None else None
+
+    def label_set_of(self, topic: Topic) -> Optional[LabelSet]:
+        """The label set published beside a topic of class maps; None where there is none.
+
+        For ``/ground_truth`` that is ``/ground_truth/label_info``; for the node's
+        ``~/class_map`` it is ``~/label_info``.
+        """
+        base = re.sub("/compressed$", "", topic.name)
+        beside = (base + "/label_info", base.rsplit("/", 1)[0] + "/label_info")
+        names = [item.name for item in self.topics if item.type == LABEL_INFO]
+        for name in beside:
+            if name in names:
+                for message in self._read({name}):
+                    return label_set_of(message.data)
+        return None
+
+    def choose_topics(
+        self,
+        image: Optional[str] = None,
+        truth: Optional[str] = None,
+        prediction: Optional[str] = None,
+    ) -> Topics:
+        """See ``bags.frames.choose_topics``."""
+        return choose_topics(self.topics, image, truth, prediction)
+
+    def messages(self, topics: Sequence[str] = ()) -> Iterator[RawMessage]:
+        """Messages as recorded, of all topics or of those named, in the order of recording.
+
+        Raises BagError that lists the topics where a named one is missing, and under ``strict``
+        at the first problem.
+        """
+        known = {topic.name for topic in self.topics}
+        missing = sorted(set(topics) - known)
+        if missing:
+            raise BagError(
+                "%s: no topic %s; it has %s" % (self.path, missing[0], listed(self.topics))
+            )
+        count = 0
+        for message in self._read(set(topics) or known):
+            count += 1
+            yield message
+        if not topics and isinstance(self._expected, int) and count < self._expected:
+            self._report(
+                Problem(
+                    self.path,
+                    "metadata.yaml counts %d messages, the files hold %d" % (self._expected, count),
+                )
+            )
+
+    def frames(
+        self,
+        image_topic: Optional[str] = None,
+        truth_topic: Optional[str] = None,
+        prediction_topic: Optional[str] = None,
+        leading: str = "image",
+    ) -> Iterator[BagFrame]:
+        """Frames paired by header stamp, in the order of the ``leading`` part's messages.
+
+        ``leading`` is image, truth or prediction. A topic that is None is chosen (see
+        ``choose_topics``), an empty one is left out. Memory is bounded: a frame that waits for
+        its other parts is given without them after ``bags.frames.WINDOW`` others.
+        Raises BagError where the leading topic is missing, and under ``strict`` at the first
+        problem; otherwise a broken message goes to ``problems`` and its frame is left out.
+        """
+        topics = choose_topics(self.topics, image_topic, truth_topic, prediction_topic)
+        if topics._asdict()[leading] is None:
+            raise BagError("%s: no %s topic; it has %s" % (self.path, leading, listed(self.topics)))
+        names = {topic.name for topic in topics if topic is not None}
+        return paired(self._read(names), topics, leading, self._report)
+
+    def _read(self, names: Set[str]) -> Iterator[RawMessage]:
+        for file in self._files:
+            for message in file.messages(names):
+                if self._mode != "message":
+                    yield message
+                    continue
+                try:
+                    data = zstd.decompress(message.data)
+                except zstd.ZstdError as error:
+                    where = "message on %s" % message.topic
+                    self._report(Problem(where, "not decompressed (%s)" % one_line(error)))
+                else:
+                    yield message._replace(data=data)
+
+    def _report(self, problem: Problem) -> None:
+        if self.strict:
+            raise BagError(str(problem))
+        if problem not in self._known:
+            self._known.add(problem)
+            self.problems.append(problem)
+
+    def _metadata_and_paths(self, path: Path) -> Any:
+        if path.is_file():
+            if path.suffix not in STORAGE_SUFFIXES:
+                raise BagError(
+                    "%s: not a bag; expected a folder with metadata.yaml, *.mcap or *.db3" % path
+                )
+            return {}, [path]
+        if not path.is_dir():
+            raise BagError("%s: no such bag" % path)
+        metadata = self._read_metadata(path / "metadata.yaml")
+        found = [path / Path(str(name)).name for name in metadata.get("relative_file_paths") or ()]
+        for missing in (file for file in found if not file.is_file()):
+            self._report(Problem(str(missing), "no such file, but metadata.yaml lists it"))
+        found = [file for file in found if file.is_file()] or sorted(
+            (file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES), key=_natural
+        )
+        if not found:
+            raise BagError("%s: not a bag; no *.mcap or *.db3 file in it" % path)
+        return metadata, found
+
+    def _read_metadata(self, path: Path) -> Dict[str, Any]:
+        """The content of metadata.yaml; empty, and reported, where it cannot be used."""
+        try:
+            with open(path, encoding="utf-8") as stream:
+                content = yaml.safe_load(stream)["rosbag2_bagfile_information"]
+            if not isinstance(content, dict):
+                raise TypeError("no mapping")
+        except FileNotFoundError:
+            # A recorder that was killed leaves none.
+            self._report(Problem(str(path), "no such file; the bag is read without it"))
+            return {}
+        except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+            reason = "not readable (%s); the bag is read without it" % one_line(error)
+            self._report(Problem(str(path), reason))
+            return {}
+        version = content.get("version")
+        if isinstance(version, int) and version > NEWEST_METADATA:
+            raise BagError("%s: version %d; expected at most %d" % (path, version, NEWEST_METADATA))
+        return content
+
+    def _unpacked(self, paths: List[Path]) -> Iterator[Path]:
+        """The storage files; those compressed as a whole are unpacked first."""
+        for path in paths:
+            if path.suffix != ".zstd":
+                yield path
+                continue
+            if self._temporary is None:
+                self._temporary = tempfile.mkdtemp(prefix="segmentation_bag_")
+            target = Path(self._temporary, path.stem)
+            try:
+                with zstd.open(path, "rb") as packed, open(target, "wb") as out:
+                    shutil.copyfileobj(packed, out)
+            except (zstd.ZstdError, EOFError) as error:
+                self._report(Problem(str(path), "cut off or corrupt (%s)" % one_line(error)))
+            yield target
+
+
+def open_bag(path: str, strict: bool = False) -> Bag:
+    """Open a bag: its folder, or one of its files (.mcap, .db3). Use it under ``with``.
+
+    Raises BagError where it is none. Under ``strict`` the first problem raises BagError too.
+    """
+    return Bag(path, strict)
+
+
+def _natural(path: Path) -> List[Any]:
+    """Sorts drive_10 behind drive_9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
