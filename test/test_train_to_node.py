@@ -88,7 +88,7 @@ def test_the_node_gives_the_trained_networks_class_maps(ros, trained, backend, t
         assert process.stop() == 0
     replay.destroy_node()
     assert replay.missing() == [] and "rror" not in log_path.read_text()
-    assert replay.label_info.model == "small"
+    assert replay.status.label_info.model == "small"
     for result, class_map in zip(replay.results, expected):
         assert result.headers_match
         assert np.array_equal(result.class_map_hw, class_map)

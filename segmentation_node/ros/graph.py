@@ -1,11 +1,14 @@
-"""What a replay has to know of the graph: where a node takes its images, and message types."""
+"""What a replay has to do with the graph: join it, find a node's input, know message types."""
 
 import importlib
-from typing import Any, List, Tuple
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Tuple
 
+import rclpy
 from rclpy.node import NodeNameNonExistentError
+from rclpy.signals import SignalHandlerOptions
 
-from segmentation_node.ros.node_process import ReplayError
+from segmentation_node.errors import ReplayError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
@@ -36,3 +39,13 @@ def message_class(type_name: str) -> Any:
             "%s is not installed here, so its topic cannot be played; leave the topic out"
             % type_name
         ) from None
+
+
+@contextmanager
+def joined_graph() -> Iterator[None]:
+    """Take part in the graph; Ctrl-C stays Python's, so that results can still be written."""
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield
+    finally:
+        rclpy.shutdown()

@@ -8,13 +8,11 @@ import numpy as np
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-from segmentation_msgs.msg import LabelInfo
-from segmentation_node.errors import ImageError
+from segmentation_node.errors import ImageError, ReplayError
 from segmentation_node.ros.conversions import decode_compressed, pixels_of, to_rgb
 from segmentation_node.ros.frames import stamp_nanoseconds
 from segmentation_node.ros.input import ImageInput
-from segmentation_node.ros.node_process import ReplayError
-from segmentation_node.ros.outputs import latched_qos
+from segmentation_node.ros.node_status import NodeStatus
 from segmentation_node.ros.pairing import Pairing, Result
 
 LOOK_S = 0.1
@@ -118,7 +116,8 @@ class OpenPairing(Pairing):
 class Listening(Node):
     """Listens to a camera, its ground truth and one segmentation node, and publishes nothing.
 
-    ``on_result`` and ``on_lost`` as ``Pairing`` has them; a result's ``payload`` is ``Heard``.
+    ``on_result`` and ``on_lost``, set them before ``listen``, as ``Pairing`` has them; a result's
+    ``payload`` is ``Heard``.
     ``middleware_lost`` counts what this listener itself missed.
     """
 
@@ -126,8 +125,6 @@ class Listening(Node):
         self,
         target: str,
         image_topic: str,
-        on_result: Callable[[Result], None],
-        on_lost: Callable[[Result, str], None],
         compressed: bool = False,
         truth_topic: str = "",
         patience_s: float = 10.0,
@@ -136,16 +133,22 @@ class Listening(Node):
         remaps = ["-r", "image:=" + image_topic]
         remaps += ["-r", "truth:=" + truth_topic] if truth_topic else []
         super().__init__(name, cli_args=["--ros-args"] + remaps)
-        self.label_info: Any = None
         self.middleware_lost = 0
-        self.truths_without_use: Dict[str, int] = {}
+        self.unusable_truths: Dict[str, int] = {}
         self._target = target
         self._decode = decode_compressed if compressed else to_rgb
         self._heard_s = time.monotonic()
-        self.pairing = OpenPairing(self, target, on_result, on_lost, bool(truth_topic), patience_s)
-        self.create_subscription(
-            LabelInfo, target + "/label_info", self._on_label_info, latched_qos()
+        self.on_result: Callable[[Result], None] = lambda result: None
+        self.on_lost: Callable[[Result, str], None] = lambda result, reason: None
+        self.pairing = OpenPairing(
+            self,
+            target,
+            lambda result: self.on_result(result),
+            lambda result, reason: self.on_lost(result, reason),
+            bool(truth_topic),
+            patience_s,
         )
+        self.status = NodeStatus(self, target)
         settings = InputSettings("compressed" if compressed else "raw")
         self._inputs = [ImageInput(self, settings, self._on_image, self._on_middleware_lost)]
         if truth_topic:
@@ -160,7 +163,7 @@ class Listening(Node):
     def wait_until_ready(self, process: Any, timeout_s: float) -> None:
         """Spin until the node has a model. Raises ReplayError otherwise."""
         deadline_s = time.monotonic() + timeout_s
-        while self.label_info is None:
+        while self.status.label_info is None:
             process.check()
             if time.monotonic() > deadline_s:
                 raise ReplayError(
@@ -204,10 +207,7 @@ class Listening(Node):
         self.pairing.take_truth(message.header, truth_hw)
 
     def _note_truth(self, reason: str) -> None:
-        self.truths_without_use[reason] = self.truths_without_use.get(reason, 0) + 1
+        self.unusable_truths[reason] = self.unusable_truths.get(reason, 0) + 1
 
     def _on_middleware_lost(self, messages: int) -> None:
         self.middleware_lost += messages
-
-    def _on_label_info(self, message: LabelInfo) -> None:
-        self.label_info = message

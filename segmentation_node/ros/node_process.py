@@ -6,12 +6,8 @@ import subprocess
 import sys
 from typing import Any, Dict, Optional, Sequence
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import ReplayError
 from segmentation_node.models import models_folder
-
-
-class ReplayError(SegmentationError):
-    """A node that does not start, or frames that do not come back."""
 
 
 class NodeProcess:

@@ -4,19 +4,17 @@ The one publisher and collector: the demo, live evaluation and the latency tests
 """
 
 import time
-from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from segmentation_msgs.msg import LabelInfo
+from segmentation_node.errors import ReplayError
 from segmentation_node.ros.graph import image_inputs, message_class
-from segmentation_node.ros.node_process import ReplayError
+from segmentation_node.ros.node_status import NodeStatus
 from segmentation_node.ros.outputs import KeptImage, latched_qos
 from segmentation_node.ros.pace import TICK_S, ClockPublisher, Pace, time_message
 from segmentation_node.ros.pairing import Pairing, Result, keep_all_qos
@@ -25,7 +23,6 @@ READY_TIMEOUT_S = 60.0
 QUIET_S = 5.0
 # The node may find the last of our subscriptions a little after we have found it.
 SETTLE_S = 0.3
-STATUSES_KEPT = 60
 
 
 @dataclass
@@ -64,7 +61,8 @@ class Replay(Node):
     ``on_result`` gets each complete result, in the order of completion, ``on_lost`` each image
     without one, with the reason. Without them they stay in ``results`` and ``lost``.
     ``other_topics`` are those of played messages: name -> type such as
-    ``sensor_msgs/msg/CameraInfo``. ``with_clock`` publishes recorded time on /clock.
+    ``sensor_msgs/msg/CameraInfo``, and whether it is latched. ``with_clock`` publishes recorded
+    time on /clock.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class Replay(Node):
         on_lost: Optional[Callable[[Result, str], None]] = None,
         name: str = "segmentation_replay",
         compressed: bool = False,
-        other_topics: Optional[Dict[str, str]] = None,
+        other_topics: Optional[Dict[str, Tuple[str, bool]]] = None,
         with_clock: bool = False,
         quiet_s: float = QUIET_S,
     ) -> None:
@@ -84,10 +82,8 @@ class Replay(Node):
         super().__init__(name)
         self.results: List[Result] = []
         self.lost: List[Tuple[Result, str]] = []
-        self.label_info: Any = None
         self.sent = 0
         self.repeated_stamps = 0
-        self._diagnostics: Deque[Any] = deque(maxlen=STATUSES_KEPT)
         self._quiet_s = quiet_s
         self._given_up: Set[int] = set()
         self._last_stamp_ns = 0
@@ -96,20 +92,24 @@ class Replay(Node):
         if image_topic:
             self._images = self.create_publisher(self._kind, image_topic, keep_all_qos())
         self._others = {
-            topic: self.create_publisher(message_class(type_name), topic, keep_all_qos())
-            for topic, type_name in (other_topics or {}).items()
+            topic: self.create_publisher(
+                message_class(type_name), topic, latched_qos() if latched else keep_all_qos()
+            )
+            for topic, (type_name, latched) in (other_topics or {}).items()
         }
         self._clock_publisher = ClockPublisher(self) if with_clock else None
         self._kept = KeptImage("rgb8", 3)
         self._target = target
-        self._on_lost = on_lost or (lambda result, reason: self.lost.append((result, reason)))
+        self.on_result = on_result or self.results.append
+        self.on_lost = on_lost or (lambda result, reason: self.lost.append((result, reason)))
         self.pairing = Pairing(
-            self, target, with_overlay, on_result or self.results.append, self._on_lost
+            self,
+            target,
+            with_overlay,
+            lambda result: self.on_result(result),
+            lambda result, reason: self.on_lost(result, reason),
         )
-        self.create_subscription(
-            LabelInfo, target + "/label_info", self._on_label_info, latched_qos()
-        )
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.status = NodeStatus(self, target)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
@@ -117,11 +117,6 @@ class Replay(Node):
     def in_flight(self) -> int:
         """Images sent whose results are neither complete nor lost."""
         return self.pairing.in_flight
-
-    @property
-    def diagnostics(self) -> List[Any]:
-        """The node's last statuses."""
-        return list(self._diagnostics)
 
     def missing(self) -> List[int]:
         """Stamps in ns of the images in flight, and of those in ``lost``."""
@@ -207,7 +202,7 @@ class Replay(Node):
             self._progress(process)
         if item.stamp_ns in self._given_up:
             # Its results could be the earlier image's, late.
-            self._on_lost(result, "not sent: an earlier image of the same stamp got no answer")
+            self.on_lost(result, "not sent: an earlier image of the same stamp got no answer")
             return
         if self._clock_publisher is not None and item.recorded_ns is not None:
             self._clock_publisher.publish(item.recorded_ns)
@@ -253,7 +248,7 @@ class Replay(Node):
                 return "nothing publishes %s" % topic
             if publishers > 1:
                 return "%d nodes publish %s; results need one" % (publishers, topic)
-        if self.label_info is None:
+        if self.status.label_info is None:
             return "%s/label_info says nothing" % self._target
         return self._input_not_ready()
 
@@ -273,12 +268,3 @@ class Replay(Node):
                 self._target, self._images.topic_name, self._kind.__name__, found,
             )  # fmt: skip
         return ""
-
-    def _on_label_info(self, message: LabelInfo) -> None:
-        self.label_info = message
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        name = self._target.strip("/")
-        self._diagnostics.extend(
-            status for status in message.status if status.name.startswith(name + ":")
-        )

@@ -1,9 +1,9 @@
 """The commands of ``python -m segmentation_node.evaluation``: one file each, one entry each."""
 
-from segmentation_node.evaluation.commands import dataset
+from segmentation_node.evaluation.commands import dataset, live
 
 # A command adds its parser with ``add_parser(commands)``; what it sets as ``run`` takes the
 # parsed arguments and gives the exit code.
-COMMANDS = {"dataset": dataset}
+COMMANDS = {"dataset": dataset, "live": live}
 
 __all__ = ["COMMANDS"]
