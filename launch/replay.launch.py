@@ -37,7 +37,7 @@ OPTIONS = (
     ("bag", "", "The bag: its folder, .mcap or .db3 file", "--bag"),
     ("image", "", "Image topic of the bag; empty: its only camera", "--image-topic"),
     ("truth", "", "Ground truth topic; empty: /ground_truth where there is one", "--truth-topic"),
-    ("truth_labels", "", "Label set of the ground truth where the bag lacks it", "--truth-labels"),
+    ("labels", "", "Label set of the ground truth where the bag lacks it", "--labels"),
     ("rate", "", "Of recorded time; empty: as fast as the node takes it", "--rate"),
     ("in_flight", "", "Images on their way at most", "--in-flight"),
     ("timeout", "", "Seconds without a result until images are lost", "--timeout"),

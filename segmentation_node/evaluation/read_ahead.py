@@ -1,7 +1,9 @@
-"""Read frames on a thread while the ones before them are segmented."""
+"""Read samples on a thread while the ones before them are segmented."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import count
 from typing import Any, Deque, Generator, Iterable, Iterator
 
 
@@ -25,19 +27,23 @@ def read_ahead(dataset: Any, indices: Iterable[int], depth: int = 3) -> Generato
                 future.cancel()
 
 
-def iterate_ahead(items: Iterator[Any], depth: int = 3) -> Generator[Any, None, None]:
-    """The same for an iterator: its items, at most ``depth`` of them read in advance."""
-    end = object()
-    waiting: Deque[Future] = deque()
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        try:
-            while True:
-                while len(waiting) <= depth:
-                    waiting.append(reader.submit(next, items, end))
-                item = waiting.popleft().result()
-                if item is end:
-                    return
-                yield item
-        finally:
-            for future in waiting:
-                future.cancel()
+def iterate_ahead(items: Iterable[Any], depth: int = 3) -> Generator[Any, None, None]:
+    """The same for something that can only be iterated; its iterator runs on the thread."""
+    with closing(read_ahead(_Next(iter(items)), count(), depth)) as found:
+        for item in found:
+            if item is _END:
+                return
+            yield item
+
+
+_END = object()
+
+
+class _Next:
+    """What comes next, whatever index is asked for."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, index: int) -> Any:
+        return next(self._items, _END)

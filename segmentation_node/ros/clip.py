@@ -96,9 +96,9 @@ def _video(capture: Any, frames: int) -> Iterator[LabelledFrame]:
 
 
 def _bag(source: str, frames: int) -> Clip:
-    from segmentation_node.evaluation.bags import open_bag
+    from segmentation_node.evaluation.commands.lazily import import_bags
 
-    bag = open_bag(source)
+    bag = import_bags().open_bag(source)
     topics = bag.choose_topics(prediction="")
     truth = bag.label_set_of(topics.truth) if topics.truth is not None else None
     found = bag.frames(prediction_topic="", truth_topic=None if truth is not None else "")

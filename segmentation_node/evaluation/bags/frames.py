@@ -30,12 +30,14 @@ class Topics(NamedTuple):
 class BagFrame:
     """One frame: ``image_hwc`` uint8 RGB (H, W, 3), ids uint8 (H, W), 255 = unlabelled.
 
-    ``stamp_ns`` is the header's stamp, ``recorded_ns`` the bag's time of the first of its
+    ``number`` counts the frames from 0, those that are left out too. ``stamp_ns`` is the header's
+    stamp, ``recorded_ns`` the bag's time of the first of its
     messages. ``image`` is the image message as it was recorded, ``camera_info`` the serialised
     CameraInfo of the same stamp. What the bag lacks for this frame is None.
     """
 
     name: str
+    number: int
     stamp_ns: int
     recorded_ns: int
     frame_id: str
@@ -77,7 +79,7 @@ class Pairing:
         try:
             header = header_of(message.data)
         except ImageError as error:
-            self._report(Problem(_where(message), str(error)))
+            self._report(Problem(_where(message), str(error), is_frame=True))
             return
         self._latest_ns[part] = header.stamp_ns
         if part == self._leading:
@@ -97,7 +99,8 @@ class Pairing:
 
     def _lead(self, stamp_ns: int, frame_id: str, message: RawMessage) -> None:
         if stamp_ns in self._waiting:
-            self._report(Problem(_where(message), "a second message of stamp %s" % text(stamp_ns)))
+            reason = "a second message of stamp %s" % text(stamp_ns)
+            self._report(Problem(_where(message), reason, is_frame=True))
             return
         frame = _Waiting(self._count, frame_id)
         self._count += 1
@@ -112,9 +115,8 @@ class Pairing:
     def _drop(self) -> None:
         stamp_ns, parts = self._others.popitem(last=False)
         for part in sorted(self._wanted & set(parts)):
-            self._report(
-                Problem(_where(parts[part]), "no %s of stamp %s" % (self._leading, text(stamp_ns)))
-            )
+            reason = "no %s of stamp %s" % (self._leading, text(stamp_ns))
+            self._report(Problem(_where(parts[part]), reason, is_frame=True))
 
     def _ready(self) -> Iterator[Tuple[int, _Waiting]]:
         while self._waiting:
@@ -158,16 +160,18 @@ def _decoded(stamp_ns: int, waiting: _Waiting, leading: str, report: Report) -> 
         try:
             arrays[part] = decode(message.data, message.type)
         except ImageError as error:
-            report(Problem("frame %s on %s" % (name, message.topic), str(error)))
+            report(Problem("frame %s on %s" % (name, message.topic), str(error), is_frame=True))
             return
     sizes = {part: array.shape[:2] for part, array in arrays.items()}
     if len(set(sizes.values())) > 1:
         found = ", ".join("%s %dx%d" % (part, s[1], s[0]) for part, s in sizes.items())
-        report(Problem("frame " + name, "its parts have different sizes: " + found))
+        reason = "its parts have different sizes: " + found
+        report(Problem("frame " + name, reason, is_frame=True))
         return
     camera_info = waiting.parts.get("camera_info")
     yield BagFrame(
         name,
+        waiting.number,
         stamp_ns,
         min(item.recorded_ns for item in waiting.parts.values()),
         waiting.frame_id,

@@ -22,13 +22,17 @@ class RawMessage(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something in a bag that could not be used: where, and why. One line together."""
+    """Something in a bag that could not be used: where, and why. One line together.
+
+    ``is_frame``: one frame is left out of the score for it.
+    """
 
     name: str
     reason: str
+    is_frame: bool = False
 
     def __str__(self) -> str:
-        return "%s: %s" % self
+        return "%s: %s" % (self.name, self.reason)
 
 
 Report = Callable[[Problem], None]

@@ -31,7 +31,9 @@ def add_parser(commands: Any) -> None:
     source.add_argument("--image-topic", help="default: the only camera of the bag")
     source.add_argument("--truth-topic", help="default: /ground_truth; empty: none")
     source.add_argument(
-        "--truth-labels", choices=sorted(LABEL_SETS), help="where no label info says it"
+        "--labels",
+        choices=sorted(LABEL_SETS),
+        help="label set of the ground truth, where no LabelInfo in the bag says it",
     )
     source.add_argument(
         "--also", nargs="+", default=[], metavar="TOPIC", help="play these as well, or all"

@@ -10,9 +10,11 @@ from segmentation_node.models import models_folder
 from segmentation_node.pipeline import Segmenter
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Which model runs, and on what."""
-    parser.add_argument("--model", required=True, help="a model folder, or a shipped model's name")
+    parser.add_argument(
+        "--model", required=required, help="a model folder, or a shipped model's name"
+    )
     parser.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32")

@@ -1,11 +1,17 @@
-"""The only readers of data sets: one file each, one entry in ``DATASETS`` each."""
+"""The only readers of data sets: one file each, one entry in ``DATASETS`` or ``DRIVES`` each."""
+
+from typing import Callable, Dict
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset, Sample
 from segmentation_node.evaluation.datasets.camvid import CamVid
 from segmentation_node.evaluation.datasets.cityscapes import Cityscapes, CityscapesCoarse
+from segmentation_node.evaluation.datasets.cityscapes_sequence import CityscapesSequence
+from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame, LabelledDrive
+from segmentation_node.evaluation.datasets.kitti_raw import KittiRaw
 from segmentation_node.evaluation.datasets.kitti_semantics import KittiSemantics
 from segmentation_node.evaluation.datasets.kitti_step import KittiStep
+from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
 from segmentation_node.evaluation.datasets.street import Street
 
 DATASETS = {
@@ -17,7 +23,24 @@ DATASETS = {
     "street": Street,
 }
 
-__all__ = ["DATASETS", "Dataset", "Sample", "open_dataset"]
+# What has frames without labels: it can be recorded, not scored as a data set.
+DRIVES: Dict[str, Callable[[str, str], Drive]] = {
+    "cityscapes_sequence": CityscapesSequence,
+    "images": ImageFolder,
+    "kitti_raw": KittiRaw,
+    "video": Video,
+}
+
+__all__ = [
+    "DATASETS",
+    "DRIVES",
+    "Dataset",
+    "Drive",
+    "DriveFrame",
+    "Sample",
+    "open_dataset",
+    "open_drive",
+]
 
 
 def open_dataset(name: str, root: str, split: str, with_instances: bool = False) -> Dataset:
@@ -28,3 +51,19 @@ def open_dataset(name: str, root: str, split: str, with_instances: bool = False)
     if name not in DATASETS:
         raise DatasetError("unknown data set %r; known: %s" % (name, ", ".join(sorted(DATASETS))))
     return DATASETS[name](root, split, with_instances)
+
+
+def open_drive(name: str, root: str, split: str) -> Drive:
+    """Open a data set, labelled or not, as frames in the order of time.
+
+    An empty split is the usual one: val, or the only one. Raises DatasetError that lists the
+    known names, or says what is missing under ``root``.
+    """
+    if name in DRIVES:
+        return DRIVES[name](root, split)
+    if name not in DATASETS:
+        known = ", ".join(sorted(set(DATASETS) | set(DRIVES)))
+        raise DatasetError("unknown data set %r; known: %s" % (name, known))
+    splits = DATASETS[name].splits
+    usual = "val" if "val" in splits else splits[0]
+    return LabelledDrive(open_dataset(name, root, split or usual))

@@ -13,13 +13,13 @@ from segmentation_node.evaluation.live.node import (
     node_of,
     predicted_labels,
     target_name,
-    truth_labels,
 )
 from segmentation_node.evaluation.live.play import Finish
 from segmentation_node.evaluation.live.scorer import LiveScorer, heard_stages
+from segmentation_node.evaluation.live.sources import camera_topics
 from segmentation_node.evaluation.offline import InputFrame
 from segmentation_node.evaluation.scoring import Problem, Run
-from segmentation_node.labels import LabelSet
+from segmentation_node.labels import LABEL_SETS, LabelSet
 
 
 @dataclass
@@ -38,7 +38,6 @@ def listen(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish
     from segmentation_node.ros.listening import Listening
 
     expected = _expected(arguments)
-    truth = truth_labels(arguments, expected.truth_topic, expected.truth)
     base = base_topic(expected.image_topic)
     compressed = expected.image_topic.endswith("/compressed")
     listening = Listening(
@@ -48,7 +47,7 @@ def listen(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish
         with node_of(arguments, listening, base, compressed) as (process, pids):
             listening.wait_until_ready(process, READY_TIMEOUT_S)
             found = dict(facts(arguments, listening.status), **expected.facts)
-            run = Run(predicted_labels(listening.status), truth, found)
+            run = Run(predicted_labels(listening.status), expected.truth, found)
 
             def fill() -> None:
                 bar = progress(expected.length)
@@ -97,35 +96,44 @@ def _fill(arguments: argparse.Namespace, listening: Any, process: Any, scorer: L
 
 def _expected(arguments: argparse.Namespace) -> Expected:
     if not arguments.bag:
-        return Expected(arguments.image_topic, arguments.truth_topic or "")
-    from segmentation_node.evaluation.bags import open_bag
+        return _expected_without_bag(arguments)
+    from segmentation_node.evaluation.commands.lazily import import_bags
 
-    with open_bag(arguments.bag) as bag:
-        topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
-        if topics.image is None:
-            raise SegmentationError("%s: no image topic to listen to" % arguments.bag)
-        truth = topics.truth
+    bags = import_bags()
+    from segmentation_node.evaluation.bags import scoring
+
+    with bags.open_bag(arguments.bag) as bag:
+        topics = camera_topics(bag, arguments)
         return Expected(
             topics.image.name,
-            truth.name if truth is not None else "",
-            bag.label_set_of(truth) if truth is not None else None,
+            topics.truth.name if topics.truth is not None else "",
+            scoring.label_set_for(bag, topics.truth, arguments.labels),
             topics.image.count,
-            {"bag": arguments.bag},
+            scoring.bag_facts(bag, topics),
         )
+
+
+def _expected_without_bag(arguments: argparse.Namespace) -> Expected:
+    if arguments.truth_topic and not arguments.labels:
+        raise SegmentationError(
+            "nothing says what the ids on %s mean: give --labels, or --bag" % arguments.truth_topic
+        )
+    labels = LABEL_SETS[arguments.labels] if arguments.labels else None
+    return Expected(arguments.image_topic, arguments.truth_topic or "", labels)
 
 
 def _stamps(arguments: argparse.Namespace) -> Iterator[int]:
     """The stamps in ns of the bag's images; none without a bag."""
     if not arguments.bag:
         return
-    from segmentation_node.evaluation.bags import open_bag
+    from segmentation_node.evaluation.commands.lazily import import_bags
+
+    bags = import_bags()
     from segmentation_node.evaluation.bags.messages import header_of
 
-    with open_bag(arguments.bag) as bag:
-        topics = bag.choose_topics(arguments.image_topic, "", "")
-        if topics.image is not None:
-            for message in bag.messages([topics.image.name]):
-                yield header_of(message.data).stamp_ns
+    with bags.open_bag(arguments.bag) as bag:
+        for message in bag.messages([camera_topics(bag, arguments).image.name]):
+            yield header_of(message.data).stamp_ns
 
 
 def _name(stamp_ns: int) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import SegmentationError
@@ -68,22 +68,6 @@ def predicted_labels(status: Any) -> LabelSet:
             "the node's label set is %r; known: %s" % (name, ", ".join(sorted(LABEL_SETS)))
         )
     return LABEL_SETS[name]
-
-
-def truth_labels(
-    arguments: argparse.Namespace, topic: str, known: Optional[LabelSet]
-) -> Optional[LabelSet]:
-    """The label set of the ground truth: as ``--truth-labels`` says, or as its source does.
-
-    Raises SegmentationError where there is a ``topic`` of ids that nobody explains.
-    """
-    labels = LABEL_SETS[arguments.truth_labels] if arguments.truth_labels else known
-    if topic and labels is None:
-        raise SegmentationError(
-            "nothing says what the ids on %s mean: give --truth-labels, or an empty --truth-topic"
-            % topic
-        )
-    return labels
 
 
 def facts(arguments: argparse.Namespace, status: Any) -> Dict[str, Any]:

@@ -1,6 +1,7 @@
 """Play a bag or a data set into the node and count what comes back."""
 
 import argparse
+import sys
 from typing import Any, Callable
 
 from segmentation_node.evaluation.live.node import (
@@ -10,7 +11,6 @@ from segmentation_node.evaluation.live.node import (
     node_of,
     predicted_labels,
     target_name,
-    truth_labels,
 )
 from segmentation_node.evaluation.live.scorer import LiveScorer, played_stages
 from segmentation_node.evaluation.live.sources import LiveSource, open_source
@@ -28,7 +28,6 @@ def play(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish: 
 
     target = target_name(arguments)
     with open_source(arguments) as source:
-        truth = truth_labels(arguments, source.truth_topic, source.truth)
         base = base_topic(source.image_topic)
         topic = base + "/compressed" if source.compressed else base
         replay = Replay(
@@ -51,7 +50,7 @@ def play(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish: 
                 replay.wait_until_ready(process, READY_TIMEOUT_S)
                 run = Run(
                     predicted_labels(replay.status),
-                    truth,
+                    source.truth,
                     dict(facts(arguments, replay.status), **_how(arguments, source)),
                     source.instance_classes,
                 )
@@ -84,9 +83,9 @@ def _fill(
             factor=arguments.rate,
         )
     finally:
-        scorer.note(repeated_stamps=replay.repeated_stamps)
-        for problem in source.problems():
-            scorer.skip(problem)
+        scorer.note(repeated_stamps=replay.repeated_stamps, bag_problems=source.warnings())
+        for line in source.warnings():
+            print("warning: " + line, file=sys.stderr)
 
 
 def _how(arguments: argparse.Namespace, source: LiveSource) -> dict:

@@ -1,12 +1,12 @@
 """What a live evaluation plays: a bag as it was recorded, or the images of a data set."""
 
 import argparse
-import heapq
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from segmentation_node.errors import BagError
+from segmentation_node.evaluation.consistency import DrivePosition
 from segmentation_node.evaluation.dataset import read_frames
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import InputFrame
@@ -25,9 +25,9 @@ class LiveSource:
     """Frames to play and what is known of them.
 
     ``items`` gives ``PlayedImage`` (its payload an ``InputFrame``), ``PlayedMessage`` and
-    ``Problem``; ``problems`` gives what was found beside those, once the items are through.
-    ``image_topic`` is in full, ``/compressed`` included; ``truth_topic`` is empty where there is
-    none. ``other_topics``: name -> type, latched.
+    ``Problem``; ``warnings`` gives what else a reader of the score has to know, once they are
+    through. ``image_topic`` is in full, ``/compressed`` included. ``other_topics``: name -> type,
+    latched.
     """
 
     items: Iterator[Any]
@@ -36,10 +36,9 @@ class LiveSource:
     facts: Dict[str, Any]
     image_topic: str
     compressed: bool = False
-    truth_topic: str = ""
     instance_classes: Sequence[str] = ()
     other_topics: Dict[str, Tuple[str, bool]] = field(default_factory=dict)
-    problems: Callable[[], List[Problem]] = list
+    warnings: Callable[[], List[str]] = list
 
 
 @contextmanager
@@ -72,32 +71,42 @@ def _open_dataset(arguments: argparse.Namespace) -> Iterator[LiveSource]:
 
 @contextmanager
 def _open_bag(arguments: argparse.Namespace) -> Iterator[LiveSource]:
-    from segmentation_node.evaluation.bags import open_bag
+    from segmentation_node.evaluation.commands.lazily import import_bags
 
-    with open_bag(arguments.bag, arguments.strict) as bag, open_bag(arguments.bag) as beside:
-        topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
-        if topics.image is None:
-            raise BagError(
-                "%s: no image topic; it has %s"
-                % (arguments.bag, ", ".join(topic.name for topic in bag.topics) or "no topics")
-            )
-        truth = bag.label_set_of(topics.truth) if topics.truth is not None else None
+    bags = import_bags()
+    from segmentation_node.evaluation.bags import scoring
+
+    with bags.open_bag(arguments.bag, arguments.strict) as bag, bags.open_bag(
+        arguments.bag
+    ) as beside:
+        topics = camera_topics(bag, arguments)
+        truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
         others = _other_topics(bag, arguments.also, topics.image.name)
-        truth_topic = topics.truth.name if topics.truth is not None else ""
-        frames = bag.frames(topics.image.name, truth_topic, "")
-        items = _played(frames, beside.messages(sorted(others)) if others else iter(()))
+        items = _played(bag, topics, beside.messages(sorted(others)) if others else iter(()))
         with closing(iterate_ahead(items)) as ahead:
             yield LiveSource(
                 ahead,
                 topics.image.count,
                 truth,
-                {"bag": arguments.bag, "image_topic": topics.image.name},
+                scoring.bag_facts(bag, topics),
                 topics.image.name,
                 topics.image.type == COMPRESSED,
-                truth_topic,
                 other_topics=others,
-                problems=lambda: [Problem(*problem) for problem in bag.problems],
+                warnings=lambda: scoring.warnings(bag, topics),
             )
+
+
+def camera_topics(bag: Any, arguments: argparse.Namespace) -> Any:
+    """The bag's camera and ground truth. Raises BagError, with what it has, without a camera."""
+    from segmentation_node.evaluation.bags.frames import listed
+
+    topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
+    if topics.image is None or topics.image.count == 0:
+        raise BagError(
+            "%s: no camera image; --image-topic names its topic; the bag has %s"
+            % (bag.path, listed(bag.topics))
+        )
+    return topics
 
 
 def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple[str, bool]]:
@@ -112,26 +121,35 @@ def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple
     return {name: known[name] for name in wanted if name != image}
 
 
-def _played(frames: Iterator[Any], others: Iterator[Any]) -> Iterator[Any]:
+def _played(bag: Any, topics: Any, others: Iterator[Any]) -> Iterator[Any]:
     """Frames and other messages of a bag as a replay takes them, by their recorded times."""
+    from segmentation_node.evaluation.bags.scoring import (
+        DriveCounter,
+        frames_and_problems,
+        is_single_images,
+    )
     from segmentation_node.ros.replay import PlayedMessage
 
-    messages = (
-        PlayedMessage(message.topic, bytes(message.data), message.recorded_ns) for message in others
-    )
-    images = (_played_image(frame, number) for number, frame in enumerate(frames))
-    return heapq.merge(images, messages, key=lambda item: item.recorded_ns)
+    counter = DriveCounter(is_single_images(bag))
+    other = next(others, None)
+    for frame in frames_and_problems(bag, topics, "image"):
+        if isinstance(frame, Problem):
+            yield frame
+            continue
+        while other is not None and other.recorded_ns <= frame.image.recorded_ns:
+            yield PlayedMessage(other.topic, bytes(other.data), other.recorded_ns)
+            other = next(others, None)
+        yield _played_image(frame, counter.position(frame))
+    while other is not None:
+        yield PlayedMessage(other.topic, bytes(other.data), other.recorded_ns)
+        other = next(others, None)
 
 
-def _played_image(frame: Any, number: int) -> Any:
+def _played_image(frame: Any, position: Optional[DrivePosition]) -> Any:
     from segmentation_node.ros.replay import PlayedImage
 
     payload = InputFrame(
-        frame.name,
-        frame.image_hwc,
-        frame.truth_hw,
-        stamp_ns=frame.stamp_ns,
-        position=("", number),
+        frame.name, frame.image_hwc, frame.truth_hw, stamp_ns=frame.stamp_ns, position=position
     )
     return PlayedImage(
         frame.image_hwc,

@@ -1,0 +1,128 @@
+"""Write a rosbag2 bag that Jazzy's tools take: metadata version 9, MCAP or sqlite3 (schema 4)."""
+
+import os
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.errors import WriterError
+
+from segmentation_node.errors import BagError
+from segmentation_node.evaluation.bags.messages import typestore
+from segmentation_node.evaluation.bags.records import one_line
+
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+COMPRESSIONS = ("none", "zstd")
+METADATA_VERSION = 9
+# As rmw writes a duration without end.
+_FOREVER = QosTime(9223372036, 854775807)
+_DEPTH = 10
+_NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+$")
+
+
+class BagWriter:
+    """Writes one bag under ``with``; it is there whole in the end, or not at all.
+
+    ``compression`` zstd compresses MCAP's chunks. Raises BagError where the bag is there already
+    and ``replace`` is false, and where it cannot be written.
+    """
+
+    def __init__(
+        self, path: str, storage: str = "mcap", compression: str = "none", replace: bool = False
+    ) -> None:
+        if compression == "zstd" and storage != "mcap":
+            raise BagError("zstd compresses MCAP's chunks; %s has none: choose mcap" % storage)
+        self.path = Path(os.path.abspath(path))
+        if self.path.exists() and not replace:
+            raise BagError("%s is there already; --force replaces it" % path)
+        self._folder = self.path.parent / (".%s.partial" % self.path.name)
+        self._storage, self._compression = storage, compression
+        self._writer: Optional[Writer] = None
+        self._connections: Dict[str, Any] = {}
+
+    def __enter__(self) -> "BagWriter":
+        try:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            self._writer = Writer(
+                self._folder / self.path.name,
+                version=METADATA_VERSION,
+                storage_plugin=STORAGES[self._storage],
+            )
+            if self._compression == "zstd":
+                self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            self._writer.open()
+        except (OSError, WriterError, sqlite3.Error) as error:
+            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            else:
+                self._opened.abort()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _opened(self) -> Writer:
+        assert self._writer is not None, "the writer is used under with"
+        return self._writer
+
+    def note(self, key: str, value: str) -> None:
+        """Keep a fact about the bag in metadata.yaml's custom_data."""
+        self._opened.set_custom_data(key, value)
+
+    def add_topic(self, name: str, type_: str, latched: bool = False) -> None:
+        """Add a topic offered reliable, and transient local where it is latched."""
+        if not _NAME.match(name):
+            raise BagError("%r is no topic name; expected one like /camera/image_raw" % name)
+        if name in self._connections:
+            raise BagError("two topics would be called %s" % name)
+        self._connections[name] = self._opened.add_connection(
+            name, type_, typestore=typestore(), offered_qos_profiles=[_offered(latched)]
+        )
+
+    def write(self, topic: str, recorded_ns: int, data: bytes) -> None:
+        """Write a serialised message."""
+        try:
+            self._opened.write(self._connections[topic], recorded_ns, data)
+        except (OSError, WriterError, sqlite3.Error) as error:
+            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+
+    def _finish(self) -> None:
+        try:
+            self._opened.close()
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
+            elif self.path.exists():
+                self.path.unlink()
+            (self._folder / self.path.name).rename(self.path)
+        except (OSError, WriterError, sqlite3.Error) as error:
+            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+
+
+def _offered(latched: bool) -> Qos:
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1 if latched else _DEPTH,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=_FOREVER,
+        lifespan=_FOREVER,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_FOREVER,
+        avoid_ros_namespace_conventions=False,
+    )

@@ -1,0 +1,97 @@
+"""``make-bag``: record a data set, a folder of images or a video as a rosbag2 bag."""
+
+import argparse
+import os
+from typing import Any
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation import report
+from segmentation_node.evaluation.commands.lazily import import_bags
+from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.datasets import DATASETS, DRIVES, open_drive
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own options."""
+    parser = commands.add_parser("make-bag", help="record a data set as a rosbag2 bag")
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        type=lambda name: name.replace("-", "_"),
+        choices=sorted(set(DATASETS) | set(DRIVES)),
+        metavar="NAME",
+        help="one of " + ", ".join(sorted(set(DATASETS) | set(DRIVES))),
+    )
+    parser.add_argument("--root", default="", help="the data's folder, or the video file")
+    parser.add_argument(
+        "--split", default="", help="of kitti_raw: the drive; of images: a subfolder"
+    )
+    parser.add_argument("--output", required=True, metavar="BAG", help="the bag's folder")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    parser.add_argument(
+        "--compression", choices=("none", "zstd"), default="none", help="of MCAP's chunks"
+    )
+    parser.add_argument(
+        "--image",
+        choices=("raw", "jpeg", "png"),
+        default="raw",
+        help="rgb8 images, or compressed ones: jpeg loses, png does not",
+    )
+    parser.add_argument("--topic", default="/camera/image_raw", help="base name of the images")
+    parser.add_argument(
+        "--rate", type=_positive, metavar="HZ", help="of frames whose times the data does not give"
+    )
+    parser.add_argument("--frames", type=int, default=0, help="stop after this many; 0: all")
+    parser.add_argument("--force", action="store_true", help="replace a bag that is there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the bag and say what is in it."""
+    import_bags()
+    from segmentation_node.evaluation.bags.make import Recording, record
+    from segmentation_node.evaluation.bags.writer import BagWriter
+
+    if not arguments.root and arguments.dataset != "street":
+        raise DatasetError("--root is missing: the folder of %s" % arguments.dataset)
+    drive = open_drive(arguments.dataset, arguments.root, arguments.split)
+    for note in drive.notes:
+        print("note: " + note)
+    recording = Recording(
+        arguments.dataset,
+        arguments.split,
+        arguments.image,
+        arguments.topic,
+        arguments.rate,
+        arguments.frames,
+    )
+    writer = BagWriter(arguments.output, arguments.storage, arguments.compression, arguments.force)
+    length = drive.length
+    if arguments.frames:
+        length = min(length or arguments.frames, arguments.frames)
+    with writer:
+        done = record(drive, writer, recording, progress_bar(length))
+    print(report.table(["topic", "messages"], [[t, str(n)] for t, n in done.topics.items()]))
+    print()
+    print(
+        "%s: %d frames, %d with ground truth, %.3f s, %.1f MB"
+        % (
+            arguments.output,
+            done.frames,
+            done.with_truth,
+            (done.last_ns - done.first_ns) * 1e-9,
+            _size_bytes(arguments.output) * 1e-6,
+        )
+    )
+    return 0
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("%s is no rate in Hz" % text)
+    return value
+
+
+def _size_bytes(folder: str) -> int:
+    return sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder))

@@ -1,0 +1,100 @@
+"""A drive: frames in the order of time, with the data's own stamps and labels where it has them."""
+
+from dataclasses import dataclass
+from typing import Iterator, Optional, Tuple
+
+import numpy as np
+
+from segmentation_node.evaluation.datasets.base import Dataset
+from segmentation_node.labels import LabelSet
+
+SEQUENCE_GAP_NS = 2 * 10**9
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A rectified camera: image size, the 3x4 projection matrix, row by row, in pixels."""
+
+    width: int
+    height: int
+    projection: Tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DriveFrame:
+    """One frame: uint8 RGB (H, W, 3) and, where labelled, train ids uint8 (H, W).
+
+    ``stamp_ns`` is None where the data has no times. ``position`` is the sequence and the number
+    in it; None where the frames are single images.
+    """
+
+    name: str
+    image_hwc: np.ndarray
+    labels_hw: Optional[np.ndarray] = None
+    stamp_ns: Optional[int] = None
+    position: Optional[Tuple[str, int]] = None
+
+
+class Drive:
+    """Frames to be recorded. A subclass supplies ``frames`` and sets what it knows.
+
+    ``length`` is None where it is not known before the end. ``notes`` says what the data lacks.
+    ``rate_hz`` is the data's own, for frames without a stamp.
+    """
+
+    label_set: Optional[LabelSet] = None
+    calibration: Optional[Calibration] = None
+    length: Optional[int] = None
+    rate_hz: Optional[float] = None
+    frame_id = "camera"
+    notes: Tuple[str, ...] = ()
+
+    def frames(self) -> Iterator[DriveFrame]:
+        """Every frame, in the order of time. Raises DatasetError on a broken one."""
+        raise NotImplementedError
+
+
+class LabelledDrive(Drive):
+    """A data set's split as a drive."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.label_set = dataset.label_set
+        self.length = len(dataset)
+
+    def frames(self) -> Iterator[DriveFrame]:
+        """Every sample."""
+        for index in range(len(self._dataset)):
+            sample = self._dataset[index]
+            position = self._dataset.drive_position(index)
+            yield DriveFrame(sample.name, sample.image_hwc, sample.labels_hw, None, position)
+
+
+class FrameClock:
+    """Stamps for frames: the data's own, or counted from ``start_ns`` at ``rate_hz``.
+
+    Where a sequence follows another there is a gap, so that nobody takes them for one.
+    """
+
+    def __init__(self, rate_hz: float, start_ns: int) -> None:
+        self._rate_hz = rate_hz
+        self._start_ns = start_ns
+        self._first: Optional[Tuple[str, int]] = None
+        self._count = 0
+        self._last_ns = 0
+
+    def stamp_ns(self, frame: DriveFrame) -> int:
+        """The stamp of the next frame."""
+        if frame.stamp_ns is not None:
+            return frame.stamp_ns
+        if frame.position is None:
+            number = self._count
+        else:
+            if self._first is None or frame.position[0] != self._first[0]:
+                if self._first is not None:
+                    self._start_ns = self._last_ns + SEQUENCE_GAP_NS
+                self._first = frame.position
+            number = frame.position[1] - self._first[1]
+        self._count += 1
+        self._last_ns = self._start_ns + int(round(number * 1e9 / self._rate_hz))
+        return self._last_ns
