@@ -67,7 +67,7 @@ def _add_pace_options(group: Any) -> None:
     )
     pace.add_argument("--hz", type=_positive, default=0.0, help="images per second")
     group.add_argument(
-        "--in-flight", type=_count, default=4, help="images on their way at most (default 4)"
+        "--in-flight", type=_count, default=2, help="images on their way at most (default 2)"
     )
     group.add_argument(
         "--timeout", type=_positive, default=30.0, help="s without a result until images are lost"
