@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from segmentation_msgs.msg import FrameLatency
 from segmentation_node.ros.frames import stamp_nanoseconds
 
-FATES = ("dropped", "failed", "lost")
+FATES = ("received", "dropped", "failed", "lost")
 # Topic below the node -> where a result keeps it.
 OUTPUT_FIELDS = {"class_map": "class_map_hw", "overlay": "overlay_hwc", "latency": "latency"}
 UNPAIRED_KEPT = 100
