@@ -9,6 +9,7 @@ import pytest
 import torch
 from core.real_data import folder_of
 
+from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.metrics import ConfusionMatrix
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19
 
@@ -80,6 +81,39 @@ def test_accuracies_equal_torchmetrics(images, ours):
     np.testing.assert_allclose(
         ours.class_accuracy()[defined], torchmetrics_of(images, recall)[defined], rtol=1e-6
     )
+
+
+def test_frequency_weighted_iou_equals_torchmetrics(images, ours):
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    metric = MulticlassJaccardIndex(CLASSES, average="weighted", ignore_index=255)
+    expected = torchmetrics_of(images, metric)
+    assert ours.frequency_weighted_iou() == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_camvid_figures_equal_counting_class_by_class():
+    """SegNet's protocol on real labels, as sets of pixels: void dropped, means over 11 classes."""
+    dataset = open_dataset("camvid", folder_of("camvid"), "val")
+    chosen = [dataset[index] for index in range(0, len(dataset), 10)]
+    matrix = ConfusionMatrix(11)
+    inside, either, truly = (np.zeros(11) for _ in range(3))
+    for seed, sample in enumerate(chosen):
+        predicted = disturbed(sample.labels_hw, range(11), seed)
+        matrix.add(sample.labels_hw, predicted)
+        counted = sample.labels_hw != 255
+        for index in range(11):
+            truth = (sample.labels_hw == index) & counted
+            seen = (predicted == index) & counted
+            inside[index] += (truth & seen).sum()
+            either[index] += (truth | seen).sum()
+            truly[index] += truth.sum()
+    assert (truly > 0).all(), "all classes should occur"
+    np.testing.assert_allclose(matrix.class_iou(), inside / either, rtol=1e-12)
+    assert matrix.mean_iou() == pytest.approx((inside / either).mean(), rel=1e-12)
+    assert matrix.mean_accuracy() == pytest.approx((inside / truly).mean(), rel=1e-12)
+    assert matrix.global_accuracy() == pytest.approx(inside.sum() / truly.sum(), rel=1e-12)
+    weighted = (inside / either * truly).sum() / truly.sum()
+    assert matrix.frequency_weighted_iou() == pytest.approx(weighted, rel=1e-12)
 
 
 def test_the_label_table_is_cityscapes_own():

@@ -1,4 +1,4 @@
-"""The best and the worst frames of a run: only these keep their pictures."""
+"""The frames of a run with the highest and the lowest scores: only these keep their pictures."""
 
 import heapq
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import List, Optional, Tuple
 import cv2
 import numpy as np
 
-BEST_AND_WORST = 4
-"""Frames kept of either."""
+FRAMES_KEPT = 4
+"""Of the highest scores, and of the lowest."""
 LONGEST_SIDE_PX = 640
 
 
@@ -32,12 +32,12 @@ Entry = Tuple[float, int, Example]
 
 
 class Examples:
-    """Keeps the frames of the highest and of the lowest scores, few of each."""
+    """Keeps few frames of the highest and of the lowest scores."""
 
-    def __init__(self, count: int = BEST_AND_WORST) -> None:
+    def __init__(self, count: int = FRAMES_KEPT) -> None:
         self._count = count
-        self._best: List[Entry] = []
-        self._worst: List[Entry] = []  # scores negated: heapq keeps the smallest in front
+        self._highest: List[Entry] = []
+        self._lowest: List[Entry] = []  # scores negated: heapq keeps the smallest in front
         self._seen = 0
 
     def offer(
@@ -49,38 +49,40 @@ class Examples:
         truth_hw: Optional[np.ndarray] = None,
         before_hw: Optional[np.ndarray] = None,
     ) -> None:
-        """Keep a reduced copy if the frame is among the best or the worst so far."""
+        """Keep a reduced copy if the frame is among the highest or the lowest so far."""
         self._seen += 1
-        best = self._enters(self._best, score)
-        worst = self._enters(self._worst, -score)
-        if not best and not worst:
+        # Of equal scores the earlier frame's counts as the higher one: no frame is both.
+        is_high = self._enters(self._highest, (score, -self._seen))
+        is_low = self._enters(self._lowest, (-score, self._seen))
+        if not is_high and not is_low:
             return
         arrays = [image_hwc, class_map_hw, truth_hw, before_hw]
         example = Example(name, score, *[None if a is None else reduced(a) for a in arrays])
-        if best:
-            self._push(self._best, (score, -self._seen, example))
-        if worst:
-            self._push(self._worst, (-score, -self._seen, example))
+        if is_high:
+            self._push(self._highest, (score, -self._seen, example))
+        if is_low:
+            self._push(self._lowest, (-score, self._seen, example))
 
-    def best(self) -> List[Example]:
-        """The upper half of what is kept, best first."""
+    def highest(self) -> List[Example]:
+        """The upper half of what is kept, from the highest score."""
         kept = self._kept()
         return kept[len(kept) // 2 :][::-1]
 
-    def worst(self) -> List[Example]:
-        """The lower half of what is kept, worst first."""
+    def lowest(self) -> List[Example]:
+        """The lower half of what is kept, from the lowest score."""
         kept = self._kept()
         return kept[: len(kept) // 2]
 
     def _kept(self) -> List[Example]:
-        by_number = {-entry[1]: entry[2] for entry in self._best + self._worst}
-        return [
-            by_number[number]
-            for number in sorted(by_number, key=lambda number: (by_number[number].score, number))
+        """From the lowest to the highest; a run of few frames has some of them in both heaps."""
+        entries = self._highest + [
+            (-score, -order, example) for score, order, example in self._lowest
         ]
+        by_order = {entry[1]: entry for entry in entries}
+        return [entry[2] for entry in sorted(by_order.values(), key=lambda entry: entry[:2])]
 
-    def _enters(self, heap: List[Entry], key: float) -> bool:
-        return len(heap) < self._count or key > heap[0][0]
+    def _enters(self, heap: List[Entry], key: Tuple[float, int]) -> bool:
+        return len(heap) < self._count or key > heap[0][:2]
 
     def _push(self, heap: List[Entry], entry: Entry) -> None:
         if len(heap) < self._count:

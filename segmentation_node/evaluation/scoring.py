@@ -53,7 +53,8 @@ class Run:
 
     ``predicted`` and ``truth`` are the label sets of network and data; ``truth`` is None where
     the data has no labels. ``source`` says what was run, on what, with what; it goes into the
-    report as it is. Frames come in the order of their drive, from one thread.
+    report as it is. Frames come in the order of their drive, from one thread. ``counters`` is for
+    what a live node counted (received, dropped ...).
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Run:
         self.frames = FrameTable()
         self.skipped: List[Problem] = []
         self.lost_frames: List[Problem] = []
+        self.counters: Dict[str, int] = {}
         self.partial = False
         self._stages: List[str] = []
         self._start_s = time.monotonic()
@@ -110,7 +112,7 @@ class Run:
         if change is not None:
             self.changed_examples.offer(
                 frame.name,
-                1.0 - change.share,
+                change.share,
                 frame.image_hwc,
                 frame.class_map_hw,
                 before_hw=change.before_hw,
@@ -139,6 +141,7 @@ class Run:
             notes=self.notes(),
             skipped=[vars(problem) for problem in self.skipped],
             lost=[vars(problem) for problem in self.lost_frames],
+            counters=dict(self.counters),
             stages_ms={
                 stage: percentiles(self.frames.column(stage + "_ms")) for stage in self._stages
             },
@@ -176,8 +179,6 @@ class Run:
                 "label sets differ (network %s, data %s): compared on Cityscapes' 7 categories"
                 % (self.predicted.name, self.truth.name)
             )
-        if not self.consistency.frame_pairs:
-            notes.append("no consecutive frames: temporal consistency was not measured")
         return notes
 
     def _per_frame(self) -> List[Dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -133,6 +134,88 @@ def test_the_command_prints_tables_and_writes_json(root, tmp_path):
     rows = dict(line.rsplit(None, 1) for line in shown.splitlines() if line)
     assert rows["mean IoU"] == "65.00" and rows["sky"] == "60.00" and rows["pole"] == "n/a"
     assert os.listdir(str(json_path.parent)) == ["result.json"], "nothing partial is left"
+
+
+def break_image(root, name):
+    path = os.path.join(root, "test", name)
+    with open(path, "r+b") as content:
+        content.truncate(40)
+    return path
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_a_broken_image_is_named_counted_and_skipped(root, tmp_path, capsys):
+    path = break_image(root, "a.png")
+    json_path = tmp_path / "result.json"
+    assert main(arguments(root, str(json_path))) == 0
+    shown = capsys.readouterr()
+    assert path in shown.out and "warning: 1 of 2 frames skipped" in shown.err
+    result = json.loads(json_path.read_text())
+    assert result["frames"] == 1 and result["class_iou"]["car"] == 1.0
+    (skipped,) = result["skipped"]
+    assert skipped["name"] == "a.png" and path in skipped["reason"]
+    assert any("1 of 2 frames" in note for note in result["notes"])
+    assert not result["partial"]
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_a_broken_image_fails_a_strict_run(root, tmp_path, capsys):
+    path = break_image(root, "b.png")
+    json_path = tmp_path / "result.json"
+    assert main(arguments(root, str(json_path)) + ["--strict"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: " + path) and error.count("\n") == 1
+    assert not json_path.exists()
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_nothing_to_score_is_an_error(root, tmp_path, capsys):
+    path = break_image(root, "a.png")
+    break_image(root, "b.png")
+    assert main(arguments(root, str(tmp_path / "result.json"))) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: none of 2 frames") and path in error
+    assert not (tmp_path / "result.json").exists()
+
+
+# Segments as ever, but says so and waits in its second frame.
+WAITS = """
+import sys, time
+from segmentation_node.evaluation.__main__ import main
+from segmentation_node.pipeline import Segmenter
+segment, calls = Segmenter.segment, []
+def waiting(self, *args, **kwargs):
+    calls.append(1)
+    if len(calls) == 2:
+        print("waiting", flush=True)
+        time.sleep(60)
+    return segment(self, *args, **kwargs)
+Segmenter.segment = waiting
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_ctrl_c_leaves_a_partial_report(root, tmp_path):
+    json_path, html_path = tmp_path / "result.json", tmp_path / "result.html"
+    options = arguments(root, str(json_path)) + ["--html", str(html_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS] + options,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    shown, error = process.communicate()
+    assert process.returncode == 130
+    assert error == "interrupted: the report is of the frames until then\n"
+    result = json.loads(json_path.read_text())
+    assert result["partial"] and result["frames"] == 1
+    assert result["class_iou"]["sky"] == 12 / 20.0
+    assert "note: partial" in shown
+    assert "PARTIAL" in html_path.read_text()
 
 
 def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):

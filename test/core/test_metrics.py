@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny import assert_one_line
 
-from segmentation_node.evaluation.metrics import ConfusionMatrix
+from segmentation_node.evaluation import metrics
+from segmentation_node.evaluation.metrics import ConfusionMatrix, joint_histogram
 
 VOID = 255
 
@@ -89,3 +90,36 @@ def test_grouping_equals_counting_the_groups(matrix):
     assert grouped.counts.tolist() == [[3, 1, 0], [1, 2, 1]]
     assert grouped.class_iou().tolist() == [3 / 5, 2 / 5]
     assert matrix.counts[0, 0] == 2, "the matrix itself stays as it was"
+
+
+def test_frequency_weighted_iou_by_hand(matrix):
+    # Both classes have 4 labelled pixels; IoU 2/5 and 3/5.
+    assert matrix.frequency_weighted_iou() == pytest.approx(0.5 * 2 / 5 + 0.5 * 3 / 5)
+    matrix.add(labels([2] * 8), labels([2] * 6 + [0] * 2))
+    # Of 16 pixels 4, 4 and 8; IoU 2/7, 3/5 and 6/8.
+    expected = (4 * 2 / 7 + 4 * 3 / 5 + 8 * 6 / 8) / 16
+    assert matrix.frequency_weighted_iou() == pytest.approx(expected)
+
+
+def test_a_class_that_is_only_predicted_has_no_weight():
+    matrix = ConfusionMatrix(3)
+    matrix.add(labels([0, 0]), labels([0, 1]))
+    assert matrix.frequency_weighted_iou() == 0.5
+
+
+@pytest.mark.parametrize("part_pixels", [1 << 24, 7])
+def test_pairs_are_counted_as_numpy_counts_them(monkeypatch, part_pixels):
+    """Also in parts, as images are counted that one histogram could not count exactly."""
+    monkeypatch.setattr(metrics, "_EXACT_PIXELS", part_pixels)
+    random = np.random.RandomState(1)
+    # Every other row and column: a view that is not contiguous.
+    first, second = random.randint(0, 256, (2, 60, 50)).astype(np.uint8)[:, ::2, ::2]
+    expected = np.zeros((256, 256), int)
+    np.add.at(expected, (first, second), 1)
+    np.testing.assert_array_equal(joint_histogram(first, second), expected)
+
+
+def test_labels_of_another_type_are_refused():
+    with pytest.raises(ValueError) as caught:
+        ConfusionMatrix(3).add(labels([0, 1]).astype(np.int64), labels([0, 1]))
+    assert_one_line(caught, "int64", "uint8")

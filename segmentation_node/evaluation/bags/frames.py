@@ -2,7 +2,17 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 
@@ -10,8 +20,9 @@ from segmentation_node.errors import BagError, ImageError
 from segmentation_node.evaluation.bags.messages import IMAGE_TYPES, header_of, ids_of, image_of
 from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic
 
-# Frames that may wait for their other halves. Images of 2048x1024 make 6 MB each.
+# What may wait for its other halves: this many frames, or more while they are small.
 WINDOW = 16
+WINDOW_BYTES = 64 << 20
 TRUTH_TOPIC = "/ground_truth"
 # What the node publishes beside its class map; neither a camera nor labels.
 DERIVED = ("overlay", "confidence", "class_map", "ground_truth")
@@ -61,8 +72,8 @@ class Pairing:
     """Joins messages of several topics by their header's stamp.
 
     A frame is given once it has all parts that exist, or once a wanted part's topic has gone
-    past its stamp, or once ``WINDOW`` frames wait; frames come in the order of ``leading``,
-    the part without which there is no frame.
+    past its stamp, or once more than ``WINDOW`` frames wait and hold more than ``WINDOW_BYTES``;
+    frames come in the order of ``leading``, the part without which there is no frame.
     """
 
     def __init__(self, wanted: Sequence[str], leading: str, report: Report) -> None:
@@ -80,6 +91,7 @@ class Pairing:
             header = header_of(message.data)
         except ImageError as error:
             self._report(Problem(_where(message), str(error), is_frame=True))
+            self._count += part == self._leading
             return
         self._latest_ns[part] = header.stamp_ns
         if part == self._leading:
@@ -109,7 +121,7 @@ class Pairing:
 
     def _keep(self, stamp_ns: int, part: str, message: RawMessage) -> None:
         self._others.setdefault(stamp_ns, {})[part] = message
-        if len(self._others) > WINDOW:
+        if _too_many(len(self._others), next(iter(self._others.values()))):
             self._drop()
 
     def _drop(self) -> None:
@@ -123,10 +135,15 @@ class Pairing:
             stamp_ns, frame = next(iter(self._waiting.items()))
             missing = self._wanted - set(frame.parts)
             hopeful = any(self._latest_ns.get(part, stamp_ns) <= stamp_ns for part in missing)
-            if hopeful and len(self._waiting) <= WINDOW:
+            if hopeful and not _too_many(len(self._waiting), frame.parts):
                 return
             del self._waiting[stamp_ns]
             yield stamp_ns, frame
+
+
+def _too_many(count: int, first: Dict[str, RawMessage]) -> bool:
+    """Whether so many wait that ``WINDOW`` and, all being like the first, ``WINDOW_BYTES`` pass."""
+    return count > WINDOW and count * sum(len(m.data) for m in first.values()) > WINDOW_BYTES
 
 
 def paired(

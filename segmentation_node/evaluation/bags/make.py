@@ -35,7 +35,6 @@ class Recording:
     """What to record and how; see ``record``."""
 
     name: str
-    split: str = ""
     image: str = "raw"
     topic: str = IMAGE_TOPIC
     rate_hz: Optional[float] = None
@@ -98,8 +97,8 @@ class _Recorder:
             self._add(TRUTH_TOPIC, messages.IMAGE)
             self._add(TRUTH_TOPIC + "/label_info", messages.LABEL_INFO, latched=True)
         writer.note(DATASET, recording.name)
-        if recording.split:
-            writer.note(SPLIT, recording.split)
+        if drive.split:
+            writer.note(SPLIT, drive.split)
 
     def add(self, frame: DriveFrame) -> None:
         stamp_ns = self._clock.stamp_ns(frame)

@@ -139,7 +139,7 @@ class Bag:
 
         ``leading`` is image, truth or prediction. A topic that is None is chosen (see
         ``choose_topics``), an empty one is left out. Memory is bounded: a frame that waits for
-        its other parts is given without them after ``bags.frames.WINDOW`` others.
+        its other parts is given without them once too many wait (``bags.frames.Pairing``).
         Raises BagError where the leading topic is missing, and under ``strict`` at the first
         problem; otherwise a broken message goes to ``problems`` and its frame is left out.
         """

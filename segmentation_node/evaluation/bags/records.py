@@ -1,9 +1,11 @@
 """What a bag consists of: topics, messages as recorded, and what could not be read."""
 
+from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
 
-class Topic(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Topic:
     """A topic of a bag; ``latched``: its publishers offered transient local."""
 
     name: str

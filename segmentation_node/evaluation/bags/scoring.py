@@ -1,6 +1,6 @@
 """A bag's frames for scoring: to be segmented, or with the predictions that were recorded."""
 
-from typing import Any, Dict, Generator, Iterable, Iterator, List, Optional, Union
+from typing import Any, Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Union
 
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.bags.frames import BagFrame, Topics, listed
@@ -44,8 +44,10 @@ def is_single_images(bag: Bag) -> bool:
     return bag.custom_data.get(SINGLE) == "true"
 
 
-def label_set_for(bag: Bag, topic: Optional[Topic], given: Optional[str]) -> Optional[LabelSet]:
-    """The label set of a topic of class maps; ``given``, a name, overrides what the bag says.
+def label_set_for(
+    bag: Bag, topic: Optional[Topic], given: Optional[str], option: str = "--labels"
+) -> Optional[LabelSet]:
+    """The label set of a topic of class maps; ``given`` by an option, it overrides the bag's.
 
     None without a topic. Raises BagError where nothing says it.
     """
@@ -54,8 +56,8 @@ def label_set_for(bag: Bag, topic: Optional[Topic], given: Optional[str]) -> Opt
     found = label_set_by_name(given) if given else bag.label_set_of(topic)
     if found is None:
         raise BagError(
-            "%s: nothing in it says what the ids on %s mean; --labels names a label set (%s)"
-            % (bag.path, topic.name, ", ".join(sorted(LABEL_SETS)))
+            "%s: nothing in it says what the ids on %s mean; %s names their label set (%s)"
+            % (bag.path, topic.name, option, ", ".join(sorted(LABEL_SETS)))
         )
     return found
 
@@ -77,41 +79,68 @@ def input_frames(bag: Bag, topics: Topics) -> Generator[Union[InputFrame, Proble
         )
 
 
-def recorded_frames(bag: Bag, topics: Topics) -> Generator[Union[ScoredFrame, Problem], None, None]:
-    """The predictions that a bag holds, with their truth, and images for the report."""
+class Lost(NamedTuple):
+    """A frame that was recorded without a prediction."""
+
+    name: str
+    reason: str
+
+
+Recorded = Union[ScoredFrame, Problem, Lost]
+
+
+def recorded_frames(bag: Bag, topics: Topics) -> Generator[Recorded, None, None]:
+    """The predictions that a bag holds, with their truth, and images for the report.
+
+    The images say which frames there were, without images the ground truth where it is as dense.
+    """
     counter = DriveCounter(is_single_images(bag))
-    for frame in _ahead(bag, topics, "prediction"):
+    for frame in _ahead(bag, topics, _leading(topics)):
         if isinstance(frame, Problem):
             yield frame
             continue
-        assert frame.prediction_hw is not None
+        position = counter.position(frame)
+        if frame.prediction_hw is None:
+            assert topics.prediction is not None
+            yield Lost(frame.name, "no message of this stamp on %s" % topics.prediction.name)
+            continue
         yield ScoredFrame(
             frame.name,
             frame.prediction_hw,
             frame.stamp_ns,
             frame.image_hwc,
             frame.truth_hw,
-            position=counter.position(frame),
+            position=position,
         )
 
 
-def score_recorded(
-    frames: Iterable[Union[ScoredFrame, Problem]], run: Run, strict: bool = False
-) -> None:
+def score_recorded(frames: Iterable[Recorded], run: Run, strict: bool = False) -> None:
     """Count recorded predictions in ``run``; one that cannot be counted is skipped.
 
-    Under ``strict`` that raises DatasetError instead.
+    Under ``strict`` that, or a frame without a prediction, raises DatasetError instead.
     """
     for frame in frames:
-        if isinstance(frame, Problem):
-            run.skip(frame.name, frame.reason)
-            continue
-        try:
-            run.add(frame)
-        except DatasetError as error:
+        if isinstance(frame, ScoredFrame):
+            try:
+                run.add(frame)
+            except DatasetError as error:
+                if strict:
+                    raise
+                run.skip(frame.name, str(error))
+        elif isinstance(frame, Lost):
             if strict:
-                raise
-            run.skip(frame.name, str(error))
+                raise DatasetError("%s: %s" % (frame.name, frame.reason))
+            run.lost(frame.name, frame.reason)
+        else:
+            run.skip(frame.name, frame.reason)
+
+
+def _leading(topics: Topics) -> str:
+    if topics.image is not None:
+        return "image"
+    assert topics.prediction is not None
+    dense = topics.truth is not None and topics.truth.count >= topics.prediction.count
+    return "truth" if dense else "prediction"
 
 
 def bag_facts(bag: Bag, topics: Topics) -> Dict[str, Any]:
@@ -144,7 +173,7 @@ def frames_and_problems(
     bag: Bag, topics: Topics, leading: str
 ) -> Iterator[Union[BagFrame, Problem]]:
     """A bag's frames, and in their places those that are broken."""
-    image, truth, prediction = [topic.name if topic is not None else "" for topic in topics[:3]]
+    image, truth, prediction = (topic.name if topic else "" for topic in topics[:3])
     seen = 0
     for frame in bag.frames(image, truth, prediction, leading):
         found, seen = bag.problems[seen:], len(bag.problems)

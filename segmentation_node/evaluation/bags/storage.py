@@ -3,13 +3,14 @@
 import sqlite3
 import struct
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
 import apsw
 from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2.storage_mcap import McapReader, zstd
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from segmentation_node.errors import BagError
@@ -19,8 +20,8 @@ from segmentation_node.evaluation.bags.records import Problem, RawMessage, Repor
 
 # What the storage libraries raise on bytes that are not what they expect.
 DAMAGE = (
-    ReaderError, apsw.Error, sqlite3.Error, OSError, EOFError, struct.error, ValueError,
-    KeyError, IndexError, TypeError, AssertionError, RuntimeError, MemoryError,
+    ReaderError, apsw.Error, zstd.ZstdError, sqlite3.Error, OSError, EOFError, struct.error,
+    ValueError, KeyError, IndexError, TypeError, AssertionError, RuntimeError, MemoryError,
 )  # fmt: skip
 
 
@@ -103,14 +104,14 @@ def merged_topics(files: List[StorageFile]) -> List[Topic]:
     for topic in (topic for file in files for topic in file.topics):
         before = found.get(topic.name)
         if before is None:
-            found[topic.name] = Topic(*topic)
+            found[topic.name] = topic
             continue
         if before.type != topic.type:
             raise BagError(
                 "topic %s has two types, %s and %s" % (topic.name, before.type, topic.type)
             )
-        found[topic.name] = before._replace(
-            count=before.count + topic.count, latched=before.latched or topic.latched
+        found[topic.name] = replace(
+            before, count=before.count + topic.count, latched=before.latched or topic.latched
         )
     return sorted(found.values())
 

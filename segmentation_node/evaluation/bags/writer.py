@@ -24,7 +24,6 @@ from segmentation_node.evaluation.bags.records import one_line
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 COMPRESSIONS = ("none", "zstd")
-METADATA_VERSION = 9
 # As rmw writes a duration without end.
 _FOREVER = QosTime(9223372036, 854775807)
 _DEPTH = 10
@@ -57,7 +56,7 @@ class BagWriter:
             self._folder.mkdir(parents=True)
             self._writer = Writer(
                 self._folder / self.path.name,
-                version=METADATA_VERSION,
+                version=9,
                 storage_plugin=STORAGES[self._storage],
             )
             if self._compression == "zstd":

@@ -91,7 +91,10 @@ def _recorded(bag: Any, arguments: argparse.Namespace) -> int:
     _require(bag, topics.prediction, "recorded class map", "--model, or --prediction-topic")
     _require(bag, topics.truth, "ground truth", "--truth-topic")
     truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
-    predicted = scoring.label_set_for(bag, topics.prediction, arguments.prediction_labels)
+    predicted = scoring.label_set_for(
+        bag, topics.prediction, arguments.prediction_labels, "--prediction-labels"
+    )
+    assert predicted is not None, "its topic was required"
     facts: Dict[str, Any] = dict(environment_facts(), **scoring.bag_facts(bag, topics))
     result = Run(predicted, truth, facts)
 
@@ -121,10 +124,11 @@ def _counted(bag: Any, topics: Any, result: Run, score: Any, arguments: argparse
 def _require(bag: Any, topic: Any, what: str, option: str) -> None:
     from segmentation_node.evaluation.bags.frames import listed
 
+    damage = "".join("; %s" % problem for problem in bag.problems[:1])
     if topic is None:
         raise BagError(
-            "%s: no %s found; %s names it; the bag has %s"
-            % (bag.path, what, option, listed(bag.topics))
+            "%s: no %s found; %s names it; the bag has %s%s"
+            % (bag.path, what, option, listed(bag.topics), damage)
         )
     if topic.count == 0:
-        raise BagError("%s: no message on %s" % (bag.path, topic.name))
+        raise BagError("%s: no message on %s%s" % (bag.path, topic.name, damage))

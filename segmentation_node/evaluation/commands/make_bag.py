@@ -59,7 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
         print("note: " + note)
     recording = Recording(
         arguments.dataset,
-        arguments.split,
         arguments.image,
         arguments.topic,
         arguments.rate,

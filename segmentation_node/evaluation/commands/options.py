@@ -24,6 +24,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Where the figures go, and what ends a run."""
     parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--html", help="also write a page with figures, charts and pictures")
     parser.add_argument(
         "--strict",
         action="store_true",

@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional
 
 from segmentation_node.errors import DatasetError, ReplayError
 from segmentation_node.evaluation import report
+from segmentation_node.evaluation.report.page import run_page
 from segmentation_node.evaluation.scoring import Run
 
 INTERRUPTED = 130
@@ -51,7 +52,7 @@ def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) 
 
 
 def write_report(run: Run, arguments: argparse.Namespace) -> None:
-    """Print the tables; write what ``--json`` names."""
+    """Print the tables; write what ``--json`` and ``--html`` name."""
     result = run.as_json()
     print(report.run_text(result))
     if run.skipped:
@@ -59,3 +60,5 @@ def write_report(run: Run, arguments: argparse.Namespace) -> None:
         print("warning: %d of %d frames skipped" % (len(run.skipped), frames), file=sys.stderr)
     if arguments.json:
         report.write_json(arguments.json, result)
+    if arguments.html:
+        report.write_text(arguments.html, run_page(run, result))

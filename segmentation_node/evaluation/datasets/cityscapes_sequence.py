@@ -31,6 +31,7 @@ class CityscapesSequence(Drive):
         split = split or "val"
         if split not in SPLITS:
             raise DatasetError("unknown split %r; expected one of %s" % (split, list(SPLITS)))
+        self.split = split
         images = os.path.join(root, "leftImg8bit_sequence", split)
         require_folder(images, LAYOUT)
         self._images = Files(images, "_leftImg8bit.png")

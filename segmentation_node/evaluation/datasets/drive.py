@@ -38,8 +38,8 @@ class DriveFrame:
 class Drive:
     """Frames to be recorded. A subclass supplies ``frames`` and sets what it knows.
 
-    ``length`` is None where it is not known before the end. ``notes`` says what the data lacks.
-    ``rate_hz`` is the data's own, for frames without a stamp.
+    ``length`` is None where it is not known before the end; ``split`` says what was opened;
+    ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp.
     """
 
     label_set: Optional[LabelSet] = None
@@ -47,6 +47,7 @@ class Drive:
     length: Optional[int] = None
     rate_hz: Optional[float] = None
     frame_id = "camera"
+    split = ""
     notes: Tuple[str, ...] = ()
 
     def frames(self) -> Iterator[DriveFrame]:
@@ -61,6 +62,7 @@ class LabelledDrive(Drive):
         self._dataset = dataset
         self.label_set = dataset.label_set
         self.length = len(dataset)
+        self.split = dataset.split
 
     def frames(self) -> Iterator[DriveFrame]:
         """Every sample."""

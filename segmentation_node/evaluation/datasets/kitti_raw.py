@@ -30,7 +30,9 @@ class KittiRaw(Drive):
     frame_id = CAMERA
 
     def __init__(self, root: str, split: str = "") -> None:
-        self.folder = os.path.join(_find_drive(root, split), CAMERA)
+        drive = _find_drive(root, split)
+        self.split = os.path.basename(drive)
+        self.folder = os.path.join(drive, CAMERA)
         data = os.path.join(self.folder, "data")
         require_folder(data, LAYOUT)
         names = sorted(name for name in os.listdir(data) if re.match(r"\d+\.(png|jpg)$", name))
@@ -43,7 +45,7 @@ class KittiRaw(Drive):
 
     def frames(self) -> Iterator[DriveFrame]:
         """Every image; its number in the file name is its line in timestamps.txt."""
-        drive = os.path.basename(os.path.dirname(self.folder))
+        drive = self.split
         last_ns = -1
         for path in self._paths:
             number = int(os.path.splitext(os.path.basename(path))[0])

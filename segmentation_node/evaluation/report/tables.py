@@ -90,7 +90,8 @@ def pace_table(result: Dict[str, Any]) -> str:
         ["jitter (step between intervals) p95, ms", milliseconds(jitter["p95"])],
         ["pixels that change class, %", percent(consistency["changed_share"])],
     ]
-    return table(["run", ""], rows)
+    rows += [["node: " + name, "%d" % count] for name, count in result["counters"].items()]
+    return table(["run", "value"], rows)
 
 
 def problems_text(title: str, problems: Sequence[Dict[str, str]]) -> str:

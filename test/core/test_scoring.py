@@ -1,0 +1,179 @@
+"""A run of frames with and without truth, against figures counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import assert_one_line
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation import report
+from segmentation_node.evaluation.examples import Examples, reduced
+from segmentation_node.evaluation.scoring import Run, ScoredFrame
+from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
+
+SKY, BUILDING, ROAD, VOID = 0, 1, 3, 255
+SOURCE = {"model": "some model", "dataset": "some data"}
+
+
+def class_map(*rows):
+    return np.array(rows, np.uint8)
+
+
+TRUTH = class_map([SKY, SKY, SKY, SKY], [ROAD, ROAD, ROAD, VOID])
+# 3 of 4 sky pixels and all road pixels are right; one sky pixel is seen as road.
+SEEN = class_map([SKY, SKY, SKY, ROAD], [ROAD, ROAD, ROAD, ROAD])
+
+
+def new_run(truth=CAMVID_11):
+    return Run(CAMVID_11, truth, SOURCE)
+
+
+def test_a_frame_is_counted_by_hand():
+    run = new_run()
+    run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH, stamp_ns=5, stages_ms={"inference": 4.0}))
+    run.finish()
+    result = run.as_json()
+    assert result["class_iou"]["sky"] == 3 / 4.0 and result["class_iou"]["road"] == 3 / 4.0
+    assert result["mean_iou"] == 0.75 and result["global_accuracy"] == 6 / 7.0
+    assert result["frequency_weighted_iou"] == pytest.approx(0.75)
+    assert result["class_accuracy"]["sky"] == 0.75 and result["class_accuracy"]["road"] == 1.0
+    assert result["confusion_matrix"]["pixels"][SKY][ROAD] == 1
+    assert result["confusion_matrix"]["pixels"][ROAD][ROAD] == 3
+    assert (result["frames"], result["frames_with_truth"]) == (1, 1)
+    assert result["stages_ms"] == {"inference": {"p50": 4.0, "p95": 4.0, "p99": 4.0}}
+    assert not result["partial"] and result["skipped"] == [] and result["lost"] == []
+    (row,) = result["per_frame"]
+    assert row.pop("done_s") >= 0.0
+    assert row == {
+        "name": "a",
+        "stamp_ns": 5,
+        "mean_iou": 0.75,
+        "global_accuracy": 6 / 7.0,
+        "inference_ms": 4.0,
+    }
+
+
+def test_what_was_run_stands_in_the_first_level_and_in_the_source():
+    result = new_run().as_json()
+    assert result["model"] == "some model" and result["dataset"] == "some data"
+    assert result["source"] == SOURCE
+
+
+def test_without_truth_accuracy_is_null_and_the_report_says_why():
+    run = new_run(truth=None)
+    run.add(ScoredFrame("a", SEEN, position=("", 0)))
+    run.add(ScoredFrame("b", TRUTH, position=("", 1)))
+    result = run.as_json()
+    assert result["mean_iou"] is None and result["global_accuracy"] is None
+    assert set(result["class_iou"].values()) == {None}
+    assert result["frames"] == 2 and result["frames_with_truth"] == 0
+    assert result["notes"] == ["no ground truth: accuracy was not measured"]
+    assert result["temporal_consistency"]["changed_share"] == 2 / 8.0
+    assert "IoU" not in report.run_text(result)
+
+
+def test_frames_without_truth_are_counted_apart():
+    run = new_run()
+    run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH))
+    run.add(ScoredFrame("b", SEEN))
+    result = run.as_json()
+    assert (result["frames"], result["frames_with_truth"]) == (2, 1)
+    assert result["mean_iou"] == 0.75
+    assert any("1 of 2 frames have no ground truth" in note for note in result["notes"])
+
+
+def test_label_sets_that_differ_are_said_to():
+    run = Run(CAMVID_11, CITYSCAPES_19, SOURCE)
+    run.add(ScoredFrame("a", class_map([SKY, ROAD]), truth_hw=class_map([10, 0])))
+    result = run.as_json()
+    assert result["level"] == "category" and result["mean_iou"] == 1.0
+    (note,) = [note for note in result["notes"] if "label sets differ" in note]
+    assert "camvid11" in note and "cityscapes19" in note and "7 categories" in note
+    assert note in report.run_text(result)
+
+
+@pytest.mark.parametrize(
+    "truth, fragments",
+    [(TRUTH[:1], ("(1, 4)", "(2, 4)")), (TRUTH + 11, ("truth", "id 14"))],
+    ids=["size", "ids"],
+)
+def test_a_truth_that_does_not_fit_is_named_and_counts_nothing(truth, fragments):
+    run = new_run()
+    with pytest.raises(DatasetError) as caught:
+        run.add(ScoredFrame("frame 12", SEEN, truth_hw=truth))
+    assert_one_line(caught, "frame 12: ", *fragments)
+    result = run.as_json()
+    assert result["frames"] == result["frames_with_truth"] == 0
+    assert not np.any(result["confusion_matrix"]["pixels"])
+
+
+def test_skipped_and_lost_frames_are_named_everywhere():
+    run = new_run()
+    run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH))
+    run.skip("b", "b.png: not a readable image")
+    run.lost("c", "stamp 12: no class map came back")
+    run.finish(partial=True)
+    result = run.as_json()
+    assert result["partial"]
+    assert result["skipped"] == [{"name": "b", "reason": "b.png: not a readable image"}]
+    assert result["lost"] == [{"name": "c", "reason": "stamp 12: no class map came back"}]
+    text = report.run_text(result)
+    for words in ("b.png: not a readable image", "stamp 12", "partial: ", "1 of 2 frames"):
+        assert words in text
+
+
+def test_an_empty_run_is_valid_json(tmp_path):
+    run = new_run()
+    run.add(ScoredFrame("void", SEEN, truth_hw=np.full_like(SEEN, VOID), stages_ms={"x": np.nan}))
+    path = tmp_path / "new" / "result.json"
+    report.write_json(str(path), run.as_json())
+
+    def refuse(constant):
+        raise AssertionError("%s is no JSON" % constant)
+
+    result = json.loads(path.read_text(), parse_constant=refuse)
+    assert result["mean_iou"] is None and result["per_frame"][0]["x_ms"] is None
+
+
+def test_intervals_come_from_when_results_were_there():
+    run = new_run(truth=None)
+    for index, done_s in enumerate([10.0, 10.1, 10.2, 10.4]):
+        run.add(ScoredFrame(str(index), SEEN, done_s=done_s))
+    result = run.as_json()
+    assert result["rate_hz"] == pytest.approx(3 / 0.4)
+    assert result["jitter_ms"]["p50"] == pytest.approx(50.0)
+
+
+def offered(scores, count):
+    examples = Examples(count)
+    for index, score in enumerate(scores):
+        examples.offer(str(index), score, None, np.zeros((2, 3), np.uint8))
+    return examples
+
+
+def test_the_frames_of_the_highest_and_lowest_scores_are_kept():
+    examples = offered([0.5, 0.1, 0.9, 0.3, 0.7, 0.8, 0.2], 2)
+    assert [example.name for example in examples.highest()] == ["2", "5"]
+    assert [example.name for example in examples.lowest()] == ["1", "6"]
+
+
+def test_few_frames_are_shown_once_each():
+    examples = offered([0.5, 0.1, 0.9], 4)
+    assert [example.name for example in examples.lowest() + examples.highest()] == ["1", "2", "0"]
+
+
+def test_only_frames_that_are_shown_keep_their_pictures():
+    examples = offered([(index * 7919 % 1000) / 1000.0 for index in range(1000)], 3)
+    assert len(examples._highest) == len(examples._lowest) == 3
+
+
+def test_pictures_are_copies_of_bounded_size():
+    image = np.zeros((1024, 2048, 3), np.uint8)
+    assert reduced(image).shape == (320, 640, 3)
+    classes = np.tile(np.array([[3, 250]], np.uint8), (500, 500))
+    assert set(np.unique(reduced(classes)).tolist()) <= {3, 250}
+    small = np.zeros((4, 5), np.uint8)
+    copy = reduced(small)
+    small[:] = 9
+    assert copy.shape == (4, 5) and not copy.any()

@@ -1,0 +1,332 @@
+"""Bags that are cut off, broken or incomplete: read as far as they go, and nothing left out unsaid.
+
+What a cut bag still holds is found here by cutting at a message's own last byte.
+"""
+
+import shutil
+from pathlib import Path
+
+import drives
+import numpy as np
+import pytest
+
+from segmentation_node.errors import BagError
+from segmentation_node.evaluation.bags import messages, open_bag
+from segmentation_node.evaluation.bags.frames import WINDOW
+from segmentation_node.evaluation.bags.writer import BagWriter
+
+SIZE = (48, 64)
+STORAGES = {"mcap": ["mcap", "none"], "zstd": ["mcap", "zstd"], "sqlite3": ["sqlite3", "none"]}
+EVERY = pytest.mark.parametrize("storage", sorted(STORAGES))
+IMAGE, TRUTH = "/camera/image_raw", "/ground_truth"
+
+
+def write_bag(path, storage, sent):
+    """A bag of (topic, type, time, data)."""
+    with BagWriter(str(path), *STORAGES[storage]) as writer:
+        for topic, type_ in {topic: type_ for topic, type_, _, _ in sent}.items():
+            writer.add_topic(topic, type_)
+        for topic, _, time_ns, data in sent:
+            writer.write(topic, time_ns, data)
+    return Path(path)
+
+
+def drive(count, start=0):
+    """Image and truth of every frame, in turns."""
+    sent = []
+    for index in range(start, start + count):
+        stamp_ns = 10**18 + index * 10**8
+        image = np.random.RandomState(index).randint(0, 256, SIZE + (3,)).astype(np.uint8)
+        truth = np.full(SIZE, index % 11, np.uint8)
+        sent.append((IMAGE, messages.IMAGE, stamp_ns, messages.raw_image(image, stamp_ns, "c")))
+        sent.append((TRUTH, messages.IMAGE, stamp_ns, messages.raw_image(truth, stamp_ns, "c")))
+    return sent
+
+
+def stamps(frames):
+    return [frame.stamp_ns for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """400 frames, 4 MB: several chunks in MCAP, several levels of pages in sqlite3."""
+    folder = tmp_path_factory.mktemp("whole")
+    sent = drive(400)
+    return {name: write_bag(folder / name, name, sent) for name in STORAGES}, sent
+
+
+@EVERY
+def test_a_whole_bag_gives_back_what_was_written(whole, storage):
+    bags, sent = whole
+    with open_bag(str(bags[storage]), strict=True) as bag:
+        assert [tuple(message) for message in bag.messages()] == sent
+        assert not bag.problems and not bag.is_damaged
+        assert [(topic.name, topic.count) for topic in bag.topics] == [(IMAGE, 400), (TRUTH, 400)]
+
+
+@EVERY
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5, 0.77, 0.999])
+@pytest.mark.parametrize("with_metadata", [True, False])
+def test_a_bag_that_is_cut_off_is_read_to_its_end(whole, storage, share, with_metadata, tmp_path):
+    """Every message whose bytes are there comes, unchanged and in order; the rest is said."""
+    bags, sent = whole
+    bag = drives.cut(bags[storage], tmp_path / "cut", share)
+    if not with_metadata:
+        (bag / "metadata.yaml").unlink()
+    with open_bag(str(bag)) as opened:
+        found = [tuple(message) for message in opened.messages()]
+        assert opened.is_damaged
+        said = "\n".join(str(problem) for problem in opened.problems)
+        counted = sum(topic.count for topic in opened.topics)
+    assert "damaged or cut off" in said
+    assert ("metadata.yaml counts 800" in said) == (with_metadata and len(found) < 800)
+    assert found == sent[: len(found)]
+    # A chunk of MCAP holds about 1 MiB before compression; a message about 9.3 kB, or 3.1 kB.
+    expected = share * len(sent)
+    assert len(found) <= expected + 3
+    assert len(found) >= expected - (200 if storage == "zstd" else 4)
+    assert len(found) <= counted <= len(found) + 1
+
+
+@EVERY
+def test_strict_stops_at_a_cut(whole, storage, tmp_path):
+    bag = drives.cut(whole[0][storage], tmp_path / "cut", 0.5)
+    with pytest.raises(BagError, match="damaged or cut off"):
+        with open_bag(str(bag), strict=True) as opened:
+            list(opened.messages())
+
+
+def test_a_cut_mcap_without_chunks_is_read_to_its_end(tmp_path):
+    """As the preset fastwrite of rosbag2 leaves it when the recorder is killed."""
+    from mcap.writer import Writer
+
+    sent = drive(5)
+    path = tmp_path / "killed.mcap"
+    with open(path, "wb") as stream:
+        writer = Writer(stream, use_chunking=False)
+        writer.start(profile="ros2", library="test")
+        schema = writer.register_schema(messages.IMAGE, "ros2msg", b"")
+        channels = {
+            topic: writer.register_channel(topic, "cdr", schema) for topic in (IMAGE, TRUTH)
+        }
+        for topic, _, time_ns, data in reversed(sent):
+            writer.add_message(channels[topic], time_ns, data, time_ns)
+        end = stream.tell()
+        writer.finish()
+    with open_bag(str(path)) as bag:  # rosbags refuses messages out of order
+        assert [tuple(message) for message in bag.messages()] == sent[::-1]
+    with open(path, "r+b") as stream:
+        stream.truncate(end - 10)
+    with open_bag(str(path)) as bag:
+        assert [tuple(message) for message in bag.messages()] == sent[:0:-1]
+
+
+def test_a_corrupt_chunk_costs_its_own_messages_only(whole, tmp_path):
+    bag = Path(shutil.copytree(whole[0]["zstd"], tmp_path / "corrupt"))
+    path = bag / "zstd.mcap"
+    content = bytearray(path.read_bytes())
+    middle = content.index(b"\x28\xb5\x2f\xfd", len(content) // 2)  # a zstd frame begins
+    content[middle : middle + 400] = b"\xff" * 400
+    path.write_bytes(content)
+    with open_bag(str(bag)) as opened:
+        found = [tuple(message) for message in opened.messages()]
+        assert any("chunk at byte" in str(problem) for problem in opened.problems)
+    sent = whole[1]
+    assert set(found) < set(sent) and len(found) > 400
+    assert sorted(found, key=lambda item: item[2]) == found
+    assert found[-1] == sent[-1]
+
+
+def test_corrupt_pages_of_sqlite3_cost_their_own_messages_only(whole, tmp_path):
+    bag = Path(shutil.copytree(whole[0]["sqlite3"], tmp_path / "corrupt"))
+    with open(bag / "sqlite3.db3", "r+b") as stream:
+        stream.seek(300 * 4096)
+        stream.write(b"\xff" * 5 * 4096)
+    with open_bag(str(bag)) as opened:
+        found = [tuple(message) for message in opened.messages(["/camera/image_raw"])]
+    whole_ones = {item for item in found if item in set(whole[1])}
+    assert len(whole_ones) >= 390
+
+
+def test_broken_messages_are_named_and_left_out(tmp_path):
+    sent = drive(8)
+    bad = {
+        2: sent[2][3][:10],  # cut within the header: its truth has no image then
+        4: sent[4][3][:3000],  # cut within the pixels
+        6: sent[6][3].replace(b"rgb8", b"rgbx"),
+        9: sent[9][3][:2000],  # the truth of frame 4
+        10: messages.raw_image(np.zeros((2, 3), np.uint8), sent[10][2], "c"),  # and of frame 5
+    }
+    for index, data in bad.items():
+        topic, type_, time_ns, _ = sent[index]
+        sent[index] = (topic, type_, time_ns, data)
+    with open_bag(str(write_bag(tmp_path / "bag", "mcap", sent))) as bag:
+        frames = list(bag.frames())
+        problems = [problem for problem in bag.problems if problem.is_frame]
+    assert [frame.number for frame in frames] == [0, 6, 7]
+    said = [str(problem) for problem in problems]
+    assert len(said) == 6
+    assert all("\n" not in line for line in said)
+
+
+def test_strict_names_the_first_broken_message(tmp_path):
+    sent = drive(3)
+    sent[2] = sent[2][:3] + (sent[2][3].replace(b"rgb8", b"rgbx"),)
+    with open_bag(str(write_bag(tmp_path / "bag", "sqlite3", sent)), strict=True) as bag:
+        frames = bag.frames()
+        assert next(frames).number == 0
+        with pytest.raises(BagError, match="000001 @ 1000000000.100000000 on /camera.*rgbx"):
+            list(frames)
+
+
+def frames_of(tmp_path, sent, **options):
+    with open_bag(str(write_bag(tmp_path / "bag", "mcap", sent))) as bag:
+        return list(bag.frames(**options)), [str(problem) for problem in bag.problems]
+
+
+def pairs(frames):
+    """Frames as (number, id of its truth or None)."""
+    return [
+        (frame.number, None if frame.truth_hw is None else int(frame.truth_hw[0, 0]))
+        for frame in frames
+    ]
+
+
+def recorded(items):
+    """The messages as if recorded one after the other in this order."""
+    return [
+        (topic, type_, 10**18 + index, data) for index, (topic, type_, _, data) in enumerate(items)
+    ]
+
+
+@pytest.mark.parametrize("truth_first", [False, True])
+def test_halves_may_come_in_any_order(truth_first, tmp_path):
+    images, truths = drive(10)[::2], drive(10)[1::2]
+    both = truths + images if truth_first else images + truths
+    frames, problems = frames_of(tmp_path, recorded(both))
+    assert pairs(frames) == [(index, index) for index in range(10)] and not problems
+
+
+def test_frames_without_truth_do_not_wait_for_ever(tmp_path):
+    sent = drive(100)
+    kept = [item for index, item in enumerate(sent) if index % 2 == 0 or index == 2 * 60 + 1]
+    frames, problems = frames_of(tmp_path, kept)
+    assert pairs(frames) == [(i, 60 % 11 if i == 60 else None) for i in range(100)]
+    assert not problems
+
+
+def test_truth_further_away_than_the_window_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("segmentation_node.evaluation.bags.frames.WINDOW_BYTES", 0)
+    sent = drive(3 * WINDOW)
+    images, truths = sent[::2], sent[1::2]
+    frames, problems = frames_of(tmp_path, recorded(images + truths))
+    found = [number for number, truth in pairs(frames) if truth is not None]
+    assert len(frames) == 3 * WINDOW and len(found) <= WINDOW + 1
+    assert len(problems) == 3 * WINDOW - len(found)
+    assert all("no image of stamp" in line for line in problems)
+
+
+def test_small_messages_may_wait_longer(tmp_path):
+    sent = drive(3 * WINDOW)
+    frames, problems = frames_of(tmp_path, recorded(sent[::2] + sent[1::2]))
+    assert pairs(frames) == [(i, i % 11) for i in range(3 * WINDOW)] and not problems
+
+
+def test_a_stamp_that_comes_twice_is_said(tmp_path):
+    sent = drive(2)
+    frames, problems = frames_of(tmp_path, recorded([sent[0], sent[0], sent[1], sent[2], sent[3]]))
+    assert pairs(frames) == [(0, 0), (1, 1)]
+    assert len(problems) == 1 and "second message of stamp" in problems[0]
+
+
+def test_topics_are_chosen_or_listed(tmp_path):
+    sent = drive(2)
+    front = [("/front/image_raw",) + item[1:] for item in sent[::2]]
+    node = [("/segmentation_node/class_map",) + item[1:] for item in sent[1::2]]
+    overlay = [("/segmentation_node/overlay",) + item[1:] for item in sent[::2]]
+    with open_bag(str(write_bag(tmp_path / "one", "mcap", sent + node + overlay))) as bag:
+        topics = bag.choose_topics()
+        assert [topic.name for topic in topics[:3]] == [
+            IMAGE, TRUTH, "/segmentation_node/class_map",
+        ]  # fmt: skip
+        with pytest.raises(
+            BagError, match="no image topic /rear .*has /camera/image_raw .*Image, 2"
+        ):
+            bag.choose_topics(image="rear")
+        with pytest.raises(BagError, match="no topic /nothing; it has"):
+            next(bag.messages(["/nothing"]))
+    with open_bag(str(write_bag(tmp_path / "two", "mcap", sent + front))) as bag:
+        with pytest.raises(BagError, match="several topics could be meant.*camera.*front"):
+            bag.choose_topics()
+        assert bag.choose_topics(image="/front/image_raw").image.count == 2
+
+
+@pytest.mark.parametrize("missing", ["folder", "files", "suffix", "version"])
+def test_what_is_no_bag_is_said_in_one_line(missing, tmp_path):
+    path = tmp_path / "bag"
+    if missing in ("files", "version"):
+        path.mkdir()
+    if missing == "suffix":
+        path = tmp_path / "notes.txt"
+        path.write_text("hello")
+    if missing == "version":
+        text = "rosbag2_bagfile_information:\n  version: 10\n  relative_file_paths: []\n"
+        (path / "metadata.yaml").write_text(text)
+    with pytest.raises(BagError) as caught:
+        open_bag(str(path))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "a: {b", "\x00"])
+def test_a_bag_with_unreadable_metadata_is_read_without_it(content, tmp_path):
+    sent = drive(3)
+    path = write_bag(tmp_path / "bag", "sqlite3", sent)
+    (path / "metadata.yaml").write_text(content)
+    with open_bag(str(path)) as bag:
+        assert [tuple(message) for message in bag.messages()] == sent
+        assert "read without it" in str(bag.problems[0])
+
+
+def test_a_split_bag_is_read_in_order_and_a_missing_file_said(tmp_path):
+    import yaml
+
+    parts = [write_bag(tmp_path / ("part_%d" % i), "mcap", drive(3, 3 * i)) for i in range(3)]
+    path = tmp_path / "split"
+    path.mkdir()
+    names = ["split_%d.mcap" % index for index in (9, 10, 11)]
+    for part, name in zip(parts, names):
+        shutil.copy(part / (part.name + ".mcap"), path / name)
+    information = drives.metadata(parts[0])
+    information.update(relative_file_paths=names, message_count=18)
+    text = yaml.safe_dump({"rosbag2_bagfile_information": information})
+    (path / "metadata.yaml").write_text(text)
+    for with_metadata in (True, False):
+        if not with_metadata:
+            (path / "metadata.yaml").unlink()
+        with open_bag(str(path)) as bag:
+            assert [tuple(message) for message in bag.messages()] == drive(9)
+            assert {topic.name: topic.count for topic in bag.topics} == {IMAGE: 9, TRUTH: 9}
+    (path / "metadata.yaml").write_text(text)
+    (path / names[1]).unlink()
+    with open_bag(str(path)) as bag:
+        assert len(list(bag.messages())) == 12
+        said = [str(problem) for problem in bag.problems]
+    assert any(names[1] in line for line in said) and any("counts 18" in line for line in said)
+
+
+@pytest.mark.parametrize("mode", ["message", "file"])
+def test_rosbag2s_own_compression_is_read(mode, tmp_path):
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+    sent = drive(4)
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
+    with writer:
+        connections = {
+            topic: writer.add_connection(topic, messages.IMAGE, typestore=messages.typestore())
+            for topic in (IMAGE, TRUTH)
+        }
+        for topic, _, time_ns, data in sent:
+            writer.write(connections[topic], time_ns, data)
+    with open_bag(str(tmp_path / "bag"), strict=True) as bag:
+        assert [tuple(message) for message in bag.messages()] == sent
