@@ -104,7 +104,15 @@ def _finish(
     arguments: argparse.Namespace, result: Run, fill: Callable[[], None], pairing: Any
 ) -> int:
     """Report the run; frames lost or unpaired are an error unless allowed."""
-    code = counted(result, fill, arguments)
+
+    def fill_and_note() -> None:
+        try:
+            fill()
+        finally:
+            if pairing.unpaired_count:
+                result.source["unpaired_results"] = pairing.unpaired_count
+
+    code = counted(result, fill_and_note, arguments)
     missing = losses(result, pairing.unpaired, pairing.unpaired_count)
     if missing and arguments.allow_loss:
         print("warning: " + missing, file=sys.stderr)

@@ -15,16 +15,16 @@ NAMED_LOSSES = 3
 class LiveScorer:
     """Counts a replay's results in a run, in the order in which they came; under ``with``.
 
-    ``pids`` are processes whose memory is watched, by name.
+    ``pids`` are processes whose memory is watched, by name: the report has the resident MiB of
+    each at a fifth of the run, when all buffers are there, at its end, and at most between.
     """
 
     def __init__(self, run: Run, strict: bool, progress: Any, pids: Dict[str, int]) -> None:
-        self.memory: List[Dict[str, float]] = []
         self._run = run
         self._strict = strict
         self._progress = progress
         self._pids = pids
-        self._counts: Dict[str, int] = {}
+        self._memory_mb: Dict[str, List[float]] = {name: [] for name in pids}
         self._results = 0
         self._scoring = ScoringThread(run, strict)
 
@@ -35,7 +35,18 @@ class LiveScorer:
     def __exit__(self, kind: Any, *details: Any) -> None:
         self._progress.close()
         self._scoring.__exit__(kind, *details)
-        self.note(node_counts=self._counts, memory=self.memory)
+        for name, values in self._memory_mb.items():
+            settled = values[len(values) // 5 :]
+            if settled:
+                self.note(
+                    **{
+                        name + "_memory_mb": {
+                            "settled": round(settled[0], 1),
+                            "most": round(max(settled), 1),
+                            "end": round(settled[-1], 1),
+                        }
+                    }
+                )
 
     def note(self, **facts: Any) -> None:
         """Add to what the report says of the run."""
@@ -44,7 +55,7 @@ class LiveScorer:
     def take(self, result: Any, frame: Any, stages_ms: Dict[str, float]) -> None:
         """A ``Result`` of the ``InputFrame`` that was sent."""
         if result.latency is not None:
-            self._counts = {name: int(getattr(result.latency, name)) for name in COUNTS}
+            self._run.counters = {name: int(getattr(result.latency, name)) for name in COUNTS}
         self._scoring.add(
             ScoredFrame(
                 frame.name,
@@ -87,8 +98,8 @@ class LiveScorer:
 
         every = max(1, (self._progress.total or 1000) // MEMORY_SAMPLES)
         if self._results % every == 0:
-            sample = {name + "_mb": round(resident_mb(pid), 1) for name, pid in self._pids.items()}
-            self.memory.append(dict(sample, frames=self._results))
+            for name, pid in self._pids.items():
+                self._memory_mb[name].append(resident_mb(pid))
 
 
 def node_stages(latency: Any) -> Dict[str, float]:
