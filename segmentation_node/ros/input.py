@@ -1,6 +1,6 @@
 """The image subscription: there while work is asked for, with a QoS that fits the publishers."""
 
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, NamedTuple, Optional, Union
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -14,13 +14,21 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 
+class InputSettings(NamedTuple):
+    """What an input needs to know, for those who are not the node."""
+
+    transport: str
+    reliability: str = "auto"
+    frame_policy: str = "every"
+
+
 class ImageInput:
     """Subscribes to ``name`` or its ``/compressed`` and follows the publishers' reliability."""
 
     def __init__(
         self,
         node: Any,
-        settings: Settings,
+        settings: Union[Settings, InputSettings],
         on_message: Callable[[Any], None],
         on_lost: Callable[[int], None],
         name: str = "image",

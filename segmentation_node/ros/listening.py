@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
@@ -11,21 +11,13 @@ from rclpy.node import Node
 from segmentation_node.errors import ImageError, ReplayError
 from segmentation_node.ros.conversions import decode_compressed, pixels_of, to_rgb
 from segmentation_node.ros.frames import stamp_nanoseconds
-from segmentation_node.ros.input import ImageInput
+from segmentation_node.ros.input import ImageInput, InputSettings
 from segmentation_node.ros.node_status import NodeStatus
 from segmentation_node.ros.pairing import Pairing, Result
 
 LOOK_S = 0.1
 # A truth is recorded beside its image; this is for a player that sends it a little later.
 TRUTH_PATIENCE_S = 2.0
-
-
-class InputSettings(NamedTuple):
-    """What ``ImageInput`` reads of the node's settings."""
-
-    transport: str
-    reliability: str = "auto"
-    frame_policy: str = "every"
 
 
 @dataclass

@@ -136,6 +136,7 @@ def _played(bag: Any, topics: Any, others: Iterator[Any]) -> Iterator[Any]:
         if isinstance(frame, Problem):
             yield frame
             continue
+        assert frame.image is not None
         while other is not None and other.recorded_ns <= frame.image.recorded_ns:
             yield PlayedMessage(other.topic, bytes(other.data), other.recorded_ns)
             other = next(others, None)
