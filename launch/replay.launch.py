@@ -80,8 +80,8 @@ def segmentation_node(given):
 
 
 def replay(given):
-    node = "/".join(filter(None, ["", given["namespace"].strip("/"), "segmentation_node"]))
-    command = ["live", "--node", node]
+    names = [name for name in (given["namespace"].strip("/"), "segmentation_node") if name]
+    command = ["live", "--node", "/" + "/".join(names)]
     for name, _, _, option in OPTIONS:
         command += [option, given[name]] if given[name] else []
     for name, _, _, option in FLAGS:
