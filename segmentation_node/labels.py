@@ -10,6 +10,7 @@ classes, their order and colours as in SegNet (Badrinarayanan et al. 2015).
 from dataclasses import dataclass, replace
 from typing import Dict, Tuple
 
+import cv2
 import numpy as np
 
 UNLABELLED = 255
@@ -72,14 +73,16 @@ class LabelSet:
 
         Raises ValueError where the image holds an id that the data set does not define.
         """
-        found = np.flatnonzero(np.bincount(dataset_ids_hw.reshape(-1), minlength=256))
-        unknown = sorted(set(found.tolist()) - set(self.known_dataset_ids))
-        if unknown:
+        ids = np.ascontiguousarray(dataset_ids_hw)
+        is_unknown = np.ones(256, np.uint8)
+        is_unknown[list(self.known_dataset_ids)] = 0
+        if cv2.LUT(ids, is_unknown).any():
+            unknown = sorted(set(np.unique(ids).tolist()) - set(self.known_dataset_ids))
             raise ValueError(
                 "label ids %s are out of range for %s; expected ids among %s"
                 % (unknown, self.name, list(self.known_dataset_ids))
             )
-        return self.train_id_lut()[dataset_ids_hw]
+        return cv2.LUT(ids, self.train_id_lut())
 
 
 CAMVID_11 = LabelSet(

@@ -1,13 +1,15 @@
 """A bag scores as the data set that it was made of, through the pipeline or by what it recorded."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import drives
 import numpy as np
 import pytest
 from core import tiny
-from core.real_data import folder_of
+from core.real_data import PROJECT, folder_of
 from core.test_dataset_layouts import LAYOUTS
 from linear_model import write_model
 
@@ -15,6 +17,7 @@ from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
+from segmentation_node.pipeline import Segmenter
 
 # What a bag and a data set have in common: not the times, nor what instances give.
 FIGURES = [
@@ -92,6 +95,22 @@ def test_real_camvid_with_the_shipped_model(tmp_path):
     assert_bag_equals_data_set(tmp_path, "camvid", root, "val", "elu_squeezenet_camvid")
 
 
+def frame_latency(stamp_ns, index):
+    """As the node sends it, with an inference of 10 ms and more."""
+    times = dict.fromkeys(
+        ["queue", "convert", "preprocess", "postprocess", "publish", "transport"], 0.5
+    )
+    times.update(inference=10.0 + index, processing=12.5 + index, end_to_end=float("nan"))
+    counts = dict.fromkeys(["received", "processed", "dropped", "failed", "queued", "lost"], 0)
+    message = messages.typestore().types[messages.FRAME_LATENCY](
+        header=messages.header(stamp_ns, "c"),
+        backend="onnxruntime",
+        **{name + "_ms": value for name, value in times.items()},
+        **counts,
+    )
+    return messages.serialize(message, messages.FRAME_LATENCY)
+
+
 def record_predictions(path, pairs, label_set="camvid11", lose=()):
     """A bag as a recorder leaves it: class maps of the tiny model, ground truth, label infos."""
     labels = {"camvid11": CAMVID_11, "cityscapes19": CITYSCAPES_19}[label_set]
@@ -101,6 +120,7 @@ def record_predictions(path, pairs, label_set="camvid11", lose=()):
         for name, found in (("/segmentation_node", labels), ("/ground_truth", CAMVID_11)):
             writer.add_topic(name + "/label_info", messages.LABEL_INFO, latched=True)
             writer.write(name + "/label_info", 1, messages.label_info(found, "test", 1))
+        writer.add_topic("/segmentation_node/latency", messages.FRAME_LATENCY)
         for index, (image, ids) in enumerate(pairs):
             stamp_ns = 10**18 + index * 10**8
             truth = np.where(ids == 11, 255, ids).astype(np.uint8)
@@ -108,6 +128,8 @@ def record_predictions(path, pairs, label_set="camvid11", lose=()):
             if index not in lose:
                 data = messages.raw_image(tiny.classify(image), stamp_ns, "c")
                 writer.write(CLASS_MAP, stamp_ns + 5 * 10**7, data)
+                latency = frame_latency(stamp_ns, index)
+                writer.write("/segmentation_node/latency", stamp_ns + 6 * 10**7, latency)
     return path
 
 
@@ -120,6 +142,8 @@ def test_recorded_predictions_are_scored_alone(tmp_path):
         assert found[name] == expected[name], name
     assert found["temporal_consistency"]["frame_pairs"] == 4
     assert found["source"]["prediction_topic"] == CLASS_MAP
+    assert found["stages_ms"]["inference"]["p50"] == 12.0  # of 10, 11, 12, 13, 14
+    assert "end_to_end" not in found["stages_ms"]
 
 
 def test_a_prediction_that_is_missing_is_named(tmp_path):
@@ -265,3 +289,49 @@ def test_the_label_set_comes_from_the_bag(tmp_path):
     bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
     with open_bag(str(Path(bag))) as opened:
         assert opened.label_set is CAMVID_11
+
+
+def interrupt_at(monkeypatch, owner, name, call):
+    """Ctrl-C at this call of a method."""
+    original, calls = getattr(owner, name), []
+
+    def method(*arguments, **options):
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, method)
+
+
+def test_ctrl_c_leaves_a_valid_partial_report(tmp_path, monkeypatch):
+    drives.camvid(tmp_path / "data")
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
+    interrupt_at(monkeypatch, Segmenter, "segment", 4)
+    path = tmp_path / "scores.json"
+    arguments = ["bag", str(bag), "--model", tiny.FOLDER, "--json", str(path)]
+    assert main(arguments) == 130
+    result = json.loads(path.read_text())
+    assert result["partial"] and result["frames"] == 3 and result["mean_iou"] is not None
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_ctrl_c_leaves_no_half_a_bag(storage, tmp_path, monkeypatch):
+    drives.camvid(tmp_path / "data")
+    interrupt_at(monkeypatch, BagWriter, "write", 5)
+    arguments = ["--dataset", "camvid", "--root", tmp_path / "data", "--storage", storage]
+    assert drives.make_bag(*arguments, "--output", tmp_path / "out" / "bag") == 130
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_without_rosbags_the_commands_say_what_is_missing(tmp_path):
+    program = (
+        "import sys; sys.modules['rosbags'] = None\n"
+        "from segmentation_node.evaluation.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "bag", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: bags need rosbags")

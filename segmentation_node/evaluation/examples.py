@@ -56,8 +56,14 @@ class Examples:
         is_low = self._enters(self._lowest, (-score, self._seen))
         if not is_high and not is_low:
             return
-        arrays = [image_hwc, class_map_hw, truth_hw, before_hw]
-        example = Example(name, score, *[None if a is None else reduced(a) for a in arrays])
+        example = Example(
+            name,
+            score,
+            None if image_hwc is None else reduced(image_hwc),
+            reduced(class_map_hw),
+            None if truth_hw is None else reduced(truth_hw),
+            None if before_hw is None else reduced(before_hw),
+        )
         if is_high:
             self._push(self._highest, (score, -self._seen, example))
         if is_low:

@@ -61,21 +61,27 @@ class InstanceWeightedCounts:
 
     def add(self, instances_hw: np.ndarray, predicted_hw: np.ndarray) -> None:
         """Count one image: ids of ``instance_ids`` and predicted train ids, (H, W) each."""
-        counted = self._size_px[instances_hw >> _CLASS_SHIFT] > 0
-        instances, index, sizes = np.unique(
-            instances_hw[counted], return_inverse=True, return_counts=True
-        )
+        numbered = instances_hw > 0
+        ids, predicted = instances_hw[numbered], predicted_hw[numbered]
+        sizes = np.bincount(ids)
+        instances = np.flatnonzero(sizes)
         train_ids = instances >> _CLASS_SHIFT
-        categories = self._truth_category[train_ids]
-        predicted = predicted_hw[counted]
+        instances = instances[self._size_px[train_ids] > 0]
+        train_ids, sizes = instances >> _CLASS_SHIFT, sizes[instances]
         weights = self._size_px[train_ids] / sizes
-        for counts, truth, found in (
-            (self._class_counts, train_ids, predicted),
-            (self._category_counts, categories, self._predicted_category[predicted]),
+        truth = ids >> _CLASS_SHIFT
+        categories = self._truth_category
+        for counts, rows, right in (
+            (self._class_counts, train_ids, predicted == truth),
+            (
+                self._category_counts,
+                categories[train_ids],
+                self._predicted_category[predicted] == categories[truth],
+            ),
         ):
-            hits = np.bincount(index[found == truth[index]], minlength=len(instances))
-            np.add.at(counts[0], truth, hits * weights)
-            np.add.at(counts[1], truth, (sizes - hits) * weights)
+            hits = np.bincount(ids[right], minlength=ids.max() + 1 if ids.size else 0)[instances]
+            np.add.at(counts[0], rows, hits * weights)
+            np.add.at(counts[1], rows, (sizes - hits) * weights)
 
     def class_iiou(self, matrix: ConfusionMatrix) -> Dict[str, float]:
         """iIoU by class; NaN for one that neither occurs nor is predicted.

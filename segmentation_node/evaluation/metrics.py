@@ -36,8 +36,8 @@ class ConfusionMatrix:
             )
         pairs = joint_histogram(truth_hw, predicted_hw)
         pairs[UNLABELLED] = 0
-        self._check_range(pairs.any(axis=1), "truth")
-        self._check_range(pairs.any(axis=0), "prediction")
+        self._check_range(pairs.sum(axis=1), "truth")
+        self._check_range(pairs.sum(axis=0), "prediction")
         self.counts[:, :-1] += pairs[: self.classes, : self.classes]
         self.counts[:, -1] += pairs[: self.classes, UNLABELLED]
 
@@ -81,8 +81,8 @@ class ConfusionMatrix:
     def _hits(self) -> np.ndarray:
         return np.diagonal(self.counts)
 
-    def _check_range(self, occurs: np.ndarray, what: str) -> None:
-        wrong = np.flatnonzero(occurs[self.classes : UNLABELLED]) + self.classes
+    def _check_range(self, pixels: np.ndarray, what: str) -> None:
+        wrong = np.flatnonzero(pixels[self.classes : UNLABELLED]) + self.classes
         if wrong.size:
             raise ValueError(
                 "%s holds id %d; expected 0-%d or %d"

@@ -1,7 +1,7 @@
 """Frames of a bag: image, ground truth and prediction of one stamp, paired in bounded memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (
     Callable,
     Dict,
@@ -17,7 +17,14 @@ from typing import (
 import numpy as np
 
 from segmentation_node.errors import BagError, ImageError
-from segmentation_node.evaluation.bags.messages import IMAGE_TYPES, header_of, ids_of, image_of
+from segmentation_node.evaluation.bags.messages import (
+    FRAME_LATENCY,
+    IMAGE_TYPES,
+    header_of,
+    ids_of,
+    image_of,
+    stages_of,
+)
 from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic
 
 # What may wait for its other halves: this many frames, or more while they are small.
@@ -35,6 +42,7 @@ class Topics(NamedTuple):
     truth: Optional[Topic]
     prediction: Optional[Topic]
     camera_info: Optional[Topic]
+    latency: Optional[Topic] = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class BagFrame:
     ``number`` counts the frames from 0, those that are left out too. ``stamp_ns`` is the header's
     stamp, ``recorded_ns`` the bag's time of the first of its
     messages. ``image`` is the image message as it was recorded, ``camera_info`` the serialised
-    CameraInfo of the same stamp. What the bag lacks for this frame is None.
+    CameraInfo of the same stamp, ``stages_ms`` what the node's FrameLatency of it says, in ms.
+    What the bag lacks for this frame is None.
     """
 
     name: str
@@ -57,6 +66,7 @@ class BagFrame:
     prediction_hw: Optional[np.ndarray] = None
     image: Optional[RawMessage] = None
     camera_info: Optional[bytes] = None
+    stages_ms: Dict[str, float] = field(default_factory=dict)
 
 
 class _Waiting:
@@ -186,6 +196,7 @@ def _decoded(stamp_ns: int, waiting: _Waiting, leading: str, report: Report) -> 
         report(Problem("frame " + name, reason, is_frame=True))
         return
     camera_info = waiting.parts.get("camera_info")
+    latency = waiting.parts.get("latency")
     yield BagFrame(
         name,
         waiting.number,
@@ -197,7 +208,16 @@ def _decoded(stamp_ns: int, waiting: _Waiting, leading: str, report: Report) -> 
         arrays.get("prediction"),
         waiting.parts.get("image"),
         camera_info.data if camera_info is not None else None,
+        _stages_ms(latency, report) if latency is not None else {},
     )
+
+
+def _stages_ms(message: RawMessage, report: Report) -> Dict[str, float]:
+    try:
+        return stages_of(message.data)
+    except ImageError as error:
+        report(Problem(_where(message), str(error)))
+        return {}
 
 
 def choose_topics(
@@ -209,7 +229,8 @@ def choose_topics(
     """The topics of the frames: those named, and where none is named those that stand out.
 
     The image is the one camera of the bag, raw rather than compressed; ground truth is
-    ``/ground_truth``, a prediction ``.../class_map``. An empty name means none.
+    ``/ground_truth``, a prediction ``.../class_map``; camera_info and latency are those beside
+    them. An empty name means none.
     Raises BagError that lists the topics where a name or a choice fails.
     """
     truth_topic = _named(topics, truth, [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"])
@@ -220,7 +241,12 @@ def choose_topics(
     if image_topic is not None:
         name = _base(image_topic.name).rsplit("/", 1)[0] + "/camera_info"
         camera_info = next((topic for topic in topics if topic.name == name), None)
-    return Topics(image_topic, truth_topic, prediction_topic, camera_info)
+    latency = None
+    if prediction_topic is not None:
+        name = _base(prediction_topic.name).rsplit("/", 1)[0] + "/latency"
+        beside = (topic for topic in topics if topic.name == name)
+        latency = next((topic for topic in beside if topic.type == FRAME_LATENCY), None)
+    return Topics(image_topic, truth_topic, prediction_topic, camera_info, latency)
 
 
 def listed(topics: Sequence[Topic]) -> str:

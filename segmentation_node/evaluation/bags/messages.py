@@ -18,11 +18,13 @@ from segmentation_node.labels import (
     LabelSet,
     label_set_by_name,
 )
+from segmentation_node.timing import STAGES
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 LABEL_INFO = "segmentation_msgs/msg/LabelInfo"
+FRAME_LATENCY = "segmentation_msgs/msg/FrameLatency"
 IMAGE_TYPES = (IMAGE, COMPRESSED)
 OWN_MESSAGES = ("ClassInfo", "LabelInfo", "FrameLatency")
 JPEG_QUALITY = 95
@@ -120,6 +122,14 @@ def ids_of(data: bytes, type_: str) -> np.ndarray:
             "format %r: no single-channel 8-bit image; a class map is mono8" % message.format
         )
     return ids
+
+
+def stages_of(data: bytes) -> Dict[str, float]:
+    """A serialised FrameLatency's times in ms by stage, without those that were not measured."""
+    message = deserialize(data, FRAME_LATENCY)
+    names = STAGES + ("processing", "transport", "end_to_end")
+    times_ms = {name: float(getattr(message, name + "_ms")) for name in names}
+    return {name: value for name, value in times_ms.items() if value == value}
 
 
 def label_set_of(data: bytes) -> LabelSet:

@@ -45,12 +45,12 @@ class Bag:
         self._files: List[StorageFile] = []
         metadata, paths = self._metadata_and_paths(Path(path))
         self._mode = str(metadata.get("compression_mode") or "").lower()
-        self._expected = metadata.get("message_count")
         self.custom_data: Dict[str, str] = dict(metadata.get("custom_data") or {})
         try:
             for file in self._unpacked(paths):
                 self._files.append(StorageFile(file, self._report))
             self.topics: List[Topic] = merged_topics(self._files)
+            self._compare_counts(metadata)
         except BaseException:
             self.close()
             raise
@@ -116,17 +116,7 @@ class Bag:
             raise BagError(
                 "%s: no topic %s; it has %s" % (self.path, missing[0], listed(self.topics))
             )
-        count = 0
-        for message in self._read(set(topics) or known):
-            count += 1
-            yield message
-        if not topics and isinstance(self._expected, int) and count < self._expected:
-            self._report(
-                Problem(
-                    self.path,
-                    "metadata.yaml counts %d messages, the files hold %d" % (self._expected, count),
-                )
-            )
+        yield from self._read(set(topics) or known)
 
     def frames(
         self,
@@ -170,11 +160,22 @@ class Bag:
             self._known.add(problem)
             self.problems.append(problem)
 
+    def _compare_counts(self, metadata: Dict[str, Any]) -> None:
+        """Say which messages the metadata knows and the files lack."""
+        found = {topic.name: topic.count for topic in self.topics}
+        for item in metadata.get("topics_with_message_count") or ():
+            name, expected = item["topic_metadata"]["name"], int(item["message_count"])
+            if found.get(name, 0) < expected:
+                reason = "metadata.yaml counts %d messages on %s, the files hold %d"
+                self._report(Problem(self.path, reason % (expected, name, found.get(name, 0))))
+
     def _metadata_and_paths(self, path: Path) -> Any:
         if path.is_file():
             if path.suffix not in STORAGE_SUFFIXES:
+                hint = "; rosbags-convert makes one of a ROS 1 bag" if path.suffix == ".bag" else ""
                 raise BagError(
-                    "%s: not a bag; expected a folder with metadata.yaml, *.mcap or *.db3" % path
+                    "%s: not a rosbag2 bag; expected a folder with metadata.yaml, or a .mcap or "
+                    ".db3 file%s" % (path, hint)
                 )
             return {}, [path]
         if not path.is_dir():
@@ -197,11 +198,13 @@ class Bag:
                 content = yaml.safe_load(stream)["rosbag2_bagfile_information"]
             if not isinstance(content, dict):
                 raise TypeError("no mapping")
+            for item in content.get("topics_with_message_count") or ():
+                int(item["message_count"]), str(item["topic_metadata"]["name"])
         except FileNotFoundError:
             # A recorder that was killed leaves none.
             self._report(Problem(str(path), "no such file; the bag is read without it"))
             return {}
-        except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
             reason = "not readable (%s); the bag is read without it" % one_line(error)
             self._report(Problem(str(path), reason))
             return {}

@@ -110,6 +110,7 @@ def recorded_frames(bag: Bag, topics: Topics) -> Generator[Recorded, None, None]
             frame.stamp_ns,
             frame.image_hwc,
             frame.truth_hw,
+            stages_ms=frame.stages_ms,
             position=position,
         )
 

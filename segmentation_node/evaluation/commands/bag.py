@@ -124,7 +124,7 @@ def _counted(bag: Any, topics: Any, result: Run, score: Any, arguments: argparse
 def _require(bag: Any, topic: Any, what: str, option: str) -> None:
     from segmentation_node.evaluation.bags.frames import listed
 
-    damage = "".join("; %s" % problem for problem in bag.problems[:1])
+    damage = "".join("; " + str(problem) for problem in bag.problems[:1])
     if topic is None:
         raise BagError(
             "%s: no %s found; %s names it; the bag has %s%s"
