@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scorer
 from cityscapesscripts.helpers.labels import category2labels, labels, name2label
+from core.real_data import folder_of
 
+from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.accuracy import Accuracy
@@ -15,6 +17,9 @@ from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
+from segmentation_node.model_card import find_model, read_card
+from segmentation_node.models import models_folder
+from segmentation_node.pipeline import Segmenter
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHARED = os.path.join(PROJECT, "..", "shared", "datasets")
@@ -175,12 +180,13 @@ def test_accuracies_and_iou_are_torchmetrics(compared):
     overall = classification.MulticlassAccuracy(average="micro", **options)
     recall = classification.MulticlassRecall(average="none", **options)
     iou = classification.MulticlassJaccardIndex(average="none", **options)
+    weighted = classification.MulticlassJaccardIndex(average="weighted", **options)
     evaluation = Accuracy(CITYSCAPES_19, CITYSCAPES_19)
     for truth, predicted in compared.pairs:
         truth, predicted = truth[::4, ::4], predicted[::4, ::4]  # torchmetrics is slow
         evaluation.add(truth, predicted)
         predicted = np.where(predicted == UNLABELLED, 19, predicted).astype(np.int64)
-        for metric in (confusion, overall, recall, iou):
+        for metric in (confusion, overall, recall, iou, weighted):
             metric.update(torch.from_numpy(predicted), torch.from_numpy(truth.astype(np.int64)))
     matrix = evaluation.matrix
     np.testing.assert_array_equal(confusion.compute().numpy()[:19], matrix.counts)
@@ -189,9 +195,48 @@ def test_accuracies_and_iou_are_torchmetrics(compared):
     recalls = recall.compute().numpy()[:19][occurs]
     np.testing.assert_allclose(matrix.class_accuracy()[occurs], recalls, atol=1e-6)
     assert matrix.mean_accuracy() == pytest.approx(recalls.mean(), abs=1e-6)
+    assert matrix.frequency_weighted_iou() == pytest.approx(float(weighted.compute()), abs=1e-6)
     np.testing.assert_allclose(
         matrix.class_iou()[occurs], iou.compute().numpy()[:19][occurs], atol=1e-6
     )
+
+
+class Recording(Segmenter):
+    """Keeps the class maps that it gives."""
+
+    def __init__(self, backend):
+        super().__init__(backend)
+        self.class_maps = []
+
+    def segment(self, image_hwc, **options):
+        result = super().segment(image_hwc, **options)
+        self.class_maps.append(result.class_map_hw.copy())
+        return result
+
+
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_a_models_figures_are_the_scorers(name, tmp_path, monkeypatch):
+    """The whole way: files, network, reports; and the scorer on the network's class maps."""
+    root = folder_of(name)
+    if not hasattr(np, "in1d"):
+        monkeypatch.setattr(np, "in1d", np.isin, raising=False)
+    card = read_card(find_model("elu_squeezenet_street", models_folder()))
+    dataset = open_dataset(name, root, "train", with_instances=True)
+    with open_backend("onnxruntime", card, BackendOptions()) as backend:
+        segmenter = Recording(backend)
+        ours = evaluate_dataset(segmenter, dataset).as_json()
+    truths, predictions = [], []
+    for index, (files, class_map) in enumerate(zip(dataset.samples, segmenter.class_maps)):
+        truths.append(truth_for_scorer(name, files, str(tmp_path), index))
+        predictions.append(str(tmp_path / ("prediction%d.png" % index)))
+        write(predictions[-1], ids_for_scorer(class_map))
+    theirs = scorer.evaluateImgLists(predictions, truths, scorer_arguments())
+    assert_same(ours["class_iou"], theirs["classScores"])
+    assert_same(ours["category_iou"], theirs["categoryScores"])
+    assert_same(ours["class_iiou"], theirs["classInstScores"])
+    assert_same(ours["category_iiou"], theirs["categoryInstScores"])
+    expected = theirs["averageScoreClasses"]
+    assert ours["mean_iou"] == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 def test_the_tables_show_every_score(compared):

@@ -258,6 +258,11 @@ def test_ticks_are_round(low, high, expected):
     assert ticks(low, high, 5) == pytest.approx(expected)
 
 
+def test_frames_are_counted_in_whole_numbers():
+    assert ticks(0, 1, 8, whole=True) == [0, 1]
+    assert ticks(0, 100, 8, whole=True) == [0, 20, 40, 60, 80, 100]
+
+
 def test_a_histogram_holds_every_value_and_is_not_squeezed_by_one():
     values = np.append(np.linspace(10, 20, 999), 5000.0)
     edges, counts, outliers = bins(values)

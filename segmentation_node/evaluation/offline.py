@@ -94,7 +94,9 @@ class ScoringThread:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         self._pool.shutdown()
-        while kind is None and self._waiting:
+        # After an exception, Ctrl-C included, what was segmented is still counted or named.
+        self._strict = self._strict and kind is None
+        while self._waiting:
             self._take_first()
 
     def add(self, frame: ScoredFrame) -> None:

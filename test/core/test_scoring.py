@@ -1,9 +1,12 @@
 """A run of frames with and without truth, against figures counted by hand."""
 
 import json
+import os
+import re
 
 import numpy as np
 import pytest
+from real_data import PROJECT
 from tiny import assert_one_line
 
 from segmentation_node.errors import DatasetError
@@ -134,6 +137,18 @@ def test_an_empty_run_is_valid_json(tmp_path):
 
     result = json.loads(path.read_text(), parse_constant=refuse)
     assert result["mean_iou"] is None and result["per_frame"][0]["x_ms"] is None
+
+
+def test_every_key_is_documented():
+    with open(os.path.join(PROJECT, "docs", "evaluation.md")) as text:
+        documented = set(re.findall("`([a-z_0-9]+)`", text.read()))
+    run = new_run()
+    run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH, position=("", 0)))
+    run.add(ScoredFrame("b", SEEN, truth_hw=TRUTH, position=("", 1)))
+    result = run.as_json()
+    assert set(result) <= documented
+    assert set(result["per_frame"][1]) <= documented
+    assert set(result["temporal_consistency"]) <= documented
 
 
 def test_intervals_come_from_when_results_were_there():

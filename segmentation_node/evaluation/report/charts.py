@@ -8,7 +8,9 @@ import numpy as np
 from segmentation_node.evaluation.report.markup import Markup, element, join
 
 WIDTH, HEIGHT = 960, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 40, 42
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 42
+MARK_TOP, MARK_STEP = 18, 14
+"""Where the labels of percentiles begin, and the next one's row."""
 SINGLE_POINTS = 300
 """Frames drawn one by one; longer drives are drawn as mean and range of groups."""
 GROUPS = 240
@@ -28,12 +30,12 @@ class Scale(NamedTuple):
         return self.start_px + (value - self.low) / span * (self.end_px - self.start_px)
 
 
-def ticks(low: float, high: float, most: int = 5) -> List[float]:
-    """Round values from ``low`` to ``high``, at most about ``most`` of them."""
+def ticks(low: float, high: float, most: int = 5, whole: bool = False) -> List[float]:
+    """Round values from ``low`` to ``high``, at most about ``most`` of them; or whole ones only."""
     span = high - low
     if not span > 0.0:
         return [low]
-    rough = span / most
+    rough = max(span / most, 1.0) if whole else span / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -59,7 +61,8 @@ def histogram(values: np.ndarray, unit: str, title: str) -> Markup:
     """How often values fall where, with p50, p95 and p99; the last bin takes far outliers."""
     edges, counts, outliers = bins(values)
     x = Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
-    y = Scale(0.0, float(max(counts)) * 1.05, HEIGHT - BOTTOM, TOP)
+    top_px = MARK_TOP + 3 * MARK_STEP
+    y = Scale(0.0, float(max(counts)), HEIGHT - BOTTOM, top_px)
     drawn = [
         element(
             "rect",
@@ -87,7 +90,7 @@ def histogram(values: np.ndarray, unit: str, title: str) -> Markup:
             edges[-2],
         )
     )
-    return _chart(title, "frames", _axes(x, y, label) + drawn + marks)
+    return _chart(title, "frames", _axes(x, y, label, whole_y=True) + drawn + marks)
 
 
 def bins(values: np.ndarray) -> Tuple[List[float], List[int], int]:
@@ -116,7 +119,7 @@ def timeline(
         drawn = _points(values, names, unit, x, y)
     else:
         drawn = _groups(values, unit, x, y)
-    return _chart(title, unit, _axes(x, y, "frame") + drawn)
+    return _chart(title, unit, _axes(x, y, "frame", whole_x=True) + drawn)
 
 
 def _points(
@@ -190,7 +193,7 @@ def _bin_text(low: float, high: float, count: int, unit: str, outliers: int) -> 
 
 
 def _mark(at_px: float, text: str, row: int) -> Markup:
-    top_px = TOP - 14 + 14 * row
+    top_px = MARK_TOP + MARK_STEP * row
     near_end = at_px > WIDTH - 110
     return join(
         [
@@ -207,14 +210,16 @@ def _mark(at_px: float, text: str, row: int) -> Markup:
     )
 
 
-def _axes(x: Scale, y: Scale, x_label: str) -> List[Markup]:
+def _axes(
+    x: Scale, y: Scale, x_label: str, whole_x: bool = False, whole_y: bool = False
+) -> List[Markup]:
     drawn = []
-    for value in ticks(y.low, y.high, 5):
+    for value in ticks(y.low, y.high, 5, whole_y):
         drawn.append(
             element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid")
         )
         drawn.append(_text(LEFT - 8, y(value) + 4, "%g" % value, "end"))
-    for value in ticks(x.low, x.high, 8):
+    for value in ticks(x.low, x.high, 8, whole_x):
         drawn.append(_text(x(value), HEIGHT - BOTTOM + 16, "%g" % value, "middle"))
     drawn.append(_text(WIDTH - RIGHT, HEIGHT - 6, x_label, "end"))
     return drawn
