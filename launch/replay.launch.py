@@ -21,47 +21,57 @@ LAUNCH = os.path.dirname(os.path.abspath(__file__))
 # Time to write the report after Ctrl-C, in seconds.
 REPORT_TIMEOUT_S = "20"
 
-# Passed on to segmentation.launch.py as they are.
-NODE_ARGUMENTS = (
-    ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
-    ("backend", "", "auto, onnxruntime, torch or tensorrt"),
-    ("namespace", "", "Namespace of the node, such as front"),
-    ("params_file", "", "Parameter file; empty: the node's own defaults"),
+ARGUMENTS = (
+    ("bag", "", "The bag: its folder, .mcap or .db3 file"),
+    ("play", "true", "false: play nothing and listen, while ros2 bag play does"),
+    ("image", "", "Image topic of the bag; empty: its only camera"),
+    ("truth", "", "Ground truth topic; empty: /ground_truth where there is one"),
+    ("labels", "", "Label set of the ground truth, where the bag does not say it"),
+    ("rate", "", "Of recorded time; empty: as fast as the node takes it"),
+    ("in_flight", "", "Images on their way at most; empty: 2"),
+    ("timeout", "", "Seconds without a result until images are lost; empty: 30"),
+    ("allow_loss", "false", "true: lost frames do not fail the run"),
+    ("strict", "false", "true: a broken message ends the run"),
+    ("json", "", "Write the figures to this file"),
+    ("html", "", "Write the report page to this file"),
+    ("model", "", "As in segmentation.launch.py"),
+    ("backend", "", "As in segmentation.launch.py"),
+    ("namespace", "", "As in segmentation.launch.py"),
+    ("params_file", "", "As in segmentation.launch.py"),
     ("frame_policy", "every", "every: no frame is dropped by the node; latest: the newest wins"),
     ("transport", "raw", "raw or compressed, as the bag's image topic is"),
-    ("use_sim_time", "false", "true: the node runs on recorded time, from /clock"),
-    ("rviz", "false", "true: show the image and the overlay in RViz"),
+    ("use_sim_time", "false", "true: recorded time on /clock, and the node runs on it"),
+    ("rviz", "false", "As in segmentation.launch.py"),
 )
+PASSED_ON = (
+    "model", "backend", "namespace", "params_file", "frame_policy", "transport", "use_sim_time",
+    "rviz",
+)  # fmt: skip
 # Argument -> option of `evaluation live`; an empty value leaves the option out.
 OPTIONS = (
-    ("bag", "", "The bag: its folder, .mcap or .db3 file", "--bag"),
-    ("image", "", "Image topic of the bag; empty: its only camera", "--image-topic"),
-    ("truth", "", "Ground truth topic; empty: /ground_truth where there is one", "--truth-topic"),
-    ("labels", "", "Label set of the ground truth where the bag lacks it", "--labels"),
-    ("rate", "", "Of recorded time; empty: as fast as the node takes it", "--rate"),
-    ("in_flight", "", "Images on their way at most", "--in-flight"),
-    ("timeout", "", "Seconds without a result until images are lost", "--timeout"),
-    ("json", "", "Write the figures to this file", "--json"),
-    ("html", "", "Write the report page to this file", "--html"),
+    ("bag", "--bag"),
+    ("image", "--image-topic"),
+    ("truth", "--truth-topic"),
+    ("labels", "--labels"),
+    ("rate", "--rate"),
+    ("in_flight", "--in-flight"),
+    ("timeout", "--timeout"),
+    ("json", "--json"),
+    ("html", "--html"),
 )
-FLAGS = (
-    ("allow_loss", "false", "true: lost frames do not fail the run", "--allow-loss"),
-    ("strict", "false", "true: a broken message ends the run", "--strict"),
-)
-PLAY = ("play", "true", "false: play nothing and listen, while ros2 bag play does")
+FLAGS = (("allow_loss", "--allow-loss"), ("strict", "--strict"), ("use_sim_time", "--sim-time"))
 
 
 def generate_launch_description():
-    arguments = [*NODE_ARGUMENTS, *(option[:3] for option in OPTIONS + FLAGS), PLAY]
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, default, description in arguments
+        for name, default, description in ARGUMENTS
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+    return LaunchDescription(declared + [OpaqueFunction(function=start)])
 
 
 def start(context):
-    given = dict(context.launch_configurations)
+    given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     if is_true("play", given["play"]) and not given["bag"]:
         raise RuntimeError("bag: got nothing, expected the path of a bag")
     if not is_true("play", given["play"]) and not given["image"]:
@@ -70,7 +80,7 @@ def start(context):
 
 
 def segmentation_node(given):
-    arguments = [(name, given[name]) for name, _, _ in NODE_ARGUMENTS]
+    arguments = [(name, given[name]) for name in PASSED_ON]
     # The replay sends images to wherever the node takes them; others play to their own topic.
     arguments.append(("image", "" if is_true("play", given["play"]) else base(given["image"])))
     return IncludeLaunchDescription(
@@ -82,12 +92,11 @@ def segmentation_node(given):
 def replay(given):
     names = [name for name in (given["namespace"].strip("/"), "segmentation_node") if name]
     command = ["live", "--node", "/" + "/".join(names)]
-    for name, _, _, option in OPTIONS:
+    for name, option in OPTIONS:
         command += [option, given[name]] if given[name] else []
-    for name, _, _, option in FLAGS:
+    for name, option in FLAGS:
         command += [option] if is_true(name, given[name]) else []
     command += [] if is_true("play", given["play"]) else ["--listen"]
-    command += ["--sim-time"] if is_true("use_sim_time", given["use_sim_time"]) else []
     return ExecuteProcess(
         cmd=[ExecutableInPackage("evaluation", "segmentation_node"), *command],
         name="replay",

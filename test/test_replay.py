@@ -1,6 +1,7 @@
 """The player and its pairing on a live graph: stamps that repeat, frames that fail, strangers."""
 
 import contextlib
+import time
 
 import linear_model
 import numpy as np
@@ -98,3 +99,28 @@ def test_a_node_that_leaves_ends_the_replay(peer, tiny_folder, tmp_path):
             node.process.stop()
             with pytest.raises(ReplayError, match="nothing publishes /seg_.*class_map any more"):
                 replay.play([played(0)], running)
+
+
+def test_a_node_on_simulated_time_lives_in_recorded_time(peer, tiny_folder, tmp_path):
+    items = [played(index) for index in range(10)]
+    for item in items:
+        item.recorded_ns = item.stamp_ns + 250_000_000
+    parameters = {"model": tiny_folder, "frame_policy": "every", "use_sim_time": True}
+    with LiveNode(peer, parameters, tmp_path) as node:
+        node.active()
+        with replaying(node, with_clock=True) as replay:
+            start_s = time.monotonic()
+            replay.play(items, node.process, factor=0.5)
+            # Ten frames at 20 Hz take 0.45 s from first to last, twice that at half the rate.
+            assert time.monotonic() - start_s > 0.9
+            assert_right(replay.results, range(10))
+            # The node's clock may be the one sent just before the image, or a little older.
+            delays_ms = [result.latency.transport_ms for result in replay.results]
+            assert all(150.0 < delay_ms < 400.0 for delay_ms in delays_ms), delays_ms
+
+
+def test_a_clock_that_nobody_hears_is_told(node):
+    replay = Replay(node.name, "", with_overlay=False, name="unheard", with_clock=True)
+    with pytest.raises(ReplayError, match="nobody listens to /clock; start /seg_"):
+        replay.wait_until_ready(node.process, timeout_s=3.0)
+    replay.destroy_node()

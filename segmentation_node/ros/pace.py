@@ -49,6 +49,10 @@ class ClockPublisher:
         self._publisher = node.create_publisher(Clock, "/clock", 10)
         self._now_ns = 0
 
+    def is_heard(self) -> bool:
+        """Whether anybody subscribes to the clock."""
+        return bool(self._publisher.get_subscription_count() > 0)
+
     def publish(self, now_ns: int) -> None:
         """It is this time, in ns; the clock never goes back."""
         now_ns = self._now_ns = max(now_ns, self._now_ns)

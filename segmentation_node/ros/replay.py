@@ -206,6 +206,8 @@ class Replay(Node):
             return
         if self._clock_publisher is not None and item.recorded_ns is not None:
             self._clock_publisher.publish(item.recorded_ns)
+            # The node has no time at all before its first clock message.
+            self.spin_for(SETTLE_S if self.sent == 0 else 0.0)
         self._publish(item.message, result)
 
     def _publish(self, message: Any, result: Result) -> None:
@@ -250,6 +252,8 @@ class Replay(Node):
                 return "%d nodes publish %s; results need one" % (publishers, topic)
         if self.status.label_info is None:
             return "%s/label_info says nothing" % self._target
+        if self._clock_publisher is not None and not self._clock_publisher.is_heard():
+            return "nobody listens to /clock; start %s with use_sim_time" % self._target
         return self._input_not_ready()
 
     def _input_not_ready(self) -> str:
