@@ -26,7 +26,7 @@ setup-test:  ## the same with what the checks need (includes training)
 setup-bench:  ## the same with what the benchmarks need
 	@tools/setup bench
 
-demo: setup  ## segment a clip through the node into out/demo; INPUT=folder, video or camera; MODEL=name
+demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder, video or camera; MODEL=name
 	@$(RUN) python -m segmentation_node.ros.demo --output out/demo \
 		$(if $(INPUT),--input "$(INPUT)") $(if $(MODEL),--model "$(MODEL)")
 

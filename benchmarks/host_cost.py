@@ -29,7 +29,8 @@ def measure(
     model: str, size: tuple[int, int], frames: int, with_overlay: bool, threads: int
 ) -> dict[str, Any]:
     """Medians in ms over ``frames`` frames of this (height, width) through a node process."""
-    from segmentation_node.ros.replay import NodeProcess, Replay
+    from segmentation_node.ros.node_process import NodeProcess
+    from segmentation_node.ros.replay import Replay
 
     parameters = {"model": model, "frame_policy": "every", "num_threads": threads}
     replay = Replay(with_overlay=with_overlay)

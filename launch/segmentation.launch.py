@@ -9,7 +9,15 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config")
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-PARAMETER_ARGUMENTS = (("model", str), ("backend", str), ("autostart", bool))
+# Argument, the parameter that it sets, and its type.
+PARAMETER_ARGUMENTS = (
+    ("model", "model", str),
+    ("backend", "backend", str),
+    ("autostart", "autostart", bool),
+    ("frame_policy", "frame_policy", str),
+    ("transport", "input.transport", str),
+    ("use_sim_time", "use_sim_time", bool),
+)
 
 ARGUMENTS = (
     ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
@@ -18,6 +26,9 @@ ARGUMENTS = (
     ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
     ("params_file", "", "Parameter file; empty: the node's own defaults"),
     ("autostart", "", "true or false: whether the node configures and activates itself"),
+    ("frame_policy", "", "latest (the newest frame wins) or every (the node drops none)"),
+    ("transport", "", "raw or compressed: which image topic is read"),
+    ("use_sim_time", "", "true or false: whether the node runs on /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
     ("rviz", "false", "true: show the image and the overlay in RViz"),
     ("required", "true", "true: a node that fails ends the launch with exit code 1"),
@@ -63,8 +74,8 @@ def parameter_sources(given):
     if given["params_file"]:
         sources.append(existing_file(given["params_file"]))
     overrides = {
-        name: ParameterValue(parse(name, given[name], kind), value_type=kind)
-        for name, kind in PARAMETER_ARGUMENTS
+        parameter: ParameterValue(parse(name, given[name], kind), value_type=kind)
+        for name, parameter, kind in PARAMETER_ARGUMENTS
         if given[name]
     }
     return sources + ([overrides] if overrides else [])

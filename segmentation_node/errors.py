@@ -23,3 +23,7 @@ class DatasetError(SegmentationError):
 
 class BagError(SegmentationError):
     """A bag that cannot be read or written: the message names the file or topic."""
+
+
+class ReplayError(SegmentationError):
+    """A node that does not start, or that ends while images are played into it."""

@@ -29,8 +29,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from segmentation_node.ros.node_process import NodeProcess
 from segmentation_node.ros.outputs import latched_qos
-from segmentation_node.ros.replay import NodeProcess
 
 # A test imports messages from here, so that it is skipped, loudly, where ROS is missing.
 __all__ = [

@@ -13,6 +13,7 @@ import linear_model
 import live
 import numpy as np
 import pytest
+import recorded
 
 pytestmark = pytest.mark.ros
 assert live  # skips this file, loudly, where ROS is missing
@@ -62,6 +63,18 @@ def test_demo_leaves_its_results(ros_environment, model, images, tmp_path):
     assert 0 < times["p50"] <= times["p95"] <= times["p99"]
     text = (out / "diagnostics.txt").read_text()
     assert "segmentation_node: segmentation" in text and "processed: 5" in text
+
+
+def test_a_bag_is_played_and_scored(ros_environment, model, tmp_path):
+    bag, out = recorded.write_bag(tmp_path / "drive", SIZE, 6), tmp_path / "out"
+    run = demo("--input", bag, "--model", model, "--frames", 4, "--output", out)
+    assert run.returncode == 0, run.stdout + run.stderr
+    names = sorted(path.name for path in (out / "class_maps").iterdir())
+    assert names == ["%05d.png" % index for index in range(4)]
+    content = json.loads((out / "latency.json").read_text())
+    counts = content["accuracy"]["confusion_matrix"]["pixels"]
+    assert counts == recorded.confusion(range(4), SIZE).tolist()
+    assert cv2.VideoCapture(str(out / "overlay.webm")).get(cv2.CAP_PROP_FPS) == 20.0
 
 
 def video_sizes(path):

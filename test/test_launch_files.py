@@ -70,15 +70,16 @@ def launch_environment(tmp_path_factory):
 
 @pytest.fixture
 def stand_in(tmp_path, launch_environment):
-    """A prefix with stand-ins for segmentation_node and rviz2."""
+    """A prefix with stand-ins for segmentation_node, its commands and rviz2."""
     calls = tmp_path / "calls"
     calls.mkdir()
-    for package in ("segmentation_node", "rviz2"):
+    names = ("segmentation_node/segmentation_node", "segmentation_node/evaluation", "rviz2/rviz2")
+    for name in names:
         index = tmp_path / "prefix/share/ament_index/resource_index/packages"
         index.mkdir(parents=True, exist_ok=True)
-        (index / package).touch()
-        executable = tmp_path / "prefix/lib" / package / package
-        executable.parent.mkdir(parents=True)
+        (index / name.split("/")[0]).touch()
+        executable = tmp_path / "prefix/lib" / name
+        executable.parent.mkdir(parents=True, exist_ok=True)
         text = STAND_IN.format(python=sys.executable, calls=str(calls), profiles=PROFILES)
         executable.write_text(text)
         executable.chmod(0o755)
@@ -190,6 +191,8 @@ def test_interrupting_the_launch_is_no_error(stand_in):
         ("cameras", "cameras:=front,,left", "cameras: got 'front,,left'"),
         ("cameras", "cameras:=front,front", "cameras: got 'front,front'"),
         ("cameras", "target:=tx2", "tx2"),
+        ("replay", "model:=mine", "bag: got nothing"),
+        ("replay", "play:=false", "image: got nothing"),
     ],
 )
 def test_a_wrong_argument_starts_nothing(stand_in, name, argument, words):
@@ -230,3 +233,57 @@ def test_cameras_fail_only_together(stand_in, failing, expected):
     code, output = stand_in.run("cameras", "cameras:=front,left", STAND_IN_FAILS=failing)
     assert code == expected, output
     assert len(stand_in.calls()) == 2
+
+
+def replay_and_node(stand_in):
+    """The calls of the two, whichever came first."""
+    calls = stand_in.calls()
+    (replay,) = [call for call in calls if call["argv"][0] == "live"]
+    (node,) = [call for call in calls if call["argv"][0] != "live"]
+    return replay, node
+
+
+def test_replay_plays_the_bag_into_a_node_that_drops_nothing(stand_in):
+    arguments = ("bag:=/data/drive", "model:=mine", "namespace:=front", "json:=out.json")
+    code, output = stand_in.run(
+        "replay", *arguments, "use_sim_time:=true", "allow_loss:=true", STAND_IN_SECONDS="3"
+    )
+    assert code == 0, output
+    replay, node = replay_and_node(stand_in)
+    expected = "live --node /front/segmentation_node --bag /data/drive --json out.json"
+    assert replay["argv"] == [*expected.split(), "--allow-loss", "--sim-time"]
+    ((_, given),) = node["files"]
+    assert sorted(line.strip() for line in given.splitlines()[2:]) == [
+        "frame_policy: every",
+        "input.transport: raw",
+        "model: mine",
+        "use_sim_time: true",
+    ]
+    assert "__ns:=/front" in node["argv"] and remappings(node) == []
+
+
+def test_replay_listens_where_somebody_else_plays(stand_in):
+    code, output = stand_in.run(
+        "replay", "play:=false", "image:=/cam/image_raw", "bag:=/b", STAND_IN_SECONDS="3"
+    )
+    assert code == 0, output
+    replay, node = replay_and_node(stand_in)
+    assert replay["argv"][-1] == "--listen" and "/cam/image_raw" in replay["argv"]
+    assert remappings(node) == ["image:=/cam/image_raw"]
+
+
+@pytest.mark.parametrize("failing", ["live", "__node:="])
+def test_a_replay_or_node_that_fails_ends_the_launch_with_an_error(stand_in, failing):
+    code, output = stand_in.run("replay", "bag:=/data/drive", STAND_IN_FAILS=failing)
+    assert code == 1
+    assert "ended with exit code 1; its last lines say why" in output
+
+
+def test_interrupting_a_replay_is_no_error(stand_in):
+    process = stand_in.start("replay", "bag:=/data/drive", STAND_IN_SECONDS="30")
+    deadline = time.monotonic() + 30
+    while len(stand_in.calls()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output

@@ -1,6 +1,7 @@
 """``ros2 launch`` with the installed package, as its users type it: the real node, a real frame."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -10,11 +11,12 @@ from pathlib import Path
 import linear_model
 import numpy as np
 import pytest
+import recorded
 from live import FrameLatency, Image, LabelInfo, image_message
 from ros_sources import PROJECT, sources_root
 
 from segmentation_node.ros.outputs import latched_qos
-from segmentation_node.ros.replay import pixels
+from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 
@@ -141,3 +143,17 @@ def test_a_missing_tensorrt_is_one_line_and_exit_code_1(ros2, tiny_folder, tmp_p
     assert log.count("TensorRT is missing") == 1
     assert "choose backend onnxruntime or torch" in line
     assert "Traceback" not in log
+
+
+def test_a_replay_scores_a_bag_and_ends(ros2, tiny_folder, tmp_path):
+    bag = recorded.write_bag(tmp_path / "drive", SIZE, 20)
+    out = tmp_path / "scores.json"
+    arguments = ("bag:=" + bag, "model:=" + tiny_folder, f"json:={out}")
+    with Launch(ros2, tmp_path, "replay.launch.py", *arguments) as launch:
+        code, log = launch.end()
+    assert code == 0, log
+    report = json.loads(out.read_text())
+    assert report["confusion_matrix"]["pixels"] == recorded.confusion(range(20), SIZE).tolist()
+    assert report["counters"]["processed"] == 20 and report["lost"] == []
+    for word in ("[ERROR]", "Traceback", "exit code"):
+        assert word not in log, log

@@ -118,6 +118,9 @@ def test_launch_starts_an_installed_executable():
     assert calls
     for call in calls:
         assert (keyword(call, "package"), keyword(call, "executable")) in known
+    assert ("segmentation_node", "evaluation") in known
+    replay = (PROJECT / "launch/replay.launch.py").read_text()
+    assert 'ExecutableInPackage("evaluation", "segmentation_node")' in replay
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
@@ -131,16 +134,28 @@ def test_files_named_by_launch_exist(path):
 
 def test_launch_overrides_parameters_of_the_right_type():
     rows = constant(PROJECT / "launch/segmentation.launch.py", "PARAMETER_ARGUMENTS").elts
-    for name, kind in (row.elts for row in rows):
-        assert type(SPECS[name.value].default).__name__ == kind.id
-        assert name.value in launch_arguments(PROJECT / "launch/segmentation.launch.py")
+    for argument, name, kind in (row.elts for row in rows):
+        if name.value not in ROS_NAMES:
+            assert type(SPECS[name.value].default).__name__ == kind.id
+        assert argument.value in launch_arguments(PROJECT / "launch/segmentation.launch.py")
 
 
-def test_cameras_pass_on_arguments_that_exist():
-    cameras = PROJECT / "launch/cameras.launch.py"
-    passed_on = {name.value for name in constant(cameras, "PASSED_ON").elts}
-    assert passed_on <= launch_arguments(cameras)
+@pytest.mark.parametrize("name", ["cameras", "replay"])
+def test_arguments_that_are_passed_on_exist(name):
+    path = PROJECT / f"launch/{name}.launch.py"
+    passed_on = {argument.value for argument in constant(path, "PASSED_ON").elts}
+    assert passed_on <= launch_arguments(path)
     assert passed_on <= launch_arguments(PROJECT / "launch/segmentation.launch.py")
+
+
+def test_a_replay_gives_options_that_exist():
+    replay = PROJECT / "launch/replay.launch.py"
+    rows = [row.elts for name in ("OPTIONS", "FLAGS") for row in constant(replay, name).elts]
+    commands = PROJECT.glob("segmentation_node/evaluation/commands/*.py")
+    options = set().union(*map(strings, commands))
+    for argument, option in rows:
+        assert argument.value in launch_arguments(replay)
+        assert option.value in options
 
 
 def rviz_topics():

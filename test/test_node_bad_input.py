@@ -14,7 +14,7 @@ from live import (
     values_of,
 )
 
-from segmentation_node.ros.replay import pixels
+from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

@@ -15,7 +15,7 @@ import yaml
 from live import FrameLatency, Image, LiveNode, image_message, values_of
 
 from segmentation_node.labels import CITYSCAPES_19
-from segmentation_node.ros.replay import pixels
+from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

@@ -23,7 +23,8 @@ from live import (
 )
 
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.ros.replay import Replay, pixels
+from segmentation_node.ros.pairing import pixels
+from segmentation_node.ros.replay import Replay
 
 pytestmark = pytest.mark.ros
 

@@ -11,7 +11,8 @@ from training_runs import PROJECT, command, losses, write_camvid, write_recipe
 
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.ros.replay import NodeProcess, Replay
+from segmentation_node.ros.node_process import NodeProcess
+from segmentation_node.ros.replay import Replay
 from training.export import deploy_graph
 from training.recipe import Recipe
 
@@ -87,7 +88,7 @@ def test_the_node_gives_the_trained_networks_class_maps(ros, trained, backend, t
         assert process.stop() == 0
     replay.destroy_node()
     assert replay.missing() == [] and "rror" not in log_path.read_text()
-    assert replay.label_info.model == "small"
+    assert replay.status.label_info.model == "small"
     for result, class_map in zip(replay.results, expected):
         assert result.headers_match
         assert np.array_equal(result.class_map_hw, class_map)

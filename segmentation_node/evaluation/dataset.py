@@ -34,7 +34,7 @@ def score_dataset(
     ``strict`` raised as DatasetError.
     """
     wanted = range(len(dataset)) if indices is None else indices
-    with closing(_read(dataset, wanted)) as frames:
+    with closing(read_frames(dataset, wanted)) as frames:
         score_frames(segmenter, progress(frames), run, strict)
 
 
@@ -51,7 +51,8 @@ def evaluate_dataset(
     return run
 
 
-def _read(dataset: Dataset, indices: Sequence[int]) -> Generator[Frame, None, None]:
+def read_frames(dataset: Dataset, indices: Sequence[int]) -> Generator[Frame, None, None]:
+    """Frames in this order, read on a thread in advance; a broken sample is a Problem."""
     with closing(read_ahead(_Frames(dataset), indices)) as frames:
         yield from frames
 

@@ -44,7 +44,7 @@ def score_frames(
     segmented or scored, is skipped and counted, or with ``strict`` raised as DatasetError. An
     exception, Ctrl-C included, leaves every frame that was segmented counted.
     """
-    with _ScoringThread(run, strict) as scoring:
+    with ScoringThread(run, strict) as scoring:
         for frame in frames:
             if isinstance(frame, Problem):
                 _skip(run, frame, strict)
@@ -79,7 +79,7 @@ def _skip(run: Run, problem: Problem, strict: bool) -> None:
     run.skip(problem.name, problem.reason)
 
 
-class _ScoringThread:
+class ScoringThread:
     """Counts frames in order on a thread of its own, a few behind at most."""
 
     def __init__(self, run: Run, strict: bool, depth: int = 3) -> None:
@@ -89,7 +89,7 @@ class _ScoringThread:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._waiting: Deque[Tuple[str, Future]] = deque()
 
-    def __enter__(self) -> "_ScoringThread":
+    def __enter__(self) -> "ScoringThread":
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:

@@ -13,79 +13,18 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import cv2
 import numpy as np
 
-from segmentation_node.errors import DatasetError, SegmentationError
+from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.accuracy import Accuracy
-from segmentation_node.evaluation.datasets.base import read_image
-from segmentation_node.evaluation.street import StreetDrive
-from segmentation_node.labels import CITYSCAPES_19, LABEL_SETS
+from segmentation_node.labels import LABEL_SETS
+from segmentation_node.ros.clip import Clip, open_clip
+from segmentation_node.ros.node_process import NodeProcess, prepare_middleware
 from segmentation_node.timing import STAGES, RollingPercentiles
 
 STREET_MODEL = "elu_squeezenet_street"
 CAMVID_MODEL = "elu_squeezenet_camvid"
-# Seeds of the training, validation and test drives are between 1000 and 3999.
-STREET_SEED = 8
-STREET_FRAMES = 150
-STREET_FPS = 15.0
 # One in work, one waiting: more would only lengthen the queue that the latency table shows.
 IN_FLIGHT = 2
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp")
-
-LabelledFrame = Tuple[str, np.ndarray, Optional[np.ndarray]]
-
-
-class Clip:
-    """A source of frames: name, RGB image, and train ids where the truth is known."""
-
-    def __init__(self, frames: Iterator[LabelledFrame], length: Optional[int], fps: float) -> None:
-        self.frames = frames
-        self.length = length
-        self.fps = fps
-
-
-def open_clip(source: str, frames: int) -> Clip:
-    """The street drive when ``source`` is empty, else an image folder, a video or a camera.
-
-    ``frames`` limits how many are played; 0 means all (of a camera: until Ctrl-C).
-    Raises DatasetError when there is nothing to play.
-    """
-    if not source:
-        count = frames or STREET_FRAMES
-        return Clip(_street(count), count, STREET_FPS)
-    if os.path.isdir(source):
-        names = sorted(n for n in os.listdir(source) if n.lower().endswith(IMAGE_ENDINGS))
-        names = names[: frames or None]
-        if not names:
-            raise DatasetError("%s: no images (%s)" % (source, ", ".join(IMAGE_ENDINGS)))
-        return Clip(
-            ((n, read_image(os.path.join(source, n)), None) for n in names), len(names), 10.0
-        )
-    is_camera = source.isdigit() or source.startswith("/dev/")
-    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
-    if not capture.isOpened():
-        raise DatasetError(
-            "%s: neither an image folder nor a video nor a camera that opens" % source
-        )
-    total = 0 if is_camera else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    length = min(total, frames) if total and frames else (frames or total)
-    return Clip(_video(capture, frames), length or None, capture.get(cv2.CAP_PROP_FPS) or 30.0)
-
-
-def _street(frames: int) -> Iterator[LabelledFrame]:
-    drive = StreetDrive(STREET_SEED, fps=STREET_FPS)
-    for index in range(frames):
-        image, labels = drive.frame(index)
-        yield "%05d.png" % index, image, labels
-
-
-def _video(capture: Any, frames: int) -> Iterator[LabelledFrame]:
-    index = 0
-    while not frames or index < frames:
-        found, bgr = capture.read()
-        if not found:
-            return
-        yield "%05d.png" % index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None
-        index += 1
 
 
 class Recorder:
@@ -101,18 +40,18 @@ class Recorder:
         self._progress: Any = None
         self._video: Any = None
         self._video_size = (0, 0)
-        self._names: List[Tuple[str, Optional[np.ndarray]]] = []
 
-    def images(self) -> Iterator[np.ndarray]:
-        """The clip's images; remembers names and truth for when the results come."""
+    def images(self) -> Iterator[Any]:
+        """The clip's images; names and truth come back with the results."""
+        from segmentation_node.ros.replay import PlayedImage
+
         self._progress = _progress_bar(self._clip.length)
         for name, image, labels in self._clip.frames:
-            self._names.append((name, labels))
-            yield image
+            yield PlayedImage(image, (name, labels))
 
     def take(self, result: Any) -> None:
         """One result; a frame that failed leaves a gap, not a shift."""
-        name, labels = self._names[result.index]
+        name, labels = result.payload
         self.frames += 1
         self.header_mismatches += not result.headers_match
         class_map_path = os.path.join(self.folder, "class_maps", os.path.splitext(name)[0] + ".png")
@@ -121,7 +60,8 @@ class Recorder:
         if self.frames in (1, (self._clip.length or 0) // 2):
             self._write_picture(result)
         for stage in STAGES + ("processing", "transport", "end_to_end"):
-            value_ms = getattr(result.latency, stage + "_ms")
+            # NaN is left out: a first frame may come without its latency.
+            value_ms = getattr(result.latency, stage + "_ms", float("nan"))
             self.latencies.setdefault(stage, RollingPercentiles(window=100000)).add(value_ms)
         if labels is not None and self.accuracy is not None:
             self.accuracy.add(labels, result.class_map_hw)
@@ -162,10 +102,7 @@ class Recorder:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play the clip through the node; 1 when a frame was lost or a header changed."""
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
-    from segmentation_node.ros.replay import NodeProcess, Replay
+    from segmentation_node.ros.graph import joined_graph
 
     clip = open_clip(arguments.input, arguments.frames)
     shutil.rmtree(arguments.output, ignore_errors=True)
@@ -173,17 +110,25 @@ def run(arguments: argparse.Namespace) -> int:
     recorder = Recorder(arguments.output, clip)
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
     parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
-    # rclpy's own handler would take the graph away before the results are written.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    with joined_graph():
+        interrupted, sent, statuses = _play(recorder, clip, parameters)
+    lost = 0 if interrupted else sent - recorder.frames
+    return _summarise(arguments.output, recorder, lost, statuses)
+
+
+def _play(recorder: Recorder, clip: Clip, parameters: Dict[str, Any]) -> Tuple[bool, int, List]:
+    """Whether Ctrl-C ended it, how many images were sent, and the node's last statuses."""
+    from segmentation_node.ros.replay import Replay
+
     interrupted = False
     replay = Replay(on_result=recorder.take)
     try:
         with NodeProcess(parameters) as process:
             try:
                 replay.wait_until_ready(process)
-                if not arguments.input:
-                    labels = LABEL_SETS[replay.label_info.label_set]
-                    recorder.accuracy = Accuracy(labels, CITYSCAPES_19)
+                if clip.truth is not None:
+                    labels = LABEL_SETS[replay.status.label_info.label_set]
+                    recorder.accuracy = Accuracy(labels, clip.truth)
                 replay.play(recorder.images(), process, rate_hz=clip.fps, in_flight=IN_FLIGHT)
                 replay.spin_for(1.1)  # one more report, with every frame in it
             except KeyboardInterrupt:
@@ -191,11 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
                 print("interrupted: the results so far are kept", file=sys.stderr)
     finally:
         recorder.close()
-        sent, statuses = replay.sent, replay.diagnostics
+        sent, statuses = replay.sent, replay.status.diagnostics
         replay.destroy_node()
-        rclpy.shutdown()
-    lost = 0 if interrupted else sent - recorder.frames
-    return _summarise(arguments.output, recorder, lost, statuses)
+    return interrupted, sent, statuses
 
 
 def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> int:
@@ -238,23 +181,12 @@ def _progress_bar(total: Optional[int]) -> Any:
     return tqdm(total=total, unit="frame", desc="segmenting")
 
 
-def prepare_middleware() -> None:
-    """Stay on this machine and give big images a large shared-memory segment, unless told."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if os.environ.get("ROS_DISTRO") == "humble":
-        os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
-    profile = os.path.join(
-        os.path.dirname(__file__), "..", "..", "config", "fastdds_large_images.xml"
-    )
-    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    if os.path.isfile(profile) and not any(name in os.environ for name in variables):
-        os.environ.update(dict.fromkeys(variables, os.path.abspath(profile)))
-
-
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the demo; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="segmentation_node.ros.demo", description=__doc__)
-    parser.add_argument("--input", default="", help="image folder, video file, or camera (0, ...)")
+    parser.add_argument(
+        "--input", default="", help="bag, image folder, video file, or camera (0, ...)"
+    )
     parser.add_argument("--model", default="", help="model folder or name")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--frames", type=int, default=0, help="play at most this many")

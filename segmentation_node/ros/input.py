@@ -1,6 +1,6 @@
 """The image subscription: there while work is asked for, with a QoS that fits the publishers."""
 
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, NamedTuple, Optional, Union
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -14,15 +14,24 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 
+class InputSettings(NamedTuple):
+    """What an input needs to know, for those who are not the node."""
+
+    transport: str
+    reliability: str = "auto"
+    frame_policy: str = "every"
+
+
 class ImageInput:
-    """Subscribes to ``image`` or its ``/compressed`` and follows the publishers' reliability."""
+    """Subscribes to ``name`` or its ``/compressed`` and follows the publishers' reliability."""
 
     def __init__(
         self,
         node: Any,
-        settings: Settings,
+        settings: Union[Settings, InputSettings],
         on_message: Callable[[Any], None],
         on_lost: Callable[[int], None],
+        name: str = "image",
     ) -> None:
         self._node = node
         self._settings = settings
@@ -30,7 +39,7 @@ class ImageInput:
         self._on_lost = on_lost
         self._subscription: Optional[Any] = None
         self._reliable = True
-        base = node.resolve_topic_name("image")
+        base = node.resolve_topic_name(name)
         is_raw = settings.transport == "raw"
         self.topic = base if is_raw else base + "/compressed"
         self._message_type = Image if is_raw else CompressedImage

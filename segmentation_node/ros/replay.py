@@ -3,26 +3,21 @@
 The one publisher and collector: the demo, live evaluation and the latency tests use it.
 """
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from segmentation_msgs.msg import FrameLatency, LabelInfo
-from segmentation_node.errors import SegmentationError
-from segmentation_node.ros.frames import stamp_nanoseconds
+from segmentation_node.errors import ReplayError
+from segmentation_node.ros.graph import image_inputs, message_class
+from segmentation_node.ros.node_status import NodeStatus
 from segmentation_node.ros.outputs import KeptImage, latched_qos
+from segmentation_node.ros.pace import TICK_S, ClockPublisher, Pace, time_message
+from segmentation_node.ros.pairing import Pairing, Result, keep_all_qos
 
 READY_TIMEOUT_S = 60.0
 QUIET_S = 5.0
@@ -30,83 +25,44 @@ QUIET_S = 5.0
 SETTLE_S = 0.3
 
 
-class ReplayError(SegmentationError):
-    """A node that does not start, or frames that do not come back."""
+@dataclass
+class PlayedImage:
+    """An RGB image, sent as rgb8 and stamped then, or a recorded one.
+
+    Of a recorded one ``message`` is serialized and sent as it is, ``stamp_ns`` and ``frame_id``
+    are its header's, and ``recorded_ns`` is when it was recorded. ``payload`` comes back in its
+    result.
+    """
+
+    image_hwc: Optional[np.ndarray]
+    payload: Any = None
+    message: Optional[bytes] = None
+    stamp_ns: int = 0
+    frame_id: str = "camera"
+    recorded_ns: Optional[int] = None
 
 
 @dataclass
-class Result:
-    """What came back for one image; ``None`` until it did, or where it was not asked for.
+class PlayedMessage:
+    """Another recorded message, sent as it is on its own topic."""
 
-    ``index`` counts the images sent, from 0.
-    """
-
-    index: int
-    stamp_ns: int
-    frame_id: str
-    image_hwc: np.ndarray
-    class_map_hw: Optional[np.ndarray] = None
-    overlay_hwc: Optional[np.ndarray] = None
-    latency: Optional[FrameLatency] = None
-    headers: List[Any] = field(default_factory=list)
-
-    @property
-    def headers_match(self) -> bool:
-        """Whether every output carried the image's header, stamp and frame id alike."""
-        return all(
-            (stamp_nanoseconds(header.stamp), header.frame_id) == (self.stamp_ns, self.frame_id)
-            for header in self.headers
-        )
+    topic: str
+    message: bytes
+    recorded_ns: int
 
 
-def keep_all_qos() -> QoSProfile:
-    """Reliable and without loss."""
-    return QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
-
-
-class NodeProcess:
-    """The segmentation node as a process of its own, under ``with``."""
-
-    def __init__(
-        self, parameters: Dict[str, Any], remaps: Sequence[str] = (), log: Optional[Any] = None
-    ) -> None:
-        """``log`` takes what it prints, an open file; without one it goes to the terminal."""
-        command = [sys.executable, "-m", "segmentation_node.ros.main", "--ros-args"]
-        for name, value in parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += ["-p", "%s:=%s" % (name, text)]
-        for remap in remaps:
-            command += ["-r", remap]
-        self.process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=log)
-
-    def __enter__(self) -> "NodeProcess":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.stop()
-
-    def check(self) -> None:
-        """Raise ReplayError when the process has ended."""
-        code = self.process.poll()
-        if code is not None:
-            raise ReplayError("the node ended with exit code %d; its log says why" % code)
-
-    def stop(self, timeout_s: float = 10.0) -> int:
-        """Ask it to end as Ctrl-C does and give its exit code; kill it when it does not."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+Played = Union[np.ndarray, PlayedImage, PlayedMessage]
 
 
 class Replay(Node):
     """Publishes images for one segmentation node and collects its outputs.
 
-    ``on_result`` gets each complete result, in the order of completion. Without ``on_result``
-    the results stay in ``results``.
+    An ``image_topic`` that is empty is where the node takes its images, once it does.
+    ``on_result`` gets each complete result, in the order of completion, ``on_lost`` each image
+    without one, with the reason. Without them they stay in ``results`` and ``lost``.
+    ``other_topics`` are those of played messages: name -> type such as
+    ``sensor_msgs/msg/CameraInfo``, and whether it is latched. ``with_clock`` publishes recorded
+    time on /clock.
     """
 
     def __init__(
@@ -115,84 +71,107 @@ class Replay(Node):
         image_topic: str = "image",
         with_overlay: bool = True,
         on_result: Optional[Callable[[Result], None]] = None,
+        on_lost: Optional[Callable[[Result, str], None]] = None,
         name: str = "segmentation_replay",
+        compressed: bool = False,
+        other_topics: Optional[Dict[str, Tuple[str, bool]]] = None,
+        with_clock: bool = False,
+        quiet_s: float = QUIET_S,
     ) -> None:
+        """``quiet_s``: without a result for this long, images in flight are lost."""
         super().__init__(name)
         self.results: List[Result] = []
-        self.label_info: Any = None
-        self.diagnostics: List[Any] = []
+        self.lost: List[Tuple[Result, str]] = []
         self.sent = 0
-        self._with_overlay = with_overlay
-        self._on_result = on_result or self.results.append
-        self._pending: Dict[int, Result] = {}
-        self._images = self.create_publisher(Image, image_topic, keep_all_qos())
+        self.repeated_stamps = 0
+        self._quiet_s = quiet_s
+        self._given_up: Set[int] = set()
+        self._last_stamp_ns = 0
+        self._kind = CompressedImage if compressed else Image
+        self._images: Any = None
+        if image_topic:
+            self._images = self.create_publisher(self._kind, image_topic, keep_all_qos())
+        self._others = {
+            topic: self.create_publisher(
+                message_class(type_name), topic, latched_qos() if latched else keep_all_qos()
+            )
+            for topic, (type_name, latched) in (other_topics or {}).items()
+        }
+        self._clock_publisher = ClockPublisher(self) if with_clock else None
         self._kept = KeptImage("rgb8", 3)
         self._target = target
-        self._outputs = ["class_map", "latency"] + (["overlay"] if with_overlay else [])
-        qos = keep_all_qos()
-        self.create_subscription(Image, target + "/class_map", self._on_class_map, qos)
-        if with_overlay:
-            self.create_subscription(Image, target + "/overlay", self._on_overlay, qos)
-        self.create_subscription(FrameLatency, target + "/latency", self._on_latency, qos)
-        self.create_subscription(
-            LabelInfo, target + "/label_info", self._on_label_info, latched_qos()
+        self.on_result = on_result or self.results.append
+        self.on_lost = on_lost or (lambda result, reason: self.lost.append((result, reason)))
+        self.pairing = Pairing(
+            self,
+            target,
+            with_overlay,
+            lambda result: self.on_result(result),
+            lambda result, reason: self.on_lost(result, reason),
         )
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.status = NodeStatus(self, target)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
     @property
     def in_flight(self) -> int:
-        """Images sent whose results are not complete."""
-        return len(self._pending)
+        """Images sent whose results are neither complete nor lost."""
+        return self.pairing.in_flight
 
-    def wait_until_ready(self, process: NodeProcess, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Spin until the node has a model and takes images. Raises ReplayError otherwise."""
+    def missing(self) -> List[int]:
+        """Stamps in ns of the images in flight, and of those in ``lost``."""
+        return sorted(self.pairing.stamps() + [result.stamp_ns for result, _ in self.lost])
+
+    def wait_until_ready(self, process: Any, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Spin until the node has a model and takes images. Raises ReplayError otherwise.
+
+        ``process``, here and below, has ``check()``, which raises when the node is gone.
+        """
         deadline_s = time.monotonic() + timeout_s
-        while not self._is_ready():
+        while self._not_ready():
             process.check()
             if time.monotonic() > deadline_s:
-                raise ReplayError(
-                    "%s did not subscribe to %s within %.0f s"
-                    % (self._target, self._images.topic_name, timeout_s)
-                )
+                raise ReplayError("%s, waited %.0f s" % (self._not_ready(), timeout_s))
             self.spin_for(0.05)
         self.spin_for(SETTLE_S)
 
     def play(
         self,
-        images: Iterable[np.ndarray],
-        process: NodeProcess,
+        items: Iterable[Played],
+        process: Any,
         rate_hz: float = 0.0,
         in_flight: int = 4,
+        factor: float = 0.0,
     ) -> None:
-        """Publish RGB images and spin until their results are in.
+        """Publish RGB images, or what was recorded, and spin until the results are in.
 
-        At most ``in_flight`` images are on their way; 0 sends regardless of what came back. A
-        rate of 0 sends as fast as the node takes them. Raises ReplayError when the node ends.
+        At most ``in_flight`` images are on their way; 0 sends regardless of what came back.
+        They go out at ``rate_hz``, or at their recorded times, ``factor`` times as fast, or, with
+        neither, as fast as the node takes them. Raises ReplayError when the node ends.
         """
-        next_s = time.monotonic()
-        for image_hwc in images:
-            while in_flight and self.in_flight >= in_flight and self._progresses(process):
-                pass
-            while time.monotonic() < next_s:
-                self.spin_for(max(0.0, next_s - time.monotonic()))
-            next_s = max(next_s, time.monotonic() - 1.0) + (1.0 / rate_hz if rate_hz else 0.0)
-            self.send(image_hwc)
+        pace = Pace(rate_hz, factor)
+        for item in items:
+            if isinstance(item, PlayedMessage):
+                self._wait_until(pace.due_s(item.recorded_ns, is_image=False), pace)
+                self._others[item.topic].publish(item.message)
+            else:
+                self._wait_for_room(in_flight, process)
+                self._wait_until(pace.due_s(getattr(item, "recorded_ns", None)), pace)
+                self._send_item(item, process)
             self.spin_for(0.0)
-        while self._pending and self._progresses(process):
-            pass
+        self._wait_for_room(1, process)
 
-    def send(self, image_hwc: np.ndarray, frame_id: str = "camera") -> int:
+    def send(self, image_hwc: np.ndarray, frame_id: str = "camera", payload: Any = None) -> int:
         """Publish one RGB image stamped now; gives the stamp in ns."""
-        stamp_ns = self.get_clock().now().nanoseconds
+        # Two images within one tick of the clock still have to differ.
+        stamp_ns = max(self.get_clock().now().nanoseconds, self._last_stamp_ns + 1)
+        self._last_stamp_ns = stamp_ns
         np.copyto(self._kept.resize(image_hwc.shape[:2]), image_hwc)
         header = self._kept.message.header
-        header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        header.stamp = time_message(stamp_ns)
         header.frame_id = frame_id
-        self._pending[stamp_ns] = Result(self.sent, stamp_ns, frame_id, image_hwc)
-        self._images.publish(self._kept.message)
-        self.sent += 1
+        result = Result(self.sent, stamp_ns, frame_id, image_hwc, payload=payload)
+        self._publish(self._kept.message, result)
         return stamp_ns
 
     def spin_for(self, duration_s: float) -> None:
@@ -204,65 +183,92 @@ class Replay(Node):
             if remaining_s == 0.0:
                 return
 
-    def missing(self) -> List[int]:
-        """Stamps in ns of the images whose results are not complete."""
-        return sorted(self._pending)
+    def _send_item(self, item: Union[np.ndarray, PlayedImage], process: Any) -> None:
+        if not isinstance(item, PlayedImage):
+            self.send(item)
+        elif item.message is None:
+            assert item.image_hwc is not None
+            self.send(item.image_hwc, item.frame_id, item.payload)
+        else:
+            self._send_recorded(item, process)
 
-    def _is_ready(self) -> bool:
-        taken = self._images.get_subscription_count() > 0
-        found = all(self.count_publishers("%s/%s" % (self._target, name)) for name in self._outputs)
-        return self.label_info is not None and taken and found
+    def _send_recorded(self, item: PlayedImage, process: Any) -> None:
+        result = Result(
+            self.sent, item.stamp_ns, item.frame_id, item.image_hwc, payload=item.payload
+        )
+        if self.pairing.expects(item.stamp_ns):
+            self.repeated_stamps += 1
+        while self.pairing.expects(item.stamp_ns):
+            self._progress(process)
+        if item.stamp_ns in self._given_up:
+            # Its results could be the earlier image's, late.
+            self.on_lost(result, "not sent: an earlier image of the same stamp got no answer")
+            return
+        if self._clock_publisher is not None and item.recorded_ns is not None:
+            self._clock_publisher.publish(item.recorded_ns)
+            # The node has no time at all before its first clock message.
+            self.spin_for(SETTLE_S if self.sent == 0 else 0.0)
+        self._publish(item.message, result)
 
-    def _progresses(self, process: NodeProcess) -> bool:
-        """Spin until a result completes; False when none did for a while."""
-        before, deadline_s = self.in_flight, time.monotonic() + QUIET_S
-        while self.in_flight == before and time.monotonic() < deadline_s:
+    def _publish(self, message: Any, result: Result) -> None:
+        self.pairing.expect(result)
+        result.sent_s = time.monotonic()
+        self._images.publish(message)
+        self.sent += 1
+
+    def _wait_for_room(self, in_flight: int, process: Any) -> None:
+        while in_flight and self.in_flight >= in_flight:
+            self._progress(process)
+
+    def _wait_until(self, due_s: float, pace: Pace) -> None:
+        while time.monotonic() < due_s:
+            remaining_s = max(0.0, due_s - time.monotonic())
+            position_ns = pace.position_ns()
+            if self._clock_publisher is None or position_ns is None:
+                self.spin_for(remaining_s)
+            else:
+                self._clock_publisher.publish(position_ns)
+                self.spin_for(min(TICK_S, remaining_s))
+
+    def _progress(self, process: Any) -> None:
+        """Spin until an image is done with; after a long silence those in flight are lost."""
+        before, deadline_s = self.in_flight, time.monotonic() + self._quiet_s
+        while self.in_flight == before:
             process.check()
+            if time.monotonic() > deadline_s:
+                self._given_up.update(self.pairing.stamps())
+                self.pairing.give_up("no result within %.0f s" % self._quiet_s)
+                return
             self._executor.spin_once(timeout_sec=0.1)
-        return self.in_flight < before
 
-    def _on_class_map(self, message: Image) -> None:
-        result = self._find(message.header)
-        if result is not None:
-            result.class_map_hw = pixels(message)
-            self._complete(result)
+    def _not_ready(self) -> str:
+        """What is still missing; empty when nothing is."""
+        for output in self.pairing.outputs:
+            topic = "%s/%s" % (self._target, output)
+            publishers = self.count_publishers(topic)
+            if publishers == 0:
+                return "nothing publishes %s" % topic
+            if publishers > 1:
+                return "%d nodes publish %s; results need one" % (publishers, topic)
+        if self.status.label_info is None:
+            return "%s/label_info says nothing" % self._target
+        if self._clock_publisher is not None and not self._clock_publisher.is_heard():
+            return "nobody listens to /clock; start %s with use_sim_time" % self._target
+        return self._input_not_ready()
 
-    def _on_overlay(self, message: Image) -> None:
-        result = self._find(message.header)
-        if result is not None:
-            result.overlay_hwc = pixels(message)
-            self._complete(result)
-
-    def _on_latency(self, message: FrameLatency) -> None:
-        result = self._find(message.header)
-        if result is not None:
-            result.latency = message
-            self._complete(result)
-
-    def _on_label_info(self, message: LabelInfo) -> None:
-        self.label_info = message
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        name = self._target.strip("/")
-        self.diagnostics += [
-            status for status in message.status if status.name.startswith(name + ":")
-        ]
-
-    def _find(self, header: Any) -> Optional[Result]:
-        result = self._pending.get(stamp_nanoseconds(header.stamp))
-        if result is not None:
-            result.headers.append(header)
-        return result
-
-    def _complete(self, result: Result) -> None:
-        whole = result.class_map_hw is not None and result.latency is not None
-        if whole and (result.overlay_hwc is not None or not self._with_overlay):
-            del self._pending[result.stamp_ns]
-            self._on_result(result)
-
-
-def pixels(message: Image) -> np.ndarray:
-    """The pixels of a mono8 or rgb8 message of this package: uint8 (H, W) or (H, W, 3)."""
-    channels = message.step // message.width
-    shape = (message.height, message.width) + ((channels,) if channels > 1 else ())
-    return np.frombuffer(message.data, np.uint8).reshape(shape)
+    def _input_not_ready(self) -> str:
+        inputs = image_inputs(self, self._target)
+        if self._images is None:
+            kind = "sensor_msgs/msg/" + self._kind.__name__
+            topics = [topic for topic, found in inputs if found == kind]
+            if not topics:
+                return "%s takes no %s, only %s; set its input.transport" % (
+                    self._target, kind, inputs,
+                )  # fmt: skip
+            self._images = self.create_publisher(self._kind, topics[0], keep_all_qos())
+        if self._images.get_subscription_count() == 0:
+            found = ", ".join("%s (%s)" % item for item in inputs) or "no image"
+            return "%s does not take %s (%s), but %s" % (
+                self._target, self._images.topic_name, self._kind.__name__, found,
+            )  # fmt: skip
+        return ""

@@ -39,6 +39,11 @@ class DriveCounter:
         return str(self._drive), frame.number
 
 
+def is_single_images(bag: Bag) -> bool:
+    """Whether the bag says that its frames are no drive."""
+    return bag.custom_data.get(SINGLE) == "true"
+
+
 def label_set_for(
     bag: Bag, topic: Optional[Topic], given: Optional[str], option: str = "--labels"
 ) -> Optional[LabelSet]:
@@ -59,7 +64,7 @@ def label_set_for(
 
 def input_frames(bag: Bag, topics: Topics) -> Generator[Union[InputFrame, Problem], None, None]:
     """Images with their truth, read and decoded ahead on a thread; broken ones as problems."""
-    counter = DriveCounter(bag.custom_data.get(SINGLE) == "true")
+    counter = DriveCounter(is_single_images(bag))
     for frame in _ahead(bag, topics._replace(prediction=None), "image"):
         if isinstance(frame, Problem):
             yield frame
@@ -89,7 +94,7 @@ def recorded_frames(bag: Bag, topics: Topics) -> Generator[Recorded, None, None]
 
     The images say which frames there were, without images the ground truth where it is as dense.
     """
-    counter = DriveCounter(bag.custom_data.get(SINGLE) == "true")
+    counter = DriveCounter(is_single_images(bag))
     for frame in _ahead(bag, topics, _leading(topics)):
         if isinstance(frame, Problem):
             yield frame
@@ -162,10 +167,13 @@ def warnings(bag: Bag, topics: Topics) -> List[str]:
 def _ahead(
     bag: Bag, topics: Topics, leading: str
 ) -> Generator[Union[BagFrame, Problem], None, None]:
-    yield from iterate_ahead(_with_problems(bag, topics, leading))
+    yield from iterate_ahead(frames_and_problems(bag, topics, leading))
 
 
-def _with_problems(bag: Bag, topics: Topics, leading: str) -> Iterator[Union[BagFrame, Problem]]:
+def frames_and_problems(
+    bag: Bag, topics: Topics, leading: str
+) -> Iterator[Union[BagFrame, Problem]]:
+    """A bag's frames, and in their places those that are broken."""
     image, truth, prediction = (topic.name if topic else "" for topic in topics[:3])
     seen = 0
     for frame in bag.frames(image, truth, prediction, leading):

@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from typing import Any, Callable, Optional
 
-from segmentation_node.errors import DatasetError
+from segmentation_node.errors import DatasetError, ReplayError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.report.page import run_page
 from segmentation_node.evaluation.scoring import Run
@@ -24,21 +24,27 @@ def progress_bar(frames: Optional[int]) -> Any:
 def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) -> int:
     """Let ``score`` fill the run, report it, and give the exit code.
 
-    Ctrl-C ends it early: what was counted until then is reported and marked as partial. Raises
-    DatasetError when no frame could be scored.
+    Ctrl-C, or a node that leaves, ends it early: what was counted until then is reported and
+    marked as partial. Raises DatasetError when no frame could be scored, ReplayError after the
+    report when the node left.
     """
     interrupted = False
+    failure: Optional[ReplayError] = None
     try:
         score()
     except KeyboardInterrupt:
         interrupted = True
-    run.finish(partial=interrupted)
+    except ReplayError as error:
+        failure = error
+    run.finish(partial=interrupted or failure is not None)
     if not len(run.frames) and run.skipped:
         raise DatasetError(
             "none of %d frames could be scored; the first: %s"
             % (len(run.skipped), run.skipped[0].reason)
         )
     write_report(run, arguments)
+    if failure is not None:
+        raise failure
     if interrupted:
         print("interrupted: the report is of the frames until then", file=sys.stderr)
         return INTERRUPTED

@@ -1,0 +1,148 @@
+"""``live``: score a node that runs, on a bag or a data set that is played into it."""
+
+import argparse
+import sys
+from typing import Any, Callable
+
+from segmentation_node.backends import BACKENDS
+from segmentation_node.errors import ReplayError, SegmentationError
+from segmentation_node.evaluation.commands.options import add_output_options
+from segmentation_node.evaluation.commands.output import INTERRUPTED, counted, progress_bar
+from segmentation_node.evaluation.datasets import DATASETS
+from segmentation_node.evaluation.live.listen import listen
+from segmentation_node.evaluation.live.play import play
+from segmentation_node.evaluation.live.scorer import losses
+from segmentation_node.evaluation.scoring import Run
+from segmentation_node.labels import LABEL_SETS
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own options."""
+    parser = commands.add_parser(
+        "live", help="play a bag or a data set into the node, and score what it publishes"
+    )
+    parser.set_defaults(run=run)
+    source = parser.add_argument_group("what is played")
+    source.add_argument("--bag", help="a rosbag2 bag: its folder, .mcap or .db3 file")
+    source.add_argument("--dataset", choices=sorted(DATASETS))
+    source.add_argument("--root", default="", help="the data set's folder")
+    source.add_argument("--split", default="val")
+    source.add_argument("--no-iiou", dest="iiou", action="store_false", help="no instance files")
+    source.add_argument("--image-topic", help="default: the only camera of the bag")
+    source.add_argument("--truth-topic", help="default: /ground_truth; empty: none")
+    source.add_argument(
+        "--labels",
+        choices=sorted(LABEL_SETS),
+        help="label set of the ground truth, where no LabelInfo in the bag says it",
+    )
+    source.add_argument(
+        "--also", nargs="+", default=[], metavar="TOPIC", help="play these as well, or all"
+    )
+    source.add_argument(
+        "--listen",
+        action="store_true",
+        help="play nothing: somebody else does (ros2 bag play); with --bag that bag's frames "
+        "are expected",
+    )
+    _add_node_options(parser.add_argument_group("the node"))
+    _add_pace_options(parser.add_argument_group("pace"))
+    parser.add_argument("--allow-loss", action="store_true", help="lost frames do not fail the run")
+    add_output_options(parser)
+
+
+def _add_node_options(group: Any) -> None:
+    group.add_argument("--model", help="a model folder, or a shipped model's name")
+    group.add_argument("--node", help="a node that runs already, by its full name: start none")
+    group.add_argument("--policy", default="every", choices=["every", "latest"])
+    group.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
+    group.add_argument("--device", default="auto")
+    group.add_argument("--precision", default="fp32")
+    group.add_argument("--num-threads", type=int, default=0)
+
+
+def _add_pace_options(group: Any) -> None:
+    pace = group.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--rate", type=_positive, default=0.0, help="of recorded time; default: as fast as it goes"
+    )
+    pace.add_argument("--hz", type=_positive, default=0.0, help="images per second")
+    group.add_argument(
+        "--in-flight", type=_count, default=2, help="images on their way at most (default 2)"
+    )
+    group.add_argument(
+        "--timeout", type=_positive, default=30.0, help="s without a result until images are lost"
+    )
+    group.add_argument(
+        "--idle", type=_positive, default=5.0, help="s without an image that end --listen"
+    )
+    group.add_argument(
+        "--sim-time", action="store_true", help="publish recorded time on /clock for the node"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score, print, and optionally write, the figures; gives the exit code."""
+    _check(arguments)
+    try:
+        from segmentation_node.ros.graph import joined_graph
+        from segmentation_node.ros.node_process import prepare_middleware
+    except ImportError as error:
+        raise SegmentationError(
+            "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
+        ) from error
+    prepare_middleware(stay_local=not arguments.node and not arguments.listen)
+
+    def finish(result: Run, fill: Callable[[], None], pairing: Any) -> int:
+        return _finish(arguments, result, fill, pairing)
+
+    way = listen if arguments.listen else play
+    with joined_graph():
+        return way(arguments, lambda frames: progress_bar(frames)(None), finish)
+
+
+def _finish(
+    arguments: argparse.Namespace, result: Run, fill: Callable[[], None], pairing: Any
+) -> int:
+    """Report the run; frames lost or unpaired are an error unless allowed."""
+
+    def fill_and_note() -> None:
+        try:
+            fill()
+        finally:
+            if pairing.unpaired_count:
+                result.source["unpaired_results"] = pairing.unpaired_count
+
+    code = counted(result, fill_and_note, arguments)
+    missing = losses(result, pairing.unpaired, pairing.unpaired_count)
+    if missing and arguments.allow_loss:
+        print("warning: " + missing, file=sys.stderr)
+    elif missing and code != INTERRUPTED:
+        raise ReplayError(missing + "; --allow-loss accepts that")
+    return code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if bool(arguments.node) == bool(arguments.model):
+        raise SegmentationError("give --model to start a node, or --node to use one that runs")
+    if arguments.bag and arguments.dataset:
+        raise SegmentationError("give either --bag or --dataset")
+    if arguments.listen and arguments.dataset:
+        raise SegmentationError("--listen hears a topic: give --image-topic or --bag")
+    if arguments.listen and not (arguments.bag or arguments.image_topic):
+        raise SegmentationError("--listen needs --image-topic, or --bag to take it from")
+    if not (arguments.listen or arguments.bag or arguments.dataset):
+        raise SegmentationError("nothing to play: give --bag, or --dataset with --root and --split")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0.0:
+        raise argparse.ArgumentTypeError("%s is not above 0" % text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("%s is not 1 or more" % text)
+    return value

@@ -1,0 +1,1 @@
+"""Score a model through the live node: images go out over DDS, its results come back."""

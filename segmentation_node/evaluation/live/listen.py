@@ -1,0 +1,140 @@
+"""Count what the node makes of images that somebody else plays, ``ros2 bag play`` or a camera."""
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, Optional, Set
+
+from segmentation_node.errors import SegmentationError
+from segmentation_node.evaluation.live.node import (
+    READY_TIMEOUT_S,
+    base_topic,
+    facts,
+    node_of,
+    predicted_labels,
+    target_name,
+)
+from segmentation_node.evaluation.live.play import Finish
+from segmentation_node.evaluation.live.scorer import LiveScorer, heard_stages
+from segmentation_node.evaluation.live.sources import camera_topics
+from segmentation_node.evaluation.offline import InputFrame
+from segmentation_node.evaluation.scoring import Problem, Run
+from segmentation_node.labels import LABEL_SETS, LabelSet
+
+
+@dataclass
+class Expected:
+    """What to listen to; from a bag also what has to come."""
+
+    image_topic: str
+    truth_topic: str
+    truth: Optional[LabelSet] = None
+    length: Optional[int] = None
+    facts: Dict[str, Any] = field(default_factory=dict)
+
+
+def listen(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish: Finish) -> int:
+    """Start or find the node, and give ``finish`` the run, what fills it, and the pairing."""
+    from segmentation_node.ros.listening import Listening
+
+    expected = _expected(arguments)
+    base = base_topic(expected.image_topic)
+    compressed = expected.image_topic.endswith("/compressed")
+    listening = Listening(
+        target_name(arguments), base, compressed, expected.truth_topic, arguments.timeout
+    )
+    try:
+        with node_of(arguments, listening, base, compressed) as (process, pids):
+            listening.wait_until_ready(process, READY_TIMEOUT_S)
+            found = dict(facts(arguments, listening.status), **expected.facts)
+            run = Run(predicted_labels(listening.status), expected.truth, found)
+
+            def fill() -> None:
+                bar = progress(expected.length)
+                with LiveScorer(run, arguments.strict, bar, pids) as scorer:
+                    _fill(arguments, listening, process, scorer)
+
+            return finish(run, fill, listening.pairing)
+    finally:
+        listening.destroy_node()
+
+
+def _fill(arguments: argparse.Namespace, listening: Any, process: Any, scorer: LiveScorer) -> None:
+    seen: Set[int] = set()
+
+    def take(result: Any) -> None:
+        seen.add(result.stamp_ns)
+        heard = result.payload
+        if heard.image_error:
+            scorer.skip(Problem(_name(result.stamp_ns), heard.image_error))
+            return
+        frame = InputFrame(
+            _name(result.stamp_ns),
+            result.image_hwc,
+            heard.truth_hw,
+            stamp_ns=result.stamp_ns,
+            position=("", result.index),
+        )
+        scorer.take(result, frame, heard_stages(result))
+
+    def lose(result: Any, reason: str) -> None:
+        seen.add(result.stamp_ns)
+        scorer.lose(_name(result.stamp_ns), reason)
+
+    listening.on_result, listening.on_lost = take, lose
+    print("listening: play the images now", file=sys.stderr)
+    try:
+        listening.listen(process, arguments.idle)
+        for stamp_ns in _stamps(arguments):
+            if stamp_ns not in seen:
+                scorer.lose(_name(stamp_ns), "neither its image nor a result came")
+    finally:
+        scorer.note(
+            listener_lost=listening.middleware_lost, unusable_truths=listening.unusable_truths
+        )
+
+
+def _expected(arguments: argparse.Namespace) -> Expected:
+    if not arguments.bag:
+        return _expected_without_bag(arguments)
+    from segmentation_node.evaluation.commands.lazily import import_bags
+
+    bags = import_bags()
+    from segmentation_node.evaluation.bags import scoring
+
+    with bags.open_bag(arguments.bag) as bag:
+        topics = camera_topics(bag, arguments)
+        return Expected(
+            topics.image.name,
+            topics.truth.name if topics.truth is not None else "",
+            scoring.label_set_for(bag, topics.truth, arguments.labels),
+            topics.image.count,
+            scoring.bag_facts(bag, topics),
+        )
+
+
+def _expected_without_bag(arguments: argparse.Namespace) -> Expected:
+    if arguments.truth_topic and not arguments.labels:
+        raise SegmentationError(
+            "nothing says what the ids on %s mean: give --labels, or --bag" % arguments.truth_topic
+        )
+    labels = LABEL_SETS[arguments.labels] if arguments.labels else None
+    return Expected(arguments.image_topic, arguments.truth_topic or "", labels)
+
+
+def _stamps(arguments: argparse.Namespace) -> Iterator[int]:
+    """The stamps in ns of the bag's images; none without a bag."""
+    if not arguments.bag:
+        return
+    from segmentation_node.evaluation.commands.lazily import import_bags
+
+    bags = import_bags()
+    from segmentation_node.evaluation.bags.messages import header_of
+
+    with bags.open_bag(arguments.bag) as bag:
+        for message in bag.messages([camera_topics(bag, arguments).image.name]):
+            yield header_of(message.data).stamp_ns
+
+
+def _name(stamp_ns: int) -> str:
+    return "%d.%09d" % divmod(stamp_ns, 10**9)
