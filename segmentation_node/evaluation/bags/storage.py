@@ -14,16 +14,14 @@ from segmentation_node.evaluation.bags.damaged_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.damaged_sqlite import DamagedSqlite
 from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic, one_line
 
-# Bytes that are not what a storage library expects make it fail in any way there is: apsw.Error,
-# struct.error, KeyError, OverflowError ...
-DAMAGE = Exception
-
 
 class StorageFile:
     """One storage file of a bag, open for reading.
 
     A file that cannot be opened as a whole is reported, then read as far as it goes: ``damaged``
     says so. One that breaks off while it is read is reported too, and the rest of it recovered.
+    What the storage libraries raise on damage is any exception there is: apsw.Error, struct.error,
+    KeyError, OverflowError and more.
     """
 
     def __init__(self, path: Path, report: Report) -> None:
@@ -42,7 +40,7 @@ class StorageFile:
             raise BagError("%s: no such file" % path) from error
         except PermissionError as error:
             raise BagError("%s: not readable by this user" % path) from error
-        except DAMAGE as error:
+        except Exception as error:
             self._open_damaged(one_line(error))
             self.topics = self._recover().topics()
 
@@ -64,7 +62,7 @@ class StorageFile:
                 except StopIteration:
                     self._compare(passed, names)
                     return
-                except DAMAGE as error:
+                except Exception as error:
                     self._open_damaged(one_line(error))
                     break
                 passed[connection.topic] += 1
