@@ -166,8 +166,16 @@ def test_listening_counts_what_another_player_loses(ros_environment, bag, tiny_f
     assert run.returncode == 1 and "%d of 60 frames lost" % (1 + len(skip)) in error_line(run)
 
 
-def test_ctrl_c_leaves_a_partial_report(peer, bag, tiny_folder, tmp_path):
-    """A terminal's Ctrl-C goes to the whole group: to the replay and to its node."""
+@pytest.mark.parametrize(
+    "stop",
+    [
+        # A terminal's Ctrl-C goes to the whole group: to the replay and to its node.
+        lambda pid: os.killpg(pid, signal.SIGINT),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), marks=pytest.mark.slow),
+    ],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_a_run_that_is_stopped_leaves_a_partial_report(peer, bag, tiny_folder, tmp_path, stop):
     out, log_path = tmp_path / "live.json", tmp_path / "log"
     arguments = ["live", "--bag", bag, "--model", tiny_folder, "--rate", "0.1", "--json", str(out)]
     latencies = peer.listen(FrameLatency, "/segmentation_node/latency")
@@ -176,8 +184,10 @@ def test_ctrl_c_leaves_a_partial_report(peer, bag, tiny_folder, tmp_path):
             COMMAND + arguments, cwd=str(ROOT), stdout=log, stderr=log, start_new_session=True
         )
         peer.until(lambda: len(latencies.messages) > 2, "some frames", timeout_s=120)
-        os.killpg(process.pid, signal.SIGINT)
+        stop(process.pid)
         assert process.wait(60) == 130, log_path.read_text()
+    topic = "/segmentation_node/latency"
+    peer.until(lambda: not peer.node.count_publishers(topic), "the end of the node")
     text = log_path.read_text()
     assert "Traceback" not in text and "interrupted" in text
     report = read(out)
