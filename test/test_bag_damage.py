@@ -5,6 +5,7 @@ What a cut bag still holds is found here by cutting at a message's own last byte
 
 import shutil
 from pathlib import Path
+from random import Random
 
 import drives
 import numpy as np
@@ -132,7 +133,7 @@ def test_a_corrupt_chunk_costs_its_own_messages_only(whole, tmp_path):
     path.write_bytes(content)
     with open_bag(str(bag)) as opened:
         found = [tuple(message) for message in opened.messages()]
-        assert any("chunk at byte" in str(problem) for problem in opened.problems)
+        assert any("record at byte" in str(problem) for problem in opened.problems)
     sent = whole[1]
     assert set(found) < set(sent) and len(found) > 400
     assert sorted(found, key=lambda item: item[2]) == found
@@ -342,3 +343,49 @@ def test_rosbag2s_own_compression_is_read(mode, tmp_path):
             writer.write(connections[topic], time_ns, data)
     with open_bag(str(tmp_path / "bag"), strict=True) as bag:
         assert [tuple(message) for message in bag.messages()] == sent
+
+
+def damaged(content, random):
+    """The bytes with one kind of damage."""
+    content, size = bytearray(content), len(content)
+    place = random.randrange(size)
+    kind = random.choice(["flip", "zero", "cut", "insert", "start", "end"])
+    if kind == "flip":
+        for _ in range(random.randrange(1, 200)):
+            content[random.randrange(size)] ^= 1 << random.randrange(8)
+    elif kind == "zero":
+        length = min(random.randrange(1, 20000), size - place)
+        content[place : place + length] = bytes(length)
+    elif kind == "cut":
+        del content[place:]
+    elif kind == "insert":
+        content[place:place] = bytes(random.randrange(1, 5000))
+    else:
+        for _ in range(5):
+            near = random.randrange(min(size, 3000))
+            content[near if kind == "start" else size - 1 - near] = random.randrange(256)
+    return bytes(content)
+
+
+@EVERY
+def test_no_damage_ends_in_anything_but_a_bag_or_its_error(storage, tmp_path):
+    """What is read of a bag with random damage, and what is not, is known; nothing else comes."""
+    sent = drive(12)
+    bag = write_bag(tmp_path / "bag", storage, sent)
+    (path,) = [p for p in bag.iterdir() if p.suffix in (".mcap", ".db3")]
+    whole, random = path.read_bytes(), Random(sum(storage.encode()))
+    target = tmp_path / ("damaged" + path.suffix)
+    read = 0
+    for _ in range(40):
+        target.write_bytes(damaged(whole, random))
+        try:
+            with open_bag(str(target)) as opened:
+                found = list(opened.messages())
+                if {IMAGE, TRUTH} <= {topic.name for topic in opened.topics}:
+                    list(opened.frames(IMAGE, TRUTH, ""))
+        except BagError as error:
+            assert "\n" not in str(error)
+        else:
+            read += bool(found)
+            assert len(found) == len(sent) or opened.problems
+    assert read > 10

@@ -97,6 +97,13 @@ def test_the_split_chooses_among_drives(tmp_path, capsys):
     assert len(stamps(tmp_path / "bag")) == 2
 
 
+def test_a_rate_for_data_with_times_is_refused(tmp_path, capsys):
+    drives.kitti_raw(tmp_path / "raw")
+    arguments = ["--dataset", "kitti-raw", "--root", tmp_path / "raw", "--rate", "5"]
+    assert drives.make_bag(*arguments, "--output", tmp_path / "bag") == 1
+    assert "leave --rate out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "times, said",
     [

@@ -4,18 +4,22 @@ The rules are those of rosbag2's sources of Jazzy: the fields of its metadata (v
 tables (schema 4), its MCAP profile. rosbag2 itself is not on PyPI and was not run.
 """
 
+import array
 import importlib
 import json
 import os
 import sqlite3
 from pathlib import Path
 
+import cv2
 import drives
 import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap.records import Metadata
 from mcap.stream_reader import StreamReader
+
+from segmentation_node.evaluation.bags import messages
 
 QOS = {
     "history", "depth", "reliability", "durability", "deadline", "lifespan", "liveliness",
@@ -113,16 +117,16 @@ def test_metadata_is_what_rosbag2_decodes(bags, options):
     bag = bags[tuple(options)]
     information = drives.metadata(bag)
     assert_rosbag2_decodes(information)
-    messages = drives.plain_messages(bag)
-    times = [message[2] for message in messages]
-    assert information["message_count"] == len(messages) == 11
+    written = drives.plain_messages(bag)
+    times = [message[2] for message in written]
+    assert information["message_count"] == len(written) == 11
     assert information["starting_time"]["nanoseconds_since_epoch"] == min(times)
     assert information["duration"]["nanoseconds"] == max(times) - min(times)
     assert [name for name in information["relative_file_paths"] if not (bag / name).exists()] == []
     for topic in information["topics_with_message_count"]:
         name, type_ = topic["topic_metadata"]["name"], topic["topic_metadata"]["type"]
         assert TOPICS[name] == type_
-        assert topic["message_count"] == sum(message[0] == name for message in messages)
+        assert topic["message_count"] == sum(message[0] == name for message in written)
 
 
 @FORMATS
@@ -230,3 +234,41 @@ def test_ros_itself_reads_every_message(bags, camvid, options):
         found = np.array(truth.data, np.uint8).reshape(truth.height, truth.width)
         np.testing.assert_array_equal(found, np.where(ids == 11, 255, ids))
         assert sent.header == truth.header and sent.header.frame_id == "camera"
+
+
+def test_what_ros_itself_serialises_is_read(camvid):
+    """A recorder writes rclpy's bytes, not rosbags'."""
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import CompressedImage, Image
+
+    from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
+
+    image, ids = camvid[1][0]
+    height, width = ids.shape
+    sent = Image(height=height, width=width, encoding="bgr8", step=3 * width)
+    sent.header.frame_id = "front camera"
+    sent.header.stamp.sec, sent.header.stamp.nanosec = 7, 8
+    sent.data = array.array("B", image[..., ::-1].tobytes())
+    data = serialize_message(sent)
+    assert messages.header_of(data) == (7 * 10**9 + 8, "front camera")
+    np.testing.assert_array_equal(messages.image_of(data, messages.IMAGE), image)
+    class_map = Image(height=height, width=width, encoding="mono8", step=width)
+    class_map.data = array.array("B", ids.tobytes())
+    found = messages.ids_of(serialize_message(class_map), messages.IMAGE)
+    np.testing.assert_array_equal(found, ids)
+    _, png = cv2.imencode(".png", ids)
+    packed = CompressedImage(format="mono8; png compressed mono8")
+    packed.data = array.array("B", png.tobytes())
+    found = messages.ids_of(serialize_message(packed), messages.COMPRESSED)
+    np.testing.assert_array_equal(found, ids)
+    info = LabelInfo(label_set="two")
+    info.classes = [
+        ClassInfo(id=0, name="a", category="flat", color_rgb=[1, 2, 3]),
+        ClassInfo(id=1, name="b", category="sky", color_rgb=[4, 5, 6]),
+    ]
+    labels = messages.label_set_of(serialize_message(info))
+    assert (labels.name, labels.names) == ("two", ("a", "b"))
+    assert labels.classes[1].color_rgb == (4, 5, 6)
+    latency = FrameLatency(inference_ms=1.5, end_to_end_ms=float("nan"))
+    stages = messages.stages_of(serialize_message(latency))
+    assert stages["inference"] == 1.5 and "end_to_end" not in stages

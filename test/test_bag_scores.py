@@ -203,6 +203,16 @@ def test_a_drive_without_labels_gives_temporal_consistency(tmp_path, capsys):
     assert "no ground truth; it has /camera/camera_info (" in error
 
 
+def test_a_drive_without_stamps_goes_by_the_time_of_recording(tmp_path):
+    with BagWriter(str(tmp_path / "bag")) as writer:
+        writer.add_topic("/camera/image_raw", messages.IMAGE)
+        for index, image in enumerate(drives.images(4)):
+            time_ns = 10**18 + (index if index < 3 else 50) * 10**8
+            writer.write("/camera/image_raw", time_ns, messages.raw_image(image, 0, "c"))
+    result = evaluate(tmp_path, "bag", tmp_path / "bag", "--model", tiny.FOLDER)
+    assert result["frames"] == 4 and result["temporal_consistency"]["frame_pairs"] == 2
+
+
 def test_a_sequence_is_scored_where_it_is_labelled(cityscapes_model, tmp_path):
     drives.cityscapes_sequence(tmp_path / "data")
     bag = drives.record(tmp_path / "bag", "cityscapes-sequence", tmp_path / "data")

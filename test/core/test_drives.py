@@ -170,3 +170,23 @@ def test_a_clock_counts_single_images_and_does_not_drift():
 def test_the_datas_own_stamp_counts():
     clock = FrameClock(10.0, 0)
     assert clock.stamp_ns(DriveFrame("", tiny.random_image(0), stamp_ns=17)) == 17
+
+
+def step(root, sequence, frames):
+    for number in range(frames):
+        name = "%s/%06d.png" % (sequence, number)
+        write(root / "training" / "image_02" / name, tiny.random_image(number))
+        panoptic = np.zeros(tiny.SIZE + (3,), np.uint8)
+        write(root / "panoptic_maps" / "val" / name, panoptic)
+
+
+def test_one_sequence_alone(tmp_path):
+    step(tmp_path, "0002", 2)
+    step(tmp_path, "0006", 3)
+    assert open_drive("kitti_step", str(tmp_path), "").length == 5
+    drive = open_drive("kitti_step", str(tmp_path), "val", "0006")
+    assert [frame.position for frame in drive.frames()] == [("0006", n) for n in range(3)]
+    with pytest.raises(DatasetError, match="no sequence '0007'; the split has 0002, 0006"):
+        open_drive("kitti_step", str(tmp_path), "val", "0007")
+    with pytest.raises(DatasetError, match="kitti_raw has no sequences"):
+        open_drive("kitti_raw", str(tmp_path), "", "0006")

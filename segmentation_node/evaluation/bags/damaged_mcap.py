@@ -60,23 +60,22 @@ class DamagedMcap:
                 report(Problem(str(self._path), "not an MCAP file: it does not start as one"))
                 return
             for position, opcode, body, whole in _records(stream):
-                if opcode == CHUNK:
-                    where = "%s, chunk at byte %d" % (self._path, position)
-                    yield from self._chunk(body, whole, where, report)
-                elif whole:
-                    yield from self._take(opcode, body)
+                try:
+                    found = list(self._messages(opcode, body, whole))
+                except Exception as error:  # each compressor has its own
+                    where = "%s, record at byte %d" % (self._path, position)
+                    reason = "not readable, its messages are lost (%s)" % one_line(error)
+                    report(Problem(where, reason))
+                    continue
+                # Stable: messages of one time stay in the order in which they were written.
+                yield from sorted(found, key=lambda item: item[1])
 
-    def _chunk(
-        self, body: bytes, whole: bool, where: str, report: Report
-    ) -> Iterator[Tuple[int, int, bytes]]:
-        try:
-            records = _chunk_records(body, whole)
-            # Stable: messages of one time stay in the order in which they were written.
-            found = [item for record in records for item in self._take(*record)]
-        except Exception as error:  # each compressor has its own
-            report(Problem(where, "not readable, its messages are lost (%s)" % one_line(error)))
-            return
-        yield from sorted(found, key=lambda item: item[1])
+    def _messages(self, opcode: int, body: bytes, whole: bool) -> Iterator[Tuple[int, int, bytes]]:
+        if opcode == CHUNK:
+            for record in _chunk_records(body, whole):
+                yield from self._take(*record)
+        elif whole:
+            yield from self._take(opcode, body)
 
     def _take(self, opcode: int, body: bytes) -> Iterator[Tuple[int, int, bytes]]:
         if opcode == SCHEMA:

@@ -76,10 +76,14 @@ class DamagedSqlite:
             connection.execute("PRAGMA writable_schema=ON")
             rows = connection.execute("SELECT * FROM topics").fetchall()
             connection.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
             self._report(Problem(str(self._path), "its topics are not readable (%s)" % error))
             return {}
-        return {row[0]: (row[1], row[2], "transient_local" in str(row[4:])) for row in rows}
+        return {
+            row[0]: (row[1], row[2], "transient_local" in str(row[4:]))
+            for row in rows
+            if isinstance(row[1], str) and isinstance(row[2], str)
+        }
 
 
 class _Pages:

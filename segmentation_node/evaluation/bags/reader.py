@@ -163,8 +163,7 @@ class Bag:
     def _compare_counts(self, metadata: Dict[str, Any]) -> None:
         """Say which messages the metadata knows and the files lack."""
         found = {topic.name: topic.count for topic in self.topics}
-        for item in metadata.get("topics_with_message_count") or ():
-            name, expected = item["topic_metadata"]["name"], int(item["message_count"])
+        for name, expected in metadata.get("counts", {}).items():
             if found.get(name, 0) < expected:
                 reason = "metadata.yaml counts %d messages on %s, the files hold %d"
                 self._report(Problem(self.path, reason % (expected, name, found.get(name, 0))))
@@ -192,14 +191,16 @@ class Bag:
         return metadata, found
 
     def _read_metadata(self, path: Path) -> Dict[str, Any]:
-        """The content of metadata.yaml; empty, and reported, where it cannot be used."""
+        """The content of metadata.yaml with ``counts`` by topic; empty where it cannot be used."""
         try:
             with open(path, encoding="utf-8") as stream:
                 content = yaml.safe_load(stream)["rosbag2_bagfile_information"]
             if not isinstance(content, dict):
                 raise TypeError("no mapping")
-            for item in content.get("topics_with_message_count") or ():
-                int(item["message_count"]), str(item["topic_metadata"]["name"])
+            content["counts"] = {
+                item["topic_metadata"]["name"]: int(item["message_count"])
+                for item in content.get("topics_with_message_count") or ()
+            }
         except FileNotFoundError:
             # A recorder that was killed leaves none.
             self._report(Problem(str(path), "no such file; the bag is read without it"))

@@ -32,10 +32,11 @@ class DriveCounter:
         """The frame's place; None where the bag says that its frames are single images."""
         if self._single:
             return None
+        time_ns = frame.stamp_ns or frame.recorded_ns  # some drivers leave the stamp zero
         if self._last_ns is not None:
-            if not 0 < frame.stamp_ns - self._last_ns <= LARGEST_GAP_NS:
+            if not 0 < time_ns - self._last_ns <= LARGEST_GAP_NS:
                 self._drive += 1
-        self._last_ns = frame.stamp_ns
+        self._last_ns = time_ns
         return str(self._drive), frame.number
 
 

@@ -1,16 +1,12 @@
 """The files of a bag: whole ones through rosbags, damaged ones as far as they can be read."""
 
-import sqlite3
-import struct
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
-import apsw
 from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
-from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.storage_mcap import McapReader, zstd
+from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from segmentation_node.errors import BagError
@@ -18,18 +14,14 @@ from segmentation_node.evaluation.bags.damaged_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.damaged_sqlite import DamagedSqlite
 from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic, one_line
 
-# What the storage libraries raise on bytes that are not what they expect.
-DAMAGE = (
-    ReaderError, apsw.Error, zstd.ZstdError, sqlite3.Error, OSError, EOFError, struct.error,
-    ValueError, KeyError, IndexError, TypeError, AssertionError, RuntimeError, MemoryError,
-)  # fmt: skip
-
 
 class StorageFile:
     """One storage file of a bag, open for reading.
 
     A file that cannot be opened as a whole is reported, then read as far as it goes: ``damaged``
     says so. One that breaks off while it is read is reported too, and the rest of it recovered.
+    What the storage libraries raise on damage is any exception there is: apsw.Error, struct.error,
+    KeyError, OverflowError and more.
     """
 
     def __init__(self, path: Path, report: Report) -> None:
@@ -48,7 +40,7 @@ class StorageFile:
             raise BagError("%s: no such file" % path) from error
         except PermissionError as error:
             raise BagError("%s: not readable by this user" % path) from error
-        except DAMAGE as error:
+        except Exception as error:
             self._open_damaged(one_line(error))
             self.topics = self._recover().topics()
 
@@ -68,8 +60,9 @@ class StorageFile:
                 try:
                     connection, recorded_ns, data = next(source)
                 except StopIteration:
+                    self._compare(passed, names)
                     return
-                except DAMAGE as error:
+                except Exception as error:
                     self._open_damaged(one_line(error))
                     break
                 passed[connection.topic] += 1
@@ -80,6 +73,14 @@ class StorageFile:
                 passed[message.topic] -= 1
             else:
                 yield message
+
+    def _compare(self, passed: Dict[str, int], names: Set[str]) -> None:
+        """Say where the file's own index counts more than came."""
+        for topic in self.topics:
+            if topic.name in names and passed.get(topic.name, 0) < topic.count:
+                reason = "its index counts %d messages on %s, %d can be read"
+                found = passed.get(topic.name, 0)
+                self._report(Problem(str(self.path), reason % (topic.count, topic.name, found)))
 
     def _open_damaged(self, reason: str) -> None:
         self.damaged = True
@@ -117,6 +118,8 @@ def merged_topics(files: List[StorageFile]) -> List[Topic]:
 
 
 def _topic(connection: Any) -> Topic:
+    if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
+        raise ValueError("a topic without a name or type")
     profiles = []
     if isinstance(connection.ext, ConnectionExtRosbag2):
         profiles = connection.ext.offered_qos_profiles

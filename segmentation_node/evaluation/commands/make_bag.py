@@ -27,6 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--split", default="", help="of kitti_raw: the drive; of images: a subfolder"
     )
+    parser.add_argument("--sequence", default="", help="of kitti_step: this one alone")
     parser.add_argument("--output", required=True, metavar="BAG", help="the bag's folder")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     parser.add_argument(
@@ -54,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.root and arguments.dataset != "street":
         raise DatasetError("--root is missing: the folder of %s" % arguments.dataset)
-    drive = open_drive(arguments.dataset, arguments.root, arguments.split)
+    drive = open_drive(arguments.dataset, arguments.root, arguments.split, arguments.sequence)
+    if arguments.rate and drive.has_times:
+        raise DatasetError("%s has its own times; leave --rate out" % arguments.dataset)
     for note in drive.notes:
         print("note: " + note)
     recording = Recording(

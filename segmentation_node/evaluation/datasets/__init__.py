@@ -53,17 +53,20 @@ def open_dataset(name: str, root: str, split: str, with_instances: bool = False)
     return DATASETS[name](root, split, with_instances)
 
 
-def open_drive(name: str, root: str, split: str) -> Drive:
+def open_drive(name: str, root: str, split: str, sequence: str = "") -> Drive:
     """Open a data set, labelled or not, as frames in the order of time.
 
-    An empty split is the usual one: val, or the only one. Raises DatasetError that lists the
-    known names, or says what is missing under ``root``.
+    An empty split is the usual one: val, or the only one; ``sequence`` takes one of several that
+    a data set of samples has. Raises DatasetError that lists the known names, or says what is
+    missing under ``root``.
     """
     if name in DRIVES:
+        if sequence:
+            raise DatasetError("%s has no sequences to choose; its split says what is read" % name)
         return DRIVES[name](root, split)
     if name not in DATASETS:
         known = ", ".join(sorted(set(DATASETS) | set(DRIVES)))
         raise DatasetError("unknown data set %r; known: %s" % (name, known))
     splits = DATASETS[name].splits
     usual = "val" if "val" in splits else splits[0]
-    return LabelledDrive(open_dataset(name, root, split or usual))
+    return LabelledDrive(open_dataset(name, root, split or usual), sequence)

@@ -1,10 +1,11 @@
 """A drive: frames in the order of time, with the data's own stamps and labels where it has them."""
 
 from dataclasses import dataclass
-from typing import Iterator, Optional, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
+from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.labels import LabelSet
 
@@ -39,7 +40,8 @@ class Drive:
     """Frames to be recorded. A subclass supplies ``frames`` and sets what it knows.
 
     ``length`` is None where it is not known before the end; ``split`` says what was opened;
-    ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp.
+    ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp;
+    ``has_times`` says that every frame has one.
     """
 
     label_set: Optional[LabelSet] = None
@@ -48,6 +50,7 @@ class Drive:
     rate_hz: Optional[float] = None
     frame_id = "camera"
     split = ""
+    has_times = False
     notes: Tuple[str, ...] = ()
 
     def frames(self) -> Iterator[DriveFrame]:
@@ -56,20 +59,39 @@ class Drive:
 
 
 class LabelledDrive(Drive):
-    """A data set's split as a drive."""
+    """A data set's split as a drive; ``sequence`` takes one of its sequences alone.
 
-    def __init__(self, dataset: Dataset) -> None:
+    Raises DatasetError that lists the sequences where there is none of that name.
+    """
+
+    def __init__(self, dataset: Dataset, sequence: str = "") -> None:
         self._dataset = dataset
+        self._indices = _indices(dataset, sequence)
         self.label_set = dataset.label_set
-        self.length = len(dataset)
+        self.length = len(self._indices)
         self.split = dataset.split
 
     def frames(self) -> Iterator[DriveFrame]:
         """Every sample."""
-        for index in range(len(self._dataset)):
+        for index in self._indices:
             sample = self._dataset[index]
             position = self._dataset.drive_position(index)
             yield DriveFrame(sample.name, sample.image_hwc, sample.labels_hw, None, position)
+
+
+def _indices(dataset: Dataset, sequence: str) -> Sequence[int]:
+    every = range(len(dataset))
+    if not sequence:
+        return every
+    positions = [dataset.drive_position(index) for index in every]
+    chosen = [index for index in every if (positions[index] or ("",))[0] == sequence]
+    if not chosen:
+        known = sorted({position[0] for position in positions if position is not None})
+        raise DatasetError(
+            "no sequence %r; %s"
+            % (sequence, "the split has " + ", ".join(known) if known else "these are no drives")
+        )
+    return chosen
 
 
 class FrameClock:

@@ -28,6 +28,7 @@ class KittiRaw(Drive):
 
     rate_hz = RATE_HZ
     frame_id = CAMERA
+    has_times = True
 
     def __init__(self, root: str, split: str = "") -> None:
         drive = _find_drive(root, split)

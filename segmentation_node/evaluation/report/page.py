@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List, Optional
 
-from segmentation_node.evaluation.report import sections
+from segmentation_node.evaluation.report import frames, sections
 from segmentation_node.evaluation.report.markup import Markup, element, join
 from segmentation_node.evaluation.report.style import STYLE
 from segmentation_node.evaluation.report.tables import milliseconds, percent
@@ -39,7 +39,7 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             sections.latency(run, result),
             sections.by_frame(run, result),
             sections.consistency(run, result),
-            sections.example_frames(run),
+            frames.example_frames(run),
             sections.problems(result),
             sections.source(result),
         ),

@@ -5,10 +5,9 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 import numpy as np
 
 from segmentation_node.evaluation.accuracy import Scores
-from segmentation_node.evaluation.examples import Example
 from segmentation_node.evaluation.report.charts import bar, histogram, timeline
 from segmentation_node.evaluation.report.markup import Markup, element, join, table
-from segmentation_node.evaluation.report.pictures import pictures
+from segmentation_node.evaluation.report.parts import section, swatch
 from segmentation_node.evaluation.report.tables import milliseconds, percent
 from segmentation_node.evaluation.scoring import Run
 from segmentation_node.labels import LabelSet
@@ -18,8 +17,6 @@ MOST_ROWS = 500
 """Rows of a table by frame; the JSON has all."""
 STRONG_TINT = 0.8
 """Above it a cell of the confusion matrix is too dark for dark text."""
-IOU_TEXT = "mean IoU %s %%"
-CHANGED_TEXT = "%s %% of pixels change class"
 
 
 def accuracy(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
@@ -50,7 +47,7 @@ def accuracy(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
         parts.append(
             _score_table("category", result["category_iou"], result["category_iiou"], None, None)
         )
-    return _section("Accuracy by %s" % level, *parts)
+    return section("Accuracy by %s" % level, *parts)
 
 
 def _score_table(
@@ -64,7 +61,7 @@ def _score_table(
     header += ["accuracy %", "labelled pixels %"] if result else []
     rows: List[List[Any]] = []
     for index, (name, score) in enumerate(iou.items()):
-        row = [join([_swatch(labels, index), name]), bar(score), percent(score)]
+        row = [join([swatch(labels, index), name]), bar(score), percent(score)]
         if iiou:
             row.append(percent(iiou[name]) if name in iiou else "")
         if result:
@@ -99,7 +96,7 @@ def confusion(result: Dict[str, Any]) -> Optional[Markup]:
         )
         for name, row in zip(matrix["truth"], matrix["pixels"])
     ]
-    return _section(
+    return section(
         "Confusion matrix",
         element(
             "p",
@@ -149,7 +146,7 @@ def latency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
             histogram(values[~np.isnan(values)], "ms", "Histogram of %s time" % name),
             timeline(values, run.frames.names, "ms", "%s time by frame" % name.capitalize()),
         ]
-    return _section("Latency", *(parts + [_pace(result, ranks)]))
+    return section("Latency", *(parts + [_pace(result, ranks)]))
 
 
 def _pace(result: Dict[str, Any], ranks: Sequence[str]) -> Markup:
@@ -204,7 +201,7 @@ def by_frame(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
         title = "The first %d of %d frames; the JSON has all" % (MOST_ROWS, len(rows))
     figures = table(["frame"] + [columns[key][0] for key in shown], listed)
     parts.append(element("details", element("summary", title), figures))
-    return _section("By frame", *parts)
+    return section("By frame", *parts)
 
 
 def consistency(run: Run, result: Dict[str, Any]) -> Markup:
@@ -212,17 +209,17 @@ def consistency(run: Run, result: Dict[str, Any]) -> Markup:
     found = result["temporal_consistency"]
     if found["changed_share"] is None:
         text = "Not measured: no two frames follow each other in a drive."
-        return _section("Temporal consistency", element("p", text, class_="soft"))
+        return section("Temporal consistency", element("p", text, class_="soft"))
     values = 100.0 * run.frames.column("changed_share")
     rows = [
         [
-            join([_swatch(run.predicted, _index(run.predicted, name)), name]),
+            join([swatch(run.predicted, _index(run.predicted, name)), name]),
             bar(share),
             percent(share),
         ]
         for name, share in found["class_changed_share"].items()
     ]
-    return _section(
+    return section(
         "Temporal consistency",
         element(
             "p",
@@ -243,60 +240,6 @@ def consistency(run: Run, result: Dict[str, Any]) -> Markup:
     )
 
 
-def example_frames(run: Run) -> Optional[Markup]:
-    """The best and the worst frames with their pictures; the ones that change most."""
-    parts = _chosen(run, "Lowest mean IoU", run.examples.lowest(), IOU_TEXT)
-    parts += _chosen(run, "Highest mean IoU", run.examples.highest(), IOU_TEXT)
-    changed = run.changed_examples
-    parts += _chosen(run, "Most pixels change class", changed.highest(), CHANGED_TEXT)
-    if not run.accuracy.frames:
-        parts += _chosen(run, "Fewest pixels change class", changed.lowest(), CHANGED_TEXT)
-    if not parts:
-        return None
-    text = "Errors and changed pixels are red; pixels without a label are blue."
-    parts = [*_legends(run), element("p", text, class_="soft"), *parts]
-    return _section("Best and worst frames", *parts)
-
-
-def _chosen(run: Run, title: str, examples: Sequence[Example], text: str) -> List[Markup]:
-    if not examples:
-        return []
-    return [element("h3", title)] + [_example(run, example, text) for example in examples]
-
-
-def _example(run: Run, example: Example, text: str) -> Markup:
-    shown = [
-        element(
-            "div",
-            element("img", src=picture.uri, alt="%s of %s" % (picture.caption, example.name)),
-            picture.caption,
-        )
-        for picture in pictures(example, run.predicted, run.truth)
-    ]
-    caption = element(
-        "figcaption", element("b", example.name), " · " + text % percent(example.score)
-    )
-    return element("figure", caption, element("div", *shown, class_="pictures"))
-
-
-def _legends(run: Run) -> List[Markup]:
-    sets = {run.predicted.name: run.predicted}
-    if run.truth is not None:
-        sets[run.truth.name] = run.truth
-    return [
-        element(
-            "ul",
-            *[
-                element("li", _swatch(labels, index), name)
-                for index, name in enumerate(labels.names)
-            ],
-            class_="legend",
-            aria_label="Colours of %s" % labels.name,
-        )
-        for labels in sets.values()
-    ]
-
-
 def problems(result: Dict[str, Any]) -> Optional[Markup]:
     """Every frame without a result, and why; what a live node counted."""
     parts: List[Markup] = []
@@ -310,12 +253,12 @@ def problems(result: Dict[str, Any]) -> Optional[Markup]:
             parts.append(table(["frame without a result", "reason"], rows, class_="figures words"))
             if len(found) > MOST_ROWS:
                 parts.append(element("p", "The first %d; the JSON has all." % MOST_ROWS))
-    return _section("Frames counted, skipped and lost", *parts) if parts else None
+    return section("Frames counted, skipped and lost", *parts) if parts else None
 
 
 def source(result: Dict[str, Any]) -> Markup:
     """What ran, on what, with which command."""
-    return _section("Source", element("dl", *_facts(result["source"]), class_="facts"))
+    return section("Source", element("dl", *_facts(result["source"]), class_="facts"))
 
 
 def _facts(facts: Dict[str, Any]) -> Iterable[Markup]:
@@ -329,17 +272,5 @@ def _facts(facts: Dict[str, Any]) -> Iterable[Markup]:
         yield element("dd", str(shown))
 
 
-def _swatch(labels: Optional[LabelSet], index: int) -> Optional[Markup]:
-    """A class's colour; nothing for what has none."""
-    if labels is None or not 0 <= index < len(labels):
-        return None
-    color = "#%02x%02x%02x" % labels.classes[index].color_rgb
-    return element("span", class_="swatch", style="background: " + color)
-
-
 def _index(labels: LabelSet, name: str) -> int:
     return labels.names.index(name) if name in labels.names else -1
-
-
-def _section(title: str, *parts: Any) -> Markup:
-    return element("section", element("h2", title), *parts)

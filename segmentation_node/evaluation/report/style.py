@@ -87,9 +87,7 @@ caption { text-align: left; padding: 4px 0; font-size: 13px; }
 figure { margin: 20px 0; break-inside: avoid; }
 figcaption { margin-bottom: 6px; overflow-wrap: anywhere; }
 figcaption b { color: var(--ink); }
-.pictures {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(230px, 46%), 1fr)); gap: 8px;
-}
+.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
 .pictures div { font-size: 13px; color: var(--soft); }
 .pictures img {
   display: block; width: 100%; height: auto; border-radius: 4px; background: var(--track);
@@ -107,6 +105,9 @@ details .scroll { max-height: 480px; overflow: auto; }
 }
 .facts dt { color: var(--soft); }
 .facts dd { margin: 0; overflow-wrap: anywhere; }
+@media screen and (max-width: 720px) {
+  .pictures { grid-template-columns: repeat(2, 1fr); }
+}
 @media (max-width: 560px) {
   body { padding: 20px 14px 48px; }
   h1 { font-size: 22px; }
