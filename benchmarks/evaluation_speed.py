@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cv2
 
 from benchmarks.machine import machine_facts
 from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
@@ -33,7 +33,8 @@ def measure(segmenter: Segmenter, dataset: Dataset, frames: int, rounds: int) ->
 
     The ratio is the median over the rounds: each compares what ran one right after the other.
     """
-    image = np.zeros(segmenter.backend.input_shape, np.uint8)
+    batch, height, width = segmenter.backend.input_shape[:3]
+    image = cv2.resize(dataset[0].image_hwc, (width, height))[None].repeat(batch, axis=0)
     count = min(frames, len(dataset))
 
     def score() -> None:

@@ -235,6 +235,19 @@ def test_a_run_of_nothing_still_gives_a_page():
     assert "0 frames" in page.text
 
 
+@pytest.mark.parametrize(
+    "source, title",
+    [
+        ({"model": "m", "dataset": "camvid", "split": "val"}, "m on camvid val"),
+        ({"model": "m", "bag": "/data/drives/one/"}, "m on one"),
+        ({"bag": "drive.mcap"}, "class maps on drive.mcap"),
+    ],
+)
+def test_the_title_says_what_was_scored(source, title):
+    page = page_of(Run(CAMVID_11, CAMVID_11, source))
+    assert "<title>%s</title>" % title in page.html and "<h1>%s</h1>" % title in page.html
+
+
 def test_a_long_drive_keeps_the_page_small():
     run = Run(CAMVID_11, CAMVID_11, {"model": "m"})
     labels = np.zeros((2, 2), np.uint8)

@@ -218,6 +218,19 @@ def test_ctrl_c_leaves_a_partial_report(root, tmp_path):
     assert "PARTIAL" in html_path.read_text()
 
 
+@pytest.mark.parametrize(
+    "place, said",
+    [("file/result.json", "no file can be made"), ("folder", "is a folder")],
+)
+def test_a_report_that_cannot_be_written_is_found_out_first(place, said, root, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments(root, str(tmp_path / place), model="no_such_model"))
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):
     assert main(arguments(root, str(tmp_path / "result.json"), model="no_such_model")) == 1
     error = capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import os
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -23,8 +24,15 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Where the figures go, and what ends a run."""
-    parser.add_argument("--json", help="also write the figures to this file")
-    parser.add_argument("--html", help="also write a page with figures, charts and pictures")
+    parser.add_argument(
+        "--json", type=_writable, metavar="FILE", help="also write the figures to this file"
+    )
+    parser.add_argument(
+        "--html",
+        type=_writable,
+        metavar="FILE",
+        help="also write a page with figures, charts and pictures",
+    )
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -40,3 +48,15 @@ def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
     options = BackendOptions(arguments.device, arguments.precision, arguments.num_threads)
     with open_backend(name, card, options) as backend:
         yield Segmenter(backend)
+
+
+def _writable(path: str) -> str:
+    """The path, if a file can be made there: a long run must not find out at its end."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if os.path.isdir(path):
+        raise argparse.ArgumentTypeError("%s is a folder; name a file" % path)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError("%s: no file can be made in %s" % (path, folder))
+    return path

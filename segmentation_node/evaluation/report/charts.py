@@ -9,7 +9,7 @@ from segmentation_node.evaluation.report.markup import Markup, element, join
 
 WIDTH, HEIGHT = 960, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 42
-MARK_TOP, MARK_STEP = 18, 14
+MARK_TOP, MARK_STEP = 22, 14
 """Where the labels of percentiles begin, and the next one's row."""
 SINGLE_POINTS = 300
 """Frames drawn one by one; longer drives are drawn as mean and range of groups."""

@@ -1,5 +1,6 @@
 """One self-contained page of a run: no scripts, no other files, the same figures as the JSON."""
 
+import os
 from typing import Any, Dict, List, Optional
 
 from segmentation_node.evaluation.report import frames, sections
@@ -49,7 +50,9 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
 
 def data_name(result: Dict[str, Any]) -> str:
     """What was scored: a data set and its split, or a bag."""
-    names = [str(result[key]) for key in ("dataset", "split", "bag") if result.get(key)]
+    names = [str(result[key]) for key in ("dataset", "split") if result.get(key)]
+    if not names and result.get("bag"):
+        names = [os.path.basename(os.path.normpath(str(result["bag"])))]
     return " ".join(names) or "a drive"
 
 
