@@ -41,9 +41,10 @@ for flag, value in zip(sys.argv, sys.argv[1:]):
         call["files"].append([value, open(value).read()])
 with open(os.path.join({calls!r}, "%d.json" % os.getpid()), "w") as stream:
     json.dump(call, stream)
-time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
 failing = os.environ.get("STAND_IN_FAILS", "")
-sys.exit(1 if failing and failing in " ".join(sys.argv) else 0)
+if failing and failing in " ".join(sys.argv):
+    sys.exit(1)
+time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
 """
 
 
@@ -274,7 +275,8 @@ def test_replay_listens_where_somebody_else_plays(stand_in):
 
 @pytest.mark.parametrize("failing", ["live", "__node:="])
 def test_a_replay_or_node_that_fails_ends_the_launch_with_an_error(stand_in, failing):
-    code, output = stand_in.run("replay", "bag:=/data/drive", STAND_IN_FAILS=failing)
+    variables = {"STAND_IN_FAILS": failing, "STAND_IN_SECONDS": "30"}
+    code, output = stand_in.run("replay", "bag:=/data/drive", **variables)
     assert code == 1
     assert "ended with exit code 1; its last lines say why" in output
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,8 +166,16 @@ def test_listening_counts_what_another_player_loses(ros_environment, bag, tiny_f
     assert run.returncode == 1 and "%d of 60 frames lost" % (1 + len(skip)) in error_line(run)
 
 
-def test_ctrl_c_leaves_a_partial_report(peer, bag, tiny_folder, tmp_path):
-    """A terminal's Ctrl-C goes to the whole group: to the replay and to its node."""
+@pytest.mark.parametrize(
+    "stop",
+    [
+        # A terminal's Ctrl-C goes to the whole group: to the replay and to its node.
+        lambda pid: os.killpg(pid, signal.SIGINT),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), marks=pytest.mark.slow),
+    ],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_a_run_that_is_stopped_leaves_a_partial_report(peer, bag, tiny_folder, tmp_path, stop):
     out, log_path = tmp_path / "live.json", tmp_path / "log"
     arguments = ["live", "--bag", bag, "--model", tiny_folder, "--rate", "0.1", "--json", str(out)]
     latencies = peer.listen(FrameLatency, "/segmentation_node/latency")
@@ -175,8 +184,10 @@ def test_ctrl_c_leaves_a_partial_report(peer, bag, tiny_folder, tmp_path):
             COMMAND + arguments, cwd=str(ROOT), stdout=log, stderr=log, start_new_session=True
         )
         peer.until(lambda: len(latencies.messages) > 2, "some frames", timeout_s=120)
-        os.killpg(process.pid, signal.SIGINT)
+        stop(process.pid)
         assert process.wait(60) == 130, log_path.read_text()
+    topic = "/segmentation_node/latency"
+    peer.until(lambda: not peer.node.count_publishers(topic), "the end of the node")
     text = log_path.read_text()
     assert "Traceback" not in text and "interrupted" in text
     report = read(out)
@@ -206,19 +217,20 @@ def test_a_model_that_is_none_is_one_line(ros_environment, bag):
     assert "model 'nonsense' is neither a folder nor" in error_line(run)
 
 
-@pytest.mark.slow
-def test_1000_frames_of_640x360_without_loss_in_flat_memory(ros_environment, tmp_path):
+@pytest.mark.parametrize("frames", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_frames_of_640x360_come_back_without_loss_in_flat_memory(ros_environment, tmp_path, frames):
     size = (360, 640)
     model = linear_model.write_model(tmp_path / "model", size)
-    drive = recorded.write_bag(tmp_path / "drive", size, 1000, with_truth=False)
+    drive = recorded.write_bag(tmp_path / "drive", size, frames, with_truth=False)
     out = tmp_path / "live.json"
     run = evaluate("live", "--bag", drive, "--model", model, "--num-threads", 1, "--json", out)
+    shutil.rmtree(drive)  # pytest keeps the folders of its last runs
     assert run.returncode == 0, run.stderr
     report = read(out)
-    assert (report["frames"], report["lost"], report["skipped"]) == (1000, [], [])
+    assert (report["frames"], report["lost"], report["skipped"]) == (frames, [], [])
     counts = report["counters"]
-    assert (counts["received"], counts["processed"], counts["lost"]) == (1000, 1000, 0)
+    assert (counts["received"], counts["processed"], counts["lost"]) == (frames, frames, 0)
     for name in ("node", "replay"):
         memory_mb = report["source"][name + "_memory_mb"]
-        # The 800 images between the two would take 550.
+        # The images between the two would take 55 MB, or 550.
         assert memory_mb["most"] - memory_mb["settled"] < 40, memory_mb

@@ -1,6 +1,7 @@
 """What a replay has to do with the graph: join it, find a node's input, know message types."""
 
 import importlib
+import signal
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Tuple
 
@@ -43,9 +44,14 @@ def message_class(type_name: str) -> Any:
 
 @contextmanager
 def joined_graph() -> Iterator[None]:
-    """Take part in the graph; Ctrl-C stays Python's, so that results can still be written."""
+    """Take part in the graph; Ctrl-C stays Python's, so that results can still be written.
+
+    SIGTERM is taken as Ctrl-C is: the node that was started has to be ended too.
+    """
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, before)
         rclpy.shutdown()
