@@ -278,6 +278,7 @@ int cudaGraphExecDestroy(void* executable) {
 // Puts a call into a stream, as a kernel would be; FAKE_CUDA_NO_CAPTURE=1 refuses while capturing.
 int fake_enqueue(void* stream, Callback call, void* argument) {
   BEGIN_WORK("fake_enqueue");
+  if (last_error) return last_error;  // TensorRT meets errors that others left behind, too
   Stream* found = find(stream);
   if (!found) return fail(kInvalidHandle);
   if (found->capturing && number("FAKE_CUDA_NO_CAPTURE", 0)) {
