@@ -183,7 +183,7 @@ def test_a_kind_that_the_card_lacks_lists_what_it_has(tmp_path):
     card = read_card(write(tmp_path, with_change("artifacts.1", GONE)))
     with pytest.raises(CardError) as caught:
         card.artifact_path("weights")
-    assert_one_line(caught, "'weights'", "['onnx']")
+    assert_one_line(caught, "'weights'", "['onnx', 'onnx_float', 'onnx_fp16']")
 
 
 def test_a_model_is_found_as_a_folder_and_by_name(tmp_path):
