@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from fake_cuda import FakeCuda, FakeGpuBackend
 
 from benchmarks import gpu, machine, torch_speed
 from benchmarks.torch_speed import Case, Speed
+from segmentation_node.backends import BACKENDS
 from segmentation_node.networks import NETWORKS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = ["--device", "cpu", "--networks", "enet", "--sizes", "48x32", "--images", "2"]
 SMALL += ["--frames", "3", "--warm-up", "1"]
@@ -45,6 +49,26 @@ def test_a_small_part_on_the_cpu(results, capsys):
         assert "needs CUDA" in rows[batch, "fp16"]["error"]
     shown = capsys.readouterr().out
     assert "random weights" in shown and "enet 48x32 1 fp16 eager: backend torch:" in shown
+
+
+def test_a_small_part_on_a_fake_gpu(results, monkeypatch):
+    """The columns that only a GPU has, and executions that only it offers."""
+    FakeCuda(monkeypatch)
+    monkeypatch.setitem(BACKENDS, "torch", FakeGpuBackend)
+    monkeypatch.setattr(gpu, "gpu_facts", lambda device: {"name": "Fake GPU", "cuda": "13.0"})
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 3 << 20)
+    more = ["--device", "cuda", "--batches", "2", "--precisions", "tf32"]
+    code, content = run(results, *more, "--executions", "eager", "graph")
+    assert code == 0 and content["gpu"]["name"] == "Fake GPU"
+    assert [row["execution"] for row in content["rows"]] == ["eager", "graph"]
+    for row in content["rows"]:
+        assert list(row["stages_ms"]) == [
+            "preprocess", "staging", "upload", "network", "download", "run", "end_to_end"
+        ]  # fmt: skip
+        assert row["stages_ms"]["network"] == {"p50": 1.0, "p95": 1.0, "p99": 1.0}
+        assert row["agreement"] >= 0.99 and row["peak_gpu_memory_mib"] == 3.0
+        assert row["warnings"] == []
 
 
 @pytest.fixture
