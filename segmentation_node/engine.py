@@ -197,7 +197,9 @@ def dry_run(job: Job) -> int:
         rows.append(("graph", _artifact_text(job.card, kind)))
         refusals += _refused(engine_files.artifact_of, job.card, kind)
     if not found.unknown:
-        rows.append(("now", state_of(job, found.machine) or "built and good"))
+        is_there = os.path.isfile(path)
+        state = state_of(job, found.machine) if is_there else "not built yet"
+        rows.append(("now", state or "built and good"))
     rows += [("not known", reason) for reason in found.unknown]
     onnx_bytes = os.path.getsize(job.card.artifact_path("onnx"))
     refusals += _refused(check_memory, onnx_bytes, job.workspace_mib, found.gpu_mib)
