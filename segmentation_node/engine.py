@@ -17,12 +17,12 @@ from segmentation_node.backends.base import BackendOptions
 from segmentation_node.backends.build_checks import (
     check_folder,
     check_memory,
+    gpu_free_mib,
     host_free_mib,
     unwritable,
 )
 from segmentation_node.backends.build_progress import BuildProgress
 from segmentation_node.backends.cuda_runtime import (
-    CudaRuntime,
     choose_device,
     load_cuda_runtime,
     parse_device,
@@ -120,7 +120,7 @@ def make_engine(job: Job, force: bool = False) -> str:
     engine_files.artifact_of(job.card, kind)
     onnx = _read(job.card.artifact_path(kind))
     check_folder(os.path.dirname(path))
-    check_memory(len(onnx), job.workspace_mib, cuda)
+    check_memory(len(onnx), job.workspace_mib, gpu_free_mib(cuda, index))
     cache_path = timing_cache_path(job, machine)
     cache = _read(cache_path) if os.path.isfile(cache_path) else b""
     request = BuildRequest(onnx, job.options.precision, job.workspace_mib, cache)
@@ -197,10 +197,12 @@ def dry_run(job: Job) -> int:
         rows.append(("graph", _artifact_text(job.card, kind)))
         refusals += _refused(engine_files.artifact_of, job.card, kind)
     if not found.unknown:
-        rows.append(("now", state_of(job, found.machine) or "built and good"))
+        is_there = os.path.isfile(path)
+        state = state_of(job, found.machine) if is_there else "not built yet"
+        rows.append(("now", state or "built and good"))
     rows += [("not known", reason) for reason in found.unknown]
     onnx_bytes = os.path.getsize(job.card.artifact_path("onnx"))
-    refusals += _refused(check_memory, onnx_bytes, job.workspace_mib, found.cuda)
+    refusals += _refused(check_memory, onnx_bytes, job.workspace_mib, found.gpu_mib)
     refusals += [line for line in [unwritable(os.path.dirname(path))] if line]
     rows += [("would be refused", line) for line in refusals]
     width = max(len(label) for label, _ in rows)
@@ -212,8 +214,8 @@ class Found(NamedTuple):
     """What this machine has: ``?`` in ``machine`` for what is in ``unknown``, with the reason."""
 
     trt: Any
-    cuda: Optional[CudaRuntime]
     machine: Machine
+    gpu_mib: Optional[int]
     unknown: List[str]
 
 
@@ -221,7 +223,7 @@ def look(job: Job) -> Found:
     """See what is here, without asking that anything is."""
     unknown: List[str] = []
     trt: Any = None
-    cuda: Optional[CudaRuntime] = None
+    gpu_mib: Optional[int] = None
     machine = Machine(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, "")
     try:
         trt = import_tensorrt()
@@ -229,14 +231,14 @@ def look(job: Job) -> Found:
     except BackendError as error:
         unknown.append(str(error))
     try:
-        runtime = load_cuda_runtime()
-        index = choose_device(runtime, job.options.device)
-        runtime.use_device(index)
-        machine = read_machine(machine.tensorrt, runtime, index)
-        cuda = runtime
+        cuda = load_cuda_runtime()
+        index = choose_device(cuda, job.options.device)
+        cuda.use_device(index)
+        machine = read_machine(machine.tensorrt, cuda, index)
+        gpu_mib = gpu_free_mib(cuda, index)
     except BackendError as error:
         unknown.append(str(error))
-    return Found(trt, cuda, machine, unknown)
+    return Found(trt, machine, gpu_mib, unknown)
 
 
 def state_of(job: Job, machine: Machine) -> str:

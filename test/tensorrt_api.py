@@ -144,7 +144,7 @@ def fits(value: object, wanted: str) -> bool:
         return isinstance(value, (bytes, bytearray, memoryview)) or is_named(value, "IHostMemory")
     if wanted in ("tuple", "list"):
         return type(value).__name__ == wanted
-    element = re.fullmatch(r"(?:List|list|collections\.abc\.Sequence)\[(\w+)\]", wanted)
+    element = re.fullmatch(r"(?:List|list|Sequence)\[(\w+)\]", wanted)
     if element:
         return isinstance(value, (list, tuple)) and all(fits(v, element.group(1)) for v in value)
     if wanted == "Dims" and isinstance(value, (list, tuple)):

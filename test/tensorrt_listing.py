@@ -12,7 +12,11 @@ import tensorrt
 
 def signatures(documentation):
     """`(self: Runtime, ...) -> ICudaEngine` of each overload, without the modules' names."""
-    text = re.sub(r"\b(tensorrt_bindings\.tensorrt|typing|typing_extensions)\.", "", documentation)
+    text = re.sub(
+        r"\b(tensorrt_bindings\.tensorrt|typing|typing_extensions|collections\.abc)\.",
+        "",
+        documentation,
+    )
     lines = [re.sub(r"^\d+\. ", "", line) for line in text.splitlines()]
     found = [re.match(r"\w*(\(.*\) -> .*)", line) for line in lines]
     return [match.group(1) for match in found if match and "*args" not in match.group(1)]

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from typing import Optional
+from typing import Optional, Sequence
 
 from segmentation_node.backends.cuda_runtime import MIB, CudaRuntime
 from segmentation_node.errors import BackendError
@@ -26,8 +26,11 @@ def check_folder(folder: str) -> None:
         ) from error
 
 
-def check_memory(onnx_bytes: int, workspace_mib: int, cuda: Optional[CudaRuntime]) -> None:
-    """Raises BackendError where host or GPU have less memory than a build is estimated to need."""
+def check_memory(onnx_bytes: int, workspace_mib: int, gpu_mib: Optional[int]) -> None:
+    """Raises BackendError where host or GPU have less memory than a build is estimated to need.
+
+    ``gpu_mib`` is what ``gpu_free_mib`` says; None is not checked.
+    """
     needed = HOST_MIB + HOST_PER_ONNX * onnx_bytes // MIB
     found = host_free_mib()
     if found is not None and found < needed:
@@ -35,22 +38,31 @@ def check_memory(onnx_bytes: int, workspace_mib: int, cuda: Optional[CudaRuntime
             "%d MiB of memory and swap are free, a build needs about %d: close programs, stop the "
             "desktop (sudo systemctl isolate multi-user.target), or add swap" % (found, needed)
         )
-    if cuda is not None and cuda.free_mib() < workspace_mib + GPU_MIB:
+    needed = workspace_mib + GPU_MIB
+    if gpu_mib is not None and gpu_mib < needed:
         raise BackendError(
             "%d MiB of GPU memory are free, a build with a workspace of %d MiB needs about %d: "
             "close programs that use the GPU, or give a smaller --workspace-mib"
-            % (cuda.free_mib(), workspace_mib, workspace_mib + GPU_MIB)
+            % (gpu_mib, workspace_mib, needed)
         )
 
 
-def host_free_mib() -> Optional[int]:
+def gpu_free_mib(cuda: CudaRuntime, index: int) -> Optional[int]:
+    """Memory that the current device could give, in MiB; None where that is not known.
+
+    CUDA does not count what a Jetson's file cache would give back; the system does.
+    """
+    return host_free_mib(("MemAvailable",)) if cuda.is_integrated(index) else cuda.free_mib()
+
+
+def host_free_mib(keys: Sequence[str] = ("MemAvailable", "SwapFree")) -> Optional[int]:
     """Memory that could be had, swap included, in MiB; None where the system does not say."""
     if not os.path.isfile(MEMORY_FILE):
         return None
     with open(MEMORY_FILE) as content:
         values = dict(line.split(":", 1) for line in content if ":" in line)
     try:
-        return sum(int(values[key].split()[0]) for key in ("MemAvailable", "SwapFree")) // 1024
+        return sum(int(values[key].split()[0]) for key in keys) // 1024
     except KeyError:
         return None
 

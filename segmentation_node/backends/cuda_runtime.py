@@ -34,6 +34,7 @@ _ADVICE = {
 }
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, -Minor
+_INTEGRATED = 18  # cudaDevAttrIntegrated
 _NON_BLOCKING = 1
 _THREAD_LOCAL = 1
 _PROPERTIES_BYTES = 16384  # more than any version's cudaDeviceProp; it begins with the name
@@ -103,6 +104,10 @@ class CudaRuntime:
     def compute_capability(self, index: int) -> str:
         """For example 5.3, a TX1's."""
         return "%d.%d" % (self._attribute(_MAJOR, index), self._attribute(_MINOR, index))
+
+    def is_integrated(self, index: int) -> bool:
+        """Whether it shares the host's memory, as a Jetson's does."""
+        return self._attribute(_INTEGRATED, index) != 0
 
     def version(self) -> str:
         """Of the run time, for example 10.2."""

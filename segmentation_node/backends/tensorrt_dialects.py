@@ -11,6 +11,8 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 from segmentation_node.errors import BackendError
 
 KEPT_ERRORS = 50
+# TensorRT may go on using the first logger that it was given, so none is ever let go.
+_LOGGERS: List[Any] = []
 # trt.nptype() fails with today's NumPy on TensorRT up to 8.5.
 NUMPY_NAMES = {
     "FLOAT": "float32",
@@ -157,7 +159,8 @@ def make_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) ->
             elif on_verbose is not None and severity != trt.ILogger.Severity.WARNING:
                 on_verbose(message)
 
-    return Logger()
+    _LOGGERS.append(Logger())
+    return _LOGGERS[-1]
 
 
 def deserialize(trt: Any, plan: bytes, logger: Any) -> Tuple[Any, Any]:

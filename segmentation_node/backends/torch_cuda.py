@@ -81,7 +81,8 @@ def _tf32_flags(is_tf32: bool) -> List[Tuple[Any, str, Any]]:
     """Owner, name and value, in the one of PyTorch's two ways that the process uses."""
     import torch
 
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     flags: List[Tuple[Any, str, Any]] = [
         (matmul, "allow_tf32", is_tf32),
         (cudnn, "allow_tf32", is_tf32),

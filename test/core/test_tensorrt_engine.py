@@ -228,6 +228,18 @@ def test_too_little_gpu_memory(gpu, folder, capsys):
     assert engine.main(arguments(folder, "--workspace-mib", "100")) == 0
 
 
+def test_a_jetsons_memory_is_the_hosts(gpu, folder, tmp_path, monkeypatch, capsys):
+    """Its file cache can be had, which CUDA does not count; its swap cannot be the GPU's."""
+    gpu.install("8.2")
+    gpu.set(FAKE_CUDA_FREE_MIB=1, FAKE_CUDA_INTEGRATED=1)
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(build_checks, "MEMORY_FILE", str(meminfo))
+    meminfo.write_text("MemAvailable: 300000 kB\nSwapFree: 4000000 kB\n")
+    assert_refused(capsys, arguments(folder), "292 MiB of GPU memory are free", "about 384")
+    meminfo.write_text("MemAvailable: 500000 kB\nSwapFree: 0 kB\n")
+    assert engine.main(arguments(folder)) == 0
+
+
 def test_an_unsupported_operator_is_named(dialect, folder):
     with pytest.raises(BackendError) as caught:
         engine.make_engine(job(folder, card=with_onnx("non_zero.onnx")))
@@ -358,7 +370,7 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(dialect, folder, 
     assert shown["GPU"] == "Stand-in GPU, compute capability 5.3, CUDA 10.2"
     kinds = {"8.2": "onnx_float", "11": "onnx_fp16"}
     assert "(%s)" % kinds.get(dialect, "onnx") in shown["graph"]
-    assert "no such engine" in shown["now"]
+    assert shown["now"] == "not built yet"
     assert not folder.exists()
     engine.make_engine(job(folder, "fp16"))
     assert shown["engine"] in [str(folder / name) for name in names(folder)]

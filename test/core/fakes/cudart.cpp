@@ -2,7 +2,8 @@
 // only when it is synchronised, so that whoever reads or reuses too early is found out.
 //
 // FAKE_CUDA_FAIL=name:n:code lets the n-th call of that function since fake_reset() fail.
-// FAKE_CUDA_CAPABILITY=8.7, FAKE_CUDA_FREE_MIB=4096 and FAKE_CUDA_GPUS=1 describe the machine.
+// FAKE_CUDA_CAPABILITY=8.7, FAKE_CUDA_FREE_MIB=4096, FAKE_CUDA_INTEGRATED=1 and FAKE_CUDA_GPUS=1
+// describe the machine.
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -126,8 +127,8 @@ int cudaDeviceGetAttribute(int* value, int attribute, int) {
   const char* text = std::getenv("FAKE_CUDA_CAPABILITY");
   int major = 5, minor = 3;
   if (text) std::sscanf(text, "%d.%d", &major, &minor);
-  if (attribute != 75 && attribute != 76) return fail(kInvalidValue);
-  *value = attribute == 75 ? major : minor;
+  if (attribute != 18 && attribute != 75 && attribute != 76) return fail(kInvalidValue);
+  *value = attribute == 75 ? major : attribute == 76 ? minor : number("FAKE_CUDA_INTEGRATED", 0);
   return kSuccess;
 }
 
@@ -277,6 +278,7 @@ int cudaGraphExecDestroy(void* executable) {
 // Puts a call into a stream, as a kernel would be; FAKE_CUDA_NO_CAPTURE=1 refuses while capturing.
 int fake_enqueue(void* stream, Callback call, void* argument) {
   BEGIN_WORK("fake_enqueue");
+  if (last_error) return last_error;  // TensorRT meets errors that others left behind, too
   Stream* found = find(stream);
   if (!found) return fail(kInvalidHandle);
   if (found->capturing && number("FAKE_CUDA_NO_CAPTURE", 0)) {
