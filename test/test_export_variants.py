@@ -29,6 +29,7 @@ IMAGENET = Normalise((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 CAMVID_SCHEDULES = {
     "elu_squeezenet": (150, 2e-3),
     "enet": (100, 1e-2),
+    "fast_elu_squeezenet": (100, 1e-2),
     "segnet": (30, 1e-3),
     "segnet_basic": (60, 5e-3),
 }

@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
+from training.distributed import Group
 from training.losses import (
     Criterion,
     distillation_total,
     enet_weights,
     median_frequency_weights,
 )
-from training.recipe import Distillation, Ohem
+from training.recipe import Distillation, Ohem, Recipe
+from training.state import TrainingState
+from training.step import TrainStep
 
 VOID = 255
 WEIGHTS = torch.tensor([1.0, 2.0, 4.0])
@@ -72,6 +75,27 @@ def test_parts_of_a_batch_add_up_to_the_batch(criterion):
     parts = zip(logits.split([1, 3]), labels.split([1, 3]), strict=True)
     total = sum(criterion([part], label, counts) for part, label in parts)
     assert total.item() == pytest.approx(loss(criterion, logits, labels).item(), rel=1e-5)
+
+
+def test_a_loss_stride_is_a_loss_on_every_nth_row_and_column():
+    _, labels = batch()
+    images = torch.randint(0, 256, (4, 3, 5, 6)).float()
+    thinned = torch.full_like(labels, VOID)
+    thinned[:, ::2, ::2] = labels[:, ::2, ::2]
+
+    def first_loss(labels, stride):
+        recipe = Recipe(
+            network="fast_elu_squeezenet",
+            dataset="camvid",
+            epochs=1,
+            crop_size=(5, 6),
+            loss_stride=stride,
+        )
+        state = TrainingState(recipe, len(WEIGHTS), 1, torch.device("cpu"))
+        return TrainStep(recipe, state, Criterion(WEIGHTS), Group())(images, labels).item()
+
+    assert first_loss(labels, 2) == pytest.approx(first_loss(thinned, 1), rel=1e-5)
+    assert first_loss(labels, 2) != pytest.approx(first_loss(labels, 1), rel=1e-3)
 
 
 def test_a_batch_without_labels_costs_nothing():

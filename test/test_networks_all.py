@@ -19,6 +19,8 @@ PUBLISHED = [
     ("segnet_basic", 11, {}, 1.417e6, {(360, 480): 59.2}),
     ("enet", 19, {}, 0.364e6, {(360, 640): 1.72}),
     ("elu_squeezenet", 19, {}, 1.25e6, {(320, 480): 3.06, (360, 640): 4.61, (720, 1280): 18.4}),
+    # Its own figures, so that a change is seen.
+    ("fast_elu_squeezenet", 11, {}, 0.885e6, {(360, 640): 1.578}),
     (
         "elu_squeezenet",
         19,
@@ -116,6 +118,7 @@ def test_two_street_frames_are_learned_by_heart(name):
     steps, rate = {
         "elu_squeezenet": (600, 2e-3),
         "enet": (700, 1e-2),
+        "fast_elu_squeezenet": (400, 5e-3),
         "segnet": (100, 1e-3),
         "segnet_basic": (150, 5e-3),
     }[name]

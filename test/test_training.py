@@ -111,7 +111,8 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("epochs", 0), ("batch_size", 0), ("scale_range", [2.0, 1.0])]
+    "key, value",
+    [("epochs", 0), ("batch_size", 0), ("scale_range", [2.0, 1.0]), ("loss_stride", 0)],
 )
 def test_a_value_that_cannot_be_is_refused(tmp_path, key, value):
     assert key in refused(tmp_path, lambda values: values.update({key: value}))

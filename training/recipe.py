@@ -103,6 +103,9 @@ class Recipe:
     loss_reduction: str = "mean"
     """``mean`` divides the weighted sum over pixels by the sum of their weights, ``caffe`` by
     the number of labelled pixels, ``sum`` by nothing."""
+    loss_stride: int = 1
+    """The loss looks at every so many-th row and column: on a CPU, the full-size loss over all
+    classes takes a third of a small network's step."""
     ohem: Ohem | None = None
     auxiliary_heads: dict[str, float] = field(default_factory=dict)
     """Module of the network -> weight of the loss of a 1x1 classifier on its output; the
@@ -143,6 +146,7 @@ class Recipe:
         _require(0 < low <= high, f"scale_range {self.scale_range} must be positive and ascending")
         _require(0 <= self.ema_decay < 1, f"ema_decay {self.ema_decay} must be in [0, 1)")
         _require(0 <= self.warmup_share < 1, f"warmup_share {self.warmup_share} not in [0, 1)")
+        _require(self.loss_stride >= 1, f"loss_stride is {self.loss_stride}; it must be at least 1")
         _require(self.evaluate_every >= 1, f"evaluate_every {self.evaluate_every} must be >= 1")
         _require(
             self.ohem is None or self.loss_reduction == "mean",

@@ -46,6 +46,7 @@ class TrainStep:
     def __call__(self, images_nchw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Train on float32 images in 0-255; gives this process's part of the loss, detached."""
         self.model.train()
+        labels = self._thinned(labels)
         counts = self.group.sum(self.criterion.counts(labels))
         self.state.optimiser.zero_grad(set_to_none=True)
         images = images_nchw.chunk(self.accumulate)
@@ -65,6 +66,7 @@ class TrainStep:
             with self._autocast():
                 logits = self.model(self._prepared(images, self.normalise))
                 teacher_logits = self._teach(images)
+            logits = [self._thinned(output) for output in logits]
             loss = self.criterion(logits, labels, counts, teacher_logits)
             # DistributedDataParallel averages over processes; the loss is a sum over them.
             self.state.scaler.scale(loss * self.group.world).backward()
@@ -81,6 +83,10 @@ class TrainStep:
         if state.averaged is not None:
             state.averaged.update_parameters(state.model.network)
 
+    def _thinned(self, values: torch.Tensor) -> torch.Tensor:
+        stride = self.recipe.loss_stride
+        return values[..., ::stride, ::stride]
+
     def _prepared(self, images: torch.Tensor, normalise: Normalise) -> torch.Tensor:
         return normalise(images).contiguous(memory_format=torch.channels_last)
 
@@ -89,7 +95,7 @@ class TrainStep:
         if self.teacher is None:
             return None
         network, normalise = self.teacher
-        return network(self._prepared(images, normalise))
+        return self._thinned(network(self._prepared(images, normalise)))
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         dtype = AMP_TYPES.get(self.recipe.precision)

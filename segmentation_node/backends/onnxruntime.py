@@ -1,11 +1,12 @@
 """ONNX Runtime on the CPU."""
 
 import importlib
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
 from segmentation_node.backends.base import Backend, Prediction
+from segmentation_node.backends.onnx_outputs import keep_output
 from segmentation_node.errors import BackendError
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -27,39 +28,42 @@ class OnnxRuntimeBackend(Backend):
         return ""
 
     def _load(self, artifact_path: str) -> None:
-        import onnxruntime
-
         if self.options.device not in ("auto", "cpu"):
             raise BackendError(
                 "backend onnxruntime: device %r is not offered; choose cpu or auto"
                 % self.options.device
             )
+        self._session = self._open(artifact_path, artifact_path)
+        self._check_graph(artifact_path)
+        self.device = "cpu"
+        # ONNX Runtime computes all outputs, fetched or not: a graph of its own for the usual run.
+        self._class_map_session = self._session
+        if self.has_confidence:
+            self._class_map_session = self._open(artifact_path, _class_map_alone(artifact_path))
+
+    def _open(self, artifact_path: str, model: Union[str, bytes]) -> Any:
+        import onnxruntime
+
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = self.options.num_threads
         try:
-            self._session = onnxruntime.InferenceSession(
-                artifact_path, session_options, providers=[CPU_PROVIDER]
-            )
+            return onnxruntime.InferenceSession(model, session_options, providers=[CPU_PROVIDER])
         except Exception as error:  # the run time's own exceptions share no base class
             raise BackendError(
                 "%s: ONNX Runtime cannot load it: %s" % (artifact_path, _line(error))
             ) from error
-        # Lets a run without confidence skip the nodes that only confidence needs.
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
-        self._check_graph(artifact_path)
-        self.device = "cpu"
 
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
         names = ["class_map", "confidence"] if with_confidence else ["class_map"]
+        session = self._session if with_confidence else self._class_map_session
         try:
-            outputs = self._session.run(names, {"image": image_nhwc}, self._run_options)
+            outputs = session.run(names, {"image": image_nhwc})
         except Exception as error:
             raise BackendError("backend onnxruntime: the run failed: %s" % _line(error)) from error
         return Prediction(outputs[0], outputs[1] if with_confidence else None)
 
     def _close(self) -> None:
-        del self._session
+        del self._session, self._class_map_session
 
     def _check_graph(self, artifact_path: str) -> None:
         inputs = [(item.name, item.type, item.shape) for item in self._session.get_inputs()]
@@ -85,6 +89,11 @@ class OnnxRuntimeBackend(Backend):
                 "%s: the graph's classes are label set %s, but the model card says %s"
                 % (artifact_path, label_set, self.card.label_set)
             )
+
+
+def _class_map_alone(artifact_path: str) -> bytes:
+    with open(artifact_path, "rb") as artifact:
+        return keep_output(artifact.read(), "class_map")
 
 
 def _line(error: Any) -> str:

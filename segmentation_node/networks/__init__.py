@@ -6,12 +6,14 @@ from torch import nn
 
 from segmentation_node.networks.elu_squeezenet import EluSqueezeNet
 from segmentation_node.networks.enet import ENet
+from segmentation_node.networks.fast_elu_squeezenet import FastEluSqueezeNet
 from segmentation_node.networks.segnet import SegNet
 from segmentation_node.networks.segnet_basic import SegNetBasic
 
 NETWORKS: Dict[str, Callable[..., nn.Module]] = {
     "elu_squeezenet": EluSqueezeNet,
     "enet": ENet,
+    "fast_elu_squeezenet": FastEluSqueezeNet,
     "segnet": SegNet,
     "segnet_basic": SegNetBasic,
 }

@@ -38,9 +38,12 @@ class Fire(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(in_channels, squeeze, 1)
-        self.expand1 = nn.Conv2d(squeeze, expand1, 1)
-        self.expand3 = nn.Conv2d(squeeze, expand3, 3, padding=dilation, dilation=dilation)
+        has_bias = not batch_norm
+        self.squeeze = nn.Conv2d(in_channels, squeeze, 1, bias=has_bias)
+        self.expand1 = nn.Conv2d(squeeze, expand1, 1, bias=has_bias)
+        self.expand3 = nn.Conv2d(
+            squeeze, expand3, 3, padding=dilation, dilation=dilation, bias=has_bias
+        )
         self.squeeze_norm = _norm(squeeze, batch_norm)
         self.expand_norm = _norm(expand1 + expand3, batch_norm)
         self.is_residual = residual and in_channels == expand1 + expand3

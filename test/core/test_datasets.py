@@ -55,6 +55,18 @@ def test_a_list_with_its_authors_paths_chooses_and_orders(root):
     np.testing.assert_array_equal(samples[0].image_hwc, 255 - IMAGE)
 
 
+@pytest.mark.parametrize("drive", ["0001TP", "0006R0"])
+def test_camvids_train_divides_by_drive(tmp_path, drive):
+    names = ["0001TP_1.png", "0001TP_2.png", "0006R0_f1.png", "0016E5_1.png"]
+    tiny.write_camvid(tmp_path, "train", dict.fromkeys(names, (IMAGE, IDS)))
+
+    def read(split):
+        return [sample.name for sample in open_dataset("camvid", str(tmp_path), split)]
+
+    assert read("train_" + drive) == [name for name in names if name.startswith(drive)]
+    assert sorted(read("train_" + drive) + read("train_without_" + drive)) == names
+
+
 def test_an_unknown_data_set_lists_the_known_ones():
     with pytest.raises(DatasetError) as caught:
         open_dataset("ade20k", "", "train")

@@ -1,0 +1,77 @@
+"""The usual way to write such a node, as a baseline: what tutorials and small packages do.
+
+The image is converted to RGB, resized and normalised in NumPy; ONNX Runtime gives logits; argmax,
+softmax and the colours are NumPy again, one class after another. Network and weights are those of
+the model that the package's node runs. ``python -m benchmarks.baseline_node LOGITS.onnx CARD``.
+"""
+
+import os
+import sys
+
+import cv2
+import numpy as np
+import onnxruntime
+import rclpy
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from segmentation_node.model_card import ModelCard, read_card
+
+NAME = "baseline_node"
+
+
+class BaselineNode(Node):
+    """Class map and overlay of every image."""
+
+    def __init__(self, logits_path: str, card: ModelCard) -> None:
+        super().__init__(NAME)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = os.cpu_count() or 1
+        self.session = onnxruntime.InferenceSession(logits_path, options)
+        self.size = (card.input.width, card.input.height)
+        self.mean = np.array(card.input.mean_rgb, np.float32)
+        self.std = np.array(card.input.std_rgb, np.float32)
+        self.colors = card.labels.palette()[: len(card.labels)]
+        self.class_maps = self.create_publisher(Image, "~/class_map", 10)
+        self.overlays = self.create_publisher(Image, "~/overlay", 10)
+        self.create_subscription(Image, "image", self.on_image, 10)
+
+    def on_image(self, message: Image) -> None:
+        """One image, start to end, in the callback."""
+        shape = (message.height, message.width, 3)
+        image = np.frombuffer(bytes(message.data), np.uint8).reshape(shape)
+        if message.encoding == "bgr8":
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        small = cv2.resize(image, self.size).astype(np.float32)
+        blob = ((small - self.mean) / self.std).transpose(2, 0, 1)[None].astype(np.float32)
+        logits = self.session.run(None, {"image": blob})[0][0]
+        class_map = np.argmax(logits, axis=0).astype(np.uint8)
+        exponentials = np.exp(logits - logits.max(axis=0))
+        self.confidence = (exponentials / exponentials.sum(axis=0)).max(axis=0)
+        color = np.zeros((*class_map.shape, 3), np.uint8)
+        for index, value in enumerate(self.colors):
+            color[class_map == index] = value
+        size = (message.width, message.height)
+        class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST)
+        color = cv2.resize(color, size, interpolation=cv2.INTER_NEAREST)
+        overlay = cv2.addWeighted(image, 0.5, color, 0.5, 0)
+        self.publish(self.class_maps, message, class_map, "mono8")
+        self.publish(self.overlays, message, overlay, "rgb8")
+
+    def publish(self, publisher: object, source: Image, pixels: np.ndarray, encoding: str) -> None:
+        """Send pixels under the image's header."""
+        message = Image(header=source.header, encoding=encoding)
+        message.height, message.width = pixels.shape[:2]
+        message.step = pixels.strides[0]
+        message.data.frombytes(pixels.tobytes())
+        publisher.publish(message)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Run until killed."""
+    rclpy.init()
+    rclpy.spin(BaselineNode(sys.argv[1], read_card(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""``python -m benchmarks.network_latency``: every network's whole graph on ONNX Runtime, one run.
+
+Image in, class map out: normalisation, upsampling and argmax included. Weights are random; they do
+not change the time. Networks take turns in short blocks, so that a busy moment of the machine hits
+all of them, and the first runs of a block are not counted: a session that just ended still spins.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import machine_facts
+from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.networks import NETWORKS, build_network
+from segmentation_node.networks.deploy import DeployGraph, Normalise
+from training.onnx_graph import export_onnx
+from training.summary import count_macs, count_parameters, meta_network
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = ((320, 480), (360, 640), (720, 1280))
+REFERENCE = "enet"
+UNCOUNTED_RUNS = 3
+
+
+def measure(
+    networks: list[str], size: tuple[int, int], classes: int, threads: int, rounds: int, runs: int
+) -> list[dict[str, Any]]:
+    """Times in ms of every network at one (height, width)."""
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {name: _session(name, size, classes, threads, Path(folder)) for name in networks}
+    times_ms: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(rounds):
+        for name, session in sessions.items():
+            for run in range(UNCOUNTED_RUNS + runs):
+                started_s = time.perf_counter()
+                session.run(["class_map"], {"image": image})
+                if run >= UNCOUNTED_RUNS:
+                    times_ms[name].append((time.perf_counter() - started_s) * 1e3)
+    return [_row(name, size, classes, times_ms[name]) for name in networks]
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table, each beside ENet's time at its size."""
+    reference = {row["image"]: row["median_ms"] for row in rows if row["network"] == REFERENCE}
+    header = ["network", "image", "parameters", "GMAC", "median ms", "p95 ms", "of ENet's time"]
+    cells = []
+    for row in rows:
+        against = reference.get(row["image"])
+        share = f"{row['median_ms'] / against:.2f}" if against else "n/a"
+        cells.append(
+            [
+                row["network"],
+                row["image"],
+                f"{row['parameters'] / 1e6:.2f} M",
+                f"{row['gmac']:.2f}",
+                f"{row['median_ms']:.1f}",
+                f"{row['p95_ms']:.1f}",
+                share,
+            ]
+        )
+    return table(header, cells)
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(prog="benchmarks.network_latency", description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=sorted(NETWORKS), choices=sorted(NETWORKS))
+    parser.add_argument("--classes", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=6, help="counted runs of a round")
+    parser.add_argument("--output", type=Path, default=RESULTS / "network_latency.json")
+    arguments = parser.parse_args()
+    facts = machine_facts()
+    rows: list[dict[str, Any]] = []
+    for size in SIZES:
+        print(f"{size[1]}x{size[0]} ...", flush=True)
+        rows += measure(
+            arguments.networks,
+            size,
+            arguments.classes,
+            arguments.threads,
+            arguments.rounds,
+            arguments.runs,
+        )
+    print(summary(rows))
+    content = {
+        "command": " ".join(
+            ["python -m benchmarks.network_latency --networks", *arguments.networks]
+        ),
+        "machine": facts,
+        "classes": arguments.classes,
+        "threads": arguments.threads,
+        "results": rows,
+    }
+    write_json(str(arguments.output), content)
+    print(f"wrote {arguments.output}")
+
+
+def _session(name: str, size: tuple[int, int], classes: int, threads: int, folder: Path) -> Any:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    network = build_network(name, classes, {})
+    normalise = Normalise((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    path = folder / f"{name}.onnx"
+    export_onnx(DeployGraph(normalise, network, True).eval(), size, 1, "", path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _row(name: str, size: tuple[int, int], classes: int, times_ms: list[float]) -> dict[str, Any]:
+    network = meta_network(name, classes, {})
+    return {
+        "network": name,
+        "image": f"{size[1]}x{size[0]}",
+        "parameters": count_parameters(network),
+        "gmac": count_macs(network, size) / 1e9,
+        "runs": len(times_ms),
+        "median_ms": float(np.median(times_ms)),
+        "p95_ms": float(np.quantile(times_ms, 0.95)),
+        "least_ms": float(np.min(times_ms)),
+    }
+
+
+if __name__ == "__main__":
+    main()

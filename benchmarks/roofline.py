@@ -1,0 +1,166 @@
+"""``python -m benchmarks.roofline``: an ESTIMATE of the least time on a Jetson TX1.
+
+Each operation takes at least its multiply-adds at the peak rate, and at least its bytes at the
+memory's rate; the larger of the two counts, and operations follow one another. What TensorRT fuses
+into a convolution (activations, batch norm, sums) costs nothing; argmax and copies are not counted.
+Nothing was run on a TX1: the published times stand beside the estimate to show how far above it a
+good implementation lies.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.networks import NETWORKS
+from training.summary import count_macs, meta_network
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = ((320, 480), (360, 640), (720, 1280))
+CLASSES = 19
+BYTES_PER_S = 25.6e9
+PUBLISHED_MS = {
+    # Treml et al. 2016, Table 3, on a TX1.
+    ("elu_squeezenet", (320, 480)): 60.0,
+    ("elu_squeezenet", (360, 640)): 86.0,
+    ("elu_squeezenet", (720, 1280)): 389.0,
+}
+
+
+class Precision(NamedTuple):
+    """What a TX1 does with one kind of number: peak rate and size."""
+
+    flops_per_s: float
+    bytes: int
+
+
+PRECISIONS = {"fp32": Precision(512e9, 4), "fp16": Precision(1024e9, 2)}
+FUSED = ("elu", "relu", "prelu", "batch_norm", "add", "sum", "stack", "dropout")
+"""Parts of names of operations that ride on the convolution before them."""
+FREE = ("view", "expand", "permute", "detach", "empty", "slice", "unsqueeze", "getitem", "alias")
+"""Parts of names of operations that move nothing."""
+
+
+class Operation(NamedTuple):
+    """One operation that costs time: its name, multiply-adds, and values read and written."""
+
+    name: str
+    macs: int
+    values: int
+
+
+class Counter(TorchDispatchMode):
+    """Collects the operations that a network runs on shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = function(*args, **(kwargs or {}))
+        name = str(function).split(".")[1]
+        if not any(part in name for part in (*FUSED, *FREE)):
+            macs = _convolution_macs(args, output) if name == "convolution" else 0
+            values = sum(tensor.numel() for tensor in _tensors([*args, output]))
+            self.operations.append(Operation(name, macs, values))
+        return output
+
+
+def operations(name: str, classes: int, size: tuple[int, int]) -> list[Operation]:
+    """What a network runs for one image of (height, width)."""
+    network = meta_network(name, classes, {})
+    with torch.no_grad(), Counter() as counter:
+        network(torch.empty((1, 3, *size), device="meta"))
+    return counter.operations
+
+
+def least_ms(found: list[Operation], precision: Precision) -> tuple[float, float]:
+    """Least time in ms, and the share of it in which the memory is what limits."""
+    total_s = memory_bound_s = 0.0
+    for operation in found:
+        compute_s = 2 * operation.macs / precision.flops_per_s
+        memory_s = operation.values * precision.bytes / BYTES_PER_S
+        total_s += max(compute_s, memory_s)
+        memory_bound_s += memory_s if memory_s > compute_s else 0.0
+    return total_s * 1e3, memory_bound_s / total_s
+
+
+def main() -> None:
+    """Print the estimate for every network, size and precision, and write it."""
+    parser = argparse.ArgumentParser(prog="benchmarks.roofline", description=__doc__)
+    parser.add_argument("--output", type=Path, default=RESULTS / "roofline_tx1.json")
+    arguments = parser.parse_args()
+    results = [_row(name, size) for name in sorted(NETWORKS) for size in SIZES]
+    print(summary(results))
+    write_json(
+        str(arguments.output),
+        {
+            "command": "python -m benchmarks.roofline",
+            "kind": "estimate; nothing was run on a TX1",
+            "bytes_per_s": BYTES_PER_S,
+            "flops_per_s": {name: item.flops_per_s for name, item in PRECISIONS.items()},
+            "classes": CLASSES,
+            "results": results,
+        },
+    )
+    print(f"wrote {arguments.output}")
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """The results as a table."""
+    header = ["network", "image", "GMAC", "fp32 ms", "fp16 ms", "memory-bound", "published ms"]
+    rows = [
+        [
+            row["network"],
+            row["image"],
+            f"{row['gmac']:.2f}",
+            f"{row['least_ms']['fp32']:.1f}",
+            f"{row['least_ms']['fp16']:.1f}",
+            f"{row['memory_bound_share']['fp16']:.0%}",
+            f"{row['published_ms']:.0f}" if row["published_ms"] else "",
+        ]
+        for row in results
+    ]
+    return table(header, rows)
+
+
+def _row(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    found = operations(name, CLASSES, size)
+    estimates = {key: least_ms(found, precision) for key, precision in PRECISIONS.items()}
+    return {
+        "network": name,
+        "image": f"{size[1]}x{size[0]}",
+        "gmac": count_macs(meta_network(name, CLASSES, {}), size) / 1e9,
+        "least_ms": {key: value[0] for key, value in estimates.items()},
+        "memory_bound_share": {key: value[1] for key, value in estimates.items()},
+        "published_ms": PUBLISHED_MS.get((name, size)),
+    }
+
+
+def _convolution_macs(args: tuple[Any, ...], output: torch.Tensor) -> int:
+    image, weight, is_transposed = args[0], args[1], args[6]
+    per_weight = image if is_transposed else output
+    return weight.numel() * math.prod(per_weight.shape[2:])
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, (list, tuple)):
+        return [tensor for value in values for tensor in _tensors(value)]
+    return []
+
+
+if __name__ == "__main__":
+    main()

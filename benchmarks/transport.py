@@ -1,0 +1,236 @@
+"""``python -m benchmarks.transport``: which middleware settings deliver camera images.
+
+A camera process publishes images at 20 Hz, a node process takes them, nothing is computed. For
+every size and setting: the share that arrives, the time from stamp to callback, CPU time of both.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from benchmarks.machine import machine_facts
+from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.street import StreetDrive
+
+RESULTS = Path(__file__).parent / "results"
+PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+SIZES = ((360, 640), (720, 1280), (1024, 2048))
+RATE_HZ = 20.0
+JPEG_QUALITY = 95
+QUIET_S = 3.0
+DISCOVERY_TIMEOUT_S = 30.0
+
+
+class Setting(NamedTuple):
+    """How both sides are set up."""
+
+    is_reliable: bool
+    sender_has_profile: bool
+    receiver_has_profile: bool
+    is_compressed: bool = False
+
+
+SETTINGS = {
+    "default, best effort": Setting(False, False, False),
+    "default, reliable": Setting(True, False, False),
+    "profile on both, best effort": Setting(False, True, True),
+    "profile on both, reliable": Setting(True, True, True),
+    "profile on the sender, best effort": Setting(False, True, False),
+    "profile on the node, best effort": Setting(False, False, True),
+    "profile on the node, reliable": Setting(True, False, True),
+    "default, best effort, compressed": Setting(False, False, False, True),
+    "default, reliable, compressed": Setting(True, False, False, True),
+}
+
+
+def camera(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]:
+    """Publish images at the rate; runs in a process of its own."""
+    import rclpy
+
+    rclpy.init()
+    node = rclpy.create_node("transport_camera")
+    publisher = node.create_publisher(_message_type(setting), "transport_image", _qos(setting))
+    messages = _messages(size, setting)
+    deadline_s = time.monotonic() + DISCOVERY_TIMEOUT_S
+    while publisher.get_subscription_count() == 0:
+        if time.monotonic() > deadline_s:
+            sys.exit("transport: nobody takes the images")
+        time.sleep(0.05)
+    time.sleep(1.0)
+    before_s, due_s = time.process_time(), time.monotonic()
+    for index in range(frames):
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        due_s += 1.0 / RATE_HZ
+        message = messages[index % len(messages)]
+        message.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(message)
+    cpu_ms = (time.process_time() - before_s) / frames * 1e3
+    # A reliable writer still has to serve those who missed something.
+    time.sleep(QUIET_S)
+    return {"cpu_ms_per_frame": cpu_ms, "bytes": len(messages[0].data)}
+
+
+def node(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]:
+    """Take images until none has come for a while; runs in a process of its own."""
+    import rclpy
+
+    rclpy.init()
+    receiver = rclpy.create_node("transport_node")
+    latencies_ms: list[float] = []
+    last_s = [time.monotonic() + DISCOVERY_TIMEOUT_S]
+
+    def on_image(message: Any) -> None:
+        stamp = message.header.stamp
+        now_ns = receiver.get_clock().now().nanoseconds
+        latencies_ms.append((now_ns - stamp.sec * 10**9 - stamp.nanosec) / 1e6)
+        last_s[0] = time.monotonic()
+
+    receiver.create_subscription(_message_type(setting), "transport_image", on_image, _qos(setting))
+    before_s = time.process_time()
+    while time.monotonic() < last_s[0] + QUIET_S and len(latencies_ms) < frames:
+        rclpy.spin_once(receiver, timeout_sec=0.2)
+    received = len(latencies_ms)
+    return {
+        "received": received,
+        "p50_ms": float(np.quantile(latencies_ms, 0.5)) if received else None,
+        "p95_ms": float(np.quantile(latencies_ms, 0.95)) if received else None,
+        "cpu_ms_per_frame": (time.process_time() - before_s) / max(1, received) * 1e3,
+    }
+
+
+ROLES = {"camera": camera, "node": node}
+
+
+def measure(size: tuple[int, int], frames: int, name: str) -> dict[str, Any]:
+    """One size under one setting, in two fresh processes."""
+    setting = SETTINGS[name]
+    arguments = [str(size[0]), str(size[1]), str(frames), name]
+    has_profile = {"camera": setting.sender_has_profile, "node": setting.receiver_has_profile}
+    children = {
+        role: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.transport", "--role", role, *arguments],
+            env=_environment(has_profile[role]),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for role in ROLES
+    }
+    outputs = {role: child.communicate()[0] for role, child in children.items()}
+    for role, child in children.items():
+        if child.returncode:
+            sys.exit(f"transport: the {role} ended with {child.returncode}")
+    found = {role: json.loads(output.splitlines()[-1]) for role, output in outputs.items()}
+    return {
+        "image": f"{size[1]}x{size[0]}",
+        "setting": name,
+        "rate_hz": RATE_HZ,
+        "sent": frames,
+        "message_bytes": found["camera"]["bytes"],
+        "received": found["node"]["received"],
+        "delivered": found["node"]["received"] / frames,
+        "p50_ms": found["node"]["p50_ms"],
+        "p95_ms": found["node"]["p95_ms"],
+        "camera_cpu_ms_per_frame": found["camera"]["cpu_ms_per_frame"],
+        "node_cpu_ms_per_frame": found["node"]["cpu_ms_per_frame"],
+    }
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """The results as a table."""
+    header = ["setting", "image", "MB", "delivered", "p50 ms", "p95 ms", "camera CPU", "node CPU"]
+    rows = [
+        [
+            row["setting"],
+            row["image"],
+            f"{row['message_bytes'] / 1e6:.2f}",
+            f"{row['delivered']:.1%}",
+            *("n/a" if row[key] is None else f"{row[key]:.1f}" for key in ("p50_ms", "p95_ms")),
+            f"{row['camera_cpu_ms_per_frame']:.1f}",
+            f"{row['node_cpu_ms_per_frame']:.1f}",
+        ]
+        for row in results
+    ]
+    return table(header, rows)
+
+
+def main() -> None:
+    """Measure every size and setting, or play one role of a measurement."""
+    parser = argparse.ArgumentParser(prog="benchmarks.transport", description=__doc__)
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--output", type=Path, default=RESULTS / "transport.json")
+    parser.add_argument("--role", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.role:
+        role, height, width, frames, name = arguments.role
+        found = ROLES[role]((int(height), int(width)), int(frames), SETTINGS[name])
+        print(json.dumps(found), flush=True)
+        # Nothing is left to save; tearing the middleware down can take seconds.
+        os._exit(0)
+    facts, results = machine_facts(), []
+    for size in SIZES:
+        for name in SETTINGS:
+            print(f"{size[1]}x{size[0]}, {name} ...", flush=True)
+            results.append(measure(size, arguments.frames, name))
+    print(summary(results))
+    content = {"command": "python -m benchmarks.transport", "machine": facts, "results": results}
+    write_json(str(arguments.output), content)
+    print(f"wrote {arguments.output}")
+
+
+def _environment(has_profile: bool) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key not in PROFILE_VARIABLES}
+    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if has_profile:
+        environment.update(dict.fromkeys(PROFILE_VARIABLES, str(PROFILE)))
+    return environment
+
+
+def _message_type(setting: Setting) -> Any:
+    from sensor_msgs.msg import CompressedImage, Image
+
+    return CompressedImage if setting.is_compressed else Image
+
+
+def _qos(setting: Setting) -> Any:
+    from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+
+    policy = QoSReliabilityPolicy
+    return QoSProfile(
+        history=QoSHistoryPolicy.KEEP_LAST,
+        depth=5,  # as in rclcpp's SensorDataQoS, which camera drivers use
+        reliability=policy.RELIABLE if setting.is_reliable else policy.BEST_EFFORT,
+    )
+
+
+def _messages(size: tuple[int, int], setting: Setting) -> list[Any]:
+    drive = StreetDrive(seed=8, width=size[1], height=size[0])
+    return [_message(drive.frame(index)[0], setting) for index in range(4)]
+
+
+def _message(image_hwc: np.ndarray, setting: Setting) -> Any:
+    message = _message_type(setting)()
+    message.header.frame_id = "camera"
+    if setting.is_compressed:
+        message.format = "rgb8; jpeg compressed bgr8"
+        bgr = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        message.data.frombytes(encoded.tobytes())
+        return message
+    message.encoding = "rgb8"
+    message.height, message.width = image_hwc.shape[:2]
+    message.step = 3 * message.width
+    message.data.frombytes(image_hwc.tobytes())
+    return message
+
+
+if __name__ == "__main__":
+    main()

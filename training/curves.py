@@ -1,0 +1,53 @@
+"""Draw logs of runs: ``python -m training.curves training/logs/*.csv --output docs/training.png``.
+
+Loss and mean IoU on the validation split against epochs.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+
+def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Columns of a run's log.csv: (epoch, value) wherever there is a value."""
+    columns: dict[str, list[tuple[int, float]]] = {"loss": [], "val_mean_iou": []}
+    with path.open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            for name, values in columns.items():
+                if row[name]:
+                    values.append((int(row["epoch"]), float(row[name])))
+    return columns
+
+
+def draw(logs: dict[str, dict[str, list[tuple[int, float]]]]) -> Any:
+    """A figure of two panels with a line for each log, by name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = {"loss": "training loss", "val_mean_iou": "mean IoU on val"}
+    for axes, (column, title) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for name, columns in logs.items():
+            if columns[column]:
+                axes.plot(*zip(*columns[column], strict=True), label=name, linewidth=1.5)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    figure.axes[1].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def main() -> None:
+    """Draw the logs that are given into one picture."""
+    parser = argparse.ArgumentParser(prog="training.curves", description=__doc__)
+    parser.add_argument("logs", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="a .png or .svg file")
+    arguments = parser.parse_args()
+    names = [path.parent.name if path.stem == "log" else path.stem for path in arguments.logs]
+    logs = dict(zip(names, map(read_log, arguments.logs), strict=True))
+    draw(logs).savefig(arguments.output, dpi=110)
+    print(f"wrote {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
