@@ -33,7 +33,8 @@ class Heard:
 class OpenPairing(Pairing):
     """A pairing in which any message may be the first of its stamp.
 
-    A result waits ``patience_s`` for what is missing; without its image it is unpaired.
+    A result is given up when nothing has come from the node for ``patience_s``; without its image
+    it is unpaired.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class OpenPairing(Pairing):
         self._with_truth = with_truth
         self._patience_s = patience_s
         self._newest_truth = -1
+        self._last_output_s = 0.0
 
     def take_image(self, header: Any, image_hwc: Optional[np.ndarray], error: str) -> None:
         """An image that the node got as well, or why it cannot be read."""
@@ -77,10 +79,17 @@ class OpenPairing(Pairing):
         """Close what has waited long enough."""
         now_s = time.monotonic()
         for result in list(self._pending.values()):
-            waited_s = now_s - result.payload.opened_s
-            only_truth_missing = result.index >= 0 and super()._is_settled(result)
-            if waited_s > (TRUTH_PATIENCE_S if only_truth_missing else self._patience_s):
+            opened_s = result.payload.opened_s
+            if result.index >= 0 and super()._is_settled(result):
+                is_over = now_s - opened_s > TRUTH_PATIENCE_S
+            else:
+                is_over = now_s - max(opened_s, self._last_output_s) > self._patience_s
+            if is_over:
                 self._close(result, "no result within %.0f s" % self._patience_s)
+
+    def _take(self, output: str, message: Any) -> None:
+        self._last_output_s = time.monotonic()
+        super()._take(output, message)
 
     def _find(self, stamp_ns: int) -> Result:
         if stamp_ns not in self._pending:
@@ -164,12 +173,15 @@ class Listening(Node):
             self._spin(LOOK_S)
 
     def listen(self, process: Any, idle_s: float) -> None:
-        """Spin until no image has come for ``idle_s``, counted from the first one on."""
-        while not self.pairing.images or time.monotonic() - self._heard_s < idle_s:
+        """Spin until no image has come for ``idle_s`` and every result is there or given up."""
+        while (
+            not self.pairing.images
+            or self.pairing.in_flight
+            or time.monotonic() - self._heard_s < idle_s
+        ):
             process.check()
             self._spin(LOOK_S)
             self.pairing.expire()
-        self.pairing.give_up("no result until %.0f s after the last image" % idle_s)
 
     def _spin(self, duration_s: float) -> None:
         for item in self._inputs:

@@ -3,9 +3,10 @@
 import argparse
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, Optional, Set
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from segmentation_node.errors import SegmentationError
+from segmentation_node.evaluation.consistency import DrivePosition
 from segmentation_node.evaluation.live.node import (
     READY_TIMEOUT_S,
     base_topic,
@@ -21,16 +22,24 @@ from segmentation_node.evaluation.offline import InputFrame
 from segmentation_node.evaluation.scoring import Problem, Run
 from segmentation_node.labels import LABEL_SETS, LabelSet
 
+ExpectedFrame = Tuple[str, Optional[DrivePosition]]
+
 
 @dataclass
 class Expected:
-    """What to listen to; from a bag also what has to come."""
+    """What to listen to; from a bag also what has to come: stamp in ns -> name and place."""
 
     image_topic: str
     truth_topic: str
     truth: Optional[LabelSet] = None
-    length: Optional[int] = None
     facts: Dict[str, Any] = field(default_factory=dict)
+    frames: Dict[int, ExpectedFrame] = field(default_factory=dict)
+
+    def frame(self, stamp_ns: int, index: int) -> ExpectedFrame:
+        """Name and place of an image heard; without a bag frames follow as they come."""
+        name = "%d.%09d" % divmod(stamp_ns, 10**9)
+        without = (name, None if self.frames else ("", index))
+        return self.frames.get(stamp_ns, without)
 
 
 def listen(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish: Finish) -> int:
@@ -50,44 +59,47 @@ def listen(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish
             run = Run(predicted_labels(listening.status), expected.truth, found)
 
             def fill() -> None:
-                bar = progress(expected.length)
+                bar = progress(len(expected.frames) or None)
                 with LiveScorer(run, arguments.strict, bar, pids) as scorer:
-                    _fill(arguments, listening, process, scorer)
+                    _fill(arguments, expected, listening, process, scorer)
 
             return finish(run, fill, listening.pairing)
     finally:
         listening.destroy_node()
 
 
-def _fill(arguments: argparse.Namespace, listening: Any, process: Any, scorer: LiveScorer) -> None:
+def _fill(
+    arguments: argparse.Namespace,
+    expected: Expected,
+    listening: Any,
+    process: Any,
+    scorer: LiveScorer,
+) -> None:
     seen: Set[int] = set()
 
     def take(result: Any) -> None:
         seen.add(result.stamp_ns)
         heard = result.payload
+        name, position = expected.frame(result.stamp_ns, result.index)
         if heard.image_error:
-            scorer.skip(Problem(_name(result.stamp_ns), heard.image_error))
+            scorer.skip(Problem(name, heard.image_error))
             return
         frame = InputFrame(
-            _name(result.stamp_ns),
-            result.image_hwc,
-            heard.truth_hw,
-            stamp_ns=result.stamp_ns,
-            position=("", result.index),
+            name, result.image_hwc, heard.truth_hw, stamp_ns=result.stamp_ns, position=position
         )
         scorer.take(result, frame, heard_stages(result))
 
     def lose(result: Any, reason: str) -> None:
         seen.add(result.stamp_ns)
-        scorer.lose(_name(result.stamp_ns), reason)
+        scorer.lose(expected.frame(result.stamp_ns, result.index)[0], reason)
 
     listening.on_result, listening.on_lost = take, lose
     print("listening: play the images now", file=sys.stderr)
     try:
         listening.listen(process, arguments.idle)
-        for stamp_ns in _stamps(arguments):
+        for stamp_ns, (name, _) in expected.frames.items():
             if stamp_ns not in seen:
-                scorer.lose(_name(stamp_ns), "neither its image nor a result came")
+                scorer.lose(name, "neither its image nor a result came")
     finally:
         scorer.note(
             listener_lost=listening.middleware_lost, unusable_truths=listening.unusable_truths
@@ -108,8 +120,8 @@ def _expected(arguments: argparse.Namespace) -> Expected:
             topics.image.name,
             topics.truth.name if topics.truth is not None else "",
             scoring.label_set_for(bag, topics.truth, arguments.labels),
-            topics.image.count,
             scoring.bag_facts(bag, topics),
+            _expected_frames(bag, topics),
         )
 
 
@@ -122,19 +134,18 @@ def _expected_without_bag(arguments: argparse.Namespace) -> Expected:
     return Expected(arguments.image_topic, arguments.truth_topic or "", labels)
 
 
-def _stamps(arguments: argparse.Namespace) -> Iterator[int]:
-    """The stamps in ns of the bag's images; none without a bag."""
-    if not arguments.bag:
-        return
-    from segmentation_node.evaluation.commands.lazily import import_bags
-
-    bags = import_bags()
+def _expected_frames(bag: Any, topics: Any) -> Dict[int, ExpectedFrame]:
+    """Every image of the bag as ``bag.frames`` calls and places it, without decoding one."""
+    from segmentation_node.evaluation.bags import BagFrame
+    from segmentation_node.evaluation.bags.frames import text
     from segmentation_node.evaluation.bags.messages import header_of
+    from segmentation_node.evaluation.bags.scoring import DriveCounter, is_single_images
 
-    with bags.open_bag(arguments.bag) as bag:
-        for message in bag.messages([camera_topics(bag, arguments).image.name]):
-            yield header_of(message.data).stamp_ns
-
-
-def _name(stamp_ns: int) -> str:
-    return "%d.%09d" % divmod(stamp_ns, 10**9)
+    counter = DriveCounter(is_single_images(bag))
+    found: Dict[int, ExpectedFrame] = {}
+    for number, message in enumerate(bag.messages([topics.image.name])):
+        stamp_ns, frame_id = header_of(message.data)
+        name = "%06d @ %s" % (number, text(stamp_ns))
+        frame = BagFrame(name, number, stamp_ns, message.recorded_ns, frame_id)
+        found.setdefault(stamp_ns, (name, counter.position(frame)))
+    return found
