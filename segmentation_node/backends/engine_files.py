@@ -80,14 +80,15 @@ def manifest_path(engine: str) -> str:
     return os.path.splitext(engine)[0] + ".json"
 
 
-def build_command(card: ModelCard, options: BackendOptions) -> str:
-    """The command that builds the engine that these options ask for."""
+def build_command(card: ModelCard, options: BackendOptions, force: bool = False) -> str:
+    """The command that builds the engine of these options; ``force`` where files look good."""
     words = ["python3", "-m", "segmentation_node.engine", "--model", os.path.abspath(card.folder)]
     words += ["--precision", options.precision]
     if options.engine_dir != DEFAULT_ENGINE_DIR:
         words += ["--engine-dir", engine_folder(options.engine_dir)]
     if options.device not in ("auto", "cuda"):
         words += ["--device", options.device]
+    words += ["--force"] * force
     return " ".join(shlex.quote(word) for word in words)
 
 
@@ -103,8 +104,8 @@ def missing_engine(card: ModelCard, options: BackendOptions, machine: Machine) -
     )
 
 
-def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> Tuple[bytes, Manifest]:
-    """The engine's bytes and manifest, verified. Raises BackendError on the first difference."""
+def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> bytes:
+    """The engine's bytes, verified by its manifest. Raises BackendError on the first difference."""
     missing = missing_engine(card, options, machine)
     if missing:
         raise BackendError(missing)
@@ -119,7 +120,7 @@ def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> Tup
         raise BackendError(
             "%s: %s; rebuild it with: %s" % (path, error, build_command(card, options))
         ) from error
-    return plan, manifest
+    return plan
 
 
 def read_manifest(path: str) -> Manifest:
@@ -233,6 +234,25 @@ def describe(tensors: Sequence[TensorInfo]) -> List[Dict[str, Any]]:
     ]
 
 
+def _recorded(manifest: Manifest) -> List[TensorInfo]:
+    """What ``describe`` wrote. Raises BackendError on anything else."""
+    try:
+        return [
+            TensorInfo(
+                str(item["name"]),
+                item["direction"] == "input",
+                tuple(int(length) for length in item["shape"]),
+                str(item["dtype"]),
+            )
+            for item in manifest.tensors
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackendError(
+            "its manifest has tensors %s; expected name, direction, shape and dtype of each"
+            % manifest.tensors
+        ) from error
+
+
 def _malformed(values: Any) -> str:
     plain: Dict[Any, type] = {int: int, str: str}
     types = {item.name: plain.get(item.type, list) for item in fields(Manifest)}
@@ -261,6 +281,7 @@ def _check_manifest(
     ):
         if found != expected:
             raise BackendError("it was built for %s %s, expected %s" % (what, found, expected))
+    check_tensors(_recorded(manifest), card)
 
 
 def _check_plan(manifest: Manifest, plan: bytes) -> None:

@@ -327,6 +327,18 @@ def of_another_format(path):
     return ["has format 2, expected 1"]
 
 
+def with_other_tensors(path):
+    tensors = json.loads(read(engine_files.manifest_path(path)).decode())["tensors"]
+    tensors[0]["shape"][1] += 2
+    edit_manifest(path, tensors=tensors)
+    return ["inputs and outputs are ", "image ", "(1, 8, 8, 3)", "the model card expects"]
+
+
+def with_tensors_that_are_none(path):
+    edit_manifest(path, tensors=["image", 3])
+    return ["its manifest has tensors ['image', 3]", "expected name, direction, shape and dtype"]
+
+
 def that_tensorrt_refuses(path):
     """Whole, by the manifest, but of other serialisation: deserialise gives None."""
     plan = read(path).replace(fake_tensorrt.MAGIC, b"OTHERTRT")
@@ -353,6 +365,8 @@ FAULTS = [
     with_a_manifest_that_lacks_a_key,
     with_a_manifest_of_wrong_types,
     of_another_format,
+    with_other_tensors,
+    with_tensors_that_are_none,
     that_tensorrt_refuses,
 ]
 
@@ -369,19 +383,19 @@ def test_an_engine_that_does_not_fit_is_one_line_with_the_command_that_mends_it(
     assert gpu.leaks() == 0
     command = shlex.split(str(caught.value).split("build it with: ")[1])
     arguments = command[command.index("segmentation_node.engine") + 1 :]
-    if fault is that_tensorrt_refuses:
-        arguments.append("--force")  # its manifest agrees with it
     assert engine.main(arguments) == 0, capsys.readouterr().err
     with open_engine(card, options) as backend:
         backend.run(batch())
 
 
-def test_an_engine_of_other_tensors_than_the_cards_is_refused(built, gpu, card, options):
+def test_an_engine_of_other_tensors_than_its_manifest_says(built, gpu, card, options):
+    """The card and the manifest agree that there is a class map alone."""
+    alone = replace(card, outputs=["class_map"])
+    tensors = json.loads(read(engine_files.manifest_path(built)).decode())["tensors"]
+    edit_manifest(built, tensors=tensors[:2])
     with pytest.raises(BackendError) as caught:
-        open_engine(replace(card, outputs=["class_map"]), options)
-    assert_one_line(
-        caught, built, "inputs and outputs are ", "confidence ", "the model card expects"
-    )
+        open_engine(alone, options)
+    assert_one_line(caught, built, "inputs and outputs are ", "confidence ", "--force")
     assert gpu.leaks() == 0
 
 
@@ -531,7 +545,11 @@ def test_out_of_memory_frees_what_was_allocated(built, gpu, card, options, nth):
     with pytest.raises(BackendError) as caught:
         open_engine(card, options)
     assert_one_line(
-        caught, "cudaMalloc of ", "out of memory", "close other programs", "smaller model"
+        caught,
+        "backend tensorrt: cudaMalloc of ",
+        "out of memory",
+        "close other programs",
+        "smaller model",
     )
     assert gpu.calls("cudaFree") == nth - 1
     assert gpu.leaks() == 0
