@@ -18,7 +18,7 @@ from segmentation_node.backends.cuda_runtime import (
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.engine_files import Machine
+from segmentation_node.backends.engine_manifest import Machine
 from segmentation_node.backends.tensorrt_dialects import (
     DIALECTS,
     deserialize,
