@@ -27,7 +27,7 @@ from segmentation_node.backends.cuda_runtime import (
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.engine_files import Machine, Manifest
+from segmentation_node.backends.engine_manifest import Machine, make_manifest
 from segmentation_node.backends.tensorrt import TensorRtBackend, read_machine
 from segmentation_node.backends.tensorrt_builder import BuildRequest, build, onnx_kind
 from segmentation_node.backends.tensorrt_dialects import (
@@ -117,7 +117,7 @@ def make_engine(job: Job, force: bool = False) -> str:
     if not force and not state_of(job, machine):
         return "%s is built and good; --force builds it again" % path
     kind = onnx_kind(trt, job.options.precision)
-    engine_files.artifact_of(job.card, kind)
+    artifact = engine_files.artifact_of(job.card, kind)
     onnx = _read(job.card.artifact_path(kind))
     check_folder(os.path.dirname(path))
     check_memory(len(onnx), job.workspace_mib, gpu_free_mib(cuda, index))
@@ -127,7 +127,9 @@ def make_engine(job: Job, force: bool = False) -> str:
     with BuildProgress() as progress, _interruptible():
         result = build(trt, request, progress.report)
     tensors = check_engine(trt, result.plan, job.card)
-    manifest = make_manifest(job, machine, kind, result.plan, tensors)
+    manifest = make_manifest(
+        job.card, artifact, job.options.precision, job.workspace_mib, machine, result.plan, tensors
+    )
     engine_files.write_engine(path, result.plan, manifest)
     notes = list(result.notes)
     try:
@@ -135,29 +137,6 @@ def make_engine(job: Job, force: bool = False) -> str:
     except BackendError as error:
         notes.append("the engine is good, but the timing cache is not kept: %s" % error)
     return "\n".join(["note: %s" % note for note in notes] + ["wrote %s" % path])
-
-
-def make_manifest(
-    job: Job, machine: Machine, kind: str, plan: bytes, tensors: List[TensorInfo]
-) -> Manifest:
-    """What the node will hold the engine against."""
-    return Manifest(
-        format=engine_files.FORMAT,
-        model=job.card.name,
-        network=job.card.network.name,
-        precision=job.options.precision,
-        onnx_kind=kind,
-        onnx_sha256=engine_files.artifact_of(job.card, kind).sha256,
-        engine_sha256=engine_files.sha256(plan),
-        engine_bytes=len(plan),
-        tensorrt=machine.tensorrt,
-        compute_capability=machine.compute_capability,
-        gpu=machine.gpu,
-        cuda=machine.cuda,
-        l4t=machine.l4t,
-        workspace_mib=job.workspace_mib,
-        tensors=engine_files.describe(tensors),
-    )
 
 
 def check_engine(trt: Any, plan: bytes, card: ModelCard) -> List[TensorInfo]:

@@ -49,11 +49,16 @@ OPEN = """
 import sys
 from segmentation_node import engine
 from segmentation_node.backends import BackendOptions, open_backend, tensorrt_builder
+from segmentation_node.backends.tensorrt_dialects import TensorInfo
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import read_card
 # An engine that passes every check before TensorRT sees it.
 engine.build = lambda *_: tensorrt_builder.BuildResult(b"an engine", b"", [])
-engine.check_engine = lambda *_: []
+engine.check_engine = lambda *_: [
+    TensorInfo("image", True, (1, 6, 8, 3), "uint8"),
+    TensorInfo("class_map", False, (1, 6, 8), "uint8"),
+    TensorInfo("confidence", False, (1, 6, 8), "uint8"),
+]
 card, options = read_card(sys.argv[1]), BackendOptions(engine_dir=sys.argv[2])
 engine.make_engine(engine.Job(card, options, 64, ""))
 try:

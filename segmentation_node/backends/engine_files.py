@@ -1,57 +1,30 @@
-"""Engines on disk: their names, the manifest beside each, and its check before anything is loaded.
+"""Engines on disk: where they lie, and what is checked before one is loaded.
 
-An engine is native code for one TensorRT version and one kind of GPU. The manifest says what it was
-built from and for; an engine is deserialised only after every line of it was held against the
-machine and the card.
+An engine is native code for one TensorRT version and one kind of GPU. It is deserialised only after
+its manifest was held against the machine and the card, and its bytes against the manifest.
 """
 
-import hashlib
 import json
 import os
 import re
 import shlex
 import tempfile
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from dataclasses import asdict
+from typing import Sequence, Tuple
 
 from segmentation_node.backends.base import BackendOptions
+from segmentation_node.backends.engine_manifest import (
+    Machine,
+    Manifest,
+    read_manifest,
+    recorded_tensors,
+    sha256,
+)
 from segmentation_node.backends.tensorrt_dialects import TensorInfo
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ArtifactInfo, ModelCard
 
 DEFAULT_ENGINE_DIR = BackendOptions().engine_dir
-FORMAT = 1
-
-
-class Machine(NamedTuple):
-    """What an engine is bound to; ``l4t`` is empty where this is no Jetson."""
-
-    tensorrt: str
-    compute_capability: str
-    gpu: str
-    cuda: str
-    l4t: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Everything that is known about an engine. ``tensors`` are name, direction, shape, dtype."""
-
-    format: int
-    model: str
-    network: str
-    precision: str
-    onnx_kind: str
-    onnx_sha256: str
-    engine_sha256: str
-    engine_bytes: int
-    tensorrt: str
-    compute_capability: str
-    gpu: str
-    cuda: str
-    l4t: str
-    workspace_mib: int
-    tensors: List[Dict[str, Any]]
 
 
 def engine_folder(engine_dir: str) -> str:
@@ -80,14 +53,15 @@ def manifest_path(engine: str) -> str:
     return os.path.splitext(engine)[0] + ".json"
 
 
-def build_command(card: ModelCard, options: BackendOptions) -> str:
-    """The command that builds the engine that these options ask for."""
+def build_command(card: ModelCard, options: BackendOptions, force: bool = False) -> str:
+    """The command that builds the engine of these options; ``force`` where files look good."""
     words = ["python3", "-m", "segmentation_node.engine", "--model", os.path.abspath(card.folder)]
     words += ["--precision", options.precision]
     if options.engine_dir != DEFAULT_ENGINE_DIR:
         words += ["--engine-dir", engine_folder(options.engine_dir)]
     if options.device not in ("auto", "cuda"):
         words += ["--device", options.device]
+    words += ["--force"] * force
     return " ".join(shlex.quote(word) for word in words)
 
 
@@ -103,8 +77,8 @@ def missing_engine(card: ModelCard, options: BackendOptions, machine: Machine) -
     )
 
 
-def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> Tuple[bytes, Manifest]:
-    """The engine's bytes and manifest, verified. Raises BackendError on the first difference."""
+def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> bytes:
+    """The engine's bytes, verified by its manifest. Raises BackendError on the first difference."""
     missing = missing_engine(card, options, machine)
     if missing:
         raise BackendError(missing)
@@ -119,26 +93,7 @@ def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> Tup
         raise BackendError(
             "%s: %s; rebuild it with: %s" % (path, error, build_command(card, options))
         ) from error
-    return plan, manifest
-
-
-def read_manifest(path: str) -> Manifest:
-    """Read a manifest. Raises BackendError on anything that is none."""
-    if not os.path.isfile(path):
-        raise BackendError(
-            "the engine has no manifest %s that says what it is" % os.path.basename(path)
-        )
-    with open(path, "rb") as content:
-        try:
-            values = json.loads(content.read().decode("utf-8"))
-        except ValueError as error:
-            raise BackendError(
-                "its manifest %s is not valid JSON: %s" % (os.path.basename(path), error)
-            ) from error
-    problem = _malformed(values)
-    if problem:
-        raise BackendError("its manifest %s %s" % (os.path.basename(path), problem))
-    return Manifest(**values)
+    return plan
 
 
 def artifact_of(card: ModelCard, kind: str) -> ArtifactInfo:
@@ -215,38 +170,6 @@ def write_whole(path: str, content: bytes) -> None:
         ) from error
 
 
-def sha256(content: bytes) -> str:
-    """Of bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def describe(tensors: Sequence[TensorInfo]) -> List[Dict[str, Any]]:
-    """Tensors as a manifest keeps them."""
-    return [
-        {
-            "name": tensor.name,
-            "direction": "input" if tensor.is_input else "output",
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype,
-        }
-        for tensor in tensors
-    ]
-
-
-def _malformed(values: Any) -> str:
-    plain: Dict[Any, type] = {int: int, str: str}
-    types = {item.name: plain.get(item.type, list) for item in fields(Manifest)}
-    found = sorted(values) if isinstance(values, dict) else type(values).__name__
-    if found != sorted(types):
-        return "has keys %s, expected %s" % (found, sorted(types))
-    if values["format"] != FORMAT:
-        return "has format %r, expected %d" % (values["format"], FORMAT)
-    for name, wanted in types.items():
-        if not isinstance(values[name], wanted):
-            return "has %s %r, expected %s" % (name, values[name], wanted.__name__)
-    return ""
-
-
 def _check_manifest(
     manifest: Manifest, card: ModelCard, options: BackendOptions, machine: Machine
 ) -> None:
@@ -261,6 +184,7 @@ def _check_manifest(
     ):
         if found != expected:
             raise BackendError("it was built for %s %s, expected %s" % (what, found, expected))
+    check_tensors(recorded_tensors(manifest), card)
 
 
 def _check_plan(manifest: Manifest, plan: bytes) -> None:

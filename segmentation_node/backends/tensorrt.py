@@ -18,7 +18,7 @@ from segmentation_node.backends.cuda_runtime import (
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.engine_files import Machine
+from segmentation_node.backends.engine_manifest import Machine
 from segmentation_node.backends.tensorrt_dialects import (
     DIALECTS,
     deserialize,
@@ -77,6 +77,9 @@ class TensorRtBackend(Backend):
         self._resources = ExitStack()
         try:
             self._open()
+        except BackendError as error:
+            self._close()
+            raise BackendError("backend tensorrt: %s" % error) from error
         except BaseException:
             self._close()
             raise
@@ -84,8 +87,7 @@ class TensorRtBackend(Backend):
     def _open(self) -> None:
         trt = import_tensorrt()
         machine = read_machine(str(trt.__version__), self._cuda, self._index)
-        plan, _ = engine_files.read_plan(self.card, self.options, machine)
-        path = engine_files.engine_path(self.card, self.options, machine)
+        plan = engine_files.read_plan(self.card, self.options, machine)
         # The run time and its logger have to live as long as the engine.
         self._logger = make_logger(trt)
         self._engine: Any = None
@@ -96,10 +98,10 @@ class TensorRtBackend(Backend):
             tensors = self._engine.tensors()
             self.input_shape = engine_files.check_tensors(tensors, self.card)
         except BackendError as error:
-            raise BackendError(
-                "%s: %s; rebuild it with: %s"
-                % (path, error, engine_files.build_command(self.card, self.options))
-            ) from error
+            # The manifest agrees with it: without --force nothing would be built.
+            path = engine_files.engine_path(self.card, self.options, machine)
+            command = engine_files.build_command(self.card, self.options, force=True)
+            raise BackendError("%s: %s; rebuild it with: %s" % (path, error, command)) from error
         self._make_buffers({tensor.name: tensor.dtype for tensor in tensors})
         self._stream = self._cuda.create_stream()
         self._resources.callback(self._cuda.destroy_stream, self._stream)
@@ -141,7 +143,7 @@ class TensorRtBackend(Backend):
         except BackendError as error:
             line = "the CUDA graph cannot be recorded: %s%s" % (error, take_reason(self._logger))
             if self.options.execution == "graph":
-                raise BackendError("backend tensorrt: %s; choose eager or auto" % line) from error
+                raise BackendError("%s; choose eager or auto" % line) from error
             self.warnings.append("backend tensorrt: %s; it runs without, which is slower" % line)
             return
         self._resources.callback(cuda.destroy_graph, self._graph)

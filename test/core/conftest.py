@@ -3,7 +3,11 @@
 import os
 
 import pytest
+import tiny
 from fake_gpu import DIALECTS, FakeGpu, compile_cudart
+from tensorrt_engines import build
+
+from segmentation_node.backends import BackendOptions
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +34,21 @@ def dialect(request, gpu):
     """Every TensorRT in turn."""
     gpu.install(request.param)
     return request.param
+
+
+@pytest.fixture
+def card():
+    """The tiny model's."""
+    return tiny.card()
+
+
+@pytest.fixture
+def options(tmp_path):
+    """With an engine folder of the test's own."""
+    return BackendOptions(engine_dir=str(tmp_path / "engines"))
+
+
+@pytest.fixture
+def built(dialect, card, options):
+    """Path of the tiny model's engine in this dialect."""
+    return build(card, options)

@@ -359,6 +359,7 @@ def pretend(monkeypatch, **backends):
         reason = "" if state in ("accelerated", "usable") else state
         fast = state == "accelerated"
         monkeypatch.setattr(BACKENDS[name], "unavailable", classmethod(lambda _, r=reason: r))
+        monkeypatch.setattr(BACKENDS[name], "unready", classmethod(lambda *_: ""))
         monkeypatch.setattr(BACKENDS[name], "accelerated", classmethod(lambda _, f=fast: f))
 
 
@@ -378,6 +379,22 @@ def test_auto_prefers_onnxruntime_on_the_cpu_and_says_why(monkeypatch):
     assert "no accelerator" in why and "CPU" in why and "tensorrt: not here" in why
     pretend(monkeypatch, onnxruntime="gone too")
     assert choose_backend(tiny.card())[0] == "torch"
+
+
+def test_auto_leaves_out_what_is_not_ready_for_the_card(monkeypatch):
+    pretend(monkeypatch, tensorrt="accelerated", torch="accelerated", onnxruntime="usable")
+    monkeypatch.setattr(
+        BACKENDS["tensorrt"], "unready", classmethod(lambda _, card, options: "none for tiny")
+    )
+    name, why = choose_backend(tiny.card())
+    assert name == "torch"
+    assert "tensorrt: none for tiny" in why
+
+
+def test_auto_leaves_accelerators_alone_where_the_cpu_is_asked_for(monkeypatch):
+    pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
+    assert choose_backend(tiny.card(), BackendOptions(device="cpu"))[0] == "onnxruntime"
+    assert choose_backend(tiny.card(), BackendOptions(device="cuda"))[0] == "torch"
 
 
 def test_auto_leaves_out_what_the_card_has_no_artifact_for(monkeypatch):
