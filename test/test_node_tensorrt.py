@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from live import Image, LiveNode, image_message, values_of
 
-from segmentation_node.ros.replay import pixels
+from segmentation_node.ros.pairing import pixels
 
 sys.path.append(str(Path(__file__).resolve().parent / "core"))
 import tiny  # noqa: E402
