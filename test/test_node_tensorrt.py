@@ -4,11 +4,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from live import Image, LiveNode, image_message, values_of
 
+from segmentation_node.errors import BackendError
 from segmentation_node.ros.pairing import pixels
 
 sys.path.append(str(Path(__file__).resolve().parent / "core"))
@@ -94,3 +96,25 @@ def test_the_command_in_the_diagnostics_mends_it(peer, engines, tmp_path):
         assert command[:3] == ["python3", "-m", "segmentation_node.engine"]
         build(command[3:])
         assert node.change("configure")
+
+
+def test_a_backend_whose_first_run_fails_is_closed(monkeypatch):
+    """The node stays, unconfigured: the engine must not stay with it."""
+    from segmentation_node.ros import node as node_module
+
+    closed = []
+
+    class Broken:
+        card, input_shape, has_confidence = tiny.card(), (1, *tiny.SIZE, 3), False
+
+        def run(self, *_):
+            raise BackendError("the run failed")
+
+        def close(self):
+            closed.append(self)
+
+    monkeypatch.setattr(node_module, "open_backend", lambda *_: Broken())
+    settings = SimpleNamespace(options=None, output_resolution="input")
+    with pytest.raises(BackendError):
+        node_module._open_segmenter("tensorrt", Broken.card, settings)
+    assert len(closed) == 1

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 import types
 import weakref
 
@@ -178,6 +179,8 @@ class Builder(Strict):
         return type("IBuilderConfig", parts, {})(self._dialect)
 
     def build_serialized_network(self, network, config):
+        # As long as a real one, which hears no signal that Python would handle.
+        time.sleep(float(os.environ.get("FAKE_TENSORRT_BUILD_S", 0)))
         if os.environ.get("FAKE_TENSORRT_BUILD_FAILS"):
             self._logger._say(Severity.ERROR, os.environ["FAKE_TENSORRT_BUILD_FAILS"])
             return None

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -405,25 +406,41 @@ def test_a_dry_run_tells_what_would_be_refused(gpu, tmp_path, capsys):
 # As a process
 
 
+def start(gpu, dialect, *arguments):
+    """The command as a process that finds the stand-ins as it would the real libraries."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "segmentation_node.engine"] + list(arguments),
+        cwd=PROJECT,
+        env=dict(os.environ, **environment(gpu.cudart_path, dialect)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_command(gpu, folder, dialect):
-    """Finds libcudart and TensorRT as it would the real ones; exit codes as a shell sees them."""
-
-    def run(*more):
-        command = [sys.executable, "-m", "segmentation_node.engine"] + arguments(folder, *more)
-        return subprocess.run(
-            command,
-            cwd=PROJECT,
-            env=dict(os.environ, **environment(gpu.cudart_path, dialect)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
-        )
-
-    finished = run()
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.startswith("wrote ")
+    process = start(gpu, dialect, *arguments(folder))
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.startswith("wrote ")
     gpu.set(FAKE_TENSORRT_BUILD_FAILS="out of luck")
-    finished = run("--force")
-    assert finished.returncode == 1
-    assert finished.stderr.splitlines()[-1] == "error: TensorRT gave no engine: out of luck"
+    process = start(gpu, dialect, *arguments(folder, "--force"))
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "error: TensorRT gave no engine: out of luck"
+
+
+def test_ctrl_c_ends_a_build_at_once_and_leaves_nothing(gpu, folder, tmp_path):
+    gpu.set(FAKE_TENSORRT_BUILD_S=600, PYTHONPATH=os.pathsep.join([str(tmp_path), PROJECT]))
+    # Says when it is so far, since progress comes only every ten seconds.
+    (tmp_path / "sitecustomize.py").write_text(
+        "from segmentation_node.backends import build_progress\nbuild_progress.LINE_S = 0.05\n"
+    )
+    process = start(gpu, "8.2", *arguments(folder))
+    while "building" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert names(folder) == []
