@@ -39,7 +39,7 @@ from segmentation_node.ros.demo import prepare_middleware
 from segmentation_node.ros.frames import stamp_nanoseconds
 from segmentation_node.ros.replay import keep_all_qos
 from training.export import write_card
-from training.onnx_graph import OPSET, export_onnx
+from training.onnx_graph import OPSET, export_onnx, graph_variant
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((360, 640), (720, 1280))
@@ -140,7 +140,8 @@ def model_at(card: ModelCard, size: tuple[int, int], folder: Path) -> tuple[Mode
     network.eval()
     normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
     trained = card.weights.trained_classes
-    graph = DeployGraph(normalise, network, True, trained_classes=trained).eval()
+    graph = DeployGraph(normalise, network, True, trained_classes=trained)
+    graph = graph_variant(graph, "uint8")
     target = folder / f"{card.name}_{size[1]}x{size[0]}"
     target.mkdir()
     export_onnx(graph, size, 1, card.label_set, target / "model.onnx")

@@ -41,6 +41,7 @@ TENSORRT_8_2 = {
     "ReduceSum": REAL,
     "Relu": REAL,
     "Reshape": ANY,
+    "Resize": REAL,
     "Slice": ANY,
     "Sub": NUMBER,
     "Transpose": ANY,
@@ -61,8 +62,17 @@ INDEX_INPUTS = {
     "Pad": {1},
     "ReduceSum": {1},
     "Reshape": {1},
+    "Resize": {2},  # its scales, which are floats
     "Slice": {1, 2, 3, 4},
     "Unsqueeze": {1},
+}
+RESIZE_MODES = {"nearest", "linear"}
+RESIZE_COORDINATES = {
+    "half_pixel",
+    "pytorch_half_pixel",
+    "tf_half_pixel_for_nn",
+    "asymmetric",
+    "align_corners",
 }
 # Inputs that have to be constants of the file.
 CONSTANT_INPUTS = {

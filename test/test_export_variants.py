@@ -82,6 +82,16 @@ def types_of(model):
     return found
 
 
+def unsupported_resize(node):
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    mode = attributes.get("mode", b"nearest").decode()
+    coordinates = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    if mode not in trt.RESIZE_MODES or coordinates not in trt.RESIZE_COORDINATES:
+        yield f"Resize does not know {mode} with {coordinates}"
+    if len(node.input) != 3:
+        yield "Resize is not told its scales"
+
+
 def unsupported(model, table, has_int64, has_uint8):
     """What this TensorRT would refuse, one line each."""
     types, graph = types_of(model), model.graph
@@ -93,7 +103,11 @@ def unsupported(model, table, has_int64, has_uint8):
             yield f"{node.op_type} is unknown"
         if len(node.output) != 1:
             yield f"{node.op_type} has {len(node.output)} outputs"
+        if node.op_type == "Resize":
+            yield from unsupported_resize(node)
         for index, name in enumerate(node.input):
+            if not name:  # an optional input that is left out
+                continue
             is_index = index in trt.INDEX_INPUTS.get(node.op_type, ())
             if index in trt.CONSTANT_INPUTS.get(node.op_type, ()) and name not in constants:
                 yield f"input {index} of {node.op_type} is not constant"
@@ -101,7 +115,7 @@ def unsupported(model, table, has_int64, has_uint8):
             is_argmax = node.op_type == "Cast" and types[name] == trt.INT64
             if not (is_index or is_condition or is_argmax) and types[name] not in allowed:
                 yield f"{node.op_type} takes type {types[name]}"
-        for name in [*node.input, *node.output]:
+        for name in filter(None, [*node.input, *node.output]):
             if types[name] == trt.UINT8 and not (has_uint8 and name in edges):
                 yield f"{node.op_type} touches uint8 inside"
         for name in node.output:
@@ -170,7 +184,9 @@ def test_half_precision_is_in_the_graph(exported, name):
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose", "PRelu", "Elu", "BatchNormalization"):
             assert {types[tensor] for tensor in node.input} == {trt.HALF}, node.op_type
-    floats = [item for item in model.graph.initializer if item.data_type == trt.FLOAT]
+    scales = {node.input[2] for node in model.graph.node if node.op_type == "Resize"}
+    constants = [item for item in model.graph.initializer if item.name not in scales]
+    floats = [item for item in constants if item.data_type == trt.FLOAT]
     assert sum(int(np.prod(item.dims)) for item in floats) < 16
     first_casts = [node for node in model.graph.node if node.op_type == "Cast"][:2]
     assert [types[node.output[0]] for node in first_casts] == [trt.FLOAT, trt.HALF]

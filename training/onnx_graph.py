@@ -22,9 +22,8 @@ def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     network, dtype = graph.network, VARIANTS[variant].network
-    if dtype != torch.float32:
-        # Folded before the weights become half: the statistics of a batch norm need not fit.
-        network = fold_batch_norms(copy.deepcopy(network).eval()).to(dtype)
+    # Folded before the weights become half: the statistics of a batch norm need not fit.
+    network = fold_batch_norms(copy.deepcopy(network).eval()).to(dtype)
     return DeployGraph(
         graph.normalise, network, graph.with_confidence, variant, graph.trained_classes
     ).eval()

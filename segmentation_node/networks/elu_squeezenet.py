@@ -13,6 +13,7 @@ from typing import Sequence, Tuple
 import torch
 from torch import nn
 
+from segmentation_node.networks.folding import fold_into_joined, fold_into_summed
 from segmentation_node.networks.padding import crop_to, pad_to_stride
 
 # (squeeze, expand 1x1, expand 3x3) of SqueezeNet 1.1, grouped by the pool that ends each group.
@@ -36,14 +37,12 @@ class Fire(nn.Module):
         dilation: int = 1,
         residual: bool = False,
         batch_norm: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        has_bias = not batch_norm
-        self.squeeze = nn.Conv2d(in_channels, squeeze, 1, bias=has_bias)
-        self.expand1 = nn.Conv2d(squeeze, expand1, 1, bias=has_bias)
-        self.expand3 = nn.Conv2d(
-            squeeze, expand3, 3, padding=dilation, dilation=dilation, bias=has_bias
-        )
+        self.squeeze = nn.Conv2d(in_channels, squeeze, 1, bias=bias)
+        self.expand1 = nn.Conv2d(squeeze, expand1, 1, bias=bias)
+        self.expand3 = nn.Conv2d(squeeze, expand3, 3, 1, dilation, dilation, bias=bias)
         self.squeeze_norm = _norm(squeeze, batch_norm)
         self.expand_norm = _norm(expand1 + expand3, batch_norm)
         self.is_residual = residual and in_channels == expand1 + expand3
@@ -56,6 +55,11 @@ class Fire(nn.Module):
         if self.is_residual:
             expanded = expanded + features
         return self.activation(expanded)
+
+    def fold_batch_norms(self) -> None:
+        """Called by ``folding``."""
+        self.squeeze_norm = fold_into_joined([self.squeeze], self.squeeze_norm)
+        self.expand_norm = fold_into_joined([self.expand1, self.expand3], self.expand_norm)
 
 
 class Refinement(nn.Module):
@@ -79,6 +83,11 @@ class Refinement(nn.Module):
         detail = self.activation(self.bypass_norm(self.bypass(bypass)))
         merged = self.merge(torch.cat((detail, stream), dim=1))
         return self.activation(self.merge_norm(merged))
+
+    def fold_batch_norms(self) -> None:
+        """Called by ``folding``."""
+        self.bypass_norm = fold_into_joined([self.bypass], self.bypass_norm)
+        self.merge_norm = fold_into_joined([self.merge], self.merge_norm)
 
 
 class EluSqueezeNet(nn.Module):
@@ -154,6 +163,10 @@ class EluSqueezeNet(nn.Module):
         stream = self.refine_at_4(at_4, self.up_to_4(stream))
         stream = self.refine_at_2(at_2, self.up_to_2(stream))
         return crop_to(self.up_to_1(stream), image_nchw)
+
+    def fold_batch_norms(self) -> None:
+        """Called by ``folding``."""
+        self.context_norm = fold_into_summed(list(self.context), self.context_norm)
 
     def _initialise(self) -> None:
         """MSRA initialisation as in the paper; bilinear transposed convolutions."""

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from segmentation_node.networks.elu_squeezenet import Fire
+from segmentation_node.networks.folding import fold_into_summed
 from segmentation_node.networks.padding import crop_to, pad_to_stride
 
 
@@ -84,6 +85,10 @@ class FastEluSqueezeNet(nn.Module):
         logits = _cut(self.classifier(stream), image_nchw, 4)
         return crop_to(_enlarged(logits, 4), image_nchw)
 
+    def fold_batch_norms(self) -> None:
+        """Called by ``folding``."""
+        self.context_norm = fold_into_summed(list(self.context), self.context_norm)
+
 
 class Refinement(nn.Module):
     """Add a 1x1-convolved bypass (N, C, H, W) to the stream (N, S, H, W), then convolve 3x3."""
@@ -102,8 +107,8 @@ def _fires(in_channels: int, width: int, dilations: Sequence[int]) -> nn.Sequent
     fires: List[Fire] = []
     for rate in dilations:
         half = width // 2
-        fire = Fire(in_channels, width // 4, half, half, rate, residual=True, batch_norm=True)
-        fires.append(fire)
+        widths = (in_channels, width // 4, half, half)
+        fires.append(Fire(*widths, rate, residual=True, batch_norm=True, bias=False))
         in_channels = width
     return nn.Sequential(*fires)
 
