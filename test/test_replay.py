@@ -114,9 +114,9 @@ def test_a_node_on_simulated_time_lives_in_recorded_time(peer, tiny_folder, tmp_
             # Ten frames at 20 Hz take 0.45 s from first to last, twice that at half the rate.
             assert time.monotonic() - start_s > 0.9
             assert_right(replay.results, range(10))
-            # The node's clock may be the one sent just before the image, or a little older.
+            # The node's clock may be behind or ahead of the image by what a busy machine delays.
             delays_ms = [result.latency.transport_ms for result in replay.results]
-            assert all(150.0 < delay_ms < 400.0 for delay_ms in delays_ms), delays_ms
+            assert all(150.0 < delay_ms < 1000.0 for delay_ms in delays_ms), delays_ms
 
 
 def test_a_clock_that_nobody_hears_is_told(node):

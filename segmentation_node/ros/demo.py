@@ -18,7 +18,7 @@ from segmentation_node.evaluation import report
 from segmentation_node.evaluation.accuracy import Accuracy
 from segmentation_node.labels import LABEL_SETS
 from segmentation_node.ros.clip import Clip, open_clip
-from segmentation_node.ros.node_process import NodeProcess, prepare_middleware
+from segmentation_node.ros.node_process import NodeProcess, prepare_middleware, uninterrupted
 from segmentation_node.timing import STAGES, RollingPercentiles
 
 STREET_MODEL = "elu_squeezenet_street"
@@ -50,7 +50,11 @@ class Recorder:
             yield PlayedImage(image, (name, labels))
 
     def take(self, result: Any) -> None:
-        """One result; a frame that failed leaves a gap, not a shift."""
+        """One result, whole or not at all; a frame that failed leaves a gap, not a shift."""
+        with uninterrupted():
+            self._keep(result)
+
+    def _keep(self, result: Any) -> None:
         name, labels = result.payload
         self.frames += 1
         self.header_mismatches += not result.headers_match

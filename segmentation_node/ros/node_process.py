@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any, Dict, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from segmentation_node.errors import ReplayError
 from segmentation_node.models import models_folder
@@ -85,3 +86,18 @@ def prepare_middleware(stay_local: bool = True) -> None:
     variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     if os.path.isfile(profile) and not any(name in os.environ for name in variables):
         os.environ.update(dict.fromkeys(variables, os.path.abspath(profile)))
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of the block; KeyboardInterrupt comes after it."""
+    waiting: List[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda found, _: waiting.append(found)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before):
+            signal.signal(number, handler)
+    if waiting:
+        raise KeyboardInterrupt
