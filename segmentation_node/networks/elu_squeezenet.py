@@ -166,7 +166,7 @@ class EluSqueezeNet(nn.Module):
 
     def fold_batch_norms(self) -> None:
         """Called by ``folding``."""
-        self.context_norm = fold_into_summed(list(self.context), self.context_norm)
+        self.context_norm = fold_into_summed(self.context, self.context_norm)
 
     def _initialise(self) -> None:
         """MSRA initialisation as in the paper; bilinear transposed convolutions."""

@@ -66,7 +66,7 @@ class FastEluSqueezeNet(nn.Module):
             nn.Conv2d(context_width, decoded_at_8, 3, padding=rate, dilation=rate, bias=False)
             for rate in context_dilations
         )
-        self.context_norm = nn.BatchNorm2d(decoded_at_8)
+        self.context_norm: nn.Module = nn.BatchNorm2d(decoded_at_8)
         self.refine_at_8 = Refinement(at_8, decoded_at_8)
         self.narrow = _conv(decoded_at_8, decoded_at_4, 1)
         self.refine_at_4 = Refinement(at_4, decoded_at_4)
@@ -87,7 +87,7 @@ class FastEluSqueezeNet(nn.Module):
 
     def fold_batch_norms(self) -> None:
         """Called by ``folding``."""
-        self.context_norm = fold_into_summed(list(self.context), self.context_norm)
+        self.context_norm = fold_into_summed(self.context, self.context_norm)
 
 
 class Refinement(nn.Module):

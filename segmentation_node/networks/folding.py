@@ -3,7 +3,7 @@
 A batch norm's statistics need not fit half precision; the folded weights do.
 """
 
-from typing import Iterator, List, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -20,8 +20,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _fold_sequence(module)
-        elif hasattr(module, "fold_batch_norms"):
-            module.fold_batch_norms()
+            continue
+        own_way: Any = getattr(module, "fold_batch_norms", None)
+        if own_way is not None:
+            own_way()
     return network
 
 
@@ -39,7 +41,7 @@ def fold_into_joined(convolutions: Sequence[nn.Conv2d], norm: nn.Module) -> nn.M
     return nn.Identity()
 
 
-def fold_into_summed(convolutions: Sequence[nn.Conv2d], norm: nn.Module) -> nn.Module:
+def fold_into_summed(convolutions: Iterable[Any], norm: nn.Module) -> nn.Module:
     """The same for convolutions whose outputs are added: the first one takes the shift."""
     if not isinstance(norm, nn.BatchNorm2d):
         return norm
