@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 TIMEOUT_S = 60.0  # the machine may be busy; nothing here waits this long when all is well
+REPEAT_AFTER_S = 5.0
 LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
@@ -90,14 +91,25 @@ class Peer:
         while time.monotonic() < deadline_s:
             self._executor.spin_once(timeout_sec=max(0.0, deadline_s - time.monotonic()))
 
-    def call(self, service_type, name, request):
-        """A service's response."""
+    def call(self, service_type, name, request, may_repeat=False):
+        """A service's response.
+
+        The middleware drops a response when it has not found its reader in time; a request that
+        changes nothing may be repeated then.
+        """
         client = self.node.create_client(service_type, name)
         self.until(client.service_is_ready, "service " + name)
-        future = client.call_async(request)
-        self.until(future.done, "response of " + name)
+        futures = [client.call_async(request)]
+        repeat_s = time.monotonic() + REPEAT_AFTER_S
+
+        def is_answered():
+            if may_repeat and time.monotonic() > repeat_s + REPEAT_AFTER_S * (len(futures) - 1):
+                futures.append(client.call_async(request))
+            return any(future.done() for future in futures)
+
+        self.until(is_answered, "response of " + name)
         self.node.destroy_client(client)
-        return future.result()
+        return next(future for future in futures if future.done()).result()
 
     def listen(self, message_type, topic, qos=RELIABLE):
         """A subscription that keeps what it gets."""
@@ -217,7 +229,8 @@ class LiveNode:
 
     def state(self):
         """Its lifecycle state."""
-        response = self.peer.call(GetState, self.name + "/get_state", GetState.Request())
+        name, request = self.name + "/get_state", GetState.Request()
+        response = self.peer.call(GetState, name, request, may_repeat=True)
         return response.current_state.label
 
     def change(self, transition):
