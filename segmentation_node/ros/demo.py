@@ -22,7 +22,7 @@ from segmentation_node.ros.node_process import NodeProcess, prepare_middleware, 
 from segmentation_node.timing import STAGES, RollingPercentiles
 
 STREET_MODEL = "elu_squeezenet_street"
-CAMVID_MODEL = "elu_squeezenet_camvid"
+CAMVID_MODEL = "fast_elu_squeezenet_camvid"
 # One in work, one waiting: more would only lengthen the queue that the latency table shows.
 IN_FLIGHT = 2
 
