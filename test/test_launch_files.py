@@ -145,7 +145,7 @@ def test_arguments_win_over_the_file_and_name_the_node_in_full(stand_in):
     arguments = ("model:=2024", "backend:=torch", "autostart:=False", "namespace:=front")
     call = stand_in.call("cpu", *arguments, "image:=/cam/image_raw")
     (_, shipped), (_, given) = call["files"]
-    assert "model: elu" in shipped
+    assert "model: fast_elu" in shipped
     assert given.startswith("/front/segmentation_node:")
     # A quoted model is a string for the node's YAML reader too.
     assert sorted(line.strip() for line in given.splitlines()[2:]) == [
