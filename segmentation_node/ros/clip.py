@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.datasets.base import read_image
+from segmentation_node.evaluation.datasets.recordings import ImageFolder
 from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.labels import CITYSCAPES_19, LabelSet
 
@@ -17,7 +17,6 @@ STREET_SEED = 8
 STREET_FRAMES = 150
 STREET_FPS = 15.0
 FOLDER_FPS = 10.0
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp")
 BAG_ENDINGS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 
 LabelledFrame = Tuple[str, np.ndarray, Optional[np.ndarray]]
@@ -77,12 +76,10 @@ def _street(frames: int) -> Iterator[LabelledFrame]:
 
 
 def _folder(source: str, frames: int) -> Clip:
-    names = sorted(n for n in os.listdir(source) if n.lower().endswith(IMAGE_ENDINGS))
-    names = names[: frames or None]
-    if not names:
-        raise DatasetError("%s: no images (%s)" % (source, ", ".join(IMAGE_ENDINGS)))
-    images = ((name, read_image(os.path.join(source, name)), None) for name in names)
-    return Clip(images, len(names), FOLDER_FPS)
+    folder = ImageFolder(source)
+    wanted = itertools.islice(folder.frames(), frames or None)
+    images = ((frame.name, frame.image_hwc, None) for frame in wanted)
+    return Clip(images, min(folder.length, frames or folder.length), FOLDER_FPS)
 
 
 def _video(capture: Any, frames: int) -> Iterator[LabelledFrame]:

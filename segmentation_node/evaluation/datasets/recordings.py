@@ -23,7 +23,7 @@ class ImageFolder(Drive):
         )
         if not self._names:
             raise DatasetError("%s: no images (%s)" % (self._folder, ", ".join(IMAGE_ENDINGS)))
-        self.length = len(self._names)
+        self.length: int = len(self._names)
 
     def frames(self) -> Iterator[DriveFrame]:
         """Every image."""
