@@ -1,32 +1,30 @@
 """``python -m benchmarks.network_latency``: every network's whole graph on ONNX Runtime, one run.
 
 Image in, class map out: normalisation, upsampling and argmax included. Weights are random; they do
-not change the time. Networks take turns in short blocks, so that a busy moment of the machine hits
-all of them, and the first runs of a block are not counted: a session that just ended still spins.
+not change the time.
 """
 
 import argparse
+import functools
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.machine import machine_facts
+from benchmarks.record import RESULTS, Record
+from benchmarks.rounds import spread, take_turns
 from segmentation_node.backends.onnx_outputs import keep_output
-from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.report import table
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.onnx_graph import export_onnx, graph_variant
 from training.summary import count_macs, count_parameters, meta_network
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = ((320, 480), (360, 640), (720, 1280))
 REFERENCE = "enet"
-UNCOUNTED_RUNS = 3
 
 
 def measure(
@@ -36,14 +34,11 @@ def measure(
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         sessions = {name: _session(name, size, classes, threads, Path(folder)) for name in networks}
-    times_ms: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(rounds):
-        for name, session in sessions.items():
-            for run in range(UNCOUNTED_RUNS + runs):
-                started_s = time.perf_counter()
-                session.run(["class_map"], {"image": image})
-                if run >= UNCOUNTED_RUNS:
-                    times_ms[name].append((time.perf_counter() - started_s) * 1e3)
+    calls = {
+        name: functools.partial(session.run, ["class_map"], {"image": image})
+        for name, session in sessions.items()
+    }
+    times_ms = take_turns(calls, rounds, runs)
     return [_row(name, size, classes, times_ms[name]) for name in networks]
 
 
@@ -79,7 +74,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=6, help="counted runs of a round")
     parser.add_argument("--output", type=Path, default=RESULTS / "network_latency.json")
     arguments = parser.parse_args()
-    facts = machine_facts()
+    settings = {"classes": arguments.classes, "threads": arguments.threads}
+    record = Record("network_latency", settings)
     rows: list[dict[str, Any]] = []
     for size in SIZES:
         print(f"{size[1]}x{size[0]} ...", flush=True)
@@ -92,17 +88,7 @@ def main() -> None:
             arguments.runs,
         )
     print(summary(rows))
-    content = {
-        "command": " ".join(
-            ["python -m benchmarks.network_latency --networks", *arguments.networks]
-        ),
-        "machine": facts,
-        "classes": arguments.classes,
-        "threads": arguments.threads,
-        "results": rows,
-    }
-    write_json(str(arguments.output), content)
-    print(f"wrote {arguments.output}")
+    record.write(rows, arguments.output)
 
 
 def _session(name: str, size: tuple[int, int], classes: int, threads: int, folder: Path) -> Any:
@@ -128,10 +114,7 @@ def _row(name: str, size: tuple[int, int], classes: int, times_ms: list[float]) 
         "image": f"{size[1]}x{size[0]}",
         "parameters": count_parameters(network),
         "gmac": count_macs(network, size) / 1e9,
-        "runs": len(times_ms),
-        "median_ms": float(np.median(times_ms)),
-        "p95_ms": float(np.quantile(times_ms, 0.95)),
-        "least_ms": float(np.min(times_ms)),
+        **spread(times_ms),
     }
 
 
