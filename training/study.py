@@ -1,4 +1,4 @@
-"""Train every recipe of a folder and compare what they reach: ``python -m training.study FOLDER``.
+"""Train several recipes and compare what they reach: ``python -m training.study RECIPES``.
 
 Each run's weights are scored on the recipe's val split and, with ``--held-out``, on splits that it
 never saw. A run that was stopped goes on; one that has ended is only scored. Writes
@@ -65,7 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="training.study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("recipes", type=Path, help="folder of recipes; the first by name leads")
+    parser.add_argument(
+        "recipes",
+        nargs="+",
+        type=Path,
+        help="recipe files, or folders of them; the first one is what the others are compared with",
+    )
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--held-out", nargs="*", default=[], metavar="SPLIT")
@@ -82,11 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _study(
-    recipes: Path, root: str, output: Path, held_out: list[str], options: list[str]
+    recipes: list[Path], root: str, output: Path, held_out: list[str], options: list[str]
 ) -> list[dict[str, Any]]:
-    paths = sorted(recipes.glob("*.yaml"))
-    if not paths:
-        raise TrainingError(f"no recipe (*.yaml) in {recipes}")
+    paths = [path for item in recipes for path in _files(item)]
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         print(f"recipe {number} of {len(paths)}: {path}", flush=True)
@@ -97,6 +100,13 @@ def _study(
         rows.append({"recipe": str(path), "seed": recipe.seed, "scores": scores})
         write_json(str(output / "study.json"), {"format": 1, "results": rows})
     return rows
+
+
+def _files(path: Path) -> list[Path]:
+    found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not found:
+        raise TrainingError(f"no recipe (*.yaml) in {path}")
+    return found
 
 
 def _cells(row: dict[str, Any], first: dict[str, Any], splits: list[str]) -> list[str]:
