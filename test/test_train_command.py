@@ -36,7 +36,7 @@ from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPES = sorted((PROJECT / "training" / "recipes").glob("*.yaml"))
+RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
 
 
 @pytest.fixture(scope="module")

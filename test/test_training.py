@@ -25,7 +25,7 @@ from training.recipe import Recipe
 from training.train import Split, Trainer
 
 PROJECT = Path(__file__).parent.parent
-RECIPES = sorted((PROJECT / "training" / "recipes").glob("*.yaml"))
+RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
 CPU = torch.device("cpu")
 RECIPE = Recipe(
     network="elu_squeezenet",

@@ -1,0 +1,121 @@
+"""Train several recipes and compare what they reach: ``python -m training.study RECIPES``.
+
+Each run's weights are scored on the recipe's val split and, with ``--held-out``, on splits that it
+never saw. A run that was stopped goes on; one that has ended is only scored. Writes
+``study.json`` beside the runs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from segmentation_node.errors import SegmentationError
+from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.networks import build_network
+from segmentation_node.networks.deploy import Normalise
+from training import train
+from training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
+from training.data import open_split
+from training.distributed import Group
+from training.errors import TrainingError
+from training.recipe import Recipe
+from training.scoring import score
+
+
+def train_recipe(recipe: Path, root: str, run: Path, options: list[str]) -> None:
+    """Train by the command, from the last checkpoint on where there is one.
+
+    Raises TrainingError when it fails or is stopped.
+    """
+    arguments = [str(recipe), "--root", root, "--output", str(run), *options]
+    if (run / CHECKPOINT_FILE).exists():
+        arguments.append("--resume")
+    code = train.main(arguments)
+    if code:
+        raise TrainingError(
+            f"training of {recipe} ended with code {code}; the same command goes on"
+        )
+
+
+def score_run(run: Path, root: str, split: str) -> dict[str, float]:
+    """Mean IoU and global accuracy of a run's weights on a split, whole images, 0 to 1."""
+    recipe = Recipe.read(run / "recipe.yaml")
+    images = open_split(open_dataset(recipe.dataset, root, split), torch.device("cpu"), "auto")
+    network = build_network(recipe.network, images.classes, recipe.network_options)
+    network.load_state_dict(load_file(run / WEIGHTS_FILE))
+    network.to(memory_format=torch.channels_last)
+    matrix = score(network, Normalise(recipe.mean_rgb, recipe.std_rgb), images, Group()).matrix
+    return {"mean_iou": matrix.mean_iou(), "global_accuracy": matrix.global_accuracy()}
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Mean IoU in % of every run and split, and the difference to the first run."""
+    splits = list(rows[0]["scores"])
+    header = ["recipe", *(text for split in splits for text in (split, "against first"))]
+    return table(header, [_cells(row, rows[0], splits) for row in rows])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, score, print the table; a known error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(
+        prog="training.study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "recipes",
+        nargs="+",
+        type=Path,
+        help="recipe files, or folders of them; the first one is what the others are compared with",
+    )
+    parser.add_argument("--root", default="", help="folder of the data set")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--held-out", nargs="*", default=[], metavar="SPLIT")
+    parser.add_argument("--limit", type=int, help="take only the first images of each split")
+    parsed = parser.parse_args(arguments)
+    options = ["--limit", str(parsed.limit)] if parsed.limit else []
+    try:
+        rows = _study(parsed.recipes, parsed.root, parsed.output, parsed.held_out, options)
+    except SegmentationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(summary(rows))
+    return 0
+
+
+def _study(
+    recipes: list[Path], root: str, output: Path, held_out: list[str], options: list[str]
+) -> list[dict[str, Any]]:
+    paths = [path for item in recipes for path in _files(item)]
+    rows: list[dict[str, Any]] = []
+    for number, path in enumerate(paths, 1):
+        print(f"recipe {number} of {len(paths)}: {path}", flush=True)
+        recipe, run = Recipe.read(path), output / path.stem
+        train_recipe(path, root, run, options)
+        splits = [recipe.val_split, *held_out] if recipe.val_split else held_out
+        scores = {split: score_run(run, root, split) for split in splits}
+        rows.append({"recipe": str(path), "seed": recipe.seed, "scores": scores})
+        write_json(str(output / "study.json"), {"format": 1, "results": rows})
+    return rows
+
+
+def _files(path: Path) -> list[Path]:
+    found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not found:
+        raise TrainingError(f"no recipe (*.yaml) in {path}")
+    return found
+
+
+def _cells(row: dict[str, Any], first: dict[str, Any], splits: list[str]) -> list[str]:
+    cells = [Path(row["recipe"]).stem]
+    for split in splits:
+        value, reference = (item["scores"][split]["mean_iou"] * 100 for item in (row, first))
+        cells += [f"{value:.1f}", f"{value - reference:+.1f}"]
+    return cells
+
+
+if __name__ == "__main__":
+    sys.exit(main())
