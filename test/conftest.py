@@ -13,8 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Files that import one of these run in one process: live graphs one at a time, and what was
-# learned is kept. The graphs come first, since they take longest.
+# learned is kept.
 KEPT_TOGETHER = ("live", "small_training")
+# Files that import one of these take longest, so they come first.
+LONG = ("live", "training_runs", "small_training")
 # Above 101 a domain's ports reach into the range that Linux gives out.
 DOMAINS = range(1, 102)
 
@@ -26,16 +28,17 @@ def pytest_xdist_make_scheduler(config, log):
 
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return _group(str(config.rootpath / nodeid.partition("::")[0]))
+            path = str(config.rootpath / nodeid.partition("::")[0])
+            return next((name for name in KEPT_TOGETHER if name in _imported(path)), path)
 
     config.option.loadscopereorder = False  # keep the order that the processes report
     return FileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items):
-    """The groups' order, where several processes share the tests."""
+    """Long files first, where several processes share the tests, so that they end together."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: _group(str(item.path)) != KEPT_TOGETHER[0])
+        items.sort(key=lambda item: [name not in _imported(str(item.path)) for name in LONG])
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +96,9 @@ def tiny_folder(tmp_path_factory):
 
 
 @functools.lru_cache(maxsize=None)
-def _group(path):
-    """What a test file shares a process with: a name of KEPT_TOGETHER, else itself."""
-    imported = re.findall(r"^(?:from|import) (\w+)", Path(path).read_text(), re.MULTILINE)
-    return next((name for name in KEPT_TOGETHER if name in imported), path)
+def _imported(path):
+    """What a test file imports at its top."""
+    return re.findall(r"^(?:from|import) (\w+)", Path(path).read_text(), re.MULTILINE)
 
 
 def _free_domain():
