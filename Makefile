@@ -1,15 +1,17 @@
-# Commands of segmentation_node. PYTHON=python3.12 chooses the interpreter of .venv.
+# Commands of segmentation_node. PYTHON=python3.12 chooses the interpreter of .venv, WORKERS=4 how
+# many processes share the tests.
 SHELL := /bin/bash
 RUN := tools/run
 PYTHON ?=
 export PYTHON
+WORKERS ?= 2
 
 # What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
 PY36_SOURCES := setup.py segmentation_node launch test/core
 PY36_EXCEPT := segmentation_node/evaluation/(bags/.*|report)\.py$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-test setup-bench demo lint test-py36 test test-all bench clean
+.PHONY: help setup setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
@@ -20,8 +22,9 @@ setup:  ## .venv and the built packages: what the node needs, no torch
 setup-train:  ## the same with what training and the torch backend need
 	@tools/setup train
 
+# With + its lines are seen as they come, though those of `checks` are held back.
 setup-test:  ## the same with what the checks need (includes training)
-	@tools/setup test
+	+@tools/setup test
 
 setup-bench:  ## the same with what the benchmarks need
 	@tools/setup bench
@@ -37,13 +40,17 @@ lint: setup-test  ## ruff, mypy, and vermin for Python 3.6
 	$(RUN) vermin -t=3.6- --eval-annotations --backport dataclasses --no-tips --violations \
 		--exclude-regex '$(PY36_EXCEPT)' $(PY36_SOURCES)
 
-test-py36: setup-test  ## test/core under Python 3.6, where one is found
+test-py36:  ## test/core under Python 3.6, where one is found
 	tools/py36
 
-test: lint test-py36  ## all checks and the quick tests
-	$(RUN) python -m pytest
+# Side by side: Python 3.6 has an environment of its own and needs nothing of .venv.
+checks:
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-py36
 
-test-all: lint test-py36  ## all checks and all tests, the slow ones too
+test: checks  ## all checks and the quick tests
+	$(RUN) python -m pytest -n $(WORKERS)
+
+test-all: checks  ## all checks and all tests, the slow ones too
 	$(RUN) python tools/verify.py
 
 bench: setup-bench  ## measure latency and throughput; ARGS="..." goes to the benchmarks

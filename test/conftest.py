@@ -1,13 +1,44 @@
 """Fixtures of several test files. ROS and torch are imported only where they are used."""
 
 import fcntl
+import functools
 import os
+import re
 import tempfile
+from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Files that import one of these run in one process: live graphs one at a time, and what was
+# learned is kept.
+KEPT_TOGETHER = ("live", "small_training")
+# Files that import one of these take longest, so they come first.
+LONG = ("live", "training_runs", "small_training")
 # Above 101 a domain's ports reach into the range that Linux gives out.
 DOMAINS = range(1, 102)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files are shared out whole. (xdist 3.8's own groups have no effect on pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = str(config.rootpath / nodeid.partition("::")[0])
+            return next((name for name in KEPT_TOGETHER if name in _imported(path)), path)
+
+    config.option.loadscopereorder = False  # keep the order that the processes report
+    return FileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, where several processes share the tests, so that they end together."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: [name not in _imported(str(item.path)) for name in LONG])
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +93,12 @@ def tiny_folder(tmp_path_factory):
     from linear_model import write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "linear", (48, 64))
+
+
+@functools.lru_cache(maxsize=None)
+def _imported(path):
+    """What a test file imports at its top."""
+    return re.findall(r"^(?:from|import) (\w+)", Path(path).read_text(), re.MULTILINE)
 
 
 def _free_domain():

@@ -344,3 +344,8 @@ def describe(status):
 def values_of(status):
     """A status's keys and values."""
     return {item.key: item.value for item in status.values}
+
+
+def error_lines(log):
+    """The lines of a node's log that say an error."""
+    return [line for line in log.splitlines() if "[ERROR]" in line or "Traceback" in line]

@@ -10,42 +10,12 @@ from random import Random
 import drives
 import numpy as np
 import pytest
+from small_bags import IMAGE, STORAGES, TRUTH, drive, write_bag
 
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.bags import messages, open_bag
-from segmentation_node.evaluation.bags.frames import WINDOW
-from segmentation_node.evaluation.bags.writer import BagWriter
 
-SIZE = (48, 64)
-STORAGES = {"mcap": ["mcap", "none"], "zstd": ["mcap", "zstd"], "sqlite3": ["sqlite3", "none"]}
 EVERY = pytest.mark.parametrize("storage", sorted(STORAGES))
-IMAGE, TRUTH = "/camera/image_raw", "/ground_truth"
-
-
-def write_bag(path, storage, sent):
-    """A bag of (topic, type, time, data)."""
-    with BagWriter(str(path), *STORAGES[storage]) as writer:
-        for topic, type_ in {topic: type_ for topic, type_, _, _ in sent}.items():
-            writer.add_topic(topic, type_)
-        for topic, _, time_ns, data in sent:
-            writer.write(topic, time_ns, data)
-    return Path(path)
-
-
-def drive(count, start=0):
-    """Image and truth of every frame, in turns."""
-    sent = []
-    for index in range(start, start + count):
-        stamp_ns = 10**18 + index * 10**8
-        image = np.random.RandomState(index).randint(0, 256, SIZE + (3,)).astype(np.uint8)
-        truth = np.full(SIZE, index % 11, np.uint8)
-        sent.append((IMAGE, messages.IMAGE, stamp_ns, messages.raw_image(image, stamp_ns, "c")))
-        sent.append((TRUTH, messages.IMAGE, stamp_ns, messages.raw_image(truth, stamp_ns, "c")))
-    return sent
-
-
-def stamps(frames):
-    return [frame.stamp_ns for frame in frames]
 
 
 @pytest.fixture(scope="module")
@@ -180,88 +150,6 @@ def test_strict_names_the_first_broken_message(tmp_path):
         assert next(frames).number == 0
         with pytest.raises(BagError, match="000001 @ 1000000000.100000000 on /camera.*rgbx"):
             list(frames)
-
-
-def frames_of(tmp_path, sent, **options):
-    with open_bag(str(write_bag(tmp_path / "bag", "mcap", sent))) as bag:
-        return list(bag.frames(**options)), [str(problem) for problem in bag.problems]
-
-
-def pairs(frames):
-    """Frames as (number, id of its truth or None)."""
-    return [
-        (frame.number, None if frame.truth_hw is None else int(frame.truth_hw[0, 0]))
-        for frame in frames
-    ]
-
-
-def recorded(items):
-    """The messages as if recorded one after the other in this order."""
-    return [
-        (topic, type_, 10**18 + index, data) for index, (topic, type_, _, data) in enumerate(items)
-    ]
-
-
-@pytest.mark.parametrize("truth_first", [False, True])
-def test_halves_may_come_in_any_order(truth_first, tmp_path):
-    images, truths = drive(10)[::2], drive(10)[1::2]
-    both = truths + images if truth_first else images + truths
-    frames, problems = frames_of(tmp_path, recorded(both))
-    assert pairs(frames) == [(index, index) for index in range(10)] and not problems
-
-
-def test_frames_without_truth_do_not_wait_for_ever(tmp_path):
-    sent = drive(100)
-    kept = [item for index, item in enumerate(sent) if index % 2 == 0 or index == 2 * 60 + 1]
-    frames, problems = frames_of(tmp_path, kept)
-    assert pairs(frames) == [(i, 60 % 11 if i == 60 else None) for i in range(100)]
-    assert not problems
-
-
-def test_truth_further_away_than_the_window_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("segmentation_node.evaluation.bags.frames.WINDOW_BYTES", 0)
-    sent = drive(3 * WINDOW)
-    images, truths = sent[::2], sent[1::2]
-    frames, problems = frames_of(tmp_path, recorded(images + truths))
-    found = [number for number, truth in pairs(frames) if truth is not None]
-    assert len(frames) == 3 * WINDOW and len(found) <= WINDOW + 1
-    assert len(problems) == 3 * WINDOW - len(found)
-    assert all("no image of stamp" in line for line in problems)
-
-
-def test_small_messages_may_wait_longer(tmp_path):
-    sent = drive(3 * WINDOW)
-    frames, problems = frames_of(tmp_path, recorded(sent[::2] + sent[1::2]))
-    assert pairs(frames) == [(i, i % 11) for i in range(3 * WINDOW)] and not problems
-
-
-def test_a_stamp_that_comes_twice_is_said(tmp_path):
-    sent = drive(2)
-    frames, problems = frames_of(tmp_path, recorded([sent[0], sent[0], sent[1], sent[2], sent[3]]))
-    assert pairs(frames) == [(0, 0), (1, 1)]
-    assert len(problems) == 1 and "second message of stamp" in problems[0]
-
-
-def test_topics_are_chosen_or_listed(tmp_path):
-    sent = drive(2)
-    front = [("/front/image_raw",) + item[1:] for item in sent[::2]]
-    node = [("/segmentation_node/class_map",) + item[1:] for item in sent[1::2]]
-    overlay = [("/segmentation_node/overlay",) + item[1:] for item in sent[::2]]
-    with open_bag(str(write_bag(tmp_path / "one", "mcap", sent + node + overlay))) as bag:
-        topics = bag.choose_topics()
-        assert [topic.name for topic in topics[:3]] == [
-            IMAGE, TRUTH, "/segmentation_node/class_map",
-        ]  # fmt: skip
-        with pytest.raises(
-            BagError, match="no image topic /rear .*has /camera/image_raw .*Image, 2"
-        ):
-            bag.choose_topics(image="rear")
-        with pytest.raises(BagError, match="no topic /nothing; it has"):
-            next(bag.messages(["/nothing"]))
-    with open_bag(str(write_bag(tmp_path / "two", "mcap", sent + front))) as bag:
-        with pytest.raises(BagError, match="several topics could be meant.*camera.*front"):
-            bag.choose_topics()
-        assert bag.choose_topics(image="/front/image_raw").image.count == 2
 
 
 @pytest.mark.parametrize("missing", ["folder", "files", "suffix", "version"])

@@ -1,9 +1,13 @@
 """Building and opening engines of the tiny model, for tests on stand-ins."""
 
+import os
+
 import tiny
 
 from segmentation_node import engine
-from segmentation_node.backends import engine_files, open_backend
+from segmentation_node.backends import BackendOptions, engine_files, open_backend
+
+WORKSPACE_MIB = 48  # of a job
 
 
 def build(card, options):
@@ -26,3 +30,19 @@ def open_engine(card, options):
 def batch(seed=0):
     """An image of noise as a batch."""
     return tiny.random_image(seed)[None]
+
+
+def job(folder, precision="fp32", card=None, **options):
+    """What the command is asked to do: the tiny model's engine in this folder."""
+    options = BackendOptions(precision=precision, engine_dir=str(folder), **options)
+    return engine.Job(card or tiny.card(), options, WORKSPACE_MIB, timing_cache="")
+
+
+def arguments(folder, *more):
+    """The same as the command's arguments."""
+    return ["--model", tiny.FOLDER, "--engine-dir", str(folder)] + list(more)
+
+
+def names(folder):
+    """The files in a folder, sorted."""
+    return sorted(os.listdir(str(folder)))
