@@ -6,6 +6,7 @@
 import datetime
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,15 @@ class Record:
             "benchmark": benchmark,
             "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *_shown(words)]),
             "started_utc": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+            "took_s": None,
             "machine": machine_facts(),
             "settings": settings,
         }
+        self._started_s = time.monotonic()
 
     def save(self, results: list[dict[str, Any]], path: Path) -> None:
         """Write the rows; ``path`` is a JSON file."""
+        self.content["took_s"] = round(time.monotonic() - self._started_s, 1)
         write_json(str(path), {**self.content, "results": results})
 
     def write(self, results: list[dict[str, Any]], path: Path) -> None:
