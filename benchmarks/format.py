@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 README = Path(__file__).parent / "README.md"
-HEADING = re.compile(r"### `(\w+)`")
+HEADING = re.compile(r"### `(\w+)`(?: with `(\w+)`)?")
 KEY = re.compile(r"\| `(\w+)` \| ([^|]+) \|")
 OPTIONAL, OR_NULL = ", optional", " or null"
 
@@ -48,12 +48,15 @@ class Field(NamedTuple):
 
 @functools.cache
 def documented() -> dict[str, dict[str, Field]]:
-    """Fields by the heading that they stand under: ``file``, ``machine``, or a benchmark."""
+    """Fields by the heading that they stand under: ``file``, ``machine``, or a benchmark.
+
+    Rows that have a certain key can be of another kind: ``benchmark key`` has their fields.
+    """
     found: dict[str, dict[str, Field]] = {}
     section = ""
     for line in README.read_text(encoding="utf-8").splitlines():
         if heading := HEADING.fullmatch(line):
-            section = heading[1]
+            section = " ".join(filter(None, heading.groups()))
         elif line.startswith("#"):
             section = ""
         elif section and (row := KEY.match(line)):
@@ -70,7 +73,8 @@ def problems(record: dict[str, Any]) -> list[str]:
     lines = _differences("file", record, fields["file"])
     lines += _differences("machine", record.get("machine", {}), fields["machine"])
     for index, row in enumerate(record.get("results", [])):
-        lines += _differences(f"results[{index}]", row, fields[name])
+        kinds = [fields[f"{name} {key}"] for key in row if f"{name} {key}" in fields]
+        lines += _differences(f"results[{index}]", row, (kinds or [fields[name]])[0])
     return lines
 
 

@@ -31,7 +31,7 @@ BENCHMARKS = {
     ),
     "transport": Benchmark(
         "which middleware settings deliver camera images",
-        quick=("--frames", "10"),
+        quick=("--sizes", "640x360", "--frames", "10"),
     ),
     "evaluation_speed": Benchmark(
         "what reading and scoring cost the evaluation beside the network",

@@ -165,6 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure every size and setting, or play one role of a measurement."""
     parser = argparse.ArgumentParser(prog="benchmarks.transport", description=__doc__)
     parser.add_argument("--frames", type=int, default=100)
+    names = [f"{width}x{height}" for height, width in SIZES]
+    parser.add_argument("--sizes", nargs="+", default=names, choices=names)
     parser.add_argument("--output", type=Path, default=RESULTS / "transport.json")
     parser.add_argument("--role", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -176,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
         os._exit(0)
     settings = {"rate_hz": RATE_HZ, "frames": options.frames, "jpeg_quality": JPEG_QUALITY}
     record, results = Record("transport", settings, arguments), []
-    for size in SIZES:
+    for size in [size for size, name in zip(SIZES, names) if name in options.sizes]:
         for name in SETTINGS:
             print(f"{size[1]}x{size[0]}, {name} ...", flush=True)
             results.append(measure(size, options.frames, name))
