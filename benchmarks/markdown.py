@@ -7,8 +7,10 @@ NOT_MEASURED = "-"
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; a sentence where there is no row."""
     lines = [header, ["---"] * len(header), *rows]
+    if len(lines) == 2:
+        return "*Not measured in this run.*"
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

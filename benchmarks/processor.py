@@ -11,6 +11,7 @@ FLAGS = (
 )  # fmt: skip
 """Those that decide which kernels a run time takes: x86-64 first, then Arm."""
 CPU_FOLDER = Path("/sys/devices/system/cpu")
+CPUINFO = Path("/proc/cpuinfo")
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
 
@@ -39,7 +40,7 @@ def usable_cores() -> int:
 
 def _cpuinfo() -> dict[str, str]:
     """The entries of the first logical core."""
-    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    first = CPUINFO.read_text().partition("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 

@@ -19,7 +19,7 @@ BENCHMARKS = {
     "roofline": Benchmark("estimate of the least time on a Jetson TX1; computes, runs nothing"),
     "network_latency": Benchmark(
         "every network's whole graph, image to class map, in turns",
-        quick=("--networks", "enet", "fast_elu_squeezenet", "--rounds", "1", "--runs", "2"),
+        quick=("--networks", "enet", "fast_elu_squeezenet", "--rounds", "1"),
     ),
     "host_cost": Benchmark(
         "what the node spends on a frame beside the network, stage by stage",
