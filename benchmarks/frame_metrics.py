@@ -34,10 +34,10 @@ def frame_metrics(frames: Sequence[tuple[float, float]], sent: int) -> dict[str,
 
 
 def _statistics(name: str, values_ms: np.ndarray) -> dict[str, float | None]:
-    found = {"mean": np.mean, "min": np.min, "max": np.max, "std_dev": np.std}
+    methods = {"mean": "mean", "min": "min", "max": "max", "std_dev": "std"}
     return {
-        f"{key}_{name}_ms": float(function(values_ms)) if len(values_ms) else None
-        for key, function in found.items()
+        f"{key}_{name}_ms": float(getattr(values_ms, method)()) if len(values_ms) else None
+        for key, method in methods.items()
     }
 
 

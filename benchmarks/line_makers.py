@@ -30,7 +30,8 @@ def end_to_end(record: Record) -> str:
     parts = []
     for image in images_of(record):
         ratios = [row["ratio"] for row in record["results"] if row["image"] == image]
-        parts.append(f"{min(ratios):.2f} to {max(ratios):.2f} times at {image}")
+        ends = dict.fromkeys(f"{end:.2f}" for end in (min(ratios), max(ratios)))
+        parts.append(f"{' to '.join(ends)} times at {image}")
     return f"The node gives the baseline's frames per second {_listed(parts)}."
 
 

@@ -28,6 +28,7 @@ class Plot(NamedTuple):
 
     benchmark: str
     draw: Callable[[dict[str, Any]], Any]
+    shows: str
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -174,8 +175,10 @@ def _legend(figure: Any, axes: Any) -> None:
 
 NODES = {"segmentation_node": "segmentation_node", "baseline": "the usual node (baseline)"}
 PLOTS = {
-    "latency.png": Plot("network_latency", latency),
-    "end_to_end.png": Plot("end_to_end", end_to_end),
+    "latency.png": Plot("network_latency", latency, "Latency of the networks by run time"),
+    "end_to_end.png": Plot(
+        "end_to_end", end_to_end, "Frames per second of the node and the baseline"
+    ),
 }
 
 

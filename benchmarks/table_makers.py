@@ -99,8 +99,8 @@ def article_1(record: Record) -> str:
 def article_2(record: Record) -> str:
     """One batch over several processes."""
     rows = [row for row in record["results"] if row["table"] == "article_2"]
-    keys = ("network", "image", "batch", "processes", "threads_per_process", "ms_per_image")
-    keys += ("speed_up", "efficiency", "is_oversubscribed")
+    keys = ["network", "image", "batch", "processes", "threads_per_process", "ms_per_image"]
+    keys += ["speed_up", "efficiency", "is_oversubscribed"]
     return any_table({"results": [{key: row[key] for key in keys} for row in rows]})
 
 

@@ -1,10 +1,12 @@
 """``python -m benchmarks.tables``: results files into README.md and docs/*.md.
 
 A document holds ``<!-- table: NAME -->`` and ``<!-- end -->``, each on a line; what is between them
-is written here. ``<!-- line: NAME -->`` asks for a single sentence.
+is written here. ``<!-- line: NAME -->`` asks for a single sentence, ``<!-- picture: FILE -->`` for
+one of ``benchmarks.plots``.
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,14 +14,16 @@ from typing import Any
 
 from benchmarks.line_makers import LINES
 from benchmarks.markdown import any_table, provenance
+from benchmarks.plots import DOCS, PLOTS
 from benchmarks.record import RESULTS, ROOT, read_record
 from benchmarks.registry import BENCHMARKS
 from benchmarks.table_makers import TABLES
 from segmentation_node.evaluation.report import write_text
 
 COMMAND = "python -m benchmarks.tables"
-MARKED = re.compile(r"<!-- (table|line): (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
-MARKER = re.compile(r"<!-- (?:table|line): (\S+) -->")
+MAKERS: dict[str, dict[str, Any]] = {"table": {**TABLES}, "line": {**LINES}, "picture": {**PLOTS}}
+MARKED = re.compile(r"<!-- (table|line|picture): (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
+MARKER = re.compile(r"<!-- (?:table|line|picture): (\S+) -->")
 
 
 class MarkerError(ValueError):
@@ -36,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = path.read_text(encoding="utf-8")
         place = path.relative_to(ROOT)
         try:
-            new, stale = updated(text, RESULTS)
+            new, stale = updated(text, RESULTS, path.parent)
         except MarkerError as error:
             wrong.append(f"{place}: {error}")
             continue
@@ -54,13 +58,13 @@ def documents(root: Path) -> list[Path]:
     return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
 
 
-def updated(text: str, results: Path) -> tuple[str, list[str]]:
-    """The document with its tables anew, and which of them differ; raises MarkerError."""
+def updated(text: str, results: Path, folder: Path = ROOT) -> tuple[str, list[str]]:
+    """The document of a folder with its tables anew, and which differ; raises MarkerError."""
     stale = []
 
     def write(found: re.Match[str]) -> str:
         kind, name, old = found.groups()
-        new = content(kind, name, results)
+        new = content(kind, name, results, folder)
         if new != old:
             stale.append(f"{kind} {name}")
         return f"<!-- {kind}: {name} -->\n{new}<!-- end -->"
@@ -73,21 +77,21 @@ def updated(text: str, results: Path) -> tuple[str, list[str]]:
     return MARKED.sub(write, text), stale
 
 
-def content(kind: str, name: str, results: Path) -> str:
-    """What belongs between the markers."""
-    stem = name.partition(".")[0]
+def content(kind: str, name: str, results: Path, folder: Path) -> str:
+    """What belongs between the markers of a document in the folder; raises MarkerError."""
+    makers = MAKERS[kind]
+    stem = PLOTS[name].benchmark if name in PLOTS else name.partition(".")[0]
     path = results / f"{stem}.json"
-    makers = LINES if kind == "line" else TABLES
-    if name not in makers and (kind == "line" or "." in name):
+    # A benchmark without a table of its own has the plain one.
+    is_plain = kind == "table" and (name in BENCHMARKS or (name == stem and path.exists()))
+    if name not in makers and not is_plain:
         raise MarkerError(f"there is no {kind} {name}; there are {', '.join(makers)}")
     if not path.exists():
-        if stem not in BENCHMARKS:
-            raise MarkerError(f"{kind} {name}: there is neither {path.name} nor such a benchmark")
         return f"*Never run: `python -m benchmarks {stem}` measures it.*\n"
+    if kind == "picture":
+        return f"![{PLOTS[name].shows}]({os.path.relpath(DOCS / name, folder)})\n"
     record = read_record(path)
-    if kind == "line":
-        return makers[name](record) + "\n"
-    return _table(record, name)
+    return f"{makers[name](record)}\n" if kind == "line" else _table(record, name)
 
 
 def _table(record: dict[str, Any], name: str) -> str:

@@ -92,10 +92,20 @@ def test_what_was_never_run_says_so(results):
         assert "*Never run: `python -m benchmarks gpu` measures it.*" in text
 
 
+def test_a_picture_is_shown_from_where_the_document_is(results):
+    marked = "<!-- picture: end_to_end.png -->\n<!-- end -->\n"
+    for folder, link in ((PROJECT, "docs/end_to_end.png"), (PROJECT / "docs", "end_to_end.png")):
+        text, _ = tables.updated(marked, results, folder)
+        assert f"![Frames per second of the node and the baseline]({link})" in text
+    text, _ = tables.updated(marked.replace("end_to_end", "latency"), results)
+    assert "*Never run: `python -m benchmarks network_latency` measures it.*" in text
+
+
 @pytest.mark.parametrize(
     "text, reason",
     [
-        ("<!-- table: nothing -->\n<!-- end -->", "neither nothing.json nor such a benchmark"),
+        ("<!-- table: nothing -->\n<!-- end -->", "no table nothing; there are network_latency"),
+        ("<!-- picture: nothing.png -->\n<!-- end -->", "no picture nothing.png; there are lat"),
         ("<!-- table: end_to_end.nothing -->\n<!-- end -->", "no table end_to_end.nothing"),
         ("<!-- line: host_cost -->\n<!-- end -->", "no line host_cost; there are network_latency"),
         ("<!-- table: end_to_end -->\n", "a marker has no line <!-- end -->"),
@@ -162,7 +172,7 @@ def test_a_line_gives_the_spread_of_the_ratios():
     rows += [end_to_end_row(ratio=3.0, image="1280x720")]
     assert LINES["end_to_end"]({"results": rows}) == (
         "The node gives the baseline's frames per second 1.50 to 2.25 times at 640x360 and "
-        "3.00 to 3.00 times at 1280x720."
+        "3.00 times at 1280x720."
     )
 
 
