@@ -56,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command_of(name: str, is_quick: bool, passed_on: Sequence[str]) -> list[str]:
     """The command line of one benchmark. A quick run leaves the recorded results alone."""
-    quick = BENCHMARKS[name].quick if is_quick else ()
-    output = ("--output", str(TRIALS / f"{name}.json")) if is_quick else ()
-    return [sys.executable, "-m", f"benchmarks.{name}", *quick, *output, *passed_on]
+    item = BENCHMARKS[name]
+    trial = (*item.quick, "--output", str(TRIALS / f"{name}.json")) if is_quick else ()
+    return [sys.executable, "-m", f"benchmarks.{name}", *item.options, *trial, *passed_on]
 
 
 def run(name: str, command: list[str], folder: Path) -> Outcome:
