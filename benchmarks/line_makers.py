@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.latency_makers import images_of, latencies
+from benchmarks.latency_makers import RUN_TIMES, images_of, latencies
 from benchmarks.markdown import whole_percent
 
 Record = dict[str, Any]
@@ -85,6 +85,39 @@ def training_loop(record: Record) -> str:
     )
 
 
+def paper_tables(record: Record) -> str:
+    """The step of SegNet that the article times, where it was measured."""
+    rows = [row for row in record["results"] if row.get("published_total_ms") is not None]
+    if not rows:
+        return "The step that the article times was not measured."
+    row, parts = rows[0], ("forward", "backward", "total")
+    ours, published = (
+        _listed([f"{row[f'{prefix}{part}_ms']:.0f}" for part in parts])
+        for prefix in ("", "published_")
+    )
+    return (
+        f"A training step of `{row['network']}` with {row['batch']} images of {row['image']} takes "
+        f"{ours} ms forward, backward and in total ({published} ms published, "
+        f"{row['published_on']})."
+    )
+
+
+def int8(record: Record) -> str:
+    """The fastest int8 form that was scored, by run time."""
+    rows = [row for row in record["results"] if row["mean_iou"] is not None]
+    if not rows:
+        return "No int8 form was scored."
+    fp32 = {row["run_time"]: row for row in rows if row["ratio"] == 1.0}
+    parts = []
+    for run_time, reference in fp32.items():
+        others = [row for row in rows if row["run_time"] == run_time and row is not reference]
+        best = min(others, key=lambda row: float(row["ratio"]))
+        lost = 100 * (reference["mean_iou"] - best["mean_iou"])
+        name = RUN_TIMES.get(run_time, run_time)
+        parts.append(f"{best['ratio']:.2f} of fp32's time on {name}, {lost:.1f} points of IoU lost")
+    return f"The fastest int8 form of `{rows[0]['model']}`: {'; '.join(parts)}."
+
+
 def gpu(record: Record) -> str:
     """The fastest case of every precision."""
     best: dict[str, dict[str, Any]] = {}
@@ -112,5 +145,7 @@ LINES: dict[str, Callable[[Record], str]] = {
     "roofline": roofline,
     "evaluation_speed": evaluation_speed,
     "training_loop": training_loop,
+    "paper_tables": paper_tables,
+    "int8": int8,
     "gpu": gpu,
 }

@@ -176,6 +176,30 @@ def test_a_line_gives_the_spread_of_the_ratios():
     )
 
 
+def test_a_line_names_the_fastest_int8_form_and_what_it_loses():
+    def row(variant, ratio, mean_iou):
+        return {"model": "mine", "run_time": "openvino", "ratio": ratio, "mean_iou": mean_iou}
+
+    rows = [row("fp32", 1.0, 0.67), row("a", 0.8, 0.66), row("b", 0.7, 0.645), row("b", 0.5, None)]
+    assert LINES["int8"]({"results": rows}) == (
+        "The fastest int8 form of `mine`: 0.70 of fp32's time on OpenVINO, 2.5 points of IoU lost."
+    )
+
+
+def test_a_line_puts_the_published_step_beside_ours():
+    parts = {"forward_ms": 1000.2, "backward_ms": 2000.0, "total_ms": 3000.2}
+    published = {"published_forward_ms": 101, "published_backward_ms": 164}
+    step = {**parts, "network": "segnet", "batch": 4, "image": "512x256"}
+    rows = [
+        {**step, "network": "enet", "published_total_ms": None},
+        {**step, **published, "published_total_ms": 265, "published_on": "a Titan X"},
+    ]
+    assert LINES["paper_tables"]({"results": rows}) == (
+        "A training step of `segnet` with 4 images of 512x256 takes 1000, 2000 and 3000 ms "
+        "forward, backward and in total (101, 164 and 265 ms published, a Titan X)."
+    )
+
+
 def test_tables_are_of_benchmarks_that_exist():
     files = {name.partition(".")[0] for name in [*TABLES, *LINES]}
     assert {path.stem for path in RESULTS.glob("*.json")} <= set(BENCHMARKS)
