@@ -53,7 +53,7 @@ test: checks  ## all checks and the quick tests
 test-all: checks  ## all checks and all tests, the slow ones too
 	$(RUN) python tools/verify.py
 
-bench: setup-bench  ## measure latency and throughput; ARGS="..." goes to the benchmarks
+bench: setup-bench  ## run the benchmarks; ARGS="--list", ARGS="--quick", ARGS="NAME -- OPTIONS"
 	@$(RUN) python -m benchmarks $(ARGS)
 
 clean:  ## remove what setup, build and demo made

@@ -1,48 +1,148 @@
-"""``python -m benchmarks``: run the measurements, print tables, write benchmarks/results."""
+"""``python -m benchmarks``: run benchmarks one after another, each in a process of its own.
+
+Without names: all that need neither a GPU nor a data set. What follows ``--`` goes to every one.
+"""
 
 import argparse
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import rclpy
+from benchmarks.format import problems
+from benchmarks.record import RESULTS, ROOT, TRIALS, read_record
+from benchmarks.registry import BENCHMARKS
+from segmentation_node.evaluation.report import table
 
-from benchmarks import host_cost
-from benchmarks.machine import machine_facts
-from segmentation_node.evaluation.report import write_json
-from segmentation_node.ros.demo import prepare_middleware
-
-RESULTS = Path(__file__).parent / "results"
-SIZES = ((360, 640), (720, 1280))
+INTERRUPTED = 130
 
 
-def main() -> None:
-    """Measure the host's cost per frame for two sizes, with and without overlay."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--model", default="elu_squeezenet_street")
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    prepare_middleware()
-    facts = machine_facts()
-    rclpy.init()
+class Outcome(NamedTuple):
+    """How one benchmark ended: exit code, seconds, and what it wrote."""
+
+    name: str
+    code: int
+    took_s: float
+    written: list[Path]
+    problems: list[str]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; 1 where a benchmark failed or wrote what is not documented."""
+    own, passed_on = _split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own)
+    if options.list:
+        print(listing())
+        return 0
+    if options.cpus:
+        # Children inherit it, and their threads stay on these cores.
+        os.sched_setaffinity(0, options.cpus)
+    names = options.names or [name for name, item in BENCHMARKS.items() if not item.needs]
+    outcomes: list[Outcome] = []
+    code = 0
     try:
-        results = []
-        for size in SIZES:
-            for with_overlay in (False, True):
-                print(f"{size[1]}x{size[0]}, overlay {with_overlay} ...", flush=True)
-                results.append(
-                    host_cost.measure(
-                        arguments.model, size, arguments.frames, with_overlay, arguments.threads
-                    )
-                )
-    finally:
-        rclpy.shutdown()
-    print(host_cost.summary(results))
-    path = arguments.output / "host_cost.json"
-    write_json(str(path), {"command": "make bench", "machine": facts, "results": results})
-    print(f"wrote {path}")
+        for name in names:
+            command = command_of(name, options.quick, passed_on)
+            print(f"[{len(outcomes) + 1}/{len(names)}] {' '.join(command[1:])}", flush=True)
+            outcomes.append(run(name, command, TRIALS if options.quick else RESULTS))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    print(closing(names, outcomes))
+    return code or int(any(outcome.code or outcome.problems for outcome in outcomes))
+
+
+def command_of(name: str, is_quick: bool, passed_on: Sequence[str]) -> list[str]:
+    """The command line of one benchmark. A quick run leaves the recorded results alone."""
+    item = BENCHMARKS[name]
+    trial = (*item.quick, "--output", str(TRIALS / f"{name}.json")) if is_quick else ()
+    return [sys.executable, "-m", f"benchmarks.{name}", *item.options, *trial, *passed_on]
+
+
+def run(name: str, command: list[str], folder: Path) -> Outcome:
+    """Run it to its end, and see which JSON files of the folder it wrote."""
+    before = _times(folder)
+    started_s = time.monotonic()
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    took_s = time.monotonic() - started_s
+    written = [path for path, time_ns in _times(folder).items() if before.get(path) != time_ns]
+    found = [f"{path.name}: {line}" for path in written for line in problems(read_record(path))]
+    return Outcome(name, code, took_s, written, found)
+
+
+def closing(names: list[str], outcomes: list[Outcome]) -> str:
+    """What ran, how it ended, and the files that are new."""
+    rows = [
+        [
+            item.name,
+            "ok" if not item.code else f"failed ({item.code})",
+            f"{item.took_s:.0f} s",
+            " ".join(_shown(path) for path in item.written) or "nothing",
+        ]
+        for item in outcomes
+    ]
+    rows += [[name, "not run", "", ""] for name in names[len(outcomes) :]]
+    lines = ["", table(["benchmark", "result", "took", "wrote"], rows)]
+    lines += [f"not as documented: {line}" for item in outcomes for line in item.problems]
+    if any(path.parent == RESULTS for item in outcomes for path in item.written):
+        lines.append("into the documents: python -m benchmarks.tables; python -m benchmarks.plots")
+    return "\n".join(lines)
+
+
+def listing() -> str:
+    """All benchmarks, in the order in which they run."""
+    rows = [[name, item.measures, item.needs or "-"] for name, item in BENCHMARKS.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", type=_name, metavar="NAME", help="see --list")
+    parser.add_argument("--list", action="store_true", help="names, what they measure and need")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"try it out; writes to {_shown(TRIALS)} instead"
+    )
+    parser.add_argument(
+        "--cpus", type=_cpus, metavar="0,2-5", help="pin everything to these logical cores"
+    )
+    return parser
+
+
+def _name(text: str) -> str:
+    if text not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
+        raise argparse.ArgumentTypeError(f"there is no benchmark {text!r}; choose from {known}")
+    return text
+
+
+def _cpus(text: str) -> set[int]:
+    """Cores of a list as taskset takes it."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        cpus.update(range(int(first), int(last or first) + 1))
+    if not cpus or not cpus <= os.sched_getaffinity(0):
+        raise argparse.ArgumentTypeError(f"{text}: this process may use {os.sched_getaffinity(0)}")
+    return cpus
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Own arguments, and those behind ``--``."""
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.glob("*.json"))}
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ nodes do. A node's CPU time includes the middleware and rclpy.
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,10 @@ from rclpy.node import Node
 from safetensors.torch import load_file
 from sensor_msgs.msg import Image
 
-from benchmarks.machine import machine_facts
-from segmentation_node.evaluation.report import table, write_json
+from benchmarks.frame_metrics import frame_metrics
+from benchmarks.processor import usable_cores
+from benchmarks.record import RESULTS, Record
+from segmentation_node.evaluation.report import table
 from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.model_card import CARD_FILE, ModelCard, find_model, read_card, sha256_of
 from segmentation_node.models import models_folder
@@ -41,7 +42,6 @@ from segmentation_node.ros.replay import keep_all_qos
 from training.export import write_card
 from training.onnx_graph import OPSET, export_onnx, graph_variant
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = ((360, 640), (720, 1280))
 OURS, BASELINE = "segmentation_node", "baseline"
 IN_FLIGHT = 2
@@ -57,7 +57,7 @@ class Client(Node):
         super().__init__("end_to_end_client")
         self.images = self.create_publisher(Image, "image", keep_all_qos())
         self.sent_s: dict[int, float] = {}
-        self.latencies_ms: list[float] = []
+        self.frames: list[tuple[float, float]] = []
         topic = f"/{node_name}/class_map"
         self.create_subscription(Image, topic, self._on_class_map, keep_all_qos())
         if with_overlay:
@@ -72,9 +72,8 @@ class Client(Node):
         # The node may find our subscriptions a little later than we its publishers.
         time.sleep(1.0)
 
-    def play(self, messages: list[Image], frames: int) -> float:
-        """Send ``frames`` images, two on their way at any time; gives the seconds it took."""
-        started_s = time.perf_counter()
+    def play(self, messages: list[Image], frames: int) -> None:
+        """Send ``frames`` images, two on their way at any time, and wait for all answers."""
         for index in range(frames):
             self._spin_until(lambda: len(self.sent_s) < IN_FLIGHT, FRAME_TIMEOUT_S)
             message = messages[index % len(messages)]
@@ -82,12 +81,11 @@ class Client(Node):
             self.sent_s[stamp_nanoseconds(message.header.stamp)] = time.perf_counter()
             self.images.publish(message)
         self._spin_until(lambda: not self.sent_s, FRAME_TIMEOUT_S)
-        return time.perf_counter() - started_s
 
     def _on_class_map(self, message: Image) -> None:
         sent_s = self.sent_s.pop(stamp_nanoseconds(message.header.stamp), None)
         if sent_s is not None:
-            self.latencies_ms.append((time.perf_counter() - sent_s) * 1e3)
+            self.frames.append((sent_s, time.perf_counter()))
 
     def _spin_until(self, is_true: Any, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -106,18 +104,13 @@ def measure(
         with _running(command) as process:
             client.wait_for_node()
             client.play(messages, WARM_UP_FRAMES)
-            client.latencies_ms.clear()
+            client.frames.clear()
             before_s = _cpu_s(process)
-            took_s = client.play(messages, frames)
+            client.play(messages, frames)
             cpu_ms = (_cpu_s(process) - before_s) / frames * 1e3
     finally:
         client.destroy_node()
-    return {
-        "frames_per_s": frames / took_s,
-        "p50_ms": float(np.quantile(client.latencies_ms, 0.5)),
-        "p95_ms": float(np.quantile(client.latencies_ms, 0.95)),
-        "cpu_ms_per_frame": cpu_ms,
-    }
+    return {**frame_metrics(client.frames, frames), "cpu_ms_per_frame": cpu_ms}
 
 
 def commands(
@@ -167,32 +160,30 @@ def model_at(card: ModelCard, size: tuple[int, int], folder: Path) -> tuple[Mode
     return read_card(str(target)), logits_path
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure both nodes for every model and size, in turns; print the ratios and write them."""
     parser = argparse.ArgumentParser(prog="benchmarks.end_to_end", description=__doc__)
     parser.add_argument("--models", nargs="+", default=["elu_squeezenet_camvid"])
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--output", type=Path, default=RESULTS / "end_to_end.json")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     prepare_middleware()
-    facts = machine_facts()
+    settings = {"threads": options.threads, "frames": options.frames, "rounds": options.rounds}
+    record = Record("end_to_end", settings, arguments)
     rclpy.init()
     results = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for model in arguments.models:
+            for model in options.models:
                 for size in SIZES:
-                    nodes = commands(model, size, arguments.threads, Path(folder))
-                    results += _compare(model, size, nodes, arguments.frames, arguments.rounds)
+                    nodes = commands(model, size, options.threads, Path(folder))
+                    results += _compare(model, size, nodes, options.frames, options.rounds)
     finally:
         rclpy.shutdown()
     print(summary(results))
-    command = f"python -m benchmarks.end_to_end --models {' '.join(arguments.models)}"
-    content = {"command": command, "machine": facts, "results": results}
-    write_json(str(arguments.output), content)
-    print(f"wrote {arguments.output}")
+    record.write(results, options.output)
 
 
 def summary(results: list[dict[str, Any]]) -> str:
@@ -204,11 +195,11 @@ def summary(results: list[dict[str, Any]]) -> str:
             row["model"],
             row["image"],
             row["asked_for"],
-            f"{row[OURS]['frames_per_s']:.1f}",
-            f"{row[BASELINE]['frames_per_s']:.1f}",
+            f"{row[OURS]['mean_frame_rate_fps']:.1f}",
+            f"{row[BASELINE]['mean_frame_rate_fps']:.1f}",
             f"{row['ratio']:.2f}",
-            f"{row[OURS]['p50_ms']:.0f}",
-            f"{row[BASELINE]['p50_ms']:.0f}",
+            f"{row[OURS]['median_latency_ms']:.0f}",
+            f"{row[BASELINE]['median_latency_ms']:.0f}",
             f"{row[OURS]['cpu_ms_per_frame']:.0f}",
             f"{row[BASELINE]['cpu_ms_per_frame']:.0f}",
         ]
@@ -235,7 +226,8 @@ def _compare(
                 found[name].append(measure(command, node_name, messages, frames, with_overlay))
         medians = {name: _medians(runs) for name, runs in found.items()}
         pairs = zip(found[OURS], found[BASELINE], strict=True)
-        ratios = [ours["frames_per_s"] / usual["frames_per_s"] for ours, usual in pairs]
+        rate = "mean_frame_rate_fps"
+        ratios = [ours[rate] / usual[rate] for ours, usual in pairs]
         rows.append(
             {
                 "model": model,

@@ -15,20 +15,21 @@ from typing import Any
 
 import cv2
 
-from benchmarks.machine import machine_facts
+from benchmarks.record import RESULTS, Record
 from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.dataset import new_run, score_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
-from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.report import table
 from segmentation_node.pipeline import Segmenter
 
-RESULTS = Path(__file__).parent / "results"
 LEAST_RATIO = 0.85
 WARM_UP_RUNS = 3
 
 
-def measure(segmenter: Segmenter, dataset: Dataset, frames: int, rounds: int) -> dict[str, Any]:
+def measure(
+    segmenter: Segmenter, dataset: Dataset, frames: int, rounds: int
+) -> list[dict[str, Any]]:
     """Seconds a frame of the whole path and of the backend alone, in alternating rounds.
 
     The ratio is the median over the rounds: each compares what ran one right after the other.
@@ -53,15 +54,16 @@ def measure(segmenter: Segmenter, dataset: Dataset, frames: int, rounds: int) ->
         alone.append(_seconds_per_frame(infer, count))
         whole.append(_seconds_per_frame(score, count))
     pairs = list(zip(whole, alone, strict=True))
-    return {
-        clock: {
+    return [
+        {
+            "clock": clock,
             "evaluation_s_per_frame": statistics.median(pair[0][index] for pair in pairs),
             "backend_s_per_frame": statistics.median(pair[1][index] for pair in pairs),
             "ratio": statistics.median(pair[1][index] / pair[0][index] for pair in pairs),
             "ratios": [round(pair[1][index] / pair[0][index], 4) for pair in pairs],
         }
         for index, clock in enumerate(("wall", "cpu"))
-    }
+    ]
 
 
 def _seconds_per_frame(work: Callable[[], None], frames: int) -> tuple[float, float]:
@@ -71,21 +73,21 @@ def _seconds_per_frame(work: Callable[[], None], frames: int) -> tuple[float, fl
     return (time.perf_counter() - wall_s) / frames, (time.process_time() - cpu_s) / frames
 
 
-def summary(results: dict[str, dict[str, Any]]) -> str:
+def summary(results: list[dict[str, Any]]) -> str:
     """The results as a table."""
     rows = [
         [
-            clock,
+            found["clock"],
             f"{1 / found['evaluation_s_per_frame']:.2f}",
             f"{1 / found['backend_s_per_frame']:.2f}",
             f"{found['ratio']:.3f}",
         ]
-        for clock, found in results.items()
+        for found in results
     ]
     return table(["clock", "evaluation frames/s", "backend alone frames/s", "ratio"], rows)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print a table, write benchmarks/results/evaluation_speed.json."""
     parser = argparse.ArgumentParser(prog="benchmarks.evaluation_speed", description=__doc__)
     add_model_options(parser)
@@ -94,28 +96,24 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    facts = machine_facts()
-    dataset = open_dataset(arguments.dataset, arguments.root, arguments.split)
-    with open_segmenter(arguments) as segmenter:
-        results = measure(segmenter, dataset, arguments.frames, arguments.rounds)
-        size = segmenter.card.input
-    print(summary(results))
-    path = arguments.output / "evaluation_speed.json"
-    content = {
-        "command": "python -m benchmarks.evaluation_speed",
-        "model": arguments.model,
-        "input_size": f"{size.width}x{size.height}",
-        "dataset": arguments.dataset,
-        "frames": min(arguments.frames, len(dataset)),
-        "rounds": arguments.rounds,
-        "machine": facts,
+    parser.add_argument("--output", type=Path, default=RESULTS / "evaluation_speed.json")
+    options = parser.parse_args(arguments)
+    dataset = open_dataset(options.dataset, options.root, options.split)
+    settings = {
+        "model": options.model,
+        "dataset": options.dataset,
+        "split": options.split,
+        "frames": min(options.frames, len(dataset)),
+        "rounds": options.rounds,
         "least_ratio": LEAST_RATIO,
-        "results": results,
     }
-    write_json(str(path), content)
-    print(f"wrote {path}")
+    record = Record("evaluation_speed", settings, arguments)
+    with open_segmenter(options) as segmenter:
+        size = segmenter.card.input
+        settings["input_size"] = f"{size.width}x{size.height}"
+        results = measure(segmenter, dataset, options.frames, options.rounds)
+    print(summary(results))
+    record.write(results, options.output)
 
 
 if __name__ == "__main__":

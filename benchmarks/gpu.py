@@ -7,7 +7,6 @@ against CUDA graph against compiled against compiled CUDA graph. Rows are writte
 
 import argparse
 import itertools
-import json
 import re
 import sys
 import tempfile
@@ -16,14 +15,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.machine import gpu_facts, machine_facts
+from benchmarks.machine import gpu_facts
+from benchmarks.record import RESULTS, TRIALS, Record, read_record
 from benchmarks.torch_speed import RANDOM, Case, Speed, camera_frames
 from segmentation_node.backends import EXECUTIONS, LEAST_AGREEMENT, PRECISIONS
 from segmentation_node.backends.torch_cuda import choose_gpu
 from segmentation_node.errors import BackendError
-from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.report import table
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = ((320, 480), (360, 640), (720, 1280))
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cuda": {
@@ -51,31 +50,28 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write; 1 where there is no such GPU, or classes agree too little."""
     try:
         options = parse(arguments)
-        if options.device != "cpu":
+        if on_gpu(options):
             choose_gpu(options.device, "fp32")
     except (ImportError, BackendError) as error:
         print(f"NOT RUN: {error}", file=sys.stderr)
         print("--device cpu tries the command out on a small part, without a GPU", file=sys.stderr)
         return 1
-    content = {
-        "command": " ".join(["python -m benchmarks.gpu", *(arguments or sys.argv[1:])]),
-        "device": options.device,
-        "machine": machine_facts(),
-        "gpu": gpu_facts(options.device) if options.device != "cpu" else None,
-        "random_weights": "networks of which no model is shipped; their agreement is not judged",
-        "rows": [],
-    }
-    if options.resume:
-        content["rows"] = rows_of(options.output, content)
-    measure(options, content)
-    print(summary(content["rows"]))
+    record = Record("gpu", {"device": options.device, "warm_up": options.warm_up}, arguments)
+    record.content["machine"]["gpu"] = gpu_facts(options.device) if on_gpu(options) else None
+    rows = rows_of(options.output, record.content) if options.resume else []
+    measure(options, record, rows)
+    print(summary(rows))
     print(f"wrote {options.output}")
-    return 1 if disagreeing(content["rows"]) else 0
+    return 1 if disagreeing(rows) else 0
 
 
-def measure(options: argparse.Namespace, content: dict[str, Any]) -> None:
+def on_gpu(options: argparse.Namespace) -> bool:
+    """Whether a GPU is measured, not the command tried out."""
+    return bool(options.device != "cpu")
+
+
+def measure(options: argparse.Namespace, record: Record, rows: list[dict[str, Any]]) -> None:
     """Add a row for every case that has none yet, and write the file after each."""
-    rows = content["rows"]
     measured = {tuple(row[key] for key in KEYS) for row in rows}
     cases = [case for case in all_cases(options) if tuple(case.keys().values()) not in measured]
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +79,7 @@ def measure(options: argparse.Namespace, content: dict[str, Any]) -> None:
         for case in tqdm(cases, unit="row", disable=None):
             tqdm.write(" ".join(str(value) for value in case.keys().values()) + " ...")
             rows.append(speed.measure(case, options.frames, options.warm_up))
-            write_json(str(options.output), content)
+            record.save(rows, options.output)
 
 
 def all_cases(options: argparse.Namespace) -> list[Case]:
@@ -104,14 +100,14 @@ def rows_of(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of an earlier run that was about the same; those with errors are measured again."""
     if not path.exists():
         return []
-    earlier = json.loads(path.read_text())
+    earlier = read_record(path)
     for what in ("name", "cuda"):
-        before, now = ((item["gpu"] or {}).get(what) for item in (earlier, content))
+        before, now = ((item["machine"]["gpu"] or {}).get(what) for item in (earlier, content))
         if before != now:
             raise SystemExit(
                 f"{path}: was measured on {what} {before!r}, this is {now!r}; give another --output"
             )
-    return [row for row in earlier["rows"] if "error" not in row]
+    return [row for row in earlier["results"] if "error" not in row]
 
 
 def disagreeing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -220,7 +216,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name, default in DEFAULTS[kind].items():
         if getattr(options, name) is None:
             setattr(options, name, default)
-    options.output = options.output or RESULTS / f"gpu_{kind}.json"
+    default = RESULTS / "gpu.json" if on_gpu(options) else TRIALS / "gpu_cpu.json"
+    options.output = options.output or default
     return options
 
 

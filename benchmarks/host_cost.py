@@ -1,4 +1,6 @@
-"""What a frame costs beside the network: the node as a process, images over DDS, stage by stage.
+"""``python -m benchmarks.host_cost``: what the node spends on a frame beside the network.
+
+The node runs as a process and gets images over DDS, one at a time; times are stage by stage.
 
 The host's part is everything but the backend's run: conversion, resizing, class map, overlay and
 publishing, from the frame's own stage times. What the middleware and rclpy spend before the
@@ -6,19 +8,25 @@ node's callback is not in the stages; the CPU time of the whole process against 
 network alone shows it.
 """
 
+import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
+from benchmarks.processor import usable_cores
+from benchmarks.record import RESULTS, Record
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.report import table
 from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 
+SIZES = ((360, 640), (720, 1280))
+MODELS = ("fast_elu_squeezenet_camvid", "elu_squeezenet_street")
 HOST_STAGES = ("convert", "preprocess", "postprocess", "publish")
 WARM_UP_FRAMES = 5
 CHUNK_FRAMES = 10
@@ -69,12 +77,47 @@ def measure(
     }
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Measure every model at two sizes, with and without overlay; print and write the rows."""
+    import rclpy
+
+    from segmentation_node.ros.demo import prepare_middleware
+
+    parser = argparse.ArgumentParser(prog="benchmarks.host_cost", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--output", type=Path, default=RESULTS / "host_cost.json")
+    options = parser.parse_args(arguments)
+    prepare_middleware()
+    settings = {"threads": options.threads, "frames": options.frames}
+    record = Record("host_cost", settings, arguments)
+    rclpy.init()
+    try:
+        rows = _rows(options.models, options.frames, options.threads)
+    finally:
+        rclpy.shutdown()
+    print(summary(rows))
+    record.write(rows, options.output)
+
+
+def _rows(models: list[str], frames: int, threads: int) -> list[dict[str, Any]]:
+    rows = []
+    for model in models:
+        for size in SIZES:
+            for with_overlay in (False, True):
+                print(f"{model}, {size[1]}x{size[0]}, overlay {with_overlay} ...", flush=True)
+                rows.append(measure(model, size, frames, with_overlay, threads))
+    return rows
+
+
 def summary(results: list[dict[str, Any]]) -> str:
     """The results as a table."""
-    header = ["image", "overlay", "inference ms", "host ms", "host / inference"]
+    header = ["model", "image", "overlay", "inference ms", "host ms", "host / inference"]
     header += ["process CPU ms", "network CPU ms"]
     rows = [
         [
+            result["model"],
             result["image"],
             "yes" if result["overlay"] else "no",
             f"{result['stages_ms']['inference']:.2f}",
@@ -115,3 +158,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 def _median(values: list[float]) -> float:
     return float(np.median(values))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
+from benchmarks.processor import processor_facts
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = (
+    "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "ros-rmw-fastrtps-cpp",
+)  # fmt: skip
 SMI_FIELDS = (
     "driver_version",
     "persistence_mode",
@@ -24,8 +29,7 @@ def machine_facts() -> dict[str, Any]:
     """Processor, memory, versions, commit and load at this moment."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": _processor(),
-        "logical_cores": os.cpu_count(),
+        **processor_facts(),
         "memory_gib": round(memory_bytes / 2**30, 1),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "system": platform.platform(),
@@ -73,15 +77,11 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() or "unknown"

@@ -16,20 +16,15 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segmentation_node.evaluation.report import table, write_json
+from benchmarks.published import TX1_MS
+from benchmarks.record import RESULTS, Record
+from segmentation_node.evaluation.report import table
 from segmentation_node.networks import NETWORKS
 from training.summary import count_macs, meta_network
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = ((320, 480), (360, 640), (720, 1280))
 CLASSES = 19
 BYTES_PER_S = 25.6e9
-PUBLISHED_MS = {
-    # Treml et al. 2016, Table 3, on a TX1.
-    ("elu_squeezenet", (320, 480)): 60.0,
-    ("elu_squeezenet", (360, 640)): 86.0,
-    ("elu_squeezenet", (720, 1280)): 389.0,
-}
 
 
 class Precision(NamedTuple):
@@ -96,25 +91,21 @@ def least_ms(found: list[Operation], precision: Precision) -> tuple[float, float
     return total_s * 1e3, memory_bound_s / total_s
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the estimate for every network, size and precision, and write it."""
     parser = argparse.ArgumentParser(prog="benchmarks.roofline", description=__doc__)
-    parser.add_argument("--output", type=Path, default=RESULTS / "roofline_tx1.json")
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS / "roofline.json")
+    options = parser.parse_args(arguments)
+    settings = {
+        "kind": "estimate; nothing was run on a TX1",
+        "bytes_per_s": BYTES_PER_S,
+        "flops_per_s": {name: item.flops_per_s for name, item in PRECISIONS.items()},
+        "classes": CLASSES,
+    }
+    record = Record("roofline", settings, arguments)
     results = [_row(name, size) for name in sorted(NETWORKS) for size in SIZES]
     print(summary(results))
-    write_json(
-        str(arguments.output),
-        {
-            "command": "python -m benchmarks.roofline",
-            "kind": "estimate; nothing was run on a TX1",
-            "bytes_per_s": BYTES_PER_S,
-            "flops_per_s": {name: item.flops_per_s for name, item in PRECISIONS.items()},
-            "classes": CLASSES,
-            "results": results,
-        },
-    )
-    print(f"wrote {arguments.output}")
+    record.write(results, options.output)
 
 
 def summary(results: list[dict[str, Any]]) -> str:
@@ -138,13 +129,14 @@ def summary(results: list[dict[str, Any]]) -> str:
 def _row(name: str, size: tuple[int, int]) -> dict[str, Any]:
     found = operations(name, CLASSES, size)
     estimates = {key: least_ms(found, precision) for key, precision in PRECISIONS.items()}
+    image = f"{size[1]}x{size[0]}"
     return {
         "network": name,
-        "image": f"{size[1]}x{size[0]}",
+        "image": image,
         "gmac": count_macs(meta_network(name, CLASSES, {}), size) / 1e9,
         "least_ms": {key: value[0] for key, value in estimates.items()},
         "memory_bound_share": {key: value[1] for key, value in estimates.items()},
-        "published_ms": PUBLISHED_MS.get((name, size)),
+        "published_ms": TX1_MS.get((name, image)),
     }
 
 

@@ -15,20 +15,19 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine_facts
+from benchmarks.record import RESULTS, Record
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.report import table
 from training.data import AnySplit, Split, StreamingSplit
 from training.recipe import Recipe
 from training.train import prepare_arithmetic
 from training.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results"
 LEAST_RATIO = 0.9
 KINDS: dict[str, Callable[..., AnySplit]] = {"memory": Split, "stream": StreamingSplit}
 
 
-def measure(recipe: Recipe, split: AnySplit, rounds: int) -> dict[str, Any]:
+def measure(recipe: Recipe, split: AnySplit, rounds: int) -> list[dict[str, Any]]:
     """Seconds per image of the loop and of bare steps: medians over alternating rounds.
 
     CPU time counts what every thread used: it holds on a busy machine too, but charges for work
@@ -41,14 +40,15 @@ def measure(recipe: Recipe, split: AnySplit, rounds: int) -> dict[str, Any]:
             loop.append(_seconds_per_image(trainer, trainer.run))
         bare.append(_seconds_per_image(trainer, _bare_steps(trainer)))
     # The first round also fills the caches of the thread pool and of oneDNN.
-    return {
-        clock: {
+    return [
+        {
+            "clock": clock,
             "loop_s_per_image": _median(loop[1:], index),
             "bare_s_per_image": _median(bare[1:], index),
             "ratio": _median(bare[1:], index) / _median(loop[1:], index),
         }
         for index, clock in enumerate(("wall", "cpu"))
-    }
+    ]
 
 
 def _seconds_per_image(trainer: Trainer, work: Callable[[], Any]) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def _median(times: list[tuple[float, float]], index: int) -> float:
     return statistics.median(pair[index] for pair in times)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure a split in memory and one that is streamed; print and write the ratios."""
     parser = argparse.ArgumentParser(prog="benchmarks.training_loop", description=__doc__)
     parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
@@ -83,53 +83,57 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    recipe = Recipe(
-        network=arguments.network,
-        dataset="camvid" if arguments.root else "street",
+    parser.add_argument("--output", type=Path, default=RESULTS / "training_loop.json")
+    options = parser.parse_args(arguments)
+    recipe = _recipe(options)
+    prepare_arithmetic(recipe, options.threads)
+    record = Record("training_loop", _settings(options, recipe), arguments)
+    dataset = open_dataset(recipe.dataset, options.root, "train")
+    rows = []
+    for kind, make in KINDS.items():
+        split = make(dataset, torch.device("cpu"), options.images)
+        rows += [{"data": kind, **row} for row in measure(recipe, split, options.rounds)]
+    print(summary(rows))
+    record.write(rows, options.output)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    return Recipe(
+        network=options.network,
+        dataset="camvid" if options.root else "street",
         epochs=1,
         crop_size=(240, 320),
         schedule="constant",
         color_jitter=0.1,
     )
-    prepare_arithmetic(recipe, arguments.threads)
-    facts = {**machine_facts(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    dataset = open_dataset(recipe.dataset, arguments.root, "train")
-    results = {}
-    for kind, make in KINDS.items():
-        split = make(dataset, torch.device("cpu"), arguments.images)
-        results[kind] = measure(recipe, split, arguments.rounds)
-    write_json(
-        str(arguments.output / "training_loop.json"),
-        {
-            "command": "python -m benchmarks.training_loop",
-            "network": recipe.network,
-            "dataset": recipe.dataset,
-            "crop": "240x320",
-            "batch_size": recipe.batch_size,
-            "machine": facts,
-            "least_ratio": LEAST_RATIO,
-            "results": results,
-        },
-    )
-    print(summary(results))
 
 
-def summary(results: dict[str, dict[str, Any]]) -> str:
-    """The results as a table."""
-    rows = [
+def _settings(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "network": recipe.network,
+        "dataset": recipe.dataset,
+        "crop": "240x320",
+        "batch_size": recipe.batch_size,
+        "images": options.images,
+        "rounds": options.rounds,
+        "threads": torch.get_num_threads(),
+        "least_ratio": LEAST_RATIO,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    cells = [
         [
-            kind,
-            clock,
-            f"{1 / found[clock]['loop_s_per_image']:.2f}",
-            f"{1 / found[clock]['bare_s_per_image']:.2f}",
-            f"{found[clock]['ratio']:.3f}",
+            row["data"],
+            row["clock"],
+            f"{1 / row['loop_s_per_image']:.2f}",
+            f"{1 / row['bare_s_per_image']:.2f}",
+            f"{row['ratio']:.3f}",
         ]
-        for kind, found in results.items()
-        for clock in ("wall", "cpu")
+        for row in rows
     ]
-    return table(["data", "clock", "loop images/s", "bare images/s", "ratio"], rows)
+    return table(["data", "clock", "loop images/s", "bare images/s", "ratio"], cells)
 
 
 if __name__ == "__main__":

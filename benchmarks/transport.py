@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks.machine import machine_facts
-from segmentation_node.evaluation.report import table, write_json
+from benchmarks.frame_metrics import frame_metrics
+from benchmarks.record import RESULTS, Record
+from segmentation_node.evaluation.report import table
 from segmentation_node.evaluation.street import StreetDrive
 
-RESULTS = Path(__file__).parent / "results"
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 SIZES = ((360, 640), (720, 1280), (1024, 2048))
@@ -39,6 +39,7 @@ class Setting(NamedTuple):
     is_compressed: bool = False
 
 
+LATENCIES = ("median_latency_ms", "p95_latency_ms")
 SETTINGS = {
     "default, best effort": Setting(False, False, False),
     "default, reliable": Setting(True, False, False),
@@ -67,16 +68,19 @@ def camera(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, An
         time.sleep(0.05)
     time.sleep(1.0)
     before_s, due_s = time.process_time(), time.monotonic()
+    sent_s = []
     for index in range(frames):
         time.sleep(max(0.0, due_s - time.monotonic()))
         due_s += 1.0 / RATE_HZ
         message = messages[index % len(messages)]
         message.header.stamp = node.get_clock().now().to_msg()
+        sent_s.append(time.monotonic())
         publisher.publish(message)
     cpu_ms = (time.process_time() - before_s) / frames * 1e3
     # A reliable writer still has to serve those who missed something.
     time.sleep(QUIET_S)
-    return {"cpu_ms_per_frame": cpu_ms, "bytes": len(messages[0].data)}
+    rate_fps = (frames - 1) / (sent_s[-1] - sent_s[0]) if frames > 1 else None
+    return {"cpu_ms_per_frame": cpu_ms, "bytes": len(messages[0].data), "rate_fps": rate_fps}
 
 
 def node(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]:
@@ -85,25 +89,22 @@ def node(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]
 
     rclpy.init()
     receiver = rclpy.create_node("transport_node")
-    latencies_ms: list[float] = []
+    taken: list[tuple[float, float]] = []
     last_s = [time.monotonic() + DISCOVERY_TIMEOUT_S]
 
     def on_image(message: Any) -> None:
         stamp = message.header.stamp
         now_ns = receiver.get_clock().now().nanoseconds
-        latencies_ms.append((now_ns - stamp.sec * 10**9 - stamp.nanosec) / 1e6)
+        taken.append((stamp.sec + stamp.nanosec / 1e9, now_ns / 1e9))
         last_s[0] = time.monotonic()
 
     receiver.create_subscription(_message_type(setting), "transport_image", on_image, _qos(setting))
     before_s = time.process_time()
-    while time.monotonic() < last_s[0] + QUIET_S and len(latencies_ms) < frames:
+    while time.monotonic() < last_s[0] + QUIET_S and len(taken) < frames:
         rclpy.spin_once(receiver, timeout_sec=0.2)
-    received = len(latencies_ms)
     return {
-        "received": received,
-        "p50_ms": float(np.quantile(latencies_ms, 0.5)) if received else None,
-        "p95_ms": float(np.quantile(latencies_ms, 0.95)) if received else None,
-        "cpu_ms_per_frame": (time.process_time() - before_s) / max(1, received) * 1e3,
+        "metrics": frame_metrics(taken, frames),
+        "cpu_ms_per_frame": (time.process_time() - before_s) / max(1, len(taken)) * 1e3,
     }
 
 
@@ -129,16 +130,14 @@ def measure(size: tuple[int, int], frames: int, name: str) -> dict[str, Any]:
         if child.returncode:
             sys.exit(f"transport: the {role} ended with {child.returncode}")
     found = {role: json.loads(output.splitlines()[-1]) for role, output in outputs.items()}
+    metrics = found["node"]["metrics"]
     return {
         "image": f"{size[1]}x{size[0]}",
         "setting": name,
-        "rate_hz": RATE_HZ,
-        "sent": frames,
         "message_bytes": found["camera"]["bytes"],
-        "received": found["node"]["received"],
-        "delivered": found["node"]["received"] / frames,
-        "p50_ms": found["node"]["p50_ms"],
-        "p95_ms": found["node"]["p95_ms"],
+        "mean_playback_frame_rate_fps": found["camera"]["rate_fps"],
+        **metrics,
+        "delivered": 1 - metrics["num_missed_frames"] / frames,
         "camera_cpu_ms_per_frame": found["camera"]["cpu_ms_per_frame"],
         "node_cpu_ms_per_frame": found["node"]["cpu_ms_per_frame"],
     }
@@ -153,7 +152,7 @@ def summary(results: list[dict[str, Any]]) -> str:
             row["image"],
             f"{row['message_bytes'] / 1e6:.2f}",
             f"{row['delivered']:.1%}",
-            *("n/a" if row[key] is None else f"{row[key]:.1f}" for key in ("p50_ms", "p95_ms")),
+            *("n/a" if row[key] is None else f"{row[key]:.1f}" for key in LATENCIES),
             f"{row['camera_cpu_ms_per_frame']:.1f}",
             f"{row['node_cpu_ms_per_frame']:.1f}",
         ]
@@ -162,28 +161,29 @@ def summary(results: list[dict[str, Any]]) -> str:
     return table(header, rows)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure every size and setting, or play one role of a measurement."""
     parser = argparse.ArgumentParser(prog="benchmarks.transport", description=__doc__)
     parser.add_argument("--frames", type=int, default=100)
+    names = [f"{width}x{height}" for height, width in SIZES]
+    parser.add_argument("--sizes", nargs="+", default=names, choices=names)
     parser.add_argument("--output", type=Path, default=RESULTS / "transport.json")
     parser.add_argument("--role", nargs=5, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.role:
-        role, height, width, frames, name = arguments.role
+    options = parser.parse_args(arguments)
+    if options.role:
+        role, height, width, frames, name = options.role
         found = ROLES[role]((int(height), int(width)), int(frames), SETTINGS[name])
         print(json.dumps(found), flush=True)
         # Nothing is left to save; tearing the middleware down can take seconds.
         os._exit(0)
-    facts, results = machine_facts(), []
-    for size in SIZES:
+    settings = {"rate_hz": RATE_HZ, "frames": options.frames, "jpeg_quality": JPEG_QUALITY}
+    record, results = Record("transport", settings, arguments), []
+    for size in [size for size, name in zip(SIZES, names) if name in options.sizes]:
         for name in SETTINGS:
             print(f"{size[1]}x{size[0]}, {name} ...", flush=True)
-            results.append(measure(size, arguments.frames, name))
+            results.append(measure(size, options.frames, name))
     print(summary(results))
-    content = {"command": "python -m benchmarks.transport", "machine": facts, "results": results}
-    write_json(str(arguments.output), content)
-    print(f"wrote {arguments.output}")
+    record.write(results, options.output)
 
 
 def _environment(has_profile: bool) -> dict[str, str]:

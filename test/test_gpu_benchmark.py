@@ -31,9 +31,12 @@ def run(results, *more):
 def test_a_small_part_on_the_cpu(results, capsys):
     code, content = run(results, "--batches", "1", "3", "--precisions", "fp32", "fp16")
     assert code == 0
-    assert content["gpu"] is None and content["machine"]["versions"]["torch"] == torch.__version__
+    assert (
+        content["machine"]["gpu"] is None
+        and content["machine"]["versions"]["torch"] == torch.__version__
+    )
     assert "--batches 1 3" in content["command"]
-    rows = {(row["batch"], row["precision"]): row for row in content["rows"]}
+    rows = {(row["batch"], row["precision"]): row for row in content["results"]}
     assert set(rows) == {(1, "fp32"), (3, "fp32"), (1, "fp16"), (3, "fp16")}
     for batch in (1, 3):
         row = rows[batch, "fp32"]
@@ -60,9 +63,9 @@ def test_a_small_part_on_a_fake_gpu(results, monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 3 << 20)
     more = ["--device", "cuda", "--batches", "2", "--precisions", "tf32"]
     code, content = run(results, *more, "--executions", "eager", "graph")
-    assert code == 0 and content["gpu"]["name"] == "Fake GPU"
-    assert [row["execution"] for row in content["rows"]] == ["eager", "graph"]
-    for row in content["rows"]:
+    assert code == 0 and content["machine"]["gpu"]["name"] == "Fake GPU"
+    assert [row["execution"] for row in content["results"]] == ["eager", "graph"]
+    for row in content["results"]:
         assert list(row["stages_ms"]) == [
             "preprocess", "staging", "upload", "network", "download", "run", "end_to_end"
         ]  # fmt: skip
@@ -91,7 +94,7 @@ def measured(monkeypatch):
 def test_resuming_measures_only_what_is_missing_or_failed(results, measured):
     _, content = run(results)
     assert [case.precision for case in measured] == ["fp32", "bf16"]
-    assert "error" in content["rows"][1]
+    assert "error" in content["results"][1]
     measured.clear()
     _, content = run(results, "--resume", "--batches", "1", "2", "--precisions", "fp32", "bf16")
     assert [(case.batch, case.precision) for case in measured] == [
@@ -99,7 +102,7 @@ def test_resuming_measures_only_what_is_missing_or_failed(results, measured):
         (1, "bf16"),
         (2, "bf16"),
     ]
-    assert [row["number"] for row in content["rows"]] == [1, 1, 2, 3]
+    assert [row["number"] for row in content["results"]] == [1, 1, 2, 3]
 
 
 def test_rows_are_written_as_they_come(results, measured, monkeypatch):
@@ -113,12 +116,12 @@ def test_rows_are_written_as_they_come(results, measured, monkeypatch):
     monkeypatch.setattr(Speed, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(results)
-    assert len(json.loads(results.read_text())["rows"]) == 1
+    assert len(json.loads(results.read_text())["results"]) == 1
 
 
 def test_rows_of_another_gpu_are_not_mixed_in(results, measured):
     _, content = run(results, "--precisions", "fp32")
-    content["gpu"] = {"name": "Another GPU", "cuda": "13.0"}
+    content["machine"]["gpu"] = {"name": "Another GPU", "cuda": "13.0"}
     results.write_text(json.dumps(content))
     with pytest.raises(SystemExit, match="was measured on name 'Another GPU', this is None"):
         run(results, "--resume")

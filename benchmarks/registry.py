@@ -1,0 +1,54 @@
+"""The benchmarks that ``python -m benchmarks`` knows, in the order in which it runs them."""
+
+from typing import NamedTuple
+
+
+class Benchmark(NamedTuple):
+    """A module of this package with ``main(arguments)`` that writes results/<its name>.json."""
+
+    measures: str
+    quick: tuple[str, ...] = ()
+    """Options that make it take seconds: to try it out, not to quote it."""
+    options: tuple[str, ...] = ()
+    """Options of every run from here."""
+    needs: str = ""
+    """What not every machine has; such a benchmark runs only where it is named."""
+
+
+CAMVID = "CamVid: -- --root CAMVID"
+
+BENCHMARKS = {
+    "roofline": Benchmark("estimate of the least time on a Jetson TX1; computes, runs nothing"),
+    "network_latency": Benchmark(
+        "every network's whole graph, image to class map, in turns",
+        quick=("--networks", "enet", "fast_elu_squeezenet", "--rounds", "1"),
+    ),
+    "host_cost": Benchmark(
+        "what the node spends on a frame beside the network, stage by stage",
+        quick=("--models", "fast_elu_squeezenet_camvid", "--frames", "10"),
+    ),
+    "end_to_end": Benchmark(
+        "message in to class map out: the node and the usual one, in turns",
+        quick=("--frames", "6", "--rounds", "1"),
+    ),
+    "transport": Benchmark(
+        "which middleware settings deliver camera images",
+        quick=("--sizes", "640x360", "--frames", "10"),
+    ),
+    "evaluation_speed": Benchmark(
+        "what reading and scoring cost the evaluation beside the network",
+        quick=("--frames", "8", "--rounds", "1"),
+        options=("--model", "fast_elu_squeezenet_camvid"),
+        needs=CAMVID,
+    ),
+    "training_loop": Benchmark(
+        "what loading and augmenting cost a training step",
+        quick=("--images", "8", "--rounds", "1"),
+        needs=CAMVID,
+    ),
+    "gpu": Benchmark(
+        "every network's latency and class agreement on a GPU",
+        quick=("--device", "cpu", "--networks", "enet", "--frames", "3"),
+        needs="an NVIDIA GPU",
+    ),
+}
