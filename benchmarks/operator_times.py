@@ -1,7 +1,8 @@
 """Where a network's time goes on ONNX Runtime: by kind of operator, from its own profiler.
 
 ``ReorderInput`` and ``ReorderOutput`` are ONNX Runtime's: its convolutions work on blocks of
-channels, and every operator that has no such form (Elu and PRelu among them) gets plain layout.
+channels, and every operator that has no such form (those of ELUs and PReLUs among them) gets plain
+layout.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.conv_peak import peak_share
+from segmentation_node.backends.onnx_activations import spell_out_activations
 from segmentation_node.evaluation.report import table
 
 UNCOUNTED_RUNS = 3
@@ -40,9 +42,9 @@ def profile(model_path: str, image_nhwc: np.ndarray, threads: int, runs: int) ->
         options.intra_op_num_threads = threads
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            model_path, options, providers=["CPUExecutionProvider"]
-        )
+        # As the backend gives it to ONNX Runtime.
+        model = spell_out_activations(Path(model_path).read_bytes())
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         for _ in range(UNCOUNTED_RUNS + runs):
             session.run(["class_map"], {"image": image_nhwc})
         events = json.loads(Path(session.end_profiling()).read_text())
