@@ -23,13 +23,15 @@ _FLOAT = 1
 CLIP_TAKES_INPUTS = 11
 """The opset from which on Clip's limits are inputs."""
 _ZERO, _ONE = "spelled_out_zero", "spelled_out_one"
+_CONSTANTS = {_ZERO: 0.0, _ONE: 1.0}
 
 
 def spell_out_activations(model: bytes) -> bytes:
     """The model with every Elu of alpha 1 and every PRelu replaced; the rest stays as it is.
 
     ``elu(x) = max(x, exp(min(x, 0)) - 1)``; ``prelu(x, a) = max(x, 0) + a min(x, 0)``. The first
-    differs from Elu by the rounding of exp, at most some 1e-7. A graph in another precision than
+    differs from Elu by the rounding of exp, at most some 1e-7; the second only
+    for minus infinity, which Clip makes the least number. A graph in another precision than
     float32 or of an opset before 11 comes back as it is. Raises ValueError when ``model`` is not
     protobuf.
     """
@@ -56,13 +58,18 @@ def _rewritten(graph: bytes) -> bytes:
     fields = list(fields_of(graph))
     if any(field.number == _GRAPH_INITIALIZER and _is_other_float(field.value) for field in fields):
         return graph
-    parts = [
+    nodes_and_rest = b"".join(
         (_spelled_out(field.value) if field.number == _GRAPH_NODE else b"") or field.raw
         for field in fields
-    ]
-    if parts == [field.raw for field in fields]:
-        return graph
-    return b"".join(parts + [_scalar(_ZERO, 0.0), _scalar(_ONE, 1.0)])
+    )
+    taken = {
+        name
+        for field in fields_of(nodes_and_rest)
+        if field.number == _GRAPH_NODE
+        for name in names_in(field.value, _NODE_INPUT)
+    }
+    constants = [_scalar(name, value) for name, value in _CONSTANTS.items() if name in taken]
+    return nodes_and_rest + b"".join(constants)
 
 
 def _spelled_out(node: bytes) -> bytes:
