@@ -38,7 +38,7 @@ PROFILED_SIZE = (360, 640)
 LABELS = {len(labels): labels.name for labels in (CAMVID_11, CITYSCAPES_19)}
 DEFAULT_NETWORKS = ("elu_squeezenet", "enet", "fast_elu_squeezenet", "segnet")
 BLOCK_S = 0.4
-PROFILED_RUNS = 7
+PROFILED_RUNS = 5
 
 
 def measure(
@@ -134,7 +134,7 @@ def _parse() -> argparse.Namespace:
     add("--sizes", default=list(SIZES), type=_size, metavar="WIDTHxHEIGHT")
     parser.add_argument("--classes", type=int, default=11, choices=sorted(LABELS))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--output", type=Path, default=RESULTS / "network_latency.json")
     return parser.parse_args()
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 
 from benchmarks.conv_peak import peak_share
 from segmentation_node.backends.onnx_activations import spell_out_activations
 from segmentation_node.evaluation.report import table
 
 UNCOUNTED_RUNS = 3
+EVENT = "_kernel_time"
 CHANNEL_LIMITS = (32, 128)
 
 
@@ -50,9 +52,10 @@ def profile(model_path: str, image_nhwc: np.ndarray, threads: int, runs: int) ->
         events = json.loads(Path(session.end_profiling()).read_text())
     by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+        if event["cat"] == "Node" and event["name"].endswith(EVENT):
             by_name[event["name"] + event["args"]["node_index"]].append(event)
-    return [_node(found[UNCOUNTED_RUNS:]) for found in by_name.values()]
+    weights = _transposed_weights(model)
+    return [_node(found[UNCOUNTED_RUNS:], weights) for found in by_name.values()]
 
 
 def breakdown(nodes: list[Node], gmac: float, peak: dict[str, Any]) -> dict[str, Any]:
@@ -117,23 +120,33 @@ def _cells(found: dict[str, Any]) -> list[str]:
     return [str(found["nodes"]), f"{found['median_ms']:.2f}", f"{found['share']:.1%}"]
 
 
-def _node(events: list[dict[str, Any]]) -> Node:
+def _transposed_weights(model: bytes) -> dict[str, list[int]]:
+    """Shapes by node name: ONNX Runtime packs these weights, and its profile is silent of them."""
+    graph = onnx.load_from_string(model).graph
+    shapes = {item.name: list(item.dims) for item in graph.initializer}
+    return {
+        node.name: shapes[node.input[1]] for node in graph.node if node.op_type == "ConvTranspose"
+    }
+
+
+def _node(events: list[dict[str, Any]], weights: dict[str, list[int]]) -> Node:
     arguments = events[0]["args"]
     moved = sum(int(arguments[f"{part}_size"]) for part in ("activation", "parameter", "output"))
     time_ms = float(np.median([event["dur"] for event in events])) / 1e3
     macs, group = 0, ""
     if arguments["op_name"] in ("Conv", "ConvTranspose"):
-        macs, group = _convolution(arguments)
+        weight = weights.get(events[0]["name"].removesuffix(EVENT))
+        macs, group = _convolution(arguments, weight)
     return Node(arguments["op_name"], time_ms, moved, macs, group)
 
 
-def _convolution(arguments: dict[str, Any]) -> tuple[int, str]:
+def _convolution(arguments: dict[str, Any], weight: list[int] | None) -> tuple[int, str]:
     """Multiply-adds, and kernel and channels in words."""
     shapes = [next(iter(item.values())) for item in arguments["input_type_shape"]]
     output = next(iter(arguments["output_type_shape"][0].values()))
     is_transposed = arguments["op_name"] == "ConvTranspose"
     places = shapes[0] if is_transposed else output
-    weight = shapes[1]
+    weight = weight or shapes[1]
     kernel = f"{weight[2]}x{weight[3]}" + (" transposed" if is_transposed else "")
     return math.prod(weight) * math.prod(places[2:]), f"{kernel}, {_channels(min(weight[:2]))}"
 
