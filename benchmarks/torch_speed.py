@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.random_model import RANDOM, random_model
 from segmentation_node.backends import Backend, BackendOptions, open_backend
 from segmentation_node.errors import BackendError
 from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.images import place, to_network
-from segmentation_node.labels import LABEL_SETS
-from segmentation_node.model_card import ModelCard, find_model, parse_card, read_card, sha256_of
+from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 
 LABEL_SET = "cityscapes19"
 CAMERA_SIZE = (720, 1280)
 PERCENTILES = (50, 95, 99)
-RANDOM = "random"
 
 
 class Case(NamedTuple):
@@ -50,48 +49,7 @@ def card_of(network: str, folder: Path) -> ModelCard:
         card = read_card(find_model(path.parent.name, str(shipped)))
         if card.network.name == network and card.label_set == LABEL_SET:
             return card
-    return _random_card(network, folder / network)
-
-
-def _random_card(network: str, folder: Path) -> ModelCard:
-    import torch
-    from safetensors.torch import save_file
-
-    from segmentation_node.networks import build_network
-
-    torch.manual_seed(0)
-    built = build_network(network, len(LABEL_SETS[LABEL_SET]), {})
-    folder.mkdir(parents=True)
-    weights = folder / "weights.safetensors"
-    save_file(built.state_dict(), str(weights))
-    values = {
-        "name": f"{network}_{RANDOM}",
-        "network": {
-            "name": network,
-            "options": {},
-            "parameters": sum(item.numel() for item in built.parameters()),
-        },
-        "label_set": LABEL_SET,
-        "input": {
-            "height": 360,
-            "width": 640,
-            "resize": "stretch",
-            "mean_rgb": [123.675, 116.28, 103.53],
-            "std_rgb": [58.395, 57.12, 57.375],
-        },
-        "outputs": ["class_map"],
-        "weights": {"data": RANDOM, "licence": "Apache-2.0", "provenance": "benchmarks.gpu"},
-        "accuracy": [],
-        "artifacts": [
-            {
-                "file": weights.name,
-                "kind": "weights",
-                "sha256": sha256_of(str(weights)),
-                "version": "safetensors, float32",
-            }
-        ],
-    }
-    return parse_card(values, str(folder))
+    return random_model(network, LABEL_SET, (360, 640), folder / network)
 
 
 def camera_frames(count: int) -> list[np.ndarray]:
