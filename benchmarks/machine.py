@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
+PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 SMI_FIELDS = (
     "driver_version",
     "persistence_mode",

@@ -1,11 +1,10 @@
 """What every backend must do, on a model that can be computed by hand; registering enrols.
 
 Each in all that it offers: devices, precisions, ways of execution. What this machine lacks is
-skipped by name. Then what only ONNX Runtime can meet, and how a backend is chosen.
+skipped by name.
 """
 
 import gc
-import sys
 import tracemalloc
 from collections import namedtuple
 from dataclasses import replace
@@ -16,11 +15,8 @@ import tiny
 from tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.errors import BackendError, CardError
-from segmentation_node.model_card import sha256_of
-
-IMPORTED = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "torch": "torch"}
 
 Setting = namedtuple("Setting", "name device precision execution")
 OFFERED = {
@@ -99,16 +95,6 @@ def assert_classified(class_map_nhw, image_nhwc, precision="fp32"):
 
 def batch(seed=0):
     return tiny.random_image(seed)[None]
-
-
-def with_artifact(path, kind="onnx"):
-    """The tiny card with another file as its only artifact, its hash right."""
-    artifact = [item for item in tiny.card().artifacts if item.kind == kind][0]
-    changed = replace(artifact, file=path.name, sha256=sha256_of(str(path)))
-    return replace(tiny.card(), artifacts=[changed], folder=str(path.parent))
-
-
-# Every backend
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -268,161 +254,15 @@ def test_a_corrupt_artifact_is_named(name, options, tmp_path):
     path = tmp_path / "corrupt.bin"
     path.write_bytes(b"\x07 neither a graph\nnor weights \xff" * 20)
     with pytest.raises(BackendError) as caught:
-        open_backend(name, with_artifact(path, BACKENDS[name].artifact_kind), options)
+        open_backend(name, tiny.card_with(path, BACKENDS[name].artifact_kind), options)
     assert_one_line(caught, path)
 
 
 def test_an_artifact_whose_hash_differs_is_not_loaded(name, options, tmp_path):
     path = tmp_path / "model.bin"
     path.write_bytes(b"as exported")
-    card = with_artifact(path, BACKENDS[name].artifact_kind)
+    card = tiny.card_with(path, BACKENDS[name].artifact_kind)
     path.write_bytes(b"changed since")
     with pytest.raises(CardError) as caught:
         open_backend(name, card, options)
     assert_one_line(caught, path, "sha256")
-
-
-# ONNX Runtime
-
-
-def open_onnx(card):
-    return open_backend("onnxruntime", card, BackendOptions(num_threads=1))
-
-
-@pytest.fixture
-def onnxruntime():
-    missing = BACKENDS["onnxruntime"].unavailable()
-    if missing:
-        pytest.skip("NOT RUN: " + missing)
-
-
-@pytest.mark.usefixtures("onnxruntime")
-class TestOnnxGraph:
-    """A graph that does not do what its card says is refused."""
-
-    def test_an_input_that_does_not_fit_the_card(self):
-        card = tiny.card()
-        card = replace(card, input=replace(card.input, height=12))
-        with pytest.raises(BackendError) as caught:
-            open_onnx(card)
-        assert_one_line(caught, "model.onnx", "[1, 6, 8, 3]", "card expects", "[1, 12, 8, 3]")
-
-    def test_outputs_that_do_not_fit_the_card(self):
-        with pytest.raises(BackendError) as caught:
-            open_onnx(replace(tiny.card(), outputs=["class_map"]))
-        assert_one_line(caught, "model.onnx", "['class_map', 'confidence']", "card says")
-
-    def test_a_label_set_that_does_not_fit_the_card(self):
-        with pytest.raises(BackendError) as caught:
-            open_onnx(replace(tiny.card(), label_set="cityscapes19"))
-        assert_one_line(caught, "model.onnx", "camvid11", "card says cityscapes19")
-
-    def test_a_batch_that_the_file_is_not_made_for(self):
-        with pytest.raises(BackendError) as caught:
-            open_backend("onnxruntime", tiny.card(), BackendOptions(batch=4))
-        assert_one_line(caught, "onnx artifact of tiny", "batch of 1, not 4", "--batch 4")
-
-    @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-    def test_a_gpu(self, device):
-        with pytest.raises(BackendError) as caught:
-            open_backend("onnxruntime", tiny.card(), BackendOptions(device=device))
-        assert_one_line(caught, repr(device), "cpu or auto")
-
-    def test_a_class_outside_the_label_set(self, tmp_path):
-        """This graph gives every class plus one: the last of CamVid's eleven becomes 11."""
-        with open_onnx(with_artifact(copied("class_11.onnx", tmp_path))) as backend:
-            backend.run(tiny.paint(np.full((1, 6, 8), 9)))
-            with pytest.raises(BackendError) as caught:
-                backend.run(tiny.paint(np.full((1, 6, 8), 10)))
-        assert_one_line(caught, "class 11", "camvid11", "11 classes")
-
-    def test_a_confidence_of_another_type(self, tmp_path):
-        with open_onnx(with_artifact(copied("float_confidence.onnx", tmp_path))) as backend:
-            with pytest.raises(BackendError) as caught:
-                backend.run(batch(), with_confidence=True)
-        assert_one_line(caught, "float32 (1, 6, 8)", "expected", "confidence")
-
-
-def copied(file_name, folder):
-    path = folder / file_name
-    with open("%s/%s" % (tiny.DATA, file_name), "rb") as content:
-        path.write_bytes(content.read())
-    return path
-
-
-# Choosing
-
-
-def pretend(monkeypatch, **backends):
-    """Let each backend be "accelerated", "usable", or missing for the reason given."""
-    for name, state in backends.items():
-        reason = "" if state in ("accelerated", "usable") else state
-        fast = state == "accelerated"
-        monkeypatch.setattr(BACKENDS[name], "unavailable", classmethod(lambda _, r=reason: r))
-        monkeypatch.setattr(BACKENDS[name], "unready", classmethod(lambda *_: ""))
-        monkeypatch.setattr(BACKENDS[name], "accelerated", classmethod(lambda _, f=fast: f))
-
-
-def test_auto_takes_the_first_backend_with_an_accelerator(monkeypatch):
-    pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
-    name, why = choose_backend(tiny.card())
-    assert name == "torch"
-    assert "accelerator" in why and "tensorrt: not here" in why
-    pretend(monkeypatch, tensorrt="accelerated")
-    assert choose_backend(tiny.card())[0] == "tensorrt"
-
-
-def test_auto_prefers_onnxruntime_on_the_cpu_and_says_why(monkeypatch):
-    pretend(monkeypatch, tensorrt="not here", torch="usable", onnxruntime="usable")
-    name, why = choose_backend(tiny.card())
-    assert name == "onnxruntime"
-    assert "no accelerator" in why and "CPU" in why and "tensorrt: not here" in why
-    pretend(monkeypatch, onnxruntime="gone too")
-    assert choose_backend(tiny.card())[0] == "torch"
-
-
-def test_auto_leaves_out_what_is_not_ready_for_the_card(monkeypatch):
-    pretend(monkeypatch, tensorrt="accelerated", torch="accelerated", onnxruntime="usable")
-    monkeypatch.setattr(
-        BACKENDS["tensorrt"], "unready", classmethod(lambda _, card, options: "none for tiny")
-    )
-    name, why = choose_backend(tiny.card())
-    assert name == "torch"
-    assert "tensorrt: none for tiny" in why
-
-
-def test_auto_leaves_accelerators_alone_where_the_cpu_is_asked_for(monkeypatch):
-    pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
-    assert choose_backend(tiny.card(), BackendOptions(device="cpu"))[0] == "onnxruntime"
-    assert choose_backend(tiny.card(), BackendOptions(device="cuda"))[0] == "torch"
-
-
-def test_auto_leaves_out_what_the_card_has_no_artifact_for(monkeypatch):
-    pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
-    only_onnx = replace(tiny.card(), artifacts=tiny.card().artifacts[:1])
-    name, why = choose_backend(only_onnx)
-    assert name == "onnxruntime"
-    assert "torch: the card has no weights artifact" in why
-
-
-def test_auto_gives_every_reason_where_nothing_can_run(monkeypatch):
-    pretend(monkeypatch, tensorrt="reason A", torch="reason B", onnxruntime="reason C")
-    with pytest.raises(BackendError) as caught:
-        choose_backend(tiny.card())
-    assert_one_line(
-        caught, "tiny", "tensorrt: reason A", "torch: reason B", "onnxruntime: reason C"
-    )
-
-
-def test_an_unknown_backend_lists_the_known_ones():
-    with pytest.raises(BackendError) as caught:
-        open_backend("openvino", tiny.card(), BackendOptions())
-    assert_one_line(caught, "'openvino'", "auto", *sorted(BACKENDS))
-
-
-@pytest.mark.parametrize("name", sorted(BACKENDS))
-def test_a_missing_run_time_says_what_to_install(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, IMPORTED[name], None)
-    with pytest.raises(BackendError) as caught:
-        open_backend(name, tiny.card(), BackendOptions())
-    assert_one_line(caught, "backend " + name, "is missing", "install")

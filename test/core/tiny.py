@@ -6,12 +6,13 @@
 
 import ctypes
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.model_card import read_card
+from segmentation_node.model_card import read_card, sha256_of
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
 FOLDER = os.path.join(DATA, "tiny")
@@ -25,6 +26,13 @@ VOID = 11  # in CamVid's label images
 def card():
     """The tiny model's card."""
     return read_card(FOLDER)
+
+
+def card_with(path, kind="onnx"):
+    """The card with another file as its only artifact, its hash right."""
+    artifact = [item for item in card().artifacts if item.kind == kind][0]
+    changed = replace(artifact, file=path.name, sha256=sha256_of(str(path)))
+    return replace(card(), artifacts=[changed], folder=str(path.parent))
 
 
 def classify(image_hwc):
