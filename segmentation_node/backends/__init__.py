@@ -74,8 +74,10 @@ def choose_backend(card: ModelCard, options: Optional[BackendOptions] = None) ->
     if on_cpu:
         reasons = ["no accelerator can be used; it runs on the CPU"]
         if on_cpu[1:]:
-            passed_over = ", ".join(on_cpu[1:])
-            reasons.append("%s: after it on %s" % (passed_over, platform.machine()))
+            others = ", ".join(on_cpu[1:])
+            reasons.append(
+                "%s could too, but %s comes first on %s" % (others, on_cpu[0], platform.machine())
+            )
         return on_cpu[0], "; ".join(reasons + refusals)
     raise BackendError("no backend can run %s: %s" % (card.name, "; ".join(refusals)))
 

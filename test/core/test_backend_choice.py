@@ -43,7 +43,7 @@ def test_auto_prefers_openvino_on_x86_and_says_why(monkeypatch):
     name, why = choose_backend(tiny.card())
     assert name == "openvino"
     assert "no accelerator" in why and "CPU" in why and "tensorrt: no" in why
-    assert "onnxruntime, torch: after it on x86_64" in why
+    assert "onnxruntime, torch could too, but openvino comes first on x86_64" in why
 
 
 def test_auto_prefers_onnxruntime_on_another_cpu(monkeypatch):
@@ -52,7 +52,7 @@ def test_auto_prefers_onnxruntime_on_another_cpu(monkeypatch):
     pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable", openvino="usable")
     name, why = choose_backend(tiny.card())
     assert name == "onnxruntime"
-    assert "openvino, torch: after it on aarch64" in why
+    assert "openvino, torch could too, but onnxruntime comes first on aarch64" in why
     pretend(monkeypatch, onnxruntime="gone too", openvino="usable")
     assert choose_backend(tiny.card())[0] == "openvino"
 
