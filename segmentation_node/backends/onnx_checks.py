@@ -14,7 +14,7 @@ class OnnxGraph(NamedTuple):
     label_set: Optional[str]
 
 
-def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[int, ...]:
+def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[int, int, int, int]:
     """The graph's input shape (N, H, W, 3). Raises BackendError when it does not fit the card."""
     shape = graph.inputs[0][2] if len(graph.inputs) == 1 else []
     # The batch is the file's own; height and width are the card's.
