@@ -11,13 +11,16 @@ PY36_SOURCES := setup.py segmentation_node launch test/core
 PY36_EXCEPT := segmentation_node/evaluation/(bags/.*|report)\.py$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
+.PHONY: help setup setup-openvino setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
 
 setup:  ## .venv and the built packages: what the node needs, no torch
 	@tools/setup
+
+setup-openvino:  ## the same with OpenVINO, the faster run time on x86-64 CPUs
+	@tools/setup openvino
 
 setup-train:  ## the same with what training and the torch backend need
 	@tools/setup train

@@ -1,4 +1,4 @@
-"""Start the segmentation node through ONNX Runtime on any CPU."""
+"""Start the segmentation node on any CPU, through OpenVINO or ONNX Runtime."""
 
 import os
 

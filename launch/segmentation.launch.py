@@ -21,7 +21,7 @@ PARAMETER_ARGUMENTS = (
 
 ARGUMENTS = (
     ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
-    ("backend", "", "auto, onnxruntime, torch or tensorrt"),
+    ("backend", "", "auto, onnxruntime, openvino, torch or tensorrt"),
     ("namespace", "", "Namespace of the node, such as front"),
     ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
     ("params_file", "", "Parameter file; empty: the node's own defaults"),

@@ -23,13 +23,14 @@ from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 
 FRAMES = (0, 1, 40)
-SETTINGS = [("torch", "cpu", "fp32", "eager"), ("torch", "cpu", "bf16", "eager")]
+SETTINGS = [("openvino", "cpu", "fp32", "auto")]
+SETTINGS += [("torch", "cpu", "fp32", "eager"), ("torch", "cpu", "bf16", "eager")]
 SETTINGS += [("torch", "cuda", precision, "graph") for precision in LEAST_AGREEMENT]
 SETTINGS += [("torch", "cuda", "fp32", "eager"), ("torch", "cuda", "fp16", "compiled_graph")]
 
 
 def cards():
-    """The shipped cards that both run times can load."""
+    """The shipped cards that all these run times can load."""
     folder = models_folder()
     names = sorted(os.listdir(folder)) if folder else []
     names = [name for name in names if os.path.isfile(os.path.join(folder, name, "model.yaml"))]
@@ -55,6 +56,9 @@ def images(card, frames):
 @pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
 def test_the_classes_are_those_of_onnxruntime(card, setting):
     name, device, precision, execution = setting
+    missing = BACKENDS[name].unavailable()
+    if missing:
+        pytest.skip(f"NOT RUN: backend {name}: {missing}")
     if device == "cuda" and not BACKENDS[name].accelerated():
         pytest.skip(f"NOT RUN: backend {name} on CUDA: there is no CUDA GPU")
     options = BackendOptions(device=device, precision=precision, execution=execution)

@@ -53,7 +53,8 @@ def adds_up(latency):
 
 @pytest.fixture(scope="module")
 def every_node(peer, model, log_path):
-    parameters = {"model": model, "frame_policy": "every", "num_threads": 1}
+    parameters = {"model": model, "backend": "onnxruntime", "frame_policy": "every"}
+    parameters["num_threads"] = 1
     with LiveNode(peer, parameters, log_path) as found:
         yield found.active()
 

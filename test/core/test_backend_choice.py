@@ -7,15 +7,16 @@ import pytest
 import tiny
 from tiny import assert_one_line
 
+from segmentation_node import backends
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
 from segmentation_node.errors import BackendError
 
-IMPORTED = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "torch": "torch"}
+IMPORTED = {name: name for name in ("onnxruntime", "openvino", "tensorrt", "torch")}
 
 
-def pretend(monkeypatch, **backends):
+def pretend(monkeypatch, **states):
     """Let each backend be "accelerated", "usable", or missing for the reason given."""
-    for name, state in backends.items():
+    for name, state in dict({"openvino": "not installed"}, **states).items():
         reason = "" if state in ("accelerated", "usable") else state
         fast = state == "accelerated"
         monkeypatch.setattr(BACKENDS[name], "unavailable", classmethod(lambda _, r=reason: r))
@@ -32,11 +33,36 @@ def test_auto_takes_the_first_backend_with_an_accelerator(monkeypatch):
     assert choose_backend(tiny.card())[0] == "tensorrt"
 
 
-def test_auto_prefers_onnxruntime_on_the_cpu_and_says_why(monkeypatch):
+def on_machine(monkeypatch, machine):
+    monkeypatch.setattr(backends.platform, "machine", lambda: machine)
+
+
+def test_auto_prefers_openvino_on_x86_and_says_why(monkeypatch):
+    on_machine(monkeypatch, "x86_64")
+    pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable", openvino="usable")
+    name, why = choose_backend(tiny.card())
+    assert name == "openvino"
+    assert "no accelerator" in why and "CPU" in why and "tensorrt: no" in why
+    assert "onnxruntime, torch could too, but openvino comes first on x86_64" in why
+
+
+def test_auto_prefers_onnxruntime_on_another_cpu(monkeypatch):
+    """OpenVINO was measured on x86-64 only."""
+    on_machine(monkeypatch, "aarch64")
+    pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable", openvino="usable")
+    name, why = choose_backend(tiny.card())
+    assert name == "onnxruntime"
+    assert "openvino, torch could too, but onnxruntime comes first on aarch64" in why
+    pretend(monkeypatch, onnxruntime="gone too", openvino="usable")
+    assert choose_backend(tiny.card())[0] == "openvino"
+
+
+def test_auto_goes_on_to_what_is_installed_and_says_why(monkeypatch):
     pretend(monkeypatch, tensorrt="not here", torch="usable", onnxruntime="usable")
     name, why = choose_backend(tiny.card())
     assert name == "onnxruntime"
     assert "no accelerator" in why and "CPU" in why and "tensorrt: not here" in why
+    assert "openvino: not installed" in why
     pretend(monkeypatch, onnxruntime="gone too")
     assert choose_backend(tiny.card())[0] == "torch"
 
@@ -76,8 +102,8 @@ def test_auto_gives_every_reason_where_nothing_can_run(monkeypatch):
 
 def test_an_unknown_backend_lists_the_known_ones():
     with pytest.raises(BackendError) as caught:
-        open_backend("openvino", tiny.card(), BackendOptions())
-    assert_one_line(caught, "'openvino'", "auto", *sorted(BACKENDS))
+        open_backend("abacus", tiny.card(), BackendOptions())
+    assert_one_line(caught, "'abacus'", "auto", *sorted(BACKENDS))
 
 
 @pytest.mark.parametrize("name", sorted(BACKENDS))

@@ -17,7 +17,7 @@ ROS = {
     "rosgraph_msgs", "rosidl_runtime_py", "segmentation_msgs", "sensor_msgs", "std_msgs",
     "std_srvs", "tf2_ros", "vision_msgs",
 }  # fmt: skip
-RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "onnx", "pycuda", "safetensors"}
+RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "safetensors"}
 # The first part of a module's name below the package -> what it may import at module level.
 BASE = {"errors", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}

@@ -179,12 +179,13 @@ def test_another_thread_may_run_and_close_it(built, card, options):
 
 
 @pytest.fixture
-def no_torch(monkeypatch):
+def no_others(monkeypatch):
     """So that TensorRT and ONNX Runtime are the choice."""
-    monkeypatch.setattr(BACKENDS["torch"], "unavailable", classmethod(lambda _: "not here"))
+    for name in ("torch", "openvino"):
+        monkeypatch.setattr(BACKENDS[name], "unavailable", classmethod(lambda _: "not here"))
 
 
-@pytest.mark.usefixtures("no_torch")
+@pytest.mark.usefixtures("no_others")
 class TestAuto:
     def test_takes_tensorrt_once_the_engine_is_built(self, dialect, card, options):
         name, why = choose_backend(card, options)

@@ -1,10 +1,10 @@
-"""The node on the torch backend: what it publishes, and what it says of how the network runs."""
+"""The node on its other CPU backends: what it publishes, and what it says of how it runs."""
 
 import numpy as np
 import pytest
 from live import Image, LiveNode, image_message, values_of
 
-from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.ros.pairing import pixels
@@ -14,9 +14,17 @@ pytestmark = pytest.mark.ros
 MODEL = "elu_squeezenet_camvid"
 
 
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def name(request):
+    missing = BACKENDS[request.param].unavailable()
+    if missing:
+        pytest.skip(f"NOT RUN: {missing}")
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def node(peer, tmp_path_factory):
-    parameters = {"model": MODEL, "backend": "torch", "device": "cpu", "num_threads": 1}
+def node(peer, name, tmp_path_factory):
+    parameters = {"model": MODEL, "backend": name, "device": "cpu", "num_threads": 1}
     with LiveNode(peer, parameters, tmp_path_factory.mktemp("log")) as found:
         yield found.active()
 
@@ -34,9 +42,9 @@ def test_the_class_map_is_onnxruntimes(node):
     maps.close()
 
 
-def test_diagnostics_say_how_it_runs(node):
+def test_diagnostics_say_how_it_runs(node, name):
     values = values_of(node.until(lambda: node.statuses, "diagnostics")[-1])
-    assert (values["backend"], values["device"], values["precision"]) == ("torch", "cpu", "fp32")
+    assert (values["backend"], values["device"], values["precision"]) == (name, "cpu", "fp32")
     assert values["execution"] == "eager"
 
 

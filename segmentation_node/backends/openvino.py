@@ -1,0 +1,162 @@
+"""OpenVINO on the CPU. Run on x86-64 only; its wheels for Arm were never tried."""
+
+import importlib
+import re
+import sys
+from typing import Any, Dict
+
+import numpy as np
+
+from segmentation_node.backends.base import Backend, Prediction
+from segmentation_node.backends.onnx_checks import OnnxGraph, check_graph
+from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.errors import BackendError
+
+TELEMETRY = "openvino_telemetry"
+DTYPES = {"u8": "uint8"}
+PROPERTIES = {
+    "PERFORMANCE_HINT": "LATENCY",
+    # Without it a CPU that has bfloat16 computes in that, and does not say so.
+    "INFERENCE_PRECISION_HINT": "f32",
+    # Pinned threads of several nodes would meet on the first cores while others are idle.
+    "ENABLE_CPU_PINNING": False,
+}
+
+
+class OpenVinoBackend(Backend):
+    """Runs the card's ONNX file; images are read from the caller's own array.
+
+    Only fp32: bf16 and fp16 took as long or longer on a Xeon that has both (AVX-512, no AMX).
+    """
+
+    name = "openvino"
+    artifact_kind = "onnx"
+    precisions = ("fp32",)
+
+    @classmethod
+    def unavailable(cls) -> str:
+        try:
+            openvino = import_openvino()
+        except ImportError as error:
+            return (
+                "OpenVINO is missing (%s); install it with: make setup-openvino, or pip install "
+                "openvino" % error
+            )
+        if not hasattr(openvino, "Core"):
+            found = getattr(openvino, "__version__", "a folder of that name")
+            return (
+                "the package openvino is %s, expected OpenVINO 2023.1 or later; install it with: "
+                "pip install -U openvino" % found
+            )
+        return ""
+
+    def _load(self, artifact_path: str) -> None:
+        if self.options.device not in ("auto", "cpu"):
+            raise BackendError(
+                "backend openvino: device %r is not offered; choose cpu or auto"
+                % self.options.device
+            )
+        openvino = import_openvino()
+        with open(artifact_path, "rb") as artifact:
+            model = artifact.read()
+        try:
+            core = openvino.Core()
+            described = _described(core.read_model(model))
+            self.input_shape = check_graph(artifact_path, described, self.card)
+            # Every output of a graph is computed: a graph of its own for the usual run.
+            self._class_map_network = self._open(core, keep_output(model, "class_map"))
+            if self.has_confidence:
+                self._network = self._open(core, model)
+        except RuntimeError as error:
+            raise BackendError(
+                "%s: OpenVINO cannot load it: %s" % (artifact_path, _line(error))
+            ) from error
+        self.device = "cpu"
+
+    def _open(self, core: Any, model: bytes) -> "_Network":
+        threads = self.options.num_threads
+        properties = dict(PROPERTIES, **({"INFERENCE_NUM_THREADS": threads} if threads else {}))
+        compiled = core.compile_model(core.read_model(model), "CPU", properties)
+        found = compiled.get_property("INFERENCE_NUM_THREADS")
+        if threads > found:
+            self.warnings = [
+                "backend openvino: num_threads is %d, but it takes %d, as many as there are cores"
+                % (threads, found)
+            ]
+        network = _Network(compiled)
+        # The first run makes what the later ones use again; the first frame must not wait for it.
+        network.run(np.zeros(self.input_shape, np.uint8))
+        return network
+
+    def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        network = self._network if with_confidence else self._class_map_network
+        try:
+            network.run(image_nhwc)
+        except RuntimeError as error:
+            raise BackendError("backend openvino: the run failed: %s" % _line(error)) from error
+        maps = network.maps
+        return Prediction(maps["class_map"], maps["confidence"] if with_confidence else None)
+
+    def _close(self) -> None:
+        del self._class_map_network
+        if self.has_confidence:
+            del self._network
+
+
+class _Network:
+    """A compiled graph, and by name the arrays that its outputs are written into."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._tensor = import_openvino().Tensor
+        self._request = compiled.create_infer_request()
+        self.maps: Dict[str, np.ndarray] = {}
+        for port in compiled.outputs:
+            map_nhw = np.empty(tuple(port.shape), port.element_type.to_dtype())
+            self._request.set_tensor(port, self._tensor(map_nhw, shared_memory=True))
+            self.maps[port.any_name] = map_nhw
+
+    def run(self, image_nhwc: np.ndarray) -> None:
+        """Compute ``maps``. Raises RuntimeError as OpenVINO does."""
+        # An array that is read-only cannot be shared; it is copied.
+        shared = image_nhwc.flags.writeable
+        self._request.set_input_tensor(self._tensor(image_nhwc, shared_memory=shared))
+        self._request.infer(share_outputs=True)
+
+
+def import_openvino() -> Any:
+    """The package, without its telemetry, which would report each import to the vendor."""
+    if "openvino" in sys.modules:
+        return importlib.import_module("openvino")
+    modules: Dict[str, Any] = sys.modules  # type: ignore[assignment]
+    before = {TELEMETRY: modules[TELEMETRY]} if TELEMETRY in modules else {}
+    modules[TELEMETRY] = None  # as if it were not installed, which OpenVINO allows for
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del modules[TELEMETRY]
+        modules.update(before)
+
+
+def _described(model: Any) -> OnnxGraph:
+    has_label_set = model.has_rt_info(["framework", "label_set"])
+    return OnnxGraph(
+        inputs=[(port.any_name, _dtype(port), _shape(port)) for port in model.inputs],
+        outputs=[port.any_name for port in model.outputs],
+        label_set=model.get_rt_info(["framework", "label_set"]).value if has_label_set else None,
+    )
+
+
+def _dtype(port: Any) -> str:
+    name = port.element_type.get_type_name()
+    return DTYPES.get(name, name)
+
+
+def _shape(port: Any) -> Any:
+    """Sizes; one that is not fixed as its text."""
+    sizes = port.partial_shape
+    return [str(size) if size.is_dynamic else size.get_length() for size in sizes]
+
+
+def _line(error: Any) -> str:
+    """The error without the places in OpenVINO's sources, in one line."""
+    return " ".join(re.sub(r"Exception from \S+:\d+:", "", str(error)).split())

@@ -1,0 +1,95 @@
+"""What only the run times of ONNX files can meet: graphs that do not do what their card says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+from tiny import assert_one_line
+
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.errors import BackendError
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def name(request):
+    missing = BACKENDS[request.param].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: " + missing)
+    return request.param
+
+
+def open_onnx(name, card):
+    return open_backend(name, card, BackendOptions(num_threads=1))
+
+
+def test_an_input_that_does_not_fit_the_card(name):
+    card = tiny.card()
+    card = replace(card, input=replace(card.input, height=12))
+    with pytest.raises(BackendError) as caught:
+        open_onnx(name, card)
+    assert_one_line(caught, "model.onnx", "[1, 6, 8, 3]", "card expects", "[1, 12, 8, 3]")
+
+
+def test_outputs_that_do_not_fit_the_card(name):
+    with pytest.raises(BackendError) as caught:
+        open_onnx(name, replace(tiny.card(), outputs=["class_map"]))
+    assert_one_line(caught, "model.onnx", "['class_map', 'confidence']", "card says")
+
+
+def test_a_label_set_that_does_not_fit_the_card(name):
+    with pytest.raises(BackendError) as caught:
+        open_onnx(name, replace(tiny.card(), label_set="cityscapes19"))
+    assert_one_line(caught, "model.onnx", "camvid11", "card says cityscapes19")
+
+
+def test_a_batch_that_the_file_is_not_made_for(name):
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), BackendOptions(batch=4))
+    assert_one_line(caught, "onnx artifact of tiny", "batch of 1, not 4", "--batch 4")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu(name, device):
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), BackendOptions(device=device))
+    assert_one_line(caught, repr(device), "cpu or auto")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_a_precision_that_it_does_not_compute_in(name, precision):
+    """A CPU that could compute in it, such as this one in bfloat16, must not do so silently."""
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), BackendOptions(precision=precision))
+    assert_one_line(caught, "backend " + name, repr(precision), "['fp32']")
+
+
+def test_a_graph_that_is_cut_off(name, tmp_path):
+    path = copied("class_11.onnx", tmp_path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BackendError) as caught:
+        open_onnx(name, tiny.card_with(path))
+    assert_one_line(caught, path, "cannot load it: ")
+
+
+def test_a_class_outside_the_label_set(name, tmp_path):
+    """This graph gives every class plus one: the last of CamVid's eleven becomes 11."""
+    with open_onnx(name, tiny.card_with(copied("class_11.onnx", tmp_path))) as backend:
+        backend.run(tiny.paint(np.full((1, 6, 8), 9)))
+        with pytest.raises(BackendError) as caught:
+            backend.run(tiny.paint(np.full((1, 6, 8), 10)))
+    assert_one_line(caught, "class 11", "camvid11", "11 classes")
+
+
+def test_a_confidence_of_another_type(name, tmp_path):
+    with open_onnx(name, tiny.card_with(copied("float_confidence.onnx", tmp_path))) as backend:
+        with pytest.raises(BackendError) as caught:
+            backend.run(tiny.random_image(0)[None], with_confidence=True)
+    assert_one_line(caught, "float32 (1, 6, 8)", "expected", "confidence")
+
+
+def copied(file_name, folder):
+    path = folder / file_name
+    with open("%s/%s" % (tiny.DATA, file_name), "rb") as content:
+        path.write_bytes(content.read())
+    return path
