@@ -1,0 +1,299 @@
+"""``python -m benchmarks.int8 --model fast_elu_squeezenet_camvid --root CAMVID``: is int8 worth it?
+
+Int8 forms of a shipped model's graph (``benchmarks.quantise``) against the graph as shipped: time
+in turns on ONNX Runtime, and on OpenVINO where it is installed; mean IoU on the validation split by
+the project's own evaluation; size of the file. A form wins if it takes 5 % less time or better at
+the model's own size and loses one point of mean IoU or less. Sizes other than the model's are of
+the same weights and are timed only.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quantise import VARIANTS, prepare, quantise
+from benchmarks.record import RESULTS, Record
+from benchmarks.rounds import spread, take_turns
+from segmentation_node.backends import BackendOptions
+from segmentation_node.backends.base import Backend, Prediction
+from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.errors import SegmentationError
+from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.dataset import evaluate_dataset
+from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.report import table
+from segmentation_node.images import place, to_network
+from segmentation_node.model_card import ModelCard, find_model, read_card
+from segmentation_node.models import models_folder
+from segmentation_node.pipeline import Segmenter
+
+FP32, PREPARED = "fp32", "prepared"
+MOST_TIME = 0.95
+MOST_LOSS = 0.01
+IMAGES_OF_OTHER_SIZES = 4
+"""Ranges do not change the time."""
+
+Segment = Callable[[np.ndarray], np.ndarray]
+"""Image uint8 (1, H, W, 3) -> class map uint8 (1, H, W)."""
+
+
+def on_onnxruntime(path: Path, threads: int) -> Segment:
+    """The graph, run as the backend runs it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(["class_map"], {"image": image})[0]
+
+
+def on_openvino(path: Path, threads: int) -> Segment:
+    """The graph; what is not int8 in it stays in float32."""
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    return lambda image: request.infer({0: image}, share_inputs=True, share_outputs=True)[0]
+
+
+RUN_TIMES: dict[str, Callable[[Path, int], Segment]] = {
+    "onnxruntime": on_onnxruntime,
+    "openvino": on_openvino,
+}
+
+
+class GraphBackend(Backend):
+    """A graph that no card names, behind the interface that the evaluation takes."""
+
+    name = "graph"
+    artifact_kind = "onnx"
+    precisions = ("fp32",)
+
+    def __init__(self, card: ModelCard, segment: Segment) -> None:
+        self._segment = segment
+        super().__init__(card, BackendOptions())
+
+    @classmethod
+    def unavailable(cls) -> str:
+        return ""
+
+    def _load(self, artifact_path: str) -> None:
+        self.device = "cpu"
+
+    def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        return Prediction(self._segment(image_nhwc), None)
+
+    def _close(self) -> None:
+        del self._segment
+
+
+class Graphs:
+    """A model's graphs by (variant, size) as files in a folder; those that lie there are kept."""
+
+    def __init__(self, card: ModelCard, dataset: Dataset, images: int, folder: Path) -> None:
+        self.card, self.dataset, self.images, self.folder = card, dataset, images, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, variant: str, size: tuple[int, int]) -> Path:
+        """The file, made where it is missing; the size is (height, width)."""
+        path = self.folder / f"{self.card.name}_{size[1]}x{size[0]}_{variant}.onnx"
+        if not path.exists():
+            print(f"{path.name} ...", flush=True)
+            partial = path.with_suffix(".partial.onnx")
+            if variant == FP32:
+                partial.write_bytes(self._class_map_alone(size))
+            elif variant == PREPARED:
+                prepare(self.path(FP32, size), partial)
+            else:
+                prepared = self.path(PREPARED, size)
+                quantise(prepared, VARIANTS[variant], self._images(size), partial)
+            partial.rename(path)
+        return path
+
+    def _class_map_alone(self, size: tuple[int, int]) -> bytes:
+        """As the backend runs it while nobody asks for the confidence."""
+        path = Path(self.card.artifact_path("onnx"))
+        if size == self.card.input_size:
+            return keep_output(path.read_bytes(), "class_map")
+        from training.add_variants import graph_of
+        from training.onnx_graph import export_onnx, graph_variant
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "other.onnx"
+            export_onnx(graph_variant(graph_of(self.card), "uint8"), size, 1, "", path)
+            return keep_output(path.read_bytes(), "class_map")
+
+    def _images(self, size: tuple[int, int]) -> list[np.ndarray]:
+        """Training images of the network's size, spread over the split: uint8 (1, H, W, 3)."""
+        wanted = self.images if size == self.card.input_size else IMAGES_OF_OTHER_SIZES
+        count = min(wanted, len(self.dataset))
+        found = []
+        for index in np.linspace(0, len(self.dataset) - 1, count).round().astype(int):
+            image = self.dataset[int(index)].image_hwc
+            image_nhwc = np.zeros((1, *size, 3), np.uint8)
+            placement = place(self.card.input.resize, image.shape[:2], size)
+            to_network(image, placement, image_nhwc[0])
+            found.append(image_nhwc)
+        return found
+
+
+def mean_iou(card: ModelCard, segment: Segment, dataset: Dataset, frames: int) -> float:
+    """Mean IoU of the graph on the first frames of a data set, as the evaluation counts it."""
+    count = min(frames, len(dataset))
+    with GraphBackend(card, segment) as backend:
+        run = evaluate_dataset(Segmenter(backend), dataset, range(count), progress_bar(count))
+    return run.accuracy.matrix.mean_iou()
+
+
+def measure(
+    graphs: Graphs, size: tuple[int, int], validation: Dataset | None, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Rows of every variant on every run time at one size; without ``validation`` times alone."""
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    card = graphs.card
+    variants = [FP32]
+    # Where only time counts, other ranges make no difference.
+    variants += [
+        name
+        for name in options.variants
+        if validation is not None or VARIANTS[name].calibration == "minmax"
+    ]
+    names = [(kind, variant) for kind in options.run_times for variant in variants]
+    paths = {variant: graphs.path(variant, size) for variant in variants}
+    runs = {name: RUN_TIMES[name[0]](paths[name[1]], options.threads) for name in names}
+    scores: dict[Any, float | None] = dict.fromkeys(names)
+    if validation is not None:
+        for name in names:
+            print(f"mean IoU of {name[1]} on {name[0]} ...", flush=True)
+            scores[name] = mean_iou(card, runs[name], validation, options.frames)
+    print(f"{size[1]}x{size[0]}, in turns ...", flush=True)
+    calls = {name: functools.partial(run, image) for name, run in runs.items()}
+    times_ms = take_turns(calls, options.rounds, options.runs)
+    medians_ms = {name: float(np.median(times_ms[name])) for name in names}
+    return [
+        {
+            "model": card.name,
+            "variant": variant,
+            "run_time": kind,
+            "image": f"{size[1]}x{size[0]}",
+            **spread(times_ms[kind, variant]),
+            "ratio": medians_ms[kind, variant] / medians_ms[kind, FP32],
+            "mean_iou": scores[kind, variant],
+            "bytes": paths[variant].stat().st_size,
+        }
+        for kind, variant in names
+    ]
+
+
+def verdicts(rows: list[dict[str, Any]]) -> list[str]:
+    """One line for each run time: which int8 forms win by the rule, or that none does."""
+    lines = []
+    for kind in dict.fromkeys(row["run_time"] for row in rows):
+        judged = [row for row in rows if row["run_time"] == kind and row["mean_iou"] is not None]
+        fp32 = [row["mean_iou"] for row in judged if row["variant"] == FP32]
+        winners = [
+            f"{row['variant']} ({1 / row['ratio']:.2f} times as fast)"
+            for row in judged
+            if row["ratio"] <= MOST_TIME and fp32[0] - row["mean_iou"] <= MOST_LOSS
+            if row["variant"] != FP32
+        ]
+        if judged:
+            lines.append(f"{kind}: {', '.join(winners) or 'no int8 form'} wins over fp32")
+    return lines
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The table and the verdicts."""
+    header = ["variant", "run time", "image", "median ms", "p95 ms", "of fp32's", "mIoU %", "MB"]
+    cells = [
+        [
+            row["variant"],
+            row["run_time"],
+            row["image"],
+            f"{row['median_ms']:.1f}",
+            f"{row['p95_ms']:.1f}",
+            f"{row['ratio']:.2f}",
+            "" if row["mean_iou"] is None else f"{100 * row['mean_iou']:.2f}",
+            f"{row['bytes'] / 1e6:.2f}",
+        ]
+        for row in rows
+    ]
+    return "\n".join([table(header, cells), *verdicts(rows)])
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """(height, width) of WIDTHxHEIGHT."""
+    width, height = (int(part) for part in text.split("x"))
+    return height, width
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.int8", description=__doc__)
+    add = parser.add_argument
+    add("--model", default="fast_elu_squeezenet_camvid", help="a model folder or a shipped name")
+    add("--dataset", default="camvid")
+    add("--root", default="", help="folder of the data set")
+    add("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    add("--run-times", nargs="+", choices=list(RUN_TIMES), help="default: those installed")
+    add("--other-sizes", nargs="*", type=size_of, default=[(360, 640), (720, 1280)])
+    add("--images", type=int, default=64, help="training images that the ranges come from")
+    add("--frames", type=int, default=10**6, help="most validation frames; 0: times alone")
+    add("--threads", type=int, default=os.cpu_count() or 1)
+    add("--rounds", type=int, default=5)
+    add("--runs", type=int, default=5, help="counted runs of a round")
+    add("--folder", type=Path, help="keeps the graphs here and takes those that it finds")
+    add("--output", type=Path, default=RESULTS / "int8.json")
+    options = parser.parse_args(arguments)
+    if options.run_times is None:
+        options.run_times = [kind for kind in RUN_TIMES if importlib.util.find_spec(kind)]
+        for kind in RUN_TIMES:
+            if kind not in options.run_times:
+                print(f"{kind} is not installed: left out")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Quantise, measure, print, write; a known error is one line and exit code 1."""
+    options = parse(arguments)
+    settings = {
+        "threads": options.threads,
+        "calibration_images": options.images,
+        "most_time": MOST_TIME,
+        "most_loss": MOST_LOSS,
+        "run_times": {kind: importlib.metadata.version(kind) for kind in options.run_times},
+    }
+    record = Record("int8", settings)
+    try:
+        card = read_card(find_model(options.model, models_folder()))
+        training = open_dataset(options.dataset, options.root, "train")
+        validation = open_dataset(options.dataset, options.root, "val")
+        with tempfile.TemporaryDirectory() as scratch:
+            graphs = Graphs(card, training, options.images, options.folder or Path(scratch))
+            scored = validation if options.frames else None
+            rows = measure(graphs, card.input_size, scored, options)
+            for size in options.other_sizes:
+                rows += measure(graphs, size, None, options)
+    except SegmentationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(summary(rows))
+    record.write(rows, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
