@@ -5,6 +5,8 @@ channel (Jacob et al. 2018). The first convolution sees the image and the last g
 they stay in float, and so does everything before the one and after the other.
 """
 
+import contextlib
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +89,17 @@ def quantise(
     chosen = nodes_to_quantise(onnx.load(prepared), variant)
     # What it warns of (a model that was not prepared, and its own logger) does not hold here.
     logging.getLogger().setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        _quantise(prepared, variant, chosen, images_nhwc, output)
+
+
+def _quantise(
+    prepared: Path,
+    variant: Variant,
+    chosen: list[str],
+    images_nhwc: Sequence[np.ndarray],
+    output: Path,
+) -> None:
     quantize_static(
         str(prepared),
         str(output),
