@@ -1,0 +1,65 @@
+"""A shipped model's graph at any size, in float32 and in its int8 forms, as files."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.quantise import VARIANTS, prepare, quantise
+from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.images import place, to_network
+from segmentation_node.model_card import ModelCard
+from training.add_variants import graph_of
+from training.onnx_graph import export_onnx, graph_variant
+
+FP32, PREPARED = "fp32", "prepared"
+IMAGES_OF_OTHER_SIZES = 4
+"""Ranges do not change the time."""
+
+
+class Graphs:
+    """A model's graphs by (variant, size) as files in a folder; those that lie there are kept."""
+
+    def __init__(self, card: ModelCard, dataset: Dataset, images: int, folder: Path) -> None:
+        self.card, self.dataset, self.images, self.folder = card, dataset, images, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, variant: str, size: tuple[int, int]) -> Path:
+        """The file, made where it is missing; the size is (height, width)."""
+        path = self.folder / f"{self.card.name}_{size[1]}x{size[0]}_{variant}.onnx"
+        if not path.exists():
+            print(f"{path.name} ...", flush=True)
+            partial = path.with_suffix(".partial.onnx")
+            if variant == FP32:
+                partial.write_bytes(self._class_map_alone(size))
+            elif variant == PREPARED:
+                prepare(self.path(FP32, size), partial)
+            else:
+                prepared = self.path(PREPARED, size)
+                quantise(prepared, VARIANTS[variant], self._images(size), partial)
+            partial.rename(path)
+        return path
+
+    def _class_map_alone(self, size: tuple[int, int]) -> bytes:
+        """As the backend runs it while nobody asks for the confidence."""
+        path = Path(self.card.artifact_path("onnx"))
+        if size == self.card.input_size:
+            return keep_output(path.read_bytes(), "class_map")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "other.onnx"
+            export_onnx(graph_variant(graph_of(self.card), "uint8"), size, 1, "", path)
+            return keep_output(path.read_bytes(), "class_map")
+
+    def _images(self, size: tuple[int, int]) -> list[np.ndarray]:
+        """Training images of the network's size, spread over the split: uint8 (1, H, W, 3)."""
+        wanted = self.images if size == self.card.input_size else IMAGES_OF_OTHER_SIZES
+        count = min(wanted, len(self.dataset))
+        found = []
+        for index in np.linspace(0, len(self.dataset) - 1, count).round().astype(int):
+            image = self.dataset[int(index)].image_hwc
+            image_nhwc = np.zeros((1, *size, 3), np.uint8)
+            placement = place(self.card.input.resize, image.shape[:2], size)
+            to_network(image, placement, image_nhwc[0])
+            found.append(image_nhwc)
+        return found
