@@ -51,7 +51,7 @@ class Usage(ast.NodeVisitor):
             return []
         names = [(module, name) for module, name in names if self.sources.covers(module or name)]
         self.checked.update(".".join(pair).lstrip(".") for pair in names)
-        return [".".join(pair) for pair in names if pair[0] and not self.sources.lookup(*pair)]
+        return [".".join(pair) for pair in names if pair[0] and self.sources.lookup(*pair) is None]
 
     def visit_Import(self, node) -> None:
         for name in self.missing_imports(node):

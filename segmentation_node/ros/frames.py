@@ -61,18 +61,18 @@ class FrameProcessor:
             threshold,
             timer,
         )
-        with_overlay = self._overlay_due()
-        if with_overlay:
-            alpha = parameters["overlay.alpha"]
-            target = outputs.overlay.kept.resize(size)
-            segmenter.overlay(image, result.class_map_hw, alpha, target)
-        timer.lap("postprocess")
         outputs.class_map.publish(header)
-        if with_overlay:
-            outputs.overlay.publish(header)
         if confidence is not None and with_confidence:
             confidence.publish(header)
         timer.lap("publish")
+        # After the class map, which robots act on, is out; the overlay is for people.
+        if self._overlay_due():
+            alpha = parameters["overlay.alpha"]
+            target = outputs.overlay.kept.resize(size)
+            segmenter.overlay(image, result.class_map_hw, alpha, target)
+            timer.lap("postprocess")
+            outputs.overlay.publish(header)
+            timer.lap("publish")
 
     def _overlay_due(self) -> bool:
         if not self._outputs.overlay.wanted:

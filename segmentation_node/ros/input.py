@@ -7,6 +7,7 @@ from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_node.ros.parameters import Settings
+from segmentation_node.ros.receiver import Receiver, ReceiverGroup
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -32,12 +33,16 @@ class ImageInput:
         on_message: Callable[[Any], None],
         on_lost: Callable[[int], None],
         name: str = "image",
+        own_thread: bool = False,
     ) -> None:
+        """With ``own_thread`` messages come on a thread of the input's, else by the executor."""
         self._node = node
         self._settings = settings
         self._on_message = on_message
         self._on_lost = on_lost
+        self._own_thread = own_thread
         self._subscription: Optional[Any] = None
+        self._receiver: Optional[Receiver] = None
         self._reliable = True
         base = node.resolve_topic_name(name)
         is_raw = settings.transport == "raw"
@@ -68,6 +73,9 @@ class ImageInput:
 
     def drop(self) -> None:
         """Take the subscription off the graph."""
+        if self._receiver is not None:
+            self._receiver.stop()
+            self._receiver = None
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
@@ -105,13 +113,17 @@ class ImageInput:
             qos,
             # A new one each time: Humble's executor leaves a group blocked for good when its
             # subscription is destroyed between a message's arrival and its take.
-            callback_group=MutuallyExclusiveCallbackGroup(),
+            callback_group=(
+                ReceiverGroup() if self._own_thread else MutuallyExclusiveCallbackGroup()
+            ),
             event_callbacks=SubscriptionEventCallbacks(
                 message_lost=lambda event: self._on_lost(event.total_count_change),
                 # Said in the diagnostics, with the reason; rclpy would log it without.
                 incompatible_qos=lambda event: None,
             ),
         )
+        if self._own_thread:
+            self._receiver = Receiver(self._node, self._subscription)
 
 
 def _is_reliable(publisher_info: Any) -> bool:

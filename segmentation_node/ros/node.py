@@ -176,7 +176,9 @@ class SegmentationNode(LifecycleNode):
     ) -> Tuple[Outputs, ImageInput, FrameProcessor]:
         if self._stopped:
             raise SegmentationError("told to stop while configuring")
-        image_input = ImageInput(self, settings, self._on_image, self.counters.lose)
+        image_input = ImageInput(
+            self, settings, self._on_image, self.counters.lose, own_thread=True
+        )
         outputs = Outputs(self, segmenter.backend.has_confidence, settings.frame_policy)
         return outputs, image_input, FrameProcessor(self, outputs, self._converter(settings))
 

@@ -93,6 +93,20 @@ def test_a_class_map_goes_back_to_the_nearest_pixel(policy):
         np.testing.assert_array_equal(found, mapped_back_by_loops(map_hw, placement))
 
 
+@pytest.mark.parametrize("image_size", [(9, 14), (3, 5), (9, 5), (3, 14)])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_mapper_that_is_kept_remembers_no_earlier_map(policy, image_size):
+    rng = np.random.RandomState(4)
+    placement = place(policy, image_size, (6, 8))
+    mapper = NearestMapper(placement)
+    out = np.empty((image_size[0], image_size[1] + 3), np.uint8)[:, 1:-2]  # rows with gaps
+    for _ in range(3):
+        map_hw = rng.randint(0, 250, (6, 8)).astype(np.uint8)
+        np.testing.assert_array_equal(
+            mapper(map_hw, out, OUTSIDE), mapped_back_by_loops(map_hw, placement)
+        )
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("factor", [1, 2, 3, 5])
 def test_labels_sent_to_the_network_come_back_unchanged(policy, factor):
