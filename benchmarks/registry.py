@@ -35,6 +35,10 @@ BENCHMARKS = {
         "which middleware settings deliver camera images",
         quick=("--sizes", "640x360", "--frames", "10"),
     ),
+    "paper_tables": Benchmark(
+        "a training step of SegNet, and a batch over 1, 2 and 4 processes",
+        quick=("--quick",),
+    ),
     "evaluation_speed": Benchmark(
         "what reading and scoring cost the evaluation beside the network",
         quick=("--frames", "8", "--rounds", "1"),
@@ -44,6 +48,11 @@ BENCHMARKS = {
     "training_loop": Benchmark(
         "what loading and augmenting cost a training step",
         quick=("--images", "8", "--rounds", "1"),
+        needs=CAMVID,
+    ),
+    "int8": Benchmark(
+        "is an int8 form of a shipped model worth it: time and mean IoU",
+        quick=("--frames", "8", "--rounds", "1", "--runs", "1"),
         needs=CAMVID,
     ),
     "gpu": Benchmark(

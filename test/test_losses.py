@@ -98,6 +98,23 @@ def test_a_loss_stride_is_a_loss_on_every_nth_row_and_column():
     assert first_loss(labels, 2) != pytest.approx(first_loss(labels, 1), rel=1e-5)
 
 
+def test_a_loss_stride_reaches_every_weight_of_a_last_transposed_convolution():
+    """Such a layer has weights of its own for every place within its stride."""
+    recipe = Recipe(
+        network="enet", dataset="camvid", epochs=1, crop_size=(16, 16), loss_stride=2, ema_decay=0
+    )
+    torch.manual_seed(0)
+    state = TrainingState(recipe, len(WEIGHTS), 4, torch.device("cpu"))
+    step = TrainStep(recipe, state, Criterion(WEIGHTS), Group())
+    images = torch.randint(0, 256, (2, 3, 16, 16)).float()
+    labels = torch.randint(0, len(WEIGHTS), (2, 16, 16))
+    reached = torch.zeros(2, 2, dtype=torch.bool)
+    for _ in range(4):
+        step(images, labels)
+        reached |= state.model.network.classifier.weight.grad.abs().sum((0, 1)) > 0
+    assert reached.all()
+
+
 def test_a_batch_without_labels_costs_nothing():
     logits, labels = batch()
     logits.requires_grad_()

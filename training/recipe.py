@@ -104,8 +104,8 @@ class Recipe:
     """``mean`` divides the weighted sum over pixels by the sum of their weights, ``caffe`` by
     the number of labelled pixels, ``sum`` by nothing."""
     loss_stride: int = 1
-    """The loss looks at every so many-th row and column: on a CPU, the full-size loss over all
-    classes takes a third of a small network's step."""
+    """The loss looks at every so many-th row and column, beginning elsewhere in every step: on a
+    CPU, the full-size loss over all classes takes a third of a small network's step."""
     ohem: Ohem | None = None
     auxiliary_heads: dict[str, float] = field(default_factory=dict)
     """Module of the network -> weight of the loss of a 1x1 classifier on its output; the

@@ -48,7 +48,7 @@ def score_run(run: Path, root: str, split: str) -> dict[str, float]:
     images = open_split(open_dataset(recipe.dataset, root, split), torch.device("cpu"), "auto")
     network = build_network(recipe.network, images.classes, recipe.network_options)
     network.load_state_dict(load_file(run / WEIGHTS_FILE))
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     matrix = score(network, Normalise(recipe.mean_rgb, recipe.std_rgb), images, Group()).matrix
     return {"mean_iou": matrix.mean_iou(), "global_accuracy": matrix.global_accuracy()}
 
