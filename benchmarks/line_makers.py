@@ -8,12 +8,14 @@ from benchmarks.markdown import whole_percent
 
 Record = dict[str, Any]
 
-VARIANT, REFERENCE, PAPER = "fast_elu_squeezenet", "enet", "elu_squeezenet"
+COMPARED = VARIANT, REFERENCE, PAPER = "fast_elu_squeezenet", "enet", "elu_squeezenet"
 
 
 def network_latency(record: Record) -> str:
     """The variant against ENet, the paper's network likewise."""
     found, images = latencies(record), images_of(record)
+    if any(len(found.get((item, "onnxruntime"), {})) < len(images) for item in COMPARED):
+        return f"Not all of {_listed([f'`{item}`' for item in COMPARED])} were timed in this run."
 
     def ratios(network: str) -> str:
         ours, theirs = (found[item, "onnxruntime"] for item in (network, REFERENCE))
@@ -126,6 +128,8 @@ def gpu(record: Record) -> str:
             if row["network"] == PAPER:
                 known = best.setdefault(row["precision"], row)
                 best[row["precision"]] = min(known, row, key=_run_ms)
+    if not best:
+        return f"`{PAPER}` at 640x360 was not timed."
     parts = [f"{_run_ms(row):.2f} ms in {precision}" for precision, row in best.items()]
     return f"On {record['machine']['gpu']['name']}, `{PAPER}` takes {_listed(parts)} at 640x360."
 

@@ -176,6 +176,15 @@ def test_a_line_gives_the_spread_of_the_ratios():
     )
 
 
+def test_a_line_about_what_was_not_measured_says_so():
+    rows = [{"network": "enet", "image": "640x360", "median_ms": 1.0}]
+    assert LINES["network_latency"]({"results": rows}).endswith("were timed in this run.")
+    failed = {"network": "elu_squeezenet", "size": "640x360", "batch": 1, "error": "no memory"}
+    assert LINES["gpu"]({"results": [failed]}).endswith("was not timed.")
+    assert "not measured" in LINES["paper_tables"]({"results": [{"published_total_ms": None}]})
+    assert LINES["int8"]({"results": [{"mean_iou": None}]}) == "No int8 form was scored."
+
+
 def test_a_line_names_the_fastest_int8_form_and_what_it_loses():
     def row(variant, ratio, mean_iou):
         return {"model": "mine", "run_time": "openvino", "ratio": ratio, "mean_iou": mean_iou}
