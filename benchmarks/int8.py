@@ -134,8 +134,8 @@ def measure(
     scores: dict[Any, float | None] = dict.fromkeys(names)
     if validation is not None:
         for name in names:
-            print(f"mean IoU of {name[1]} on {name[0]} ...", flush=True)
             scores[name] = mean_iou(card, runs[name], validation, options.frames)
+            print(f"{name[1]} on {name[0]}: mean IoU {scores[name]:.2%}", flush=True)
     print(f"{size[1]}x{size[0]}, in turns ...", flush=True)
     calls = {name: functools.partial(run, image) for name, run in runs.items()}
     times_ms = take_turns(calls, options.rounds, options.runs)
