@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.int8_graphs import FP32, Graphs
+from benchmarks.int8_graphs import FP32, Graphs, card_of
 from benchmarks.quantise import VARIANTS
 from benchmarks.record import RESULTS, Record
 from benchmarks.rounds import spread, take_turns
-from segmentation_node.backends import BackendOptions
+from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.base import Backend, Prediction
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.output import progress_bar
@@ -42,17 +42,13 @@ Segment = Callable[[np.ndarray], np.ndarray]
 """Image uint8 (1, H, W, 3) -> class map uint8 (1, H, W)."""
 
 
-def on_onnxruntime(path: Path, threads: int) -> Segment:
-    """The graph, run as the backend runs it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(["class_map"], {"image": image})[0]
+def on_onnxruntime(graph: ModelCard, threads: int) -> Segment:
+    """The graph on the node's own backend."""
+    backend = open_backend("onnxruntime", graph, BackendOptions(num_threads=threads))
+    return lambda image: backend.run(image).class_map_nhw
 
 
-def on_openvino(path: Path, threads: int) -> Segment:
+def on_openvino(graph: ModelCard, threads: int) -> Segment:
     """The graph; what is not int8 in it stays in float32."""
     import openvino
 
@@ -61,11 +57,12 @@ def on_openvino(path: Path, threads: int) -> Segment:
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    path = graph.artifact_path("onnx")
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
     return lambda image: request.infer({0: image}, share_inputs=True, share_outputs=True)[0]
 
 
-RUN_TIMES: dict[str, Callable[[Path, int], Segment]] = {
+RUN_TIMES: dict[str, Callable[[ModelCard, int], Segment]] = {
     "onnxruntime": on_onnxruntime,
     "openvino": on_openvino,
 }
@@ -130,12 +127,15 @@ def measure(
         if variant not in UNREADABLE.get(kind, ())
     ]
     paths = {variant: graphs.path(variant, size) for variant in variants}
-    runs = {name: RUN_TIMES[name[0]](paths[name[1]], options.threads) for name in names}
+    runs = {
+        name: RUN_TIMES[name[0]](card_of(card, paths[name[1]], size), options.threads)
+        for name in names
+    }
     scores: dict[Any, float | None] = dict.fromkeys(names)
     if validation is not None:
         for name in names:
-            print(f"mean IoU of {name[1]} on {name[0]} ...", flush=True)
             scores[name] = mean_iou(card, runs[name], validation, options.frames)
+            print(f"{name[1]} on {name[0]}: mean IoU {scores[name]:.2%}", flush=True)
     print(f"{size[1]}x{size[0]}, in turns ...", flush=True)
     calls = {name: functools.partial(run, image) for name, run in runs.items()}
     times_ms = take_turns(calls, options.rounds, options.runs)

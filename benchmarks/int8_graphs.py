@@ -1,6 +1,7 @@
 """A shipped model's graph at any size, in float32 and in its int8 forms, as files."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,25 @@ from benchmarks.quantise import VARIANTS, prepare, quantise
 from segmentation_node.backends.onnx_outputs import keep_output
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.images import place, to_network
-from segmentation_node.model_card import ModelCard
+from segmentation_node.model_card import ArtifactInfo, ModelCard, sha256_of
 from training.add_variants import graph_of
 from training.onnx_graph import export_onnx, graph_variant
 
 FP32, PREPARED = "fp32", "prepared"
 IMAGES_OF_OTHER_SIZES = 4
 """Ranges do not change the time."""
+
+
+def card_of(card: ModelCard, path: Path, size: tuple[int, int]) -> ModelCard:
+    """The model's card as it would be with this graph, which gives a class map alone."""
+    graph = ArtifactInfo(path.name, "onnx", sha256_of(str(path)), "benchmarks.int8")
+    return replace(
+        card,
+        folder=str(path.parent),
+        input=replace(card.input, height=size[0], width=size[1]),
+        outputs=["class_map"],
+        artifacts=[graph],
+    )
 
 
 class Graphs:
@@ -48,7 +61,8 @@ class Graphs:
             return keep_output(path.read_bytes(), "class_map")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "other.onnx"
-            export_onnx(graph_variant(graph_of(self.card), "uint8"), size, 1, "", path)
+            graph = graph_variant(graph_of(self.card), "uint8")
+            export_onnx(graph, size, 1, self.card.label_set, path)
             return keep_output(path.read_bytes(), "class_map")
 
     def _images(self, size: tuple[int, int]) -> list[np.ndarray]:
