@@ -3,6 +3,12 @@
 ``ReorderInput`` and ``ReorderOutput`` are ONNX Runtime's: its convolutions work on blocks of
 channels, and every operator that has no such form (those of ELUs and PReLUs among them) gets plain
 layout.
+
+What it shows on two cores with AVX-512, at 640x360: 3x3 convolutions of 32 channels and more run
+near the peak, 1x1 convolutions of fewer channels at about two thirds of their rate, and 3x3 ones of
+11 classes (``elu_squeezenet``'s decoder) at half of it or less. Activations, sums,
+concatenations and reorders are memory-bound: they move as many bytes a second as a copy does.
+Bilinear resizes, ArgMax, unpooling and transposed convolutions are neither: their kernels are slow.
 """
 
 import json
