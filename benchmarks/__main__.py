@@ -18,7 +18,7 @@ SIZES = ((360, 640), (720, 1280))
 def main() -> None:
     """Measure the host's cost per frame for two sizes, with and without overlay."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--model", default="elu_squeezenet_street")
+    parser.add_argument("--model", default="fast_elu_squeezenet_camvid")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", type=Path, default=RESULTS)
