@@ -1,33 +1,32 @@
 """The usual way to write such a node, as a baseline: what tutorials and small packages do.
 
-The image is converted to RGB, resized and normalised in NumPy; ONNX Runtime gives logits; argmax,
-softmax and the colours are NumPy again, one class after another. Network and weights are those of
-the model that the package's node runs. ``python -m benchmarks.baseline_node LOGITS.onnx CARD``.
+The image is converted to RGB, resized and normalised in NumPy; ONNX Runtime, or PyTorch, gives
+logits; argmax, softmax and the colours are NumPy again, one class after another. Network and
+weights are those of the model that the package's node runs.
+``python -m benchmarks.baseline_node onnxruntime|torch|torch_compile CARD THREADS``.
 """
 
-import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from segmentation_node.model_card import ModelCard, read_card
 
-NAME = "baseline_node"
+LogitsOf = Callable[[np.ndarray], np.ndarray]
 
 
 class BaselineNode(Node):
     """Class map and overlay of every image."""
 
-    def __init__(self, logits_path: str, card: ModelCard) -> None:
-        super().__init__(NAME)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = os.cpu_count() or 1
-        self.session = onnxruntime.InferenceSession(logits_path, options)
+    def __init__(self, logits_of: LogitsOf, card: ModelCard) -> None:
+        super().__init__("baseline")
+        self.logits_of = logits_of
         self.size = (card.input.width, card.input.height)
         self.mean = np.array(card.input.mean_rgb, np.float32)
         self.std = np.array(card.input.std_rgb, np.float32)
@@ -44,7 +43,7 @@ class BaselineNode(Node):
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         small = cv2.resize(image, self.size).astype(np.float32)
         blob = ((small - self.mean) / self.std).transpose(2, 0, 1)[None].astype(np.float32)
-        logits = self.session.run(None, {"image": blob})[0][0]
+        logits = self.logits_of(blob)[0]
         class_map = np.argmax(logits, axis=0).astype(np.uint8)
         exponentials = np.exp(logits - logits.max(axis=0))
         self.confidence = (exponentials / exponentials.sum(axis=0)).max(axis=0)
@@ -67,10 +66,58 @@ class BaselineNode(Node):
         publisher.publish(message)  # type: ignore[attr-defined]
 
 
+def onnxruntime_logits(card: ModelCard, threads: int) -> LogitsOf:
+    """ONNX Runtime on the graph of the bare network."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(Path(card.folder) / "logits.onnx"), options)
+    return lambda blob: session.run(None, {"image": blob})[0]  # type: ignore[no-any-return]
+
+
+def torch_logits(card: ModelCard, threads: int) -> LogitsOf:
+    """PyTorch as it comes: eager, float32."""
+    return _torch_logits(card, threads, is_compiled=False)
+
+
+def compiled_logits(card: ModelCard, threads: int) -> LogitsOf:
+    """PyTorch through torch.compile."""
+    return _torch_logits(card, threads, is_compiled=True)
+
+
+def _torch_logits(card: ModelCard, threads: int, is_compiled: bool) -> LogitsOf:
+    import torch
+
+    from benchmarks.resized_models import trained_network
+
+    torch.set_num_threads(threads)
+    network = trained_network(card)
+    if is_compiled:
+        network = torch.compile(network)
+
+    def logits_of(blob: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return network(torch.from_numpy(blob)).numpy()  # type: ignore[no-any-return]
+
+    # Compiling happens in the first run: here, not in the first frame.
+    logits_of(np.zeros((1, 3, card.input.height, card.input.width), np.float32))
+    return logits_of
+
+
+RUN_TIMES = {
+    "onnxruntime": onnxruntime_logits,
+    "torch": torch_logits,
+    "torch_compile": compiled_logits,
+}
+
+
 def main() -> None:
     """Run until killed."""
+    run_time, folder, threads = sys.argv[1:4]
+    card = read_card(folder)
     rclpy.init()
-    rclpy.spin(BaselineNode(sys.argv[1], read_card(sys.argv[2])))
+    rclpy.spin(BaselineNode(RUN_TIMES[run_time](card, int(threads)), card))
 
 
 if __name__ == "__main__":

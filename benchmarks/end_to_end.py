@@ -1,9 +1,9 @@
 """``python -m benchmarks.end_to_end``: message in to class map out, this node and the usual one.
 
-Both nodes run the same weights as processes of their own, one after the other in every round, and
-get the same images from the same publisher, which keeps two on their way: throughput is limited by
-the node. ``class map`` asks for that alone; the baseline makes its overlay all the same, as such
-nodes do. A node's CPU time includes the middleware and rclpy.
+For each model and image size all nodes are started, as processes, with the same weights. They take
+turns: one works for some seconds on images that it gets two at a time, so that the node limits the
+throughput, while the others wait. ``class map`` asks for that alone; the baseline makes its overlay
+all the same, as such nodes do. A node's CPU time includes the middleware and rclpy.
 """
 
 import argparse
@@ -12,258 +12,267 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import rclpy
-import torch
-import yaml
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from safetensors.torch import load_file
 from sensor_msgs.msg import Image
 
+from benchmarks.baseline_node import RUN_TIMES
 from benchmarks.frame_metrics import frame_metrics
 from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
+from benchmarks.resized_models import card_named, resized
+from segmentation_node.backends import BACKENDS
 from segmentation_node.evaluation.report import table
 from segmentation_node.evaluation.street import StreetDrive
-from segmentation_node.model_card import CARD_FILE, ModelCard, find_model, read_card, sha256_of
-from segmentation_node.models import models_folder
-from segmentation_node.networks import build_network
-from segmentation_node.networks.deploy import DeployGraph, Normalise
+from segmentation_node.model_card import ModelCard
 from segmentation_node.ros.demo import prepare_middleware
 from segmentation_node.ros.frames import stamp_nanoseconds
 from segmentation_node.ros.replay import keep_all_qos
-from training.export import write_card
-from training.onnx_graph import OPSET, export_onnx, graph_variant
 
 SIZES = ((360, 640), (720, 1280))
-OURS, BASELINE = "segmentation_node", "baseline"
+MODELS = ("fast_elu_squeezenet_camvid", "fast_elu_squeezenet")
+BASELINE = "baseline_onnxruntime"
+NODES = (BASELINE, "baseline_torch", "node_onnxruntime", "node_torch", "node_openvino")
+ALL_NODES = (*NODES, "baseline_torch_compile")
 IN_FLIGHT = 2
-WARM_UP_FRAMES = 5
-READY_TIMEOUT_S = 60.0
-FRAME_TIMEOUT_S = 30.0
+UNCOUNTED_FRAMES = 4
+LEAST_FRAMES = 8
+READY_TIMEOUT_S = 300.0  # torch.compile takes its time
+FRAME_TIMEOUT_S = 60.0
+RATE = "mean_frame_rate_fps"
 
 
 class Client(Node):
-    """Publishes images for one node and waits for its class maps."""
+    """Publishes images for one node and waits for its class maps.
 
-    def __init__(self, node_name: str, with_overlay: bool) -> None:
-        super().__init__("end_to_end_client")
-        self.images = self.create_publisher(Image, "image", keep_all_qos())
+    ``segmentation_node.ros.replay.Replay`` does the same for this package's node; it pairs class
+    maps with latencies and labels, which the baseline does not publish.
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__("client_of_" + target)
+        self.target = target
+        self.images = self.create_publisher(Image, f"/{target}/image", keep_all_qos())
         self.sent_s: dict[int, float] = {}
         self.frames: list[tuple[float, float]] = []
-        topic = f"/{node_name}/class_map"
-        self.create_subscription(Image, topic, self._on_class_map, keep_all_qos())
-        if with_overlay:
-            topic = f"/{node_name}/overlay"
-            self.create_subscription(Image, topic, lambda message: None, keep_all_qos())
-        self.executor_ = SingleThreadedExecutor()
-        self.executor_.add_node(self)
+        self._listen("class_map", self._on_class_map)
+        self._client_executor = SingleThreadedExecutor()
+        self._client_executor.add_node(self)
 
     def wait_for_node(self) -> None:
-        """Spin until somebody takes the images."""
+        """Spin until the node takes the images."""
         self._spin_until(lambda: self.images.get_subscription_count() > 0, READY_TIMEOUT_S)
-        # The node may find our subscriptions a little later than we its publishers.
-        time.sleep(1.0)
 
-    def play(self, messages: list[Image], frames: int) -> None:
-        """Send ``frames`` images, two on their way at any time, and wait for all answers."""
-        for index in range(frames):
+    def ask_for_overlay(self) -> None:
+        """Subscribe to the overlay too."""
+        self._listen("overlay", lambda message: None)
+
+    def play(self, messages: list[Image], duration_s: float) -> dict[str, Any]:
+        """Send images, two on their way at any time: the metrics of the class maps' stream."""
+        self.frames.clear()
+        started_s = time.perf_counter()
+        sent = 0
+        while sent < LEAST_FRAMES or time.perf_counter() - started_s < duration_s:
             self._spin_until(lambda: len(self.sent_s) < IN_FLIGHT, FRAME_TIMEOUT_S)
-            message = messages[index % len(messages)]
-            message.header.stamp = self.get_clock().now().to_msg()
-            self.sent_s[stamp_nanoseconds(message.header.stamp)] = time.perf_counter()
-            self.images.publish(message)
+            self._send(messages[sent % len(messages)])
+            sent += 1
         self._spin_until(lambda: not self.sent_s, FRAME_TIMEOUT_S)
+        return frame_metrics(self.frames, sent)
+
+    def warm_up(self, messages: list[Image]) -> None:
+        """Some frames that do not count: another node's threads were in the caches."""
+        for message in messages[:UNCOUNTED_FRAMES]:
+            self._send(message)
+            self._spin_until(lambda: not self.sent_s, FRAME_TIMEOUT_S)
+
+    def _send(self, message: Image) -> None:
+        message.header.stamp = self.get_clock().now().to_msg()
+        self.sent_s[stamp_nanoseconds(message.header.stamp)] = time.perf_counter()
+        self.images.publish(message)
+
+    def _listen(self, output: str, callback: Callable[[Image], None]) -> None:
+        self.create_subscription(Image, f"/{self.target}/{output}", callback, keep_all_qos())
 
     def _on_class_map(self, message: Image) -> None:
         sent_s = self.sent_s.pop(stamp_nanoseconds(message.header.stamp), None)
         if sent_s is not None:
             self.frames.append((sent_s, time.perf_counter()))
 
-    def _spin_until(self, is_true: Any, timeout_s: float) -> None:
+    def _spin_until(self, is_true: Callable[[], bool], timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not is_true():
             if time.monotonic() > deadline_s:
-                sys.exit("end_to_end: the node does not answer")
-            self.executor_.spin_once(timeout_sec=0.1)
+                sys.exit(f"end_to_end: {self.target} does not answer")
+            self._client_executor.spin_once(timeout_sec=0.1)
+
+
+def command(node: str, card: ModelCard, threads: int) -> list[str]:
+    """What starts this node; ``node`` is one of ``ALL_NODES``."""
+    kind, _, run_time = node.partition("_")
+    parameters: dict[str, Any] = {}
+    if kind == "baseline":
+        found = ["benchmarks.baseline_node", run_time, card.folder, str(threads)]
+    else:
+        found = ["segmentation_node.ros.main"]
+        parameters = {"model": card.folder, "backend": run_time, "device": "cpu"}
+        parameters.update(frame_policy="every", num_threads=threads)
+    ros = ["--ros-args", "-r", f"__node:={node}", "-r", f"image:=/{node}/image"]
+    for name, value in parameters.items():
+        ros += ["-p", f"{name}:={value}"]
+    return [sys.executable, "-m", *found, *ros]
+
+
+def missing(node: str) -> str:
+    """Why this node cannot run here; empty when it can."""
+    kind, _, run_time = node.partition("_")
+    if kind == "baseline":
+        return "" if run_time in RUN_TIMES else f"no run time {run_time}"
+    backend = BACKENDS.get(run_time)
+    return f"no backend {run_time}" if backend is None else backend.unavailable()
 
 
 def measure(
-    command: list[str], node_name: str, messages: list[Image], frames: int, with_overlay: bool
-) -> dict[str, float]:
-    """One node process: frames per second, latencies in ms, CPU time in ms a frame."""
-    client = Client(node_name, with_overlay)
-    try:
-        with _running(command) as process:
-            client.wait_for_node()
-            client.play(messages, WARM_UP_FRAMES)
-            client.frames.clear()
-            before_s = _cpu_s(process)
-            client.play(messages, frames)
-            cpu_ms = (_cpu_s(process) - before_s) / frames * 1e3
-    finally:
-        client.destroy_node()
-    return {**frame_metrics(client.frames, frames), "cpu_ms_per_frame": cpu_ms}
-
-
-def commands(
-    model: str, size: tuple[int, int], threads: int, folder: Path
-) -> dict[str, tuple[list[str], str]]:
-    """Command and node name of the package's node and of the baseline: same weights, same size."""
-    card, logits_path = model_at(read_card(find_model(model, models_folder())), size, folder)
-    ours = [sys.executable, "-m", "segmentation_node.ros.main", "--ros-args"]
-    parameters = {"model": card.folder, "frame_policy": "every", "num_threads": threads}
-    for name, value in parameters.items():
-        ours += ["-p", f"{name}:={value}"]
-    baseline = [sys.executable, "-m", "benchmarks.baseline_node", str(logits_path), card.folder]
-    return {OURS: (ours, "segmentation_node"), BASELINE: (baseline, "baseline_node")}
-
-
-def model_at(card: ModelCard, size: tuple[int, int], folder: Path) -> tuple[ModelCard, Path]:
-    """The model with graphs of this (height, width): its card, and the graph of its logits."""
-    network = build_network(card.network.name, len(card.labels), card.network.options)
-    network.load_state_dict(load_file(card.artifact_path("weights")))
-    network.eval()
-    normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
-    trained = card.weights.trained_classes
-    graph = DeployGraph(normalise, network, True, trained_classes=trained)
-    graph = graph_variant(graph, "uint8")
-    target = folder / f"{card.name}_{size[1]}x{size[0]}"
-    target.mkdir()
-    export_onnx(graph, size, 1, card.label_set, target / "model.onnx")
-    values = yaml.safe_load((Path(card.folder) / CARD_FILE).read_text())
-    values["input"].update(height=size[0], width=size[1])
-    kept = [item for item in values["artifacts"] if item["kind"] == "onnx"]
-    kept[0]["sha256"] = sha256_of(str(target / "model.onnx"))
-    values.update(artifacts=kept, accuracy=[])
-    write_card(target, values)
-    logits_path = target / "logits.onnx"
-    image = (torch.zeros(1, 3, *size),)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # export_onnx says why
-        torch.onnx.export(
-            network,
-            image,
-            logits_path,
-            input_names=["image"],
-            output_names=["logits"],
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return read_card(str(target)), logits_path
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Measure both nodes for every model and size, in turns; print the ratios and write them."""
-    parser = argparse.ArgumentParser(prog="benchmarks.end_to_end", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["elu_squeezenet_camvid"])
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--output", type=Path, default=RESULTS / "end_to_end.json")
-    options = parser.parse_args(arguments)
-    prepare_middleware()
-    settings = {"threads": options.threads, "frames": options.frames, "rounds": options.rounds}
-    record = Record("end_to_end", settings, arguments)
-    rclpy.init()
-    results = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for model in options.models:
-                for size in SIZES:
-                    nodes = commands(model, size, options.threads, Path(folder))
-                    results += _compare(model, size, nodes, options.frames, options.rounds)
-    finally:
-        rclpy.shutdown()
-    print(summary(results))
-    record.write(results, options.output)
-
-
-def summary(results: list[dict[str, Any]]) -> str:
-    """The results as a table: what the node does, and how many times what the baseline does."""
-    header = ["model", "image", "asked for", "frames/s", "baseline", "ratio", "p50 ms", "baseline"]
-    header += ["CPU ms", "baseline"]
-    rows = [
-        [
-            row["model"],
-            row["image"],
-            row["asked_for"],
-            f"{row[OURS]['mean_frame_rate_fps']:.1f}",
-            f"{row[BASELINE]['mean_frame_rate_fps']:.1f}",
-            f"{row['ratio']:.2f}",
-            f"{row[OURS]['median_latency_ms']:.0f}",
-            f"{row[BASELINE]['median_latency_ms']:.0f}",
-            f"{row[OURS]['cpu_ms_per_frame']:.0f}",
-            f"{row[BASELINE]['cpu_ms_per_frame']:.0f}",
-        ]
-        for row in results
-    ]
-    return table(header, rows)
-
-
-def _compare(
-    model: str,
+    card: ModelCard,
     size: tuple[int, int],
-    nodes: dict[str, tuple[list[str], str]],
-    frames: int,
+    nodes: list[str],
+    threads: int,
     rounds: int,
+    turn_s: float,
 ) -> list[dict[str, Any]]:
+    """Every node on images of one (height, width), in turns; one row a node and question."""
     messages = _messages(size)
     rows = []
-    for with_overlay in (False, True):
-        asked_for = "class map, overlay" if with_overlay else "class map"
-        print(f"{model}, {size[1]}x{size[0]}, {asked_for} ...", flush=True)
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in nodes}
-        for _ in range(rounds):
-            for name, (command, node_name) in nodes.items():
-                found[name].append(measure(command, node_name, messages, frames, with_overlay))
-        medians = {name: _medians(runs) for name, runs in found.items()}
-        pairs = zip(found[OURS], found[BASELINE], strict=True)
-        rate = "mean_frame_rate_fps"
-        ratios = [ours[rate] / usual[rate] for ours, usual in pairs]
-        rows.append(
-            {
-                "model": model,
-                "image": f"{size[1]}x{size[0]}",
-                "asked_for": asked_for,
-                "rounds": rounds,
-                "frames": frames,
-                "ratio": float(np.median(ratios)),
-                "ratios": ratios,
-                **medians,
-            }
-        )
+    with contextlib.ExitStack() as stack:
+        processes = {node: _start(stack, command(node, card, threads)) for node in nodes}
+        clients = {node: _client(stack, node) for node in nodes}
+        for client in clients.values():
+            client.wait_for_node()
+        for asked_for in ("class map", "class map, overlay"):
+            print(f"{card.name}, {size[1]}x{size[0]}, {asked_for} ...", flush=True)
+            if asked_for != "class map":
+                for client in clients.values():
+                    client.ask_for_overlay()
+            # A node may find a subscription a little later than it was made.
+            time.sleep(1.0)
+            turns: dict[str, list[dict[str, Any]]] = {node: [] for node in nodes}
+            for _ in range(rounds):
+                for node, client in clients.items():
+                    turns[node].append(_turn(client, processes[node], messages, turn_s))
+            about = {"model": card.name, "classes": len(card.labels)}
+            about.update(image=f"{size[1]}x{size[0]}", asked_for=asked_for)
+            rows += [{**about, **_row(node, turns)} for node in nodes]
     return rows
 
 
-def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table, each beside the baseline's frames per second."""
+    header = ["model", "classes", "image", "asked for", "node", "frames/s", "median ms", "p95 ms"]
+    header += ["CPU ms", "of the baseline's rate"]
+    cells = [
+        [
+            *(str(row[key]) for key in ("model", "classes", "image", "asked_for", "node")),
+            *(f"{row[key]:.1f}" for key in (RATE, "median_latency_ms", "p95_latency_ms")),
+            f"{row['cpu_ms_per_frame']:.0f}",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in rows
+    ]
+    return table(header, cells)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the nodes for every model and size; print the table, write the JSON."""
+    parser = argparse.ArgumentParser(prog="benchmarks.end_to_end", description=__doc__)
+    parser.add_argument(
+        "--models", nargs="+", default=list(MODELS), help="models, or a network for 19 classes"
+    )
+    parser.add_argument("--nodes", nargs="+", default=list(NODES), choices=ALL_NODES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turn-s", type=float, default=2.0, help="seconds of a node's turn")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--output", type=Path, default=RESULTS / "end_to_end.json")
+    options = parser.parse_args(arguments)
+    nodes = [BASELINE, *(node for node in options.nodes if node != BASELINE)]
+    for node in [node for node in nodes if missing(node)]:
+        print(f"{node} is left out: {missing(node)}")
+        nodes.remove(node)
+    settings = {name: getattr(options, name) for name in ("rounds", "turn_s", "threads")}
+    record = Record(
+        "end_to_end", {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}, arguments
+    )
+    prepare_middleware()
+    rclpy.init()
+    rows: list[dict[str, Any]] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in options.models:
+                card = card_named(name, Path(folder) / "random")
+                for size in SIZES:
+                    at_size = resized(card, size, Path(folder) / "resized")
+                    rows += measure(at_size, size, nodes, **settings)
+    finally:
+        rclpy.shutdown()
+    print(summary(rows))
+    record.write(rows, options.output)
+
+
+def _turn(
+    client: Client, process: psutil.Process, messages: list[Image], turn_s: float
+) -> dict[str, Any]:
+    client.warm_up(messages)
+    before_s = _cpu_s(process)
+    found = client.play(messages, turn_s)
+    found["cpu_ms_per_frame"] = (_cpu_s(process) - before_s) / found["num_frames_sent"] * 1e3
+    return found
+
+
+def _row(node: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    pairs = zip(turns[node], turns[BASELINE], strict=True)
+    ratios = [own[RATE] / usual[RATE] for own, usual in pairs]
+    found = turns[node]
+    return {
+        "node": node,
+        "rounds": len(found),
+        "ratio": float(np.median(ratios)),
+        "ratios": ratios,
+        **{key: float(np.median([turn[key] for turn in found])) for key in found[0]},
+    }
 
 
 def _messages(size: tuple[int, int]) -> list[Image]:
     drive = StreetDrive(seed=8, width=size[1], height=size[0])
     messages = []
     for index in range(8):
-        pixels = drive.frame(index)[0]
-        message = Image(encoding="rgb8", height=size[0], width=size[1], step=3 * size[1])
+        message = Image(encoding="bgr8", height=size[0], width=size[1], step=3 * size[1])
         message.header.frame_id = "camera"
-        message.data.frombytes(pixels.tobytes())
+        message.data.frombytes(drive.frame(index)[0][..., ::-1].tobytes())
         messages.append(message)
     return messages
 
 
+def _start(stack: contextlib.ExitStack, arguments: list[str]) -> psutil.Process:
+    return psutil.Process(stack.enter_context(_running(arguments)).pid)
+
+
+def _client(stack: contextlib.ExitStack, node: str) -> Client:
+    client = Client(node)
+    stack.callback(client.destroy_node)
+    return client
+
+
 @contextlib.contextmanager
-def _running(command: list[str]) -> Iterator[psutil.Process]:
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(arguments, stdout=quiet, stderr=quiet) as child:
         try:
-            yield psutil.Process(child.pid)
+            yield child
         finally:
             child.kill()
 

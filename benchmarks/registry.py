@@ -28,8 +28,8 @@ BENCHMARKS = {
         quick=("--models", "fast_elu_squeezenet_camvid", "--frames", "10"),
     ),
     "end_to_end": Benchmark(
-        "message in to class map out: the node and the usual one, in turns",
-        quick=("--frames", "6", "--rounds", "1"),
+        "message in to class map out: this node and the usual one, in turns",
+        quick=("--rounds", "1", "--turn-s", "0.5", "--models", "fast_elu_squeezenet_camvid"),
     ),
     "transport": Benchmark(
         "which middleware settings deliver camera images",

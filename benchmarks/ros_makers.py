@@ -10,38 +10,57 @@ Record = dict[str, Any]
 Row = dict[str, Any]
 
 
+BASELINE, OURS = "baseline_onnxruntime", "node_onnxruntime"
+NODE_NAMES = {
+    BASELINE: "the usual node",
+    "baseline_torch": "the usual node, torch eager",
+    "baseline_torch_compile": "the usual node, torch.compile",
+    OURS: "this node, ONNX Runtime",
+    "node_openvino": "this node, OpenVINO",
+    "node_torch": "this node, torch eager",
+}
+CLASS_MAP = "class map"
+
+
 def end_to_end(record: Record) -> str:
-    """The node beside the baseline."""
-    header = ["Model", "Image", "Asked for", "Frames/s", "Baseline", "Ratio"]
-    header += ["Latency, ms (p95)", "Baseline", "CPU time a frame", "Baseline"]
-    rows = []
-    for row in record["results"]:
-        ours, usual = row["segmentation_node"], row["baseline"]
-        cells = [name(row["model"]), row["image"], row["asked_for"]]
-        cells += [f"{item['mean_frame_rate_fps']:.1f}" for item in (ours, usual)]
-        cells += [f"**{row['ratio']:.2f}**"]
-        cells += [
-            f"{item['median_latency_ms']:.0f} ({item['p95_latency_ms']:.0f})"
-            for item in (ours, usual)
+    """Every node, with its frame rate beside the baseline's."""
+    header = ["Model", "Classes", "Image", "Asked for", "Node", "Frames/s", "Ratio"]
+    header += ["Latency, ms (p95)", "CPU time a frame"]
+    rows = [
+        [
+            name(row["model"]),
+            str(row["classes"]),
+            row["image"],
+            row["asked_for"],
+            NODE_NAMES[row["node"]],
+            f"{row['mean_frame_rate_fps']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['median_latency_ms']:.0f} ({row['p95_latency_ms']:.0f})",
+            f"{row['cpu_ms_per_frame']:.0f} ms",
         ]
-        cells += [f"{item['cpu_ms_per_frame']:.0f} ms" for item in (ours, usual)]
-        rows.append(cells)
+        for row in record["results"]
+    ]
     return grid(header, rows)
 
 
 def end_to_end_short(record: Record) -> str:
-    """Frame rates where the class map alone is asked for, and both ratios."""
-    ratios = {(row["model"], row["image"], row["asked_for"]): row for row in record["results"]}
-    header = ["Model", "Image", "Frames/s", "Baseline", "Ratio", "Ratio with overlay"]
-    rows = []
-    for (model, image, asked_for), row in ratios.items():
-        if asked_for == "class map":
-            rates = [row[node]["mean_frame_rate_fps"] for node in ("segmentation_node", "baseline")]
-            other = ratios.get((model, image, "class map, overlay"))
-            cells = [f"{rates[0]:.1f}", f"{rates[1]:.1f}", f"**{row['ratio']:.2f}**"]
-            cells.append(f"{other['ratio']:.2f}" if other else NOT_MEASURED)
-            rows.append([name(model), image, *cells])
-    return grid(header, rows)
+    """Frames per second of every node, and its ratio to the baseline, for the class map alone."""
+    rows = [row for row in record["results"] if row["asked_for"] == CLASS_MAP]
+    nodes = [node for node in NODE_NAMES if any(row["node"] == node for row in rows)]
+    found = {(row["model"], row["classes"], row["image"], row["node"]): row for row in rows}
+    cases = dict.fromkeys((row["model"], row["classes"], row["image"]) for row in rows)
+    lines = [
+        [name(case[0]), str(case[1]), case[2], *(_rate(found.get((*case, node))) for node in nodes)]
+        for case in cases
+    ]
+    return grid(["Model", "Classes", "Image", *(NODE_NAMES[node] for node in nodes)], lines)
+
+
+def _rate(row: Row | None) -> str:
+    if row is None:
+        return NOT_MEASURED
+    rate = f"{row['mean_frame_rate_fps']:.1f}"
+    return rate if row["node"] == BASELINE else f"{rate} (**{row['ratio']:.2f}**)"
 
 
 def host_cost(record: Record) -> str:

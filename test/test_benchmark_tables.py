@@ -16,22 +16,19 @@ STREAM = {"mean_frame_rate_fps": 10.0, "median_latency_ms": 180.0, "p95_latency_
 STREAM["cpu_ms_per_frame"] = 150.0
 
 
-def end_to_end_row(asked_for="class map", ratio=1.5, image="640x360"):
-    return {
-        "model": "my_model",
-        "image": image,
-        "asked_for": asked_for,
-        "ratio": ratio,
-        "segmentation_node": {**STREAM, "mean_frame_rate_fps": 15.0},
-        "baseline": STREAM,
-    }
+def end_to_end_row(
+    asked_for="class map", ratio=1.5, image="640x360", node="node_onnxruntime", rate=15.0
+):
+    about = {"model": "my_model", "classes": 11, "image": image, "asked_for": asked_for}
+    return {**about, "node": node, "ratio": ratio, **STREAM, "mean_frame_rate_fps": rate}
 
 
 @pytest.fixture
 def results(tmp_path):
     """A folder with one results file."""
     record = Record("end_to_end", {}, ["--models", "my_model"])
-    rows = [end_to_end_row(), end_to_end_row("class map, overlay", 1.25)]
+    rows = [end_to_end_row(node="baseline_onnxruntime", ratio=1.0, rate=10.0)]
+    rows += [end_to_end_row(), end_to_end_row("class map, overlay", 1.25)]
     record.save(rows, tmp_path / "end_to_end.json")
     return tmp_path
 
@@ -81,7 +78,7 @@ def test_old_figures_are_found_and_replaced(results):
     assert stale == ["table end_to_end.short"]
     assert text.startswith("Before.\n<!-- table: end_to_end.short -->\n\n| Model |")
     assert text.endswith("<!-- end -->\nBehind.\n") and "9.99" not in text
-    assert "| `my_model` | 640x360 | 15.0 | 10.0 | **1.50** | 1.25 |" in text
+    assert "| `my_model` | 11 | 640x360 | 10.0 | 15.0 (**1.50**) |" in text
     assert "`python -m benchmarks.end_to_end --models my_model`" in text
     assert tables.updated(text, results) == (text, [])
 
@@ -96,7 +93,7 @@ def test_a_picture_is_shown_from_where_the_document_is(results):
     marked = "<!-- picture: end_to_end.png -->\n<!-- end -->\n"
     for folder, link in ((PROJECT, "docs/end_to_end.png"), (PROJECT / "docs", "end_to_end.png")):
         text, _ = tables.updated(marked, results, folder)
-        assert f"![Frames per second of the node and the baseline]({link})" in text
+        assert f"![Frames per second of this node and the usual one]({link})" in text
     text, _ = tables.updated(marked.replace("end_to_end", "latency"), results)
     assert "*Never run: `python -m benchmarks network_latency` measures it.*" in text
 
@@ -171,7 +168,7 @@ def test_a_line_gives_the_spread_of_the_ratios():
     rows = [end_to_end_row(ratio=ratio) for ratio in (1.5, 2.25)]
     rows += [end_to_end_row(ratio=3.0, image="1280x720")]
     assert LINES["end_to_end"]({"results": rows}) == (
-        "The node gives the baseline's frames per second 1.50 to 2.25 times at 640x360 and "
+        "On ONNX Runtime, the node gives the usual one's frames per second 1.50 to 2.25 times at 640x360 and "
         "3.00 times at 1280x720."
     )
 
