@@ -11,7 +11,6 @@ import argparse
 import functools
 import importlib.metadata
 import importlib.util
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.int8_graphs import FP32, Graphs, card_of
+from benchmarks.processor import usable_cores
 from benchmarks.quantise import VARIANTS
 from benchmarks.record import RESULTS, Record
 from benchmarks.rounds import spread, take_turns
@@ -211,7 +211,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--other-sizes", nargs="*", type=size_of, default=[(360, 640), (720, 1280)])
     add("--images", type=int, default=64, help="training images that the ranges come from")
     add("--frames", type=int, default=10**6, help="most validation frames; 0: times alone")
-    add("--threads", type=int, default=os.cpu_count() or 1)
+    add("--threads", type=int, default=usable_cores())
     add("--rounds", type=int, default=5)
     add("--runs", type=int, default=5, help="counted runs of a round")
     add("--folder", type=Path, help="keeps the graphs here and takes those that it finds")

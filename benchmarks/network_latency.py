@@ -9,7 +9,6 @@ on ONNX Runtime comes from its profiler (``benchmarks.operator_times``), at 640x
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from benchmarks.conv_peak import measure_peak, peak_share
 from benchmarks.latency_tables import latency_table, peak_line
 from benchmarks.operator_times import breakdown, profile
 from benchmarks.operator_times import summary as operator_tables
+from benchmarks.processor import usable_cores
 from benchmarks.random_model import random_model
 from benchmarks.record import RESULTS, Record
 from benchmarks.rounds import spread, take_timed_turns
@@ -133,7 +133,7 @@ def _parse() -> argparse.Namespace:
     add("--run-times", default=list(RUN_TIMES), choices=list(RUN_TIMES))
     add("--sizes", default=list(SIZES), type=_size, metavar="WIDTHxHEIGHT")
     parser.add_argument("--classes", type=int, default=11, choices=sorted(LABELS))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--output", type=Path, default=RESULTS / "network_latency.json")
     return parser.parse_args()

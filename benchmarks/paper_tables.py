@@ -11,7 +11,6 @@ Images and labels are random and ready on the device. Never run on a GPU yet.
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.nn import functional
 from benchmarks import data_parallel
 from benchmarks.data_parallel import Load
 from benchmarks.machine import gpu_facts
+from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
 from benchmarks.rounds import spread
 from benchmarks.stopwatch import Stopwatch
@@ -231,7 +231,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--cases", nargs="+", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
     add("--classes", type=int, default=CLASSES)
     add("--seconds", type=float, help=f"of each row of Table 1; {LEAST_STEPS} steps at least")
-    add("--threads", type=int, default=os.cpu_count() or 1, help="of all processes together")
+    add("--threads", type=int, default=usable_cores(), help="of all processes together")
     add("--processes", nargs="+", type=int, default=[1, 2, 4])
     add("--threads-per-process", type=int, help="instead of dividing --threads")
     add("--parallel-network", choices=sorted(NETWORKS), default="segnet")

@@ -168,8 +168,8 @@ def test_a_line_gives_the_spread_of_the_ratios():
     rows = [end_to_end_row(ratio=ratio) for ratio in (1.5, 2.25)]
     rows += [end_to_end_row(ratio=3.0, image="1280x720")]
     assert LINES["end_to_end"]({"results": rows}) == (
-        "On ONNX Runtime, the node gives the usual one's frames per second 1.50 to 2.25 times at 640x360 and "
-        "3.00 times at 1280x720."
+        "On ONNX Runtime, the node gives the usual one's frames per second 1.50 to 2.25 times at "
+        "640x360 and 3.00 times at 1280x720."
     )
 
 

@@ -64,32 +64,6 @@ def test_every_run_time_is_tested():
     assert {getattr(item, "values", (item,))[0] for item in marked} == set(RUN_TIMES)
 
 
-def test_openvino_is_held_to_float32(card, image, expected, monkeypatch):
-    """What it is asked for, and that its class map is passed on."""
-    asked = {}
-
-    class Request:
-        def infer(self, inputs, share_inputs, share_outputs):
-            assert inputs[0] is image and share_inputs and share_outputs
-            return {0: expected}
-
-    class Compiled:
-        def create_infer_request(self):
-            return Request()
-
-    class Core:
-        def compile_model(self, path, device, settings):
-            asked.update(settings, path=path, device=device)
-            return Compiled()
-
-    monkeypatch.setitem(sys.modules, "openvino", type("openvino", (), {"Core": Core}))
-    opened = RUN_TIMES["openvino"].open(card, 2)
-    np.testing.assert_array_equal(opened.run(image), expected)
-    assert asked["INFERENCE_PRECISION_HINT"] == "f32" and asked["INFERENCE_NUM_THREADS"] == 2
-    assert asked["PERFORMANCE_HINT"] == "LATENCY"
-    assert (asked["device"], asked["path"]) == ("CPU", card.artifact_path("onnx"))
-
-
 def test_what_is_not_installed_is_left_out_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert network_latency.installed(["onnxruntime", "openvino"]) == ["onnxruntime"]

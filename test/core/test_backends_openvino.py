@@ -127,3 +127,11 @@ def test_a_folder_of_its_name_is_not_taken_for_it(monkeypatch, tmp_path):
         open_backend("openvino", tiny.card(), BackendOptions())
     sys.modules.pop("openvino", None)
     assert_one_line(caught, "backend openvino", "expected OpenVINO 2023.1 or later", "install")
+
+
+def test_it_computes_in_float32_whatever_the_processor_has():
+    """Left alone it takes bfloat16 where the processor has it, and the card says float32."""
+    with open_backend("openvino", tiny.card(), BackendOptions()) as backend:
+        compiled = backend._class_map_network._request.get_compiled_model()
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+        assert str(compiled.get_property("PERFORMANCE_HINT")).endswith("LATENCY")
