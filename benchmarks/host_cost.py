@@ -9,6 +9,7 @@ network alone shows it.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import psutil
 
 from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
-from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.report import table
 from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.model_card import find_model, read_card
@@ -27,6 +28,7 @@ from segmentation_node.models import models_folder
 
 SIZES = ((360, 640), (720, 1280))
 MODELS = ("fast_elu_squeezenet_camvid", "elu_squeezenet_street")
+BACKENDS_TIMED = ("onnxruntime", "openvino")
 HOST_STAGES = ("convert", "preprocess", "postprocess", "publish")
 WARM_UP_FRAMES = 5
 CHUNK_FRAMES = 10
@@ -34,13 +36,19 @@ CHUNK_FRAMES = 10
 
 
 def measure(
-    model: str, size: tuple[int, int], frames: int, with_overlay: bool, threads: int
+    model: str,
+    backend: str,
+    size: tuple[int, int],
+    frames: int,
+    with_overlay: bool,
+    threads: int,
 ) -> dict[str, Any]:
     """Medians in ms over ``frames`` frames of this (height, width) through a node process."""
     from segmentation_node.ros.node_process import NodeProcess
     from segmentation_node.ros.replay import Replay
 
-    parameters = {"model": model, "frame_policy": "every", "num_threads": threads}
+    parameters = {"model": model, "backend": backend, "device": "cpu"}
+    parameters.update(frame_policy="every", num_threads=threads)
     replay = Replay(with_overlay=with_overlay)
     try:
         with NodeProcess(parameters) as process:
@@ -65,6 +73,7 @@ def measure(
     )
     return {
         "model": model,
+        "backend": backend,
         "image": f"{size[1]}x{size[0]}",
         "overlay": with_overlay,
         "threads": threads,
@@ -73,18 +82,19 @@ def measure(
         "host_ms": host_ms,
         "host_share_of_inference": host_ms / stages_ms["inference"],
         "process_cpu_ms_per_frame": _median(cpu_ms),
-        "network_cpu_ms_per_frame": _network_cpu_ms(model, threads, frames),
+        "network_cpu_ms_per_frame": _network_cpu_ms(model, backend, threads, frames),
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure every model at two sizes, with and without overlay; print and write the rows."""
+    """Measure models and backends at two sizes, with and without overlay; write the rows."""
     import rclpy
 
     from segmentation_node.ros.demo import prepare_middleware
 
     parser = argparse.ArgumentParser(prog="benchmarks.host_cost", description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--backends", nargs="+", default=list(BACKENDS_TIMED), choices=BACKENDS)
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--output", type=Path, default=RESULTS / "host_cost.json")
@@ -94,30 +104,37 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("host_cost", settings, arguments)
     rclpy.init()
     try:
-        rows = _rows(options.models, options.frames, options.threads)
+        rows = _rows(options.models, options.backends, options.frames, options.threads)
     finally:
         rclpy.shutdown()
     print(summary(rows))
     record.write(rows, options.output)
 
 
-def _rows(models: list[str], frames: int, threads: int) -> list[dict[str, Any]]:
+def _rows(
+    models: list[str], backends: list[str], frames: int, threads: int
+) -> list[dict[str, Any]]:
     rows = []
-    for model in models:
-        for size in SIZES:
-            for with_overlay in (False, True):
-                print(f"{model}, {size[1]}x{size[0]}, overlay {with_overlay} ...", flush=True)
-                rows.append(measure(model, size, frames, with_overlay, threads))
+    for backend in backends:
+        missing = BACKENDS[backend].unavailable()
+        if missing:
+            print(f"{backend} is left out: {missing}", flush=True)
+            continue
+        for model, size, with_overlay in itertools.product(models, SIZES, (False, True)):
+            image = f"{size[1]}x{size[0]}"
+            print(f"{model} on {backend}, {image}, overlay {with_overlay} ...", flush=True)
+            rows.append(measure(model, backend, size, frames, with_overlay, threads))
     return rows
 
 
 def summary(results: list[dict[str, Any]]) -> str:
     """The results as a table."""
-    header = ["model", "image", "overlay", "inference ms", "host ms", "host / inference"]
+    header = ["model", "backend", "image", "overlay", "inference ms", "host ms", "host / inference"]
     header += ["process CPU ms", "network CPU ms"]
     rows = [
         [
             result["model"],
+            result["backend"],
             result["image"],
             "yes" if result["overlay"] else "no",
             f"{result['stages_ms']['inference']:.2f}",
@@ -138,16 +155,16 @@ def _images(size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
         yield rendered[index % len(rendered)]
 
 
-def _network_cpu_ms(model: str, threads: int, frames: int) -> float:
+def _network_cpu_ms(model: str, backend: str, threads: int, frames: int) -> float:
     """CPU time per run of the network alone, paced as the node's runs are: one after another."""
     card = read_card(find_model(model, models_folder()))
-    with open_backend("onnxruntime", card, BackendOptions(num_threads=threads)) as backend:
-        image = np.zeros(backend.input_shape, np.uint8)
+    with open_backend(backend, card, BackendOptions(num_threads=threads)) as opened:
+        image = np.zeros(opened.input_shape, np.uint8)
         for _ in range(WARM_UP_FRAMES):
-            backend.run(image)
+            opened.run(image)
         before_s = time.process_time()
         for _ in range(frames):
-            backend.run(image)
+            opened.run(image)
         return (time.process_time() - before_s) / frames * 1e3
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from benchmarks.latency_makers import images_of
+from benchmarks.latency_makers import RUN_TIMES, images_of
 from benchmarks.markdown import NOT_MEASURED, grid, name, percent, whole_percent
 
 Record = dict[str, Any]
@@ -65,7 +65,7 @@ def _rate(row: Row | None) -> str:
 
 def host_cost(record: Record) -> str:
     """Network and host beside each other."""
-    header = ["Model", "Image", "Overlay", "Network", "Host", "Host / network"]
+    header = ["Model", "Backend", "Image", "Overlay", "Network", "Host", "Host / network"]
     header += ["CPU time, process", "CPU time, network alone"]
     rows = [
         [
@@ -88,7 +88,9 @@ def host_cost_stages(record: Record) -> str:
         [*_host_row(row), *(f"{row['stages_ms'][stage]:.2f}" for stage in stages)]
         for row in record["results"]
     ]
-    return grid(["Model", "Image", "Overlay", *(f"{stage}, ms" for stage in stages)], rows)
+    return grid(
+        ["Model", "Backend", "Image", "Overlay", *(f"{stage}, ms" for stage in stages)], rows
+    )
 
 
 def transport(record: Record) -> str:
@@ -130,4 +132,5 @@ def _by_setting(record: Record, cell: Callable[[Row], str]) -> str:
 
 
 def _host_row(row: Row) -> Iterable[str]:
-    return name(row["model"]), row["image"], "yes" if row["overlay"] else "no"
+    where = RUN_TIMES.get(row["backend"], row["backend"])
+    return name(row["model"]), where, row["image"], "yes" if row["overlay"] else "no"
