@@ -3,13 +3,14 @@
 The node runs as a process and gets images over DDS, one at a time; times are stage by stage.
 
 The host's part is everything but the backend's run: conversion, resizing, class map, overlay and
-publishing, from the frame's own stage times. What the middleware and rclpy spend before the
-node's callback is not in the stages; the CPU time of the whole process against that of the
-network alone shows it.
+publishing, from the frame's own stage times; with the model's own graph and with one of the
+image's size. What the middleware and rclpy spend before the node's callback is not in the stages;
+the CPU time of the whole process against that of the network alone shows it.
 """
 
 import argparse
 import itertools
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +21,15 @@ import psutil
 
 from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
+from benchmarks.resized_models import resized
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.report import table
 from segmentation_node.evaluation.street import StreetDrive
-from segmentation_node.model_card import find_model, read_card
+from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 
 SIZES = ((360, 640), (720, 1280))
-MODELS = ("fast_elu_squeezenet_camvid", "elu_squeezenet_street")
+MODELS = ("fast_elu_squeezenet_camvid",)
 BACKENDS_TIMED = ("onnxruntime", "openvino")
 HOST_STAGES = ("convert", "preprocess", "postprocess", "publish")
 WARM_UP_FRAMES = 5
@@ -36,7 +38,7 @@ CHUNK_FRAMES = 10
 
 
 def measure(
-    model: str,
+    card: ModelCard,
     backend: str,
     size: tuple[int, int],
     frames: int,
@@ -47,7 +49,7 @@ def measure(
     from segmentation_node.ros.node_process import NodeProcess
     from segmentation_node.ros.replay import Replay
 
-    parameters = {"model": model, "backend": backend, "device": "cpu"}
+    parameters: dict[str, Any] = {"model": card.folder, "backend": backend, "device": "cpu"}
     parameters.update(frame_policy="every", num_threads=threads)
     replay = Replay(with_overlay=with_overlay)
     try:
@@ -72,9 +74,10 @@ def measure(
         [sum(getattr(item, stage + "_ms") for stage in HOST_STAGES) for item in latencies]
     )
     return {
-        "model": model,
+        "model": card.name,
         "backend": backend,
         "image": f"{size[1]}x{size[0]}",
+        "graph": f"{card.input.width}x{card.input.height}",
         "overlay": with_overlay,
         "threads": threads,
         "frames": len(latencies),
@@ -82,7 +85,7 @@ def measure(
         "host_ms": host_ms,
         "host_share_of_inference": host_ms / stages_ms["inference"],
         "process_cpu_ms_per_frame": _median(cpu_ms),
-        "network_cpu_ms_per_frame": _network_cpu_ms(model, backend, threads, frames),
+        "network_cpu_ms_per_frame": _network_cpu_ms(card, backend, threads, frames),
     }
 
 
@@ -104,7 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("host_cost", settings, arguments)
     rclpy.init()
     try:
-        rows = _rows(options.models, options.backends, options.frames, options.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            cases = list(_cases(options.models, Path(folder)))
+            rows = _rows(cases, options.backends, options.frames, options.threads)
     finally:
         rclpy.shutdown()
     print(summary(rows))
@@ -112,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _rows(
-    models: list[str], backends: list[str], frames: int, threads: int
+    cases: list[tuple[ModelCard, tuple[int, int]]], backends: list[str], frames: int, threads: int
 ) -> list[dict[str, Any]]:
     rows = []
     for backend in backends:
@@ -120,22 +125,42 @@ def _rows(
         if missing:
             print(f"{backend} is left out: {missing}", flush=True)
             continue
-        for model, size, with_overlay in itertools.product(models, SIZES, (False, True)):
-            image = f"{size[1]}x{size[0]}"
-            print(f"{model} on {backend}, {image}, overlay {with_overlay} ...", flush=True)
-            rows.append(measure(model, backend, size, frames, with_overlay, threads))
+        for (card, size), with_overlay in itertools.product(cases, (False, True)):
+            about = f"{card.name} at {card.input.width}x{card.input.height} on {backend}"
+            print(f"{about}, {size[1]}x{size[0]}, overlay {with_overlay} ...", flush=True)
+            rows.append(measure(card, backend, size, frames, with_overlay, threads))
     return rows
+
+
+def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, tuple[int, int]]]:
+    """Every image size into the model's own graph, and into one of the image's size."""
+    for model in models:
+        card = read_card(find_model(model, models_folder()))
+        for size in SIZES:
+            yield card, size
+            if card.input_size != size:
+                yield resized(card, size, folder), size
 
 
 def summary(results: list[dict[str, Any]]) -> str:
     """The results as a table."""
-    header = ["model", "backend", "image", "overlay", "inference ms", "host ms", "host / inference"]
+    header = [
+        "model",
+        "backend",
+        "image",
+        "graph",
+        "overlay",
+        "inference ms",
+        "host ms",
+        "host / inference",
+    ]
     header += ["process CPU ms", "network CPU ms"]
     rows = [
         [
             result["model"],
             result["backend"],
             result["image"],
+            result["graph"],
             "yes" if result["overlay"] else "no",
             f"{result['stages_ms']['inference']:.2f}",
             f"{result['host_ms']:.2f}",
@@ -155,9 +180,8 @@ def _images(size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
         yield rendered[index % len(rendered)]
 
 
-def _network_cpu_ms(model: str, backend: str, threads: int, frames: int) -> float:
+def _network_cpu_ms(card: ModelCard, backend: str, threads: int, frames: int) -> float:
     """CPU time per run of the network alone, paced as the node's runs are: one after another."""
-    card = read_card(find_model(model, models_folder()))
     with open_backend(backend, card, BackendOptions(num_threads=threads)) as opened:
         image = np.zeros(opened.input_shape, np.uint8)
         for _ in range(WARM_UP_FRAMES):

@@ -65,7 +65,7 @@ def _rate(row: Row | None) -> str:
 
 def host_cost(record: Record) -> str:
     """Network and host beside each other."""
-    header = ["Model", "Backend", "Image", "Overlay", "Network", "Host", "Host / network"]
+    header = ["Model", "Backend", "Image", "Graph", "Overlay", "Network", "Host", "Host / network"]
     header += ["CPU time, process", "CPU time, network alone"]
     rows = [
         [
@@ -89,7 +89,8 @@ def host_cost_stages(record: Record) -> str:
         for row in record["results"]
     ]
     return grid(
-        ["Model", "Backend", "Image", "Overlay", *(f"{stage}, ms" for stage in stages)], rows
+        ["Model", "Backend", "Image", "Graph", "Overlay", *(f"{stage}, ms" for stage in stages)],
+        rows,
     )
 
 
@@ -132,5 +133,5 @@ def _by_setting(record: Record, cell: Callable[[Row], str]) -> str:
 
 
 def _host_row(row: Row) -> Iterable[str]:
-    where = RUN_TIMES.get(row["backend"], row["backend"])
-    return name(row["model"]), where, row["image"], "yes" if row["overlay"] else "no"
+    where = RUN_TIMES.get(row["backend"]) or str(row["backend"])
+    return name(row["model"]), where, row["image"], row["graph"], "yes" if row["overlay"] else "no"
