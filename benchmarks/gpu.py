@@ -18,7 +18,8 @@ from tqdm import tqdm
 from benchmarks.machine import gpu_facts
 from benchmarks.record import RESULTS, TRIALS, Record, read_record
 from benchmarks.torch_speed import RANDOM, Case, Speed, camera_frames
-from segmentation_node.backends import EXECUTIONS, LEAST_AGREEMENT, PRECISIONS
+from segmentation_node.backends import EXECUTIONS, LEAST_AGREEMENT
+from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.backends.torch_cuda import choose_gpu
 from segmentation_node.errors import BackendError
 from segmentation_node.evaluation.report import table
@@ -28,7 +29,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "cuda": {
         "sizes": SIZES,
         "batches": (1, 4),
-        "precisions": PRECISIONS,
+        "precisions": TorchBackend.precisions,
         # Compiling takes a minute a row, so those come last.
         "executions": ("eager", "graph", "compiled", "compiled_graph"),
         "frames": 200,
@@ -202,7 +203,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=sorted(NETWORKS), choices=sorted(NETWORKS))
     parser.add_argument("--sizes", nargs="+", type=size_of, metavar="WIDTHxHEIGHT")
     parser.add_argument("--batches", nargs="+", type=positive)
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", choices=TorchBackend.precisions)
     parser.add_argument("--executions", nargs="+", choices=EXECUTIONS[1:])
     parser.add_argument("--frames", type=positive, help="batches measured a row")
     parser.add_argument("--warm-up", type=int, default=10, help="batches before those")

@@ -7,6 +7,7 @@ wrong type, or an artifact whose hash differs is one CardError.
 import hashlib
 import math
 import os
+import shlex
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -18,7 +19,7 @@ from segmentation_node.labels import LABEL_SETS, LabelSet
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
-ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "weights")
+ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", "weights")
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,17 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class AccuracyInfo:
-    """What ``evaluation dataset`` computes from the shipped file on one split."""
+    """What ``evaluation dataset`` computes from the shipped file on one split.
+
+    ``artifact`` is the kind of that file.
+    """
 
     dataset: str
     split: str
     frames: int
     mean_iou: float
     global_accuracy: float
+    artifact: str = "onnx"
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class ArtifactInfo:
     """One file beside the card: its kind of ``ARTIFACT_KINDS``, sha256, and format version.
 
     ``onnx`` takes and gives uint8; ``onnx_float`` float32 and int32, for TensorRT before 8.5;
-    ``onnx_fp16`` is uint8 outside and half inside, for TensorRT 11.
+    ``onnx_fp16`` is uint8 outside and half inside, for TensorRT 11; ``onnx_int8`` is uint8 outside
+    and has int8 convolutions inside, for CPUs.
     """
 
     file: str
@@ -111,15 +117,32 @@ class ModelCard:
     def artifact_path(self, kind: str) -> str:
         """Path of the artifact of this kind, after its hash was checked.
 
-        Raises CardError when the card has none, the file is missing, or its hash differs.
+        Raises CardError when the card has none, the file is missing, or its hash differs; of a
+        form of the graph it says how to add it.
         """
         for artifact in self.artifacts:
             if artifact.kind == kind:
                 return _verified_path(self.folder, artifact)
+        command = self.command_to_add(kind)
         raise CardError(
-            "%s: no artifact of kind %r; it has %s"
-            % (self._path(), kind, [artifact.kind for artifact in self.artifacts])
+            "%s: no artifact of kind %r; it has %s%s"
+            % (
+                self._path(),
+                kind,
+                [artifact.kind for artifact in self.artifacts],
+                "; add it on a machine with PyTorch: %s" % command if command else "",
+            )
         )
+
+    def command_to_add(self, kind: str) -> str:
+        """The command that makes this form of the graph from the weights; empty: none does."""
+        _, _, variant = kind.partition("onnx_")
+        if not variant:
+            return ""
+        folder = shlex.quote(os.path.abspath(self.folder))
+        command = "python3 -m training.add_variants %s --variant %s" % (folder, variant)
+        # Its ranges come from the images that it was trained on.
+        return command + (" --dataset NAME --root FOLDER" if variant == "int8" else "")
 
     def _path(self) -> str:
         return os.path.join(self.folder, CARD_FILE)
@@ -211,6 +234,8 @@ def _check_values(card: ModelCard, path: str) -> None:
     _check_choice(card.input.resize, RESIZE_POLICIES, path, "input.resize")
     for output in card.outputs:
         _check_choice(output, OUTPUTS, path, "outputs")
+    for accuracy in card.accuracy:
+        _check_choice(accuracy.artifact, ARTIFACT_KINDS, path, "accuracy.artifact")
     for artifact in card.artifacts:
         _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
         if os.path.basename(artifact.file) != artifact.file:

@@ -112,6 +112,12 @@ def test_a_cuda_graph_needs_cuda(execution):
     assert_one_line(caught, repr(execution), "needs CUDA", "eager")
 
 
+def test_int8_is_refused():
+    with pytest.raises(BackendError) as caught:
+        open_backend("torch", tiny.card(), replace(CPU, precision="int8"))
+    assert_one_line(caught, "backend torch", "'int8'", "['fp32', 'tf32', 'fp16', 'bf16']")
+
+
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
 def test_precisions_that_only_a_gpu_is_good_at(precision):
     with pytest.raises(BackendError) as caught:

@@ -87,6 +87,10 @@ def _cpu_order() -> Tuple[str, ...]:
 
 
 def _refusal(backend: Type[Backend], card: ModelCard, options: BackendOptions) -> str:
-    if not card.offers(backend.artifact_kind):
-        return "the card has no %s artifact" % backend.artifact_kind
+    if options.precision not in backend.precisions:
+        return "it offers no precision %r" % options.precision
+    kind = backend.kind_for(options.precision)
+    if not card.offers(kind):
+        command = card.command_to_add(kind)
+        return "the card has no %s artifact%s" % (kind, command and "; add it with: " + command)
     return backend.unavailable() or backend.unready(card, options)

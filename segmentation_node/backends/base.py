@@ -1,16 +1,16 @@
 """What every run time has in common: checks here, computation in the subclasses."""
 
 from dataclasses import dataclass
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ModelCard
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 EXECUTIONS = ("auto", "eager", "graph", "compiled", "compiled_graph")
-LEAST_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99}
+LEAST_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.97}
 """Share of pixels of real images to which a trained model gives the class of fp32 on the CPU."""
 
 
@@ -46,14 +46,16 @@ class Prediction:
 class Backend:
     """One loaded model on one run time. Use it from one thread; close it when done.
 
-    A subclass sets ``name``, ``artifact_kind``, ``precisions`` and ``executions``, and supplies
-    ``unavailable``, ``_load``, ``_run`` and ``_close``. ``_load`` sets ``input_shape``
-    (N, H, W, 3), ``device``, and where they differ ``execution`` (what ``auto`` became) and
-    ``warnings`` (one line each, of what works otherwise than it should).
+    A subclass sets ``name``, ``artifact_kind`` (and in ``other_kinds`` those of precisions that
+    have their own), ``precisions`` and ``executions``, and supplies ``unavailable``, ``_load``,
+    ``_run`` and ``_close``. ``_load`` sets ``input_shape`` (N, H, W, 3), ``device``, and where they
+    differ ``execution`` (what ``auto`` became) and ``warnings`` (one line each, of what works
+    otherwise than it should).
     """
 
     name = ""
     artifact_kind = ""
+    other_kinds: Dict[str, str] = {}
     precisions: Tuple[str, ...] = ()
     executions: Tuple[str, ...] = ("auto", "eager")
 
@@ -71,7 +73,8 @@ class Backend:
             raise BackendError("backend %s: %s" % (self.name, missing))
         self._check_choice("precision", options.precision, self.precisions)
         self._check_choice("execution", options.execution, self.executions)
-        self._load(card.artifact_path(self.artifact_kind))
+        kind = self.kind_for(options.precision)
+        self._load(card.artifact_path(kind))
         if options.batch not in (0, self.input_shape[0]):
             self.close()
             raise BackendError(
@@ -79,7 +82,7 @@ class Backend:
                 "with --batch %d"
                 % (
                     self.name,
-                    self.artifact_kind,
+                    kind,
                     card.name,
                     self.input_shape[0],
                     options.batch,
@@ -91,6 +94,11 @@ class Backend:
     def unavailable(cls) -> str:
         """Why this machine cannot run it and what to do; empty when it can."""
         raise NotImplementedError
+
+    @classmethod
+    def kind_for(cls, precision: str) -> str:
+        """Kind of the card's artifact that is loaded at this precision."""
+        return cls.other_kinds.get(precision, cls.artifact_kind)
 
     @classmethod
     def accelerated(cls) -> bool:

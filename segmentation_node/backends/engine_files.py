@@ -103,13 +103,12 @@ def artifact_of(card: ModelCard, kind: str) -> ArtifactInfo:
             return artifact
     raise BackendError(
         "card %s has no artifact of kind %s, which this TensorRT needs; it has %s; add it on a "
-        "machine with PyTorch: python3 -m training.add_variants %s --variant %s"
+        "machine with PyTorch: %s"
         % (
             card.name,
             kind,
             [artifact.kind for artifact in card.artifacts],
-            shlex.quote(os.path.abspath(card.folder)),
-            kind.replace("onnx_", ""),
+            card.command_to_add(kind),
         )
     )
 

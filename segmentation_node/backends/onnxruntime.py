@@ -16,11 +16,15 @@ DTYPES = {"tensor(uint8)": "uint8"}
 
 
 class OnnxRuntimeBackend(Backend):
-    """Runs the card's ONNX file; works with ONNX Runtime 1.10 (Python 3.6) and later."""
+    """Runs the card's ONNX file; works with ONNX Runtime 1.10 (Python 3.6) and later.
+
+    At int8 what is not int8 in the file is computed in fp32.
+    """
 
     name = "onnxruntime"
     artifact_kind = "onnx"
-    precisions = ("fp32",)
+    other_kinds = {"int8": "onnx_int8"}
+    precisions = ("fp32", "int8")
 
     @classmethod
     def unavailable(cls) -> str:

@@ -17,7 +17,7 @@ def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
     card, backend = segmenter.card, segmenter.backend
     facts: Dict[str, Any] = {
         "model": card.name,
-        "model_sha256": _sha256(card, backend.artifact_kind),
+        "model_sha256": _sha256(card, backend.kind_for(backend.options.precision)),
         "label_set": card.label_set,
         "input_size": "%dx%d" % (card.input.width, card.input.height),
         "backend": backend.name,

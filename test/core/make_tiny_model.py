@@ -21,7 +21,10 @@ TYPES = {
     "uint8": (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8),
     "float": (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32),
     "fp16": (TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.UINT8),
+    "int8": (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8),
 }
+# Of weights: 7 bits, since without VNNI sums of 8-bit products may leave 16 bits.
+INT8_MAX = 63
 
 
 def graph(class_offset=0, confidence_type=TensorProto.UINT8, variant="uint8", unused=()):
@@ -54,6 +57,22 @@ def graph(class_offset=0, confidence_type=TensorProto.UINT8, variant="uint8", un
         helper.make_node("Add", ["probability", "half"], ["rounded"]),
         helper.make_node("Cast", ["rounded"], ["confidence"], to=confidence_type),
     ]
+    if variant == "int8":
+        # Pixels are whole numbers from 0 to 255: only the weights are rounded.
+        scale = np.maximum(np.abs(WEIGHT).max(axis=1), 1e-6) / INT8_MAX
+        constants["weight_int8"] = np.round(WEIGHT.T / scale).astype(np.int8)
+        constants["weight_scale"] = scale.astype(np.float32)
+        constants["weight_zero"] = np.zeros(len(scale), np.int8)
+        constants["pixel_scale"] = np.array(1.0, np.float32)
+        constants["pixel_zero"] = np.array(0, np.uint8)
+        del constants["weight"]
+        pixel, weight = ["pixel_scale", "pixel_zero"], ["weight_scale", "weight_zero"]
+        nodes[0:1] = [
+            helper.make_node("Cast", ["image"], ["pixels"], to=scores_type),
+            helper.make_node("QuantizeLinear", ["pixels"] + pixel, ["pixels_uint8"]),
+            helper.make_node("DequantizeLinear", ["pixels_uint8"] + pixel, ["x"]),
+            helper.make_node("DequantizeLinear", ["weight_int8"] + weight, ["weight"], axis=1),
+        ]
     if is_half:
         nodes.insert(3, helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.FLOAT))
     nodes += [helper.make_node(name, ["scores"], ["unused"]) for name in unused]
@@ -106,6 +125,7 @@ def card():
             artifact("weights.safetensors", "weights", "safetensors, float32"),
             artifact("model_float.onnx", "onnx_float", "opset 13"),
             artifact("model_fp16.onnx", "onnx_fp16", "opset 13"),
+            artifact("model_int8.onnx", "onnx_int8", "opset 13"),
         ],
     }
 
@@ -114,7 +134,7 @@ def main():
     """Write everything."""
     os.makedirs(tiny.FOLDER, exist_ok=True)
     onnx.save(graph(), os.path.join(tiny.FOLDER, "model.onnx"))
-    for variant in ("float", "fp16"):
+    for variant in ("float", "fp16", "int8"):
         path = os.path.join(tiny.FOLDER, "model_%s.onnx" % variant)
         onnx.save(graph(variant=variant), path)
     onnx.save(graph(unused=["NonZero"]), os.path.join(tiny.DATA, "non_zero.onnx"))

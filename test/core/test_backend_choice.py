@@ -91,6 +91,30 @@ def test_auto_leaves_out_what_the_card_has_no_artifact_for(monkeypatch):
     assert "torch: the card has no weights artifact" in why
 
 
+def test_auto_leaves_out_what_does_not_offer_the_precision(monkeypatch):
+    pretend(monkeypatch, tensorrt="accelerated", torch="accelerated", onnxruntime="usable")
+    name, why = choose_backend(tiny.card(), BackendOptions(precision="int8"))
+    assert name == "onnxruntime"
+    for other in ("tensorrt", "torch"):
+        assert "%s: it offers no precision 'int8'" % other in why
+    pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable")
+    assert choose_backend(tiny.card(), BackendOptions(precision="bf16"))[0] == "torch"
+
+
+def test_auto_says_how_a_card_gets_int8(monkeypatch):
+    pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable", openvino="usable")
+    card = replace(tiny.card(), artifacts=tiny.card().artifacts[:2])
+    with pytest.raises(BackendError) as caught:
+        choose_backend(card, BackendOptions(precision="int8"))
+    expected = "onnxruntime: the card has no onnx_int8 artifact; add it with: python3 -m training"
+    assert_one_line(caught, expected, "--variant int8")
+
+
+def test_int8_is_offered_where_onnx_files_run_on_a_cpu():
+    offering = sorted(name for name in BACKENDS if "int8" in BACKENDS[name].precisions)
+    assert offering == ["onnxruntime", "openvino"]
+
+
 def test_auto_gives_every_reason_where_nothing_can_run(monkeypatch):
     pretend(monkeypatch, tensorrt="reason A", torch="reason B", onnxruntime="reason C")
     with pytest.raises(BackendError) as caught:

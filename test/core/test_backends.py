@@ -20,6 +20,8 @@ from segmentation_node.errors import BackendError, CardError
 
 Setting = namedtuple("Setting", "name device precision execution")
 OFFERED = {
+    "onnxruntime": [("cpu", "fp32", "auto"), ("cpu", "int8", "auto")],
+    "openvino": [("cpu", "fp32", "auto"), ("cpu", "int8", "auto")],
     "tensorrt": [("cuda", "fp32", "auto"), ("cuda", "fp16", "auto")],
     "torch": [("cpu", "fp32", "auto"), ("cpu", "bf16", "auto"), ("cuda", "fp32", "eager")]
     + [("cuda", precision, "graph") for precision in ("fp32", "tf32", "fp16", "bf16")],
@@ -29,8 +31,8 @@ SETTINGS = [
     for name in sorted(BACKENDS)
     for rest in OFFERED.get(name, [("cpu", "fp32", "auto")])
 ]
-ROUNDING = {"fp32": 0.0, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
-CONFIDENCE_TOLERANCE = {"fp32": 1.0, "tf32": 8.0, "fp16": 8.0, "bf16": 40.0}
+ROUNDING = {"fp32": 0.0, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-10}
+CONFIDENCE_TOLERANCE = {"fp32": 1.0, "tf32": 8.0, "fp16": 8.0, "bf16": 40.0, "int8": 8.0}
 """Of 255: scores go up to 100 here, where half precision has steps of 0.06, bfloat16 of 0.5."""
 
 
@@ -223,8 +225,8 @@ def test_it_can_be_opened_again_after_it_was_closed(backend, setting, options):
 
 def test_an_unknown_precision_lists_those_offered(name, options):
     with pytest.raises(BackendError) as caught:
-        open_backend(name, tiny.card(), replace(options, precision="int8"))
-    assert_one_line(caught, "backend " + name, "'int8'", "fp32")
+        open_backend(name, tiny.card(), replace(options, precision="int4"))
+    assert_one_line(caught, "backend " + name, "'int4'", "fp32")
 
 
 def test_an_unknown_execution_lists_those_offered(name, options):
@@ -248,20 +250,24 @@ def test_confidence_that_the_model_lacks_is_refused(backend):
     assert_one_line(caught, "tiny gives no confidence", "['class_map']")
 
 
-def test_a_corrupt_artifact_is_named(name, options, tmp_path):
+def kind_of(setting):
+    return BACKENDS[setting.name].kind_for(setting.precision)
+
+
+def test_a_corrupt_artifact_is_named(name, setting, options, tmp_path):
     if name == "tensorrt":
         pytest.skip("it loads engines, not the artifact: test_tensorrt.py")
     path = tmp_path / "corrupt.bin"
     path.write_bytes(b"\x07 neither a graph\nnor weights \xff" * 20)
     with pytest.raises(BackendError) as caught:
-        open_backend(name, tiny.card_with(path, BACKENDS[name].artifact_kind), options)
+        open_backend(name, tiny.card_with(path, kind_of(setting)), options)
     assert_one_line(caught, path)
 
 
-def test_an_artifact_whose_hash_differs_is_not_loaded(name, options, tmp_path):
+def test_an_artifact_whose_hash_differs_is_not_loaded(name, setting, options, tmp_path):
     path = tmp_path / "model.bin"
     path.write_bytes(b"as exported")
-    card = tiny.card_with(path, BACKENDS[name].artifact_kind)
+    card = tiny.card_with(path, kind_of(setting))
     path.write_bytes(b"changed since")
     with pytest.raises(CardError) as caught:
         open_backend(name, card, options)

@@ -8,7 +8,7 @@ import tiny
 from tiny import assert_one_line
 
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, CardError
 
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
@@ -61,7 +61,27 @@ def test_a_precision_that_it_does_not_compute_in(name, precision):
     """A CPU that could compute in it, such as this one in bfloat16, must not do so silently."""
     with pytest.raises(BackendError) as caught:
         open_backend(name, tiny.card(), BackendOptions(precision=precision))
-    assert_one_line(caught, "backend " + name, repr(precision), "['fp32']")
+    assert_one_line(caught, "backend " + name, repr(precision), "['fp32', 'int8']")
+
+
+def test_int8_takes_the_file_of_its_own(name):
+    """And only when it is asked for."""
+    card = tiny.card()
+    only = replace(card, artifacts=[item for item in card.artifacts if item.kind == "onnx_int8"])
+    with open_backend(name, only, BackendOptions(precision="int8", num_threads=1)) as backend:
+        assert backend.run(tiny.random_image(0)[None]).class_map_nhw.shape == (1, 6, 8)
+    with pytest.raises(CardError) as caught:
+        open_onnx(name, only)
+    assert_one_line(caught, "no artifact of kind 'onnx'", "['onnx_int8']")
+
+
+def test_a_card_without_int8_says_how_to_add_it(name):
+    card = replace(tiny.card(), artifacts=tiny.card().artifacts[:2])
+    with pytest.raises(CardError) as caught:
+        open_backend(name, card, BackendOptions(precision="int8"))
+    command = "training.add_variants %s --variant int8 --dataset NAME --root FOLDER" % tiny.FOLDER
+    assert_one_line(caught, "no artifact of kind 'onnx_int8'", "['onnx', 'weights']", command)
+    open_onnx(name, card).close()
 
 
 def test_a_graph_that_is_cut_off(name, tmp_path):

@@ -51,6 +51,7 @@ def test_a_good_card_is_read_whole(tmp_path):
     assert card.labels is CAMVID_11
     assert card.input_size == (6, 8) and card.input.resize == "stretch"
     assert card.outputs == ["class_map", "confidence"]
+    assert card.accuracy[0].artifact == "onnx"
     assert card.accuracy[0].frames == 9 and card.accuracy[0].mean_iou == 0.5
     assert card.offers("onnx") and card.offers("weights") and not card.offers("engine")
 
@@ -113,6 +114,7 @@ def test_a_wrong_type_gives_found_and_expected(tmp_path, where, value, expected)
         ("outputs", ["class_map", "depth"], ["outputs", "'depth'", "class_map", "confidence"]),
         ("outputs", ["confidence"], ["outputs", "confidence", "lack 'class_map'"]),
         ("artifacts.0.kind", "engine", ["artifacts.kind", "'engine'", "onnx", "weights"]),
+        ("accuracy.0.artifact", "onnx_int4", ["accuracy.artifact", "'onnx_int4'", "onnx_int8"]),
         ("artifacts.0.file", "../model.onnx", ["'../model.onnx'", "own folder"]),
         ("artifacts.0.file", "/etc/passwd", ["'/etc/passwd'", "own folder"]),
         ("input.height", 0, ["8x0", "positive"]),
@@ -183,7 +185,7 @@ def test_a_kind_that_the_card_lacks_lists_what_it_has(tmp_path):
     card = read_card(write(tmp_path, with_change("artifacts.1", GONE)))
     with pytest.raises(CardError) as caught:
         card.artifact_path("weights")
-    assert_one_line(caught, "'weights'", "['onnx', 'onnx_float', 'onnx_fp16']")
+    assert_one_line(caught, "'weights'", "['onnx', 'onnx_float', 'onnx_fp16', 'onnx_int8']")
 
 
 def test_a_model_is_found_as_a_folder_and_by_name(tmp_path):

@@ -78,7 +78,7 @@ def facts(arguments: argparse.Namespace, status: Any) -> Dict[str, Any]:
         values = {item.key: item.value for item in status.diagnostics[-1].values}
     backend = values.get("backend", "")
     if not arguments.node and backend in BACKENDS:
-        kind = BACKENDS[backend].artifact_kind
+        kind = BACKENDS[backend].kind_for(values.get("precision", ""))
         artifacts = _card(arguments).artifacts
         found["model_sha256"] = next(item.sha256 for item in artifacts if item.kind == kind)
     found["label_set"] = status.label_info.label_set
