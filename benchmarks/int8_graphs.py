@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quantise import VARIANTS, prepare, quantise
+from benchmarks.quantise import VARIANTS, quantise
 from segmentation_node.backends.onnx_outputs import keep_output
 from segmentation_node.evaluation.datasets import Dataset
-from segmentation_node.images import place, to_network
 from segmentation_node.model_card import ArtifactInfo, ModelCard, sha256_of
 from training.add_variants import graph_of
 from training.onnx_graph import export_onnx, graph_variant
+from training.quantise import calibration_images, prepare
 
 FP32, PREPARED = "fp32", "prepared"
 IMAGES_OF_OTHER_SIZES = 4
@@ -68,12 +68,4 @@ class Graphs:
     def _images(self, size: tuple[int, int]) -> list[np.ndarray]:
         """Training images of the network's size, spread over the split: uint8 (1, H, W, 3)."""
         wanted = self.images if size == self.card.input_size else IMAGES_OF_OTHER_SIZES
-        count = min(wanted, len(self.dataset))
-        found = []
-        for index in np.linspace(0, len(self.dataset) - 1, count).round().astype(int):
-            image = self.dataset[int(index)].image_hwc
-            image_nhwc = np.zeros((1, *size, 3), np.uint8)
-            placement = place(self.card.input.resize, image.shape[:2], size)
-            to_network(image, placement, image_nhwc[0])
-            found.append(image_nhwc)
-        return found
+        return calibration_images(self.dataset, (1, *size, 3), self.card.input.resize, wanted)

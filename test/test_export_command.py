@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 
 import training.add_variants
 import training.export
-from segmentation_node.backends import BackendOptions, open_backend
+from benchmarks.quantise import count_int8_convolutions
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, Sample
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
@@ -131,6 +133,61 @@ def test_a_variant_that_does_not_agree_is_not_added(run, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "model_float.onnx: they must agree on 99.99%" in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def int8(run, monkeypatch):
+    """An export with int8; weights that learned nothing decide by a hair, so it may differ more."""
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    monkeypatch.setattr(training.export, "LEAST_AGREEMENT_INT8", 0.8)
+    return export(run, "--variant", "int8", monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_is_exported_and_runs(int8, name):
+    if BACKENDS[name].unavailable():
+        pytest.skip(f"NOT RUN: {BACKENDS[name].unavailable()}")
+    card = read_card(str(int8))
+    assert kinds_of(int8) == ["onnx", "onnx_int8", "weights"]
+    assert [item.artifact for item in card.accuracy] == ["onnx", "onnx_int8"]
+    assert count_int8_convolutions(onnx.load(int8 / "model_int8.onnx")) > 20
+    image_nhwc = TwoFrames()[0].image_hwc[None, ::2, ::2].copy()
+    maps = {}
+    for precision in ("fp32", "int8"):
+        with open_backend(name, card, BackendOptions(precision=precision)) as backend:
+            found = backend.run(image_nhwc, with_confidence=True)
+            maps[precision] = found.class_map_nhw.copy(), found.confidence_nhw.copy()
+    assert (maps["int8"][0] == maps["fp32"][0]).mean() > 0.8
+    # Rounding to 8 bits shows: it is another graph that runs.
+    assert (maps["int8"][1] != maps["fp32"][1]).any()
+
+
+def test_int8_is_added_as_the_export_would_have_made_it(int8):
+    card = yaml.safe_load((int8 / "model.yaml").read_text())
+    exported = {path.name: path.read_bytes() for path in int8.iterdir()}
+    without = {**card, "accuracy": card["accuracy"][:1]}
+    without["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_int8"]
+    training.export.write_card(int8, without)
+    (int8 / "model_int8.onnx").unlink()
+    command = [str(int8), "--variant", "int8", "--dataset", "camvid"]
+    for _ in range(2):  # again: in place of the one that is there
+        assert training.add_variants.main(command) == 0
+        found = yaml.safe_load((int8 / "model.yaml").read_text())
+        assert found["accuracy"] == card["accuracy"]
+        assert sorted(kinds_of(int8)) == ["onnx", "onnx_int8", "weights"]
+        for name in exported.keys() - {"model.yaml"}:
+            assert (int8 / name).read_bytes() == exported[name]
+    assert read_card(str(int8)).artifact_path("onnx_int8")
+
+
+def test_int8_that_does_not_agree_is_not_added(int8, monkeypatch, capsys):
+    before = {path.name: path.read_bytes() for path in int8.iterdir()}
+    monkeypatch.setattr(training.export, "agreement", lambda *_: 0.79)
+    command = [str(int8), "--variant", "int8", "--dataset", "camvid"]
+    assert training.add_variants.main(command) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "model_int8.onnx: they must agree on 80.00%" in error
+    assert {path.name: path.read_bytes() for path in int8.iterdir()} == before
 
 
 def test_variants_of_what_is_no_model_are_one_line(tmp_path, capsys):

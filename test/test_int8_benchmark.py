@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from training_runs import write_camvid
 
 from benchmarks import int8
-from benchmarks.quantise import VARIANTS, count_int8_convolutions, prepare, quantise
+from benchmarks.quantise import VARIANTS, count_int8_convolutions, quantise
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import open_dataset
@@ -23,6 +23,7 @@ from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.pipeline import Segmenter
 from training.export import make_card
 from training.onnx_graph import export_onnx, graph_variant
+from training.quantise import prepare, quantise_convolutions
 from training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,6 +94,13 @@ def test_convolutions_become_int8_and_classes_stay(name, wanted, prepared, tmp_p
     assert agreement > 0.9
     # Rounding to 8 bits shows: the same graph in float would agree everywhere.
     assert count_int8_convolutions(onnx.load(prepared)) == 0
+
+
+def test_the_first_form_is_the_one_that_is_exported(model, prepared, tmp_path):
+    quantise(prepared, VARIANTS["convolutions"], images(4), tmp_path / "measured.onnx")
+    quantise_convolutions(model / "model.onnx", images(4), tmp_path / "exported.onnx")
+    measured, exported = (tmp_path / name for name in ("measured.onnx", "exported.onnx"))
+    assert measured.read_bytes() == exported.read_bytes()
 
 
 def test_the_command_measures_int8_beside_the_shipped_graph(model, root, tmp_path, capsys):

@@ -1,6 +1,7 @@
-"""Add forms of the graph to a model folder, for a TensorRT that needs another than ``model.onnx``.
+"""Add forms of the graph to a model folder: what some TensorRT needs, or int8 for a CPU.
 
 ``python -m training.add_variants models/elu_squeezenet_camvid --variant float fp16``
+``python -m training.add_variants MODEL --variant int8 --dataset camvid --root CAMVID``
 """
 
 import argparse
@@ -8,6 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -16,13 +18,29 @@ from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_datase
 from segmentation_node.model_card import ModelCard, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from training.export import ARTIFACTS, export_variant, onnx_artifact, write_card
+from training.export import (
+    ARTIFACTS,
+    export_int8,
+    export_variant,
+    measure_accuracy,
+    onnx_artifact,
+    write_card,
+)
+
+TORCH_VARIANTS = ("float", "fp16")
 
 
-def add_variants(folder: Path, variants: Sequence[str], dataset: Dataset) -> None:
+def add_variants(
+    folder: Path,
+    variants: Sequence[str],
+    dataset_name: str,
+    dataset: Dataset,
+    training: Dataset | None = None,
+) -> None:
     """Export the card's weights in these variants; the card lists them beside what it has.
 
-    Each is compared with torch on images of ``dataset`` first. Raises CardError, or RuntimeError
+    Each is compared with torch on images of ``dataset`` first. Ranges of int8 come from images of
+    ``training``, and the card gets its accuracy on ``dataset``. Raises CardError, or RuntimeError
     when they agree too little: then the folder stays as it was.
     """
     card = read_card(str(folder))
@@ -32,17 +50,38 @@ def add_variants(folder: Path, variants: Sequence[str], dataset: Dataset) -> Non
         partial.mkdir(exist_ok=True)
         file, kind, _ = ARTIFACTS[variant]
         try:
-            export_variant(graph, variant, card.input_size, 1, card.label_set, dataset, partial)
+            size, labels = card.input_size, card.label_set
+            if variant == "int8":
+                assert training is not None, "int8 needs images to find its ranges on"
+                resize = card.input.resize
+                export_int8(graph, size, 1, labels, training, dataset, partial, resize)
+            else:
+                export_variant(graph, variant, size, 1, labels, dataset, partial)
             (partial / file).replace(folder / file)
         finally:
             for left in partial.iterdir():
                 left.unlink()
             partial.rmdir()
-        content = dataclasses.asdict(read_card(str(folder)))
-        del content["folder"]
+        content = _content(folder)
         others = [item for item in content["artifacts"] if item["kind"] != kind]
         content["artifacts"] = others + [onnx_artifact(folder, variant)]
         write_card(folder, content)
+        if variant == "int8":
+            _add_accuracy(folder, measure_accuracy(folder, dataset_name, dataset, "int8"))
+
+
+def _add_accuracy(folder: Path, entry: dict[str, Any]) -> None:
+    """Put the entry on the card, in place of one of the same file and split."""
+    content = _content(folder)
+    same = ("dataset", "split", "artifact")
+    others = [item for item in content["accuracy"] if any(item[key] != entry[key] for key in same)]
+    write_card(folder, {**content, "accuracy": [*others, entry]})
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    content = dataclasses.asdict(read_card(str(folder)))
+    del content["folder"]
+    return content
 
 
 def graph_of(card: ModelCard) -> DeployGraph:
@@ -61,14 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.add_variants", description=__doc__)
     parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--variant", nargs="+", choices=("float", "fp16"), required=True)
+    parser.add_argument("--variant", nargs="+", choices=(*TORCH_VARIANTS, "int8"), required=True)
     parser.add_argument("--dataset", default="street", choices=sorted(DATASETS))
     parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--split", default="val")
+    parser.add_argument("--split", default="val", help="compared and scored on")
+    parser.add_argument("--training-split", default="train", help="where int8's ranges come from")
     options = parser.parse_args(arguments)
     try:
         dataset = open_dataset(options.dataset, options.root, options.split)
-        add_variants(options.model, options.variant, dataset)
+        training = None
+        if "int8" in options.variant:
+            training = open_dataset(options.dataset, options.root, options.training_split)
+        add_variants(options.model, options.variant, options.dataset, dataset, training)
     except (SegmentationError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,11 +1,12 @@
 """Export a run: ``python -m training.export RUN --name NAME`` makes ``models/NAME``.
 
 Leaves weights.safetensors, model.onnx and model.yaml, after torch and ONNX Runtime agreed on real
-images of the data set. ``--variant float fp16`` adds those forms of the same graph.
+images of the data set. ``--variant float fp16 int8`` adds those forms of the same graph.
 """
 
 import argparse
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,28 @@ from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
-from segmentation_node.networks.deploy import VARIANTS, DeployGraph, Normalise
+from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.pipeline import Segmenter
 from training.onnx_graph import OPSET, export_onnx, graph_variant
 from training.parity import agreement
+from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
 
 LEAST_AGREEMENT = 0.9999
 LEAST_AGREEMENT_FP16 = 0.995
 """Half precision decides otherwise where two classes are as good as equal."""
+LEAST_AGREEMENT_INT8 = 0.97
+"""Of a trained model: values of 8 bits decide otherwise along the borders of objects."""
 PARITY_FRAMES = 20
 ARTIFACTS = {
     "uint8": ("model.onnx", "onnx", "uint8 in and out"),
     "float": ("model_float.onnx", "onnx_float", "float32 in, int32 out"),
     "fp16": ("model_fp16.onnx", "onnx_fp16", "float16 inside, uint8 in and out"),
+    "int8": ("model_int8.onnx", "onnx_int8", "int8 convolutions (QDQ), uint8 in and out"),
 }
 """File, kind on the card and description, by variant."""
+MEASURED = {"fp32": "uint8", "int8": "int8"}
+"""Variants whose accuracy the card gives, by the precision at which they run."""
 DATA = {
     "camvid": (
         "CamVid train in SegNet's layout, 367 images at 480x360; no pre-training",
@@ -143,18 +150,21 @@ def _artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
     return {"file": path.name, "kind": kind, "sha256": sha256_of(str(path)), "version": version}
 
 
-def measure_accuracy(folder: Path, dataset_name: str, root: str, split: str) -> dict[str, Any]:
+def measure_accuracy(
+    folder: Path, dataset_name: str, dataset: Dataset, precision: str = "fp32"
+) -> dict[str, Any]:
     """The card's accuracy entry: the shipped file through the pipeline on ONNX Runtime."""
-    dataset = open_dataset(dataset_name, root, split)
     card = read_card(str(folder))
-    with open_backend("onnxruntime", card, BackendOptions()) as backend:
+    with open_backend("onnxruntime", card, BackendOptions(precision=precision)) as backend:
         result = evaluate_dataset(Segmenter(backend), dataset).accuracy
+        kind = backend.kind_for(precision)
     return {
         "dataset": dataset_name,
-        "split": split,
+        "split": dataset.split,
         "frames": result.frames,
         "mean_iou": round(result.matrix.mean_iou(), 4),
         "global_accuracy": round(result.matrix.global_accuracy(), 4),
+        "artifact": kind,
     }
 
 
@@ -185,12 +195,20 @@ def export_run(
         save_file(graph.network.state_dict(), partial / "weights.safetensors")
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         for variant in wanted:
-            export_variant(graph, variant, size, batch, labels.name, dataset, partial)
+            if variant == "int8":
+                training = open_dataset(recipe.dataset, root, recipe.train_split)
+                export_int8(graph, size, batch, labels.name, training, dataset, partial)
+            else:
+                export_variant(graph, variant, size, batch, labels.name, dataset, partial)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
         card = make_card(recipe, name, partial, size, labels, command, wanted)
         card["weights"]["trained_classes"] = trained
         write_card(partial, card)
-        card["accuracy"] = [measure_accuracy(partial, recipe.dataset, root, split)]
+        card["accuracy"] = [
+            measure_accuracy(partial, recipe.dataset, dataset, precision)
+            for precision, variant in MEASURED.items()
+            if variant in wanted
+        ]
         write_card(partial, card)
         shutil.rmtree(models / name, ignore_errors=True)
         partial.rename(models / name)
@@ -211,8 +229,34 @@ def export_variant(
     """Write one variant's file; its agreement with torch. Raises RuntimeError when too low."""
     path = folder / ARTIFACTS[variant][0]
     export_onnx(graph_variant(graph, variant), size, batch, label_set, path)
-    share = agreement(graph, path, dataset, PARITY_FRAMES)
     least = LEAST_AGREEMENT_FP16 if variant == "fp16" else LEAST_AGREEMENT
+    return checked_agreement(graph, path, dataset, least)
+
+
+def export_int8(
+    graph: DeployGraph,
+    size: tuple[int, int],
+    batch: int,
+    label_set: str,
+    training: Dataset,
+    dataset: Dataset,
+    folder: Path,
+    resize: str = "stretch",
+) -> float:
+    """As ``export_variant`` the int8 form, its ranges from images of ``training``."""
+    path = folder / ARTIFACTS["int8"][0]
+    images = calibration_images(training, (batch, *size, 3), resize, CALIBRATION_IMAGES)
+    with tempfile.TemporaryDirectory() as scratch:
+        in_float = Path(scratch) / "model.onnx"
+        export_onnx(graph_variant(graph, "uint8"), size, batch, label_set, in_float)
+        print(f"{path.name}: ranges from {len(images)} images ...", flush=True)
+        quantise_convolutions(in_float, images, path)
+    return checked_agreement(graph, path, dataset, LEAST_AGREEMENT_INT8)
+
+
+def checked_agreement(graph: DeployGraph, path: Path, dataset: Dataset, least: float) -> float:
+    """The agreement of a file with torch. Raises RuntimeError below ``least``."""
+    share = agreement(graph, path, dataset, PARITY_FRAMES)
     print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
     if share < least:
         raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
@@ -240,7 +284,7 @@ def main() -> None:
     parser.add_argument(
         "--variant",
         nargs="+",
-        choices=list(VARIANTS),
+        choices=list(ARTIFACTS),
         default=["uint8"],
         help="forms of the graph; uint8 is always made",
     )
