@@ -20,14 +20,13 @@ from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.export import (
     ARTIFACTS,
-    export_int8,
     export_variant,
     measure_accuracy,
     onnx_artifact,
     write_card,
 )
 
-TORCH_VARIANTS = ("float", "fp16")
+OFFERED = ("float", "fp16", "int8")
 
 
 def add_variants(
@@ -51,12 +50,7 @@ def add_variants(
         file, kind, _ = ARTIFACTS[variant]
         try:
             size, labels = card.input_size, card.label_set
-            if variant == "int8":
-                assert training is not None, "int8 needs images to find its ranges on"
-                resize = card.input.resize
-                export_int8(graph, size, 1, labels, training, dataset, partial, resize)
-            else:
-                export_variant(graph, variant, size, 1, labels, dataset, partial)
+            export_variant(graph, variant, size, 1, labels, dataset, partial, training)
             (partial / file).replace(folder / file)
         finally:
             for left in partial.iterdir():
@@ -100,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.add_variants", description=__doc__)
     parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--variant", nargs="+", choices=(*TORCH_VARIANTS, "int8"), required=True)
+    parser.add_argument("--variant", nargs="+", choices=OFFERED, required=True)
     parser.add_argument("--dataset", default="street", choices=sorted(DATASETS))
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--split", default="val", help="compared and scored on")

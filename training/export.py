@@ -194,12 +194,11 @@ def export_run(
         graph = deploy_graph(recipe, labels, run / "weights.safetensors", trained)
         save_file(graph.network.state_dict(), partial / "weights.safetensors")
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
+        training = None
+        if "int8" in wanted:
+            training = open_dataset(recipe.dataset, root, recipe.train_split)
         for variant in wanted:
-            if variant == "int8":
-                training = open_dataset(recipe.dataset, root, recipe.train_split)
-                export_int8(graph, size, batch, labels.name, training, dataset, partial)
-            else:
-                export_variant(graph, variant, size, batch, labels.name, dataset, partial)
+            export_variant(graph, variant, size, batch, labels.name, dataset, partial, training)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
         card = make_card(recipe, name, partial, size, labels, command, wanted)
         card["weights"]["trained_classes"] = trained
@@ -225,12 +224,25 @@ def export_variant(
     label_set: str,
     dataset: Dataset,
     folder: Path,
+    training: Dataset | None = None,
 ) -> float:
-    """Write one variant's file; its agreement with torch. Raises RuntimeError when too low."""
+    """Write one variant's file; its agreement with torch on ``dataset``.
+
+    Ranges of int8 come from images of ``training``. Raises RuntimeError when they agree too little.
+    """
     path = folder / ARTIFACTS[variant][0]
-    export_onnx(graph_variant(graph, variant), size, batch, label_set, path)
-    least = LEAST_AGREEMENT_FP16 if variant == "fp16" else LEAST_AGREEMENT
-    return checked_agreement(graph, path, dataset, least)
+    if variant == "int8":
+        assert training is not None, "int8 needs images to find its ranges on"
+        export_int8(graph, size, batch, label_set, training, path)
+    else:
+        export_onnx(graph_variant(graph, variant), size, batch, label_set, path)
+    share = agreement(graph, path, dataset, PARITY_FRAMES)
+    limits = {"fp16": LEAST_AGREEMENT_FP16, "int8": LEAST_AGREEMENT_INT8}
+    least = limits.get(variant, LEAST_AGREEMENT)
+    print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
+    if share < least:
+        raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
+    return share
 
 
 def export_int8(
@@ -239,28 +251,15 @@ def export_int8(
     batch: int,
     label_set: str,
     training: Dataset,
-    dataset: Dataset,
-    folder: Path,
-    resize: str = "stretch",
-) -> float:
-    """As ``export_variant`` the int8 form, its ranges from images of ``training``."""
-    path = folder / ARTIFACTS["int8"][0]
-    images = calibration_images(training, (batch, *size, 3), resize, CALIBRATION_IMAGES)
-    with tempfile.TemporaryDirectory() as scratch:
-        in_float = Path(scratch) / "model.onnx"
+    path: Path,
+) -> None:
+    """Write the int8 form of the ``uint8`` variant, its ranges from images of ``training``."""
+    images = calibration_images(training, (batch, *size, 3), "stretch", CALIBRATION_IMAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        in_float = Path(folder) / "model.onnx"
         export_onnx(graph_variant(graph, "uint8"), size, batch, label_set, in_float)
         print(f"{path.name}: ranges from {len(images)} images ...", flush=True)
         quantise_convolutions(in_float, images, path)
-    return checked_agreement(graph, path, dataset, LEAST_AGREEMENT_INT8)
-
-
-def checked_agreement(graph: DeployGraph, path: Path, dataset: Dataset, least: float) -> float:
-    """The agreement of a file with torch. Raises RuntimeError below ``least``."""
-    share = agreement(graph, path, dataset, PARITY_FRAMES)
-    print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
-    if share < least:
-        raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
-    return share
 
 
 def parse_size(text: str) -> tuple[int, int]:
