@@ -70,7 +70,7 @@ def has_vnni():
         return any("vnni" in line for line in lines if line.startswith("flags"))
 
 
-@pytest.mark.parametrize("card, setting", cases())
+@pytest.mark.parametrize("card, setting", list(cases()))
 def test_the_classes_are_those_of_onnxruntime(card, setting):
     name, device, precision, execution = setting
     missing = BACKENDS[name].unavailable()

@@ -31,7 +31,7 @@ from training.recipe import Recipe
 LEAST_AGREEMENT = 0.9999
 LEAST_AGREEMENT_FP16 = 0.995
 """Half precision decides otherwise where two classes are as good as equal."""
-LEAST_AGREEMENT_INT8 = 0.97
+LEAST_AGREEMENT_INT8 = 0.99
 """Of a trained model: values of 8 bits decide otherwise along the borders of objects."""
 PARITY_FRAMES = 20
 ARTIFACTS = {

@@ -124,6 +124,20 @@ def quantise(
             )
     finally:
         logger.setLevel(level)
+    model = onnx.load(output)
+    drop_unused_opsets(model)
+    onnx.save(model, output)
+
+
+def drop_unused_opsets(model: onnx.ModelProto) -> None:
+    """Leave out, in place, the operator sets that no node is of.
+
+    ONNX Runtime writes all that it knows, and an older one refuses what it does not know.
+    """
+    used = {node.domain for node in model.graph.node}
+    kept = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _divisor(count: int, most: int) -> int:
