@@ -196,7 +196,10 @@ class TestAuto:
         assert choose_backend(card, options)[0] == "tensorrt"
 
     def test_an_engine_of_another_precision_does_not_count(self, built, card, options):
-        assert choose_backend(card, replace(options, precision="fp16"))[0] == "onnxruntime"
+        with pytest.raises(BackendError) as caught:
+            choose_backend(card, replace(options, precision="fp16"))
+        expected = "no such engine (there is fp32 for", "onnxruntime: it offers no precision 'fp16'"
+        assert_one_line(caught, *expected)
 
     def test_leaves_the_gpu_alone_where_the_cpu_is_asked_for(self, built, card, options):
         name, why = choose_backend(card, replace(options, device="cpu"))
