@@ -23,6 +23,7 @@ from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 
 FRAMES = (0, 1, 40)
+UNPOOLING = ("enet", "segnet", "segnet_basic")
 SETTINGS = [("openvino", "cpu", "fp32", "auto")]
 SETTINGS += [("torch", "cpu", "fp32", "eager"), ("torch", "cpu", "bf16", "eager")]
 SETTINGS += [("torch", "cuda", precision, "graph") for precision in LEAST_AGREEMENT]
@@ -52,6 +53,15 @@ def images(card, frames):
         yield image_nhwc
 
 
+def least_equal_confidence(card):
+    """Share of pixels whose confidence may not move in float32.
+
+    Where two values of a pooling are within rounding of each other, run times may choose different
+    places, and unpooling then puts the value a pixel further on.
+    """
+    return 0.9995 if card.network.name in UNPOOLING else 0.9999
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids="-".join)
 @pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
 def test_the_classes_are_those_of_onnxruntime(card, setting):
@@ -78,7 +88,7 @@ def test_the_classes_are_those_of_onnxruntime(card, setting):
             assert len(np.unique(found.class_map_nhw)) > 2, "the image should meet several classes"
             if other.has_confidence:
                 difference = abs(found.confidence_nhw.astype(int) - expected.confidence_nhw)
-                share = 0.9999 if precision == "fp32" else 0.9
+                share = least_equal_confidence(card) if precision == "fp32" else 0.9
                 assert (difference <= (1 if precision == "fp32" else 8)).mean() >= share
 
 
