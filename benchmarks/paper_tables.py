@@ -62,7 +62,7 @@ QUICK_CASES = CASES[1:]
 PARALLEL_CASES = {"cpu": Case(4, (128, 256)), "cuda": Case(16, (256, 512))}
 PUBLISHED = {
     ("segnet", CASES[0]): Published(
-        101, 164, 265, "neon on a Titan X (article; its repository: 109, 193, 302)"
+        101, 164, 265, "neon, in the article (its repository, on a Titan X: 109, 193, 302)"
     )
 }
 

@@ -92,7 +92,7 @@ def end_to_end(record: dict[str, Any]) -> Any:
     rows = [row for row in record["results"] if row["asked_for"] == CLASS_MAP]
     cases = list(dict.fromkeys((row["model"], row["image"]) for row in rows))
     nodes = [node for node in NODE_NAMES if any(row["node"] == node for row in rows)]
-    figure = Figure(figsize=(8, 3.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9.5, 4), layout="constrained", facecolor="white")
     axes = figure.subplots()
     for index, node in enumerate(nodes):
         rates = {
@@ -106,7 +106,7 @@ def end_to_end(record: dict[str, Any]) -> Any:
     axes.margins(y=0.12)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    _legend(figure, axes)
+    _legend(figure, axes, columns=3)
     return figure
 
 
@@ -174,9 +174,9 @@ def _published_marks(axes: Any, networks: list[str], image: str) -> None:
     axes.plot(list(marks), list(marks.values()), "D", color="black", markersize=6, label=label)
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def _legend(figure: Any, axes: Any, columns: int = 5) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
 PLOTS = {

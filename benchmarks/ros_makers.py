@@ -81,6 +81,12 @@ def host_cost(record: Record) -> str:
     return grid(header, rows)
 
 
+def host_cost_short(record: Record) -> str:
+    """The rows of the smallest images."""
+    smallest = images_of(record)[0]
+    return host_cost({"results": [row for row in record["results"] if row["image"] == smallest]})
+
+
 def host_cost_stages(record: Record) -> str:
     """The stages of a frame."""
     stages = list(dict.fromkeys(stage for row in record["results"] for stage in row["stages_ms"]))

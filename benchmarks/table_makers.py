@@ -139,6 +139,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "end_to_end": ros_makers.end_to_end,
     "end_to_end.short": ros_makers.end_to_end_short,
     "host_cost": ros_makers.host_cost,
+    "host_cost.short": ros_makers.host_cost_short,
     "host_cost.stages": ros_makers.host_cost_stages,
     "transport": ros_makers.transport,
     "transport.cpu": ros_makers.transport_cpu,

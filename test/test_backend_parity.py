@@ -24,6 +24,7 @@ from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 
 FRAMES = (0, 1, 40)
+UNPOOLING = ("enet", "segnet", "segnet_basic")
 SETTINGS = [("openvino", "cpu", "fp32", "auto")]
 SETTINGS += [("openvino", "cpu", "int8", "auto"), ("onnxruntime", "cpu", "int8", "auto")]
 SETTINGS += [("torch", "cpu", "fp32", "eager"), ("torch", "cpu", "bf16", "eager")]
@@ -70,6 +71,15 @@ def has_vnni():
         return any("vnni" in line for line in lines if line.startswith("flags"))
 
 
+def least_equal_confidence(card):
+    """Share of pixels whose confidence may not move in float32.
+
+    Where two values of a pooling are within rounding of each other, run times may choose different
+    places, and unpooling then puts the value a pixel further on.
+    """
+    return 0.9995 if card.network.name in UNPOOLING else 0.9999
+
+
 @pytest.mark.parametrize("card, setting", list(cases()))
 def test_the_classes_are_those_of_onnxruntime(card, setting):
     name, device, precision, execution = setting
@@ -97,7 +107,7 @@ def test_the_classes_are_those_of_onnxruntime(card, setting):
             assert len(np.unique(found.class_map_nhw)) > 2, "the image should meet several classes"
             if other.has_confidence:
                 difference = abs(found.confidence_nhw.astype(int) - expected.confidence_nhw)
-                share = 0.9999 if precision == "fp32" else 0.9
+                share = least_equal_confidence(card) if precision == "fp32" else 0.9
                 assert (difference <= (1 if precision == "fp32" else 8)).mean() >= share
 
 
