@@ -80,3 +80,4 @@ def learned(name):
         return learn(network, *coloured_blocks(), *SCHEDULES[name])
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)  # tests behind this one compare exactly

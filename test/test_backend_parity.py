@@ -4,13 +4,13 @@ As closely as ``LEAST_AGREEMENT`` says, in every precision and execution that th
 """
 
 import os
-import platform
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from core.real_data import folder_of
 from fake_cuda import FakeCuda, FakeGpuBackend
+from vnni import need_vnni
 
 from segmentation_node.backends import (
     BACKENDS,
@@ -63,14 +63,6 @@ def cases():
                 yield pytest.param(card, setting, id="-".join((card.name, *setting)))
 
 
-def has_vnni():
-    """Whether this CPU adds products of 8 bits in 32 bits; other x86-64 CPUs saturate at 16."""
-    if platform.machine() != "x86_64":
-        return True
-    with open("/proc/cpuinfo") as lines:
-        return any("vnni" in line for line in lines if line.startswith("flags"))
-
-
 def least_equal_confidence(card):
     """Share of pixels whose confidence may not move in float32.
 
@@ -88,8 +80,8 @@ def test_the_classes_are_those_of_onnxruntime(card, setting):
         pytest.skip(f"NOT RUN: backend {name}: {missing}")
     if device == "cuda" and not BACKENDS[name].accelerated():
         pytest.skip(f"NOT RUN: backend {name} on CUDA: there is no CUDA GPU")
-    if precision == "int8" and not has_vnni():
-        pytest.skip("NOT RUN: int8 was measured with VNNI, which this CPU has not")
+    if precision == "int8":
+        need_vnni()
     options = BackendOptions(device=device, precision=precision, execution=execution)
     with ExitStack() as stack:
         onnxruntime = stack.enter_context(

@@ -125,6 +125,7 @@ def test_two_street_frames_are_learned_by_heart(name):
     torch.set_flush_denormal(True)
     network = build_network(name, len(dataset.label_set), {})
     small_training.learn(network, images, labels, steps, rate)
+    torch.set_flush_denormal(False)
     assert small_training.accuracy(network, images, labels) >= 0.99
 
 

@@ -13,6 +13,7 @@ import small_training
 import torch
 from core.real_data import ROOT
 from ros_sources import PROJECT
+from vnni import need_vnni
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import open_dataset
@@ -131,6 +132,7 @@ def test_a_shipped_model_gives_the_same_class_maps(python36, model, tmp_path):
 @pytest.mark.parametrize("model", IN_INT8, ids=lambda path: path.name)
 def test_a_shipped_int8_graph_gives_the_same_class_maps(python36, model, tmp_path):
     """Run times may round a half differently, which moves a value of 8 bits by one."""
+    need_vnni()
     images = frames_of(read_card(str(model)).label_set)
     found = under_python36(python36, model, images, tmp_path, "int8")
     assert min(len(np.unique(class_map)) for class_map, _ in found) > 3

@@ -114,9 +114,11 @@ def test_a_node_on_simulated_time_lives_in_recorded_time(peer, tiny_folder, tmp_
             # Ten frames at 20 Hz take 0.45 s from first to last, twice that at half the rate.
             assert time.monotonic() - start_s > 0.9
             assert_right(replay.results, range(10))
-            # The node's clock may be behind or ahead of the image by what a busy machine delays.
+            # 250 ms, but clock and images come on two threads: on a busy machine one is ahead of
+            # the other by some frames. (The wall clock would be years away.)
             delays_ms = [result.latency.transport_ms for result in replay.results]
-            assert all(150.0 < delay_ms < 1000.0 for delay_ms in delays_ms), delays_ms
+            assert all(-1000.0 < delay_ms < 1000.0 for delay_ms in delays_ms), delays_ms
+            assert max(delays_ms) > 150.0, delays_ms
 
 
 def test_a_clock_that_nobody_hears_is_told(node):

@@ -12,6 +12,7 @@ from segmentation_node.errors import ImageError, ReplayError
 from segmentation_node.ros.conversions import decode_compressed, pixels_of, to_rgb
 from segmentation_node.ros.frames import stamp_nanoseconds
 from segmentation_node.ros.input import ImageInput, InputSettings
+from segmentation_node.ros.node_process import spin_once
 from segmentation_node.ros.node_status import NodeStatus
 from segmentation_node.ros.pairing import Pairing, Result
 
@@ -188,7 +189,7 @@ class Listening(Node):
             item.update(True)
         deadline_s = time.monotonic() + duration_s
         while time.monotonic() < deadline_s:
-            self._executor.spin_once(timeout_sec=max(0.0, deadline_s - time.monotonic()))
+            spin_once(self._executor, deadline_s - time.monotonic())
 
     def _on_image(self, message: Any) -> None:
         self._heard_s = time.monotonic()

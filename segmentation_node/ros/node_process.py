@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from segmentation_node.errors import ReplayError
 from segmentation_node.models import models_folder
+
+LONGEST_TURN_S = 0.1
 
 
 class NodeProcess:
@@ -88,9 +91,24 @@ def prepare_middleware(stay_local: bool = True) -> None:
         os.environ.update(dict.fromkeys(variables, os.path.abspath(profile)))
 
 
+def spin_once(executor: Any, timeout_s: float) -> None:
+    """One turn of an executor, a tenth of a second at most; Ctrl-C comes between turns.
+
+    Within one it would meet rclpy's bindings, which make another error of it.
+    """
+    with uninterrupted():
+        executor.spin_once(timeout_sec=min(LONGEST_TURN_S, max(0.0, timeout_s)))
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of the block; KeyboardInterrupt comes after it."""
+    """Let SIGINT and SIGTERM wait for the end of the block; KeyboardInterrupt comes after it.
+
+    Signals reach the main thread alone: on another one the block just runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     waiting: List[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda found, _: waiting.append(found)) for number in signals]

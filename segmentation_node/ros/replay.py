@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_node.errors import ReplayError
 from segmentation_node.ros.graph import image_inputs, message_class
+from segmentation_node.ros.node_process import LONGEST_TURN_S, spin_once
 from segmentation_node.ros.node_status import NodeStatus
 from segmentation_node.ros.outputs import KeptImage, latched_qos
 from segmentation_node.ros.pace import TICK_S, ClockPublisher, Pace, time_message
@@ -179,7 +180,7 @@ class Replay(Node):
         deadline_s = time.monotonic() + duration_s
         while True:
             remaining_s = max(0.0, deadline_s - time.monotonic())
-            self._executor.spin_once(timeout_sec=remaining_s)
+            spin_once(self._executor, remaining_s)
             if remaining_s == 0.0:
                 return
 
@@ -239,7 +240,7 @@ class Replay(Node):
                 self._given_up.update(self.pairing.stamps())
                 self.pairing.give_up("no result within %.0f s" % self._quiet_s)
                 return
-            self._executor.spin_once(timeout_sec=0.1)
+            spin_once(self._executor, LONGEST_TURN_S)
 
     def _not_ready(self) -> str:
         """What is still missing; empty when nothing is."""
