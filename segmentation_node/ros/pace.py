@@ -25,7 +25,9 @@ class Pace:
         """When the next message has to go out, on the monotonic clock; a rate counts images."""
         now_s = time.monotonic()
         if self._start_ns is None:
-            self._start_s, self._start_ns = now_s, recorded_ns
+            # Images that were not recorded have a rate alone: it counts from the first.
+            self._start_s = self._start_s if self._sent else now_s
+            self._start_ns = recorded_ns
         due_s = now_s
         if self.rate_hz and is_image:
             due_s = self._start_s + self._sent / self.rate_hz
