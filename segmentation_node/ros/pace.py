@@ -17,17 +17,16 @@ class Pace:
     def __init__(self, rate_hz: float = 0.0, factor: float = 0.0) -> None:
         self.rate_hz = rate_hz
         self.factor = factor
-        self._start_s = time.monotonic()
+        self._start_s: Optional[float] = None
         self._start_ns: Optional[int] = None
         self._sent = 0
 
     def due_s(self, recorded_ns: Optional[int], is_image: bool = True) -> float:
         """When the next message has to go out, on the monotonic clock; a rate counts images."""
         now_s = time.monotonic()
-        if self._start_ns is None:
-            # Images that were not recorded have a rate alone: it counts from the first.
-            self._start_s = self._start_s if self._sent else now_s
-            self._start_ns = recorded_ns
+        is_first_recorded = self._start_ns is None and recorded_ns is not None
+        if self._start_s is None or is_first_recorded:
+            self._start_s, self._start_ns = now_s, recorded_ns
         due_s = now_s
         if self.rate_hz and is_image:
             due_s = self._start_s + self._sent / self.rate_hz
@@ -39,7 +38,7 @@ class Pace:
 
     def position_ns(self) -> Optional[int]:
         """The recorded time that is due now; None where images are not sent by it."""
-        if not self.factor or self._start_ns is None:
+        if not self.factor or self._start_s is None or self._start_ns is None:
             return None
         return self._start_ns + int((time.monotonic() - self._start_s) * self.factor * 1e9)
 
