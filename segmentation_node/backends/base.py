@@ -47,16 +47,17 @@ class Backend:
     """One loaded model on one run time. Use it from one thread; close it when done.
 
     A subclass sets ``name``, ``artifact_kind`` (and in ``other_kinds`` those of precisions that
-    have their own), ``precisions`` and ``executions``, and supplies ``unavailable``, ``_load``,
-    ``_run`` and ``_close``. ``_load`` sets ``input_shape`` (N, H, W, 3), ``device``, and where they
-    differ ``execution`` (what ``auto`` became) and ``warnings`` (one line each, of what works
-    otherwise than it should).
+    have their own), ``precisions``, ``executions`` and, where they can be listed, ``devices``; it
+    supplies ``unavailable``, ``_load``, ``_run`` and ``_close``. ``_load`` sets ``input_shape``
+    (N, H, W, 3), ``device``, and where they differ ``execution`` (what ``auto`` became) and
+    ``warnings`` (one line each, of what works otherwise than it should).
     """
 
     name = ""
     artifact_kind = ""
     other_kinds: Dict[str, str] = {}
     precisions: Tuple[str, ...] = ()
+    devices: Tuple[str, ...] = ()
     executions: Tuple[str, ...] = ("auto", "eager")
 
     def __init__(self, card: ModelCard, options: BackendOptions) -> None:
@@ -71,6 +72,8 @@ class Backend:
         missing = self.unavailable()
         if missing:
             raise BackendError("backend %s: %s" % (self.name, missing))
+        if self.devices:
+            self._check_choice("device", options.device, self.devices)
         self._check_choice("precision", options.precision, self.precisions)
         self._check_choice("execution", options.execution, self.executions)
         kind = self.kind_for(options.precision)

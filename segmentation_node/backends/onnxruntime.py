@@ -25,6 +25,7 @@ class OnnxRuntimeBackend(Backend):
     artifact_kind = "onnx"
     other_kinds = {"int8": "onnx_int8"}
     precisions = ("fp32", "int8")
+    devices = ("auto", "cpu")
 
     @classmethod
     def unavailable(cls) -> str:
@@ -35,11 +36,6 @@ class OnnxRuntimeBackend(Backend):
         return ""
 
     def _load(self, artifact_path: str) -> None:
-        if self.options.device not in ("auto", "cpu"):
-            raise BackendError(
-                "backend onnxruntime: device %r is not offered; choose cpu or auto"
-                % self.options.device
-            )
         model = _read(artifact_path)
         self._session = self._open(artifact_path, model)
         self.input_shape = check_graph(artifact_path, _described(self._session), self.card)

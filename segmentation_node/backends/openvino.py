@@ -34,6 +34,7 @@ class OpenVinoBackend(Backend):
     artifact_kind = "onnx"
     other_kinds = {"int8": "onnx_int8"}
     precisions = ("fp32", "int8")
+    devices = ("auto", "cpu")
 
     @classmethod
     def unavailable(cls) -> str:
@@ -53,11 +54,6 @@ class OpenVinoBackend(Backend):
         return ""
 
     def _load(self, artifact_path: str) -> None:
-        if self.options.device not in ("auto", "cpu"):
-            raise BackendError(
-                "backend openvino: device %r is not offered; choose cpu or auto"
-                % self.options.device
-            )
         openvino = import_openvino()
         with open(artifact_path, "rb") as artifact:
             model = artifact.read()
