@@ -42,32 +42,15 @@ Segment = Callable[[np.ndarray], np.ndarray]
 """Image uint8 (1, H, W, 3) -> class map uint8 (1, H, W)."""
 
 
-def on_onnxruntime(graph: ModelCard, threads: int) -> Segment:
-    """The graph on the node's own backend."""
-    backend = open_backend("onnxruntime", graph, BackendOptions(num_threads=threads))
+def on_backend(name: str, graph: ModelCard, threads: int) -> Segment:
+    """The graph on one of the node's own backends; what is not int8 in it stays in float32."""
+    backend = open_backend(name, graph, BackendOptions(num_threads=threads))
     return lambda image: backend.run(image).class_map_nhw
 
 
-def on_openvino(graph: ModelCard, threads: int) -> Segment:
-    """The graph; what is not int8 in it stays in float32."""
-    import openvino
-
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    path = graph.artifact_path("onnx")
-    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
-    return lambda image: request.infer({0: image}, share_inputs=True, share_outputs=True)[0]
-
-
 RUN_TIMES: dict[str, Callable[[ModelCard, int], Segment]] = {
-    "onnxruntime": on_onnxruntime,
-    "openvino": on_openvino,
+    name: functools.partial(on_backend, name) for name in ("onnxruntime", "openvino")
 }
-
-
 UNREADABLE = {
     # OpenVINO 2026.4 takes the scales of QLinearConv's weights for those of its input channels.
     "openvino": [name for name, variant in VARIANTS.items() if variant.format == "qoperator"]
