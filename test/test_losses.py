@@ -11,6 +11,7 @@ from training.losses import (
     Criterion,
     distillation_total,
     enet_weights,
+    lovasz_total,
     median_frequency_weights,
 )
 from training.recipe import Distillation, Ohem, Recipe
@@ -66,8 +67,9 @@ def test_mean_is_torchs_weighted_mean_and_caffes_is_not():
 @pytest.mark.parametrize(
     "criterion",
     [Criterion(WEIGHTS, reduction) for reduction in ("mean", "caffe", "sum")]
-    + [Criterion(WEIGHTS, ohem=Ohem(threshold=0.4, least_share=0.2))],
-    ids=["mean", "caffe", "sum", "ohem"],
+    + [Criterion(WEIGHTS, ohem=Ohem(threshold=0.4, least_share=0.2))]
+    + [Criterion(WEIGHTS, lovasz_weight=0.5)],
+    ids=["mean", "caffe", "sum", "ohem", "lovasz"],
 )
 def test_parts_of_a_batch_add_up_to_the_batch(criterion):
     logits, labels = batch()
@@ -118,7 +120,8 @@ def test_a_loss_stride_reaches_every_weight_of_a_last_transposed_convolution():
 def test_a_batch_without_labels_costs_nothing():
     logits, labels = batch()
     logits.requires_grad_()
-    for criterion in (Criterion(WEIGHTS), Criterion(WEIGHTS, ohem=Ohem())):
+    ohem, lovasz = Criterion(WEIGHTS, ohem=Ohem()), Criterion(WEIGHTS, lovasz_weight=1.0)
+    for criterion in (Criterion(WEIGHTS), ohem, lovasz):
         found = loss(criterion, logits, torch.full_like(labels, VOID))
         found.backward()
         assert found.item() == 0 and torch.isfinite(logits.grad).all()
@@ -133,6 +136,32 @@ def test_ohem_by_hand():
     assert loss(both, logits, labels).item() == pytest.approx((math.log(2) + math.log(4)) / 2)
     hardest = Criterion(torch.ones(3), ohem=Ohem(threshold=0.01, least_share=0.5))
     assert loss(hardest, logits, labels).item() == pytest.approx(math.log(4))
+
+
+def test_lovasz_is_one_minus_mean_iou_where_answers_are_certain():
+    """Image 0: class 0 has IoU 2/4, class 1 has 1/3, class 2 is not shown. Image 1: all right."""
+    labels = torch.tensor([[[0, 0, 0, 1, 1, VOID]], [[2, 2, 0, 0, 1, VOID]]])
+    found = torch.tensor([[[0, 0, 1, 1, 0, 2]], [[2, 2, 0, 0, 1, 0]]])
+    logits = 1e4 * functional.one_hot(found, 3).permute(0, 3, 1, 2).float()
+    image_0 = 1 - (2 / 4 + 1 / 3) / 2
+    assert lovasz_total(logits, labels).item() == pytest.approx(image_0)
+    criterion = Criterion(torch.ones(3), lovasz_weight=0.5)
+    alone = loss(Criterion(torch.ones(3)), logits, labels).item()
+    found_loss = loss(criterion, logits, labels).item()
+    assert found_loss == pytest.approx(alone + 0.5 * image_0 / 2, rel=1e-5)
+
+
+def test_lovasz_between_certain_answers_by_hand():
+    """Class 0's errors 0.6 (its own pixel) and 0.3: 0.6 loses all of it, 0.3 adds nothing more.
+
+    Class 1's errors 0.6 (class 0's pixel) and 0.3 (its own): IoU falls to 1/2, then to 0.
+    """
+    logits = torch.tensor([[0.4, 0.3], [0.6, 0.7]]).log().reshape(1, 2, 1, 2)
+    labels = torch.tensor([[[0, 1]]])
+    class_0 = 0.6 * 1 + 0.3 * 0
+    class_1 = 0.6 * 0.5 + 0.3 * 0.5
+    expected = (class_0 + class_1) / 2
+    assert lovasz_total(logits, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_auxiliary_heads_add_their_share():

@@ -65,6 +65,7 @@ class Criterion:
     ohem: Ohem | None = None
     auxiliary_weights: tuple[float, ...] = ()
     distillation: Distillation | None = None
+    lovasz_weight: float = 0.0
 
     def counts(self, labels: torch.Tensor) -> torch.Tensor:
         """Sum of weights, labelled pixels, images with labels: float64 (3,); add over parts."""
@@ -91,6 +92,9 @@ class Criterion:
             for weight, output in zip(weights, logits, strict=True)
         ]
         loss = torch.stack(totals).sum() / self._divisor(counts)
+        if self.lovasz_weight:
+            surrogate = lovasz_total(logits[0].float(), labels)
+            loss = loss + self.lovasz_weight * surrogate / counts[2].clamp(min=1).float()
         if self.distillation is not None and teacher_logits is not None:
             divergence = distillation_total(
                 logits[0].float(), teacher_logits.float(), labels, self.distillation.temperature
@@ -132,6 +136,34 @@ def _hard_pixels(losses: torch.Tensor, labelled: torch.Tensor, ohem: Ohem) -> to
     ordered = losses.sort(dim=1, descending=True).values
     floor = ordered.gather(1, least[:, None] - 1)
     return labelled & ((losses >= floor) | (losses > -math.log(ohem.threshold)))
+
+
+def lovasz_total(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum over images of 1 - mean IoU of the classes that an image shows, made differentiable.
+
+    The Lovász-Softmax of Berman et al. 2018 ("The Lovász-Softmax loss"), image by image: between
+    certain answers, where IoU is defined, it goes in straight lines. Without labels it is 0.
+    """
+    classes = logits.shape[1]
+    labelled = (labels != UNLABELLED).flatten(1)[:, None]
+    by_class = torch.arange(classes, device=labels.device)[None, :, None]
+    is_class = labels.flatten(1)[:, None] == by_class
+    probability = logits.softmax(dim=1).flatten(2)
+    # A pixel without a label is no error, and comes last.
+    errors = torch.where(is_class, 1 - probability, probability) * labelled
+    errors, order = errors.sort(dim=2, descending=True)
+    losses = (errors * _jaccard_slopes(is_class.gather(2, order))).sum(dim=2)
+    shown = is_class.any(dim=2)
+    return ((losses * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)).sum()
+
+
+def _jaccard_slopes(is_class: torch.Tensor) -> torch.Tensor:
+    """What each pixel more that is wrong adds to 1 - IoU, the worst first: float32 (N, C, P)."""
+    members = is_class.sum(dim=2, keepdim=True).float()
+    missed = is_class.cumsum(dim=2).float()
+    claimed = (~is_class).cumsum(dim=2).float()
+    loss = 1 - (members - missed) / (members + claimed).clamp(min=1)
+    return loss.diff(dim=2, prepend=torch.zeros_like(loss[..., :1]))
 
 
 def distillation_total(

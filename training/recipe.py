@@ -107,6 +107,8 @@ class Recipe:
     """The loss looks at every so many-th row and column, beginning elsewhere in every step: on a
     CPU, the full-size loss over all classes takes a third of a small network's step."""
     ohem: Ohem | None = None
+    lovasz_weight: float = 0.0
+    """Of the Lovász-Softmax loss, which stands for 1 - mean IoU, beside the cross-entropy."""
     auxiliary_heads: dict[str, float] = field(default_factory=dict)
     """Module of the network -> weight of the loss of a 1x1 classifier on its output; the
     classifiers exist while training only."""

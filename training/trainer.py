@@ -221,6 +221,7 @@ class Trainer:
             recipe.ohem,
             tuple(recipe.auxiliary_heads.values()),
             recipe.distillation,
+            recipe.lovasz_weight,
         )
 
     def _check_batch(self) -> None:
