@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from segmentation_node.backends.cpu_features import adds_int8_exactly
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ModelCard
 
@@ -78,6 +79,11 @@ class Backend:
         self._check_choice("execution", options.execution, self.executions)
         kind = self.kind_for(options.precision)
         self._load(card.artifact_path(kind))
+        if options.precision == "int8" and self.device == "cpu" and not adds_int8_exactly():
+            self.warnings.append(
+                "backend %s: this CPU has no VNNI: sums of int8 products may saturate and classes "
+                "change; score the model here, or choose precision fp32" % self.name
+            )
         if options.batch not in (0, self.input_shape[0]):
             self.close()
             raise BackendError(

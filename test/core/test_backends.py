@@ -121,7 +121,8 @@ def test_it_says_what_it_is(backend, setting):
     assert backend.input_shape == (1, 6, 8, 3)
     assert backend.device.startswith(setting.device)
     assert setting.execution in ("auto", backend.execution)
-    assert backend.warnings == []
+    # On a CPU without VNNI int8 comes with a line of its own.
+    assert [line for line in backend.warnings if "VNNI" not in line] == []
     assert backend.has_confidence
 
 

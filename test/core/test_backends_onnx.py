@@ -7,7 +7,7 @@ import pytest
 import tiny
 from tiny import assert_one_line
 
-from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, cpu_features, open_backend
 from segmentation_node.errors import BackendError, CardError
 
 
@@ -73,6 +73,39 @@ def test_int8_takes_the_file_of_its_own(name):
     with pytest.raises(CardError) as caught:
         open_onnx(name, only)
     assert_one_line(caught, "no artifact of kind 'onnx'", "['onnx_int8']")
+
+
+@pytest.mark.parametrize(
+    "flags, precision, warns",
+    [
+        ("sse4_2 avx2", "int8", True),
+        ("avx2 avx512_vnni", "int8", False),
+        ("avx2 avx_vnni", "int8", False),
+        ("sse4_2 avx2", "fp32", False),
+    ],
+)
+def test_int8_on_a_cpu_that_saturates_is_said(name, flags, precision, warns, tmp_path, monkeypatch):
+    cpu_info = tmp_path / "cpuinfo"
+    cpu_info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu %s\n" % flags)
+    monkeypatch.setattr(cpu_features, "CPU_INFO", str(cpu_info))
+    monkeypatch.setattr(cpu_features.platform, "machine", lambda: "x86_64")
+    options = BackendOptions(precision=precision, num_threads=1)
+    with open_backend(name, tiny.card(), options) as backend:
+        found = [line for line in backend.warnings if "VNNI" in line]
+    assert len(found) == warns
+    assert all("backend " + name in line and "fp32" in line for line in found)
+
+
+@pytest.mark.parametrize("machine, readable", [("aarch64", True), ("x86_64", False)])
+def test_a_cpu_that_is_not_known_to_saturate_is_left_alone(
+    machine, readable, tmp_path, monkeypatch
+):
+    cpu_info = tmp_path / "cpuinfo"
+    if readable:
+        cpu_info.write_text("flags : fpu\n")
+    monkeypatch.setattr(cpu_features, "CPU_INFO", str(cpu_info))
+    monkeypatch.setattr(cpu_features.platform, "machine", lambda: machine)
+    assert cpu_features.adds_int8_exactly()
 
 
 def test_a_card_without_int8_says_how_to_add_it(name):
