@@ -87,6 +87,21 @@ def test_uint8_alone_is_the_default(run, monkeypatch):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["small"]
 
 
+@pytest.mark.parametrize(
+    "start, expected",
+    [
+        ({}, "; no pre-training"),
+        ({"trunk": "vgg16.pth"}, "; started from vgg16.pth"),
+        ({"start_weights": "old/weights.safetensors"}, "; started from old/weights.safetensors"),
+    ],
+)
+def test_the_card_says_what_the_weights_started_from(run, start, expected, monkeypatch):
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, **start}))
+    card = read_card(str(export(run, monkeypatch=monkeypatch)))
+    assert card.weights.data.endswith("480x360" + expected)
+
+
 def test_nothing_is_exported_without_agreement(run, monkeypatch):
     monkeypatch.setattr(training.export, "agreement", lambda *_: 0.9949)
     with pytest.raises(RuntimeError, match="model.onnx: they must agree on 99.99%"):

@@ -45,27 +45,27 @@ MEASURED = {"fp32": "uint8", "int8": "int8"}
 """Variants whose accuracy the card gives, by the precision at which they run."""
 DATA = {
     "camvid": (
-        "CamVid train in SegNet's layout, 367 images at 480x360; no pre-training",
+        "CamVid train in SegNet's layout, 367 images at 480x360",
         "research use only, as CamVid's own terms (University of Cambridge) ask",
     ),
     "cityscapes": (
-        "Cityscapes train, fine annotations, 2975 images; no pre-training",
+        "Cityscapes train, fine annotations, 2975 images",
         "not to be shipped: Cityscapes' terms ask everybody to register for the images",
     ),
     "cityscapes_coarse": (
-        "Cityscapes, coarse annotations; no pre-training",
+        "Cityscapes, coarse annotations",
         "not to be shipped: Cityscapes' terms ask everybody to register for the images",
     ),
     "kitti_semantics": (
-        "KITTI semantic segmentation, training, 200 images; no pre-training",
+        "KITTI semantic segmentation, training, 200 images",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",
     ),
     "kitti_step": (
-        "KITTI-STEP train, 12 sequences; no pre-training",
+        "KITTI-STEP train, 12 sequences",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",
     ),
     "street": (
-        "the procedural street drive of this package; no recorded image",
+        "the procedural street drive of this package, no recorded image",
         "Apache-2.0",
     ),
 }
@@ -123,13 +123,23 @@ def make_card(
             "std_rgb": list(recipe.std_rgb),
         },
         "outputs": ["class_map", "confidence"],
-        "weights": {"data": data, "licence": licence, "provenance": command},
+        "weights": {
+            "data": f"{data}; {started_from(recipe)}",
+            "licence": licence,
+            "provenance": command,
+        },
         "accuracy": [],
         "artifacts": [
             *(onnx_artifact(folder, variant) for variant in variants),
             _artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
         ],
     }
+
+
+def started_from(recipe: Recipe) -> str:
+    """What the weights were before this training, for the card: its data count as well."""
+    source = recipe.trunk or recipe.start_weights
+    return f"started from {Path(source)}" if source else "no pre-training"
 
 
 def count_parameters(recipe: Recipe, labels: LabelSet) -> int:

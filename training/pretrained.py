@@ -1,11 +1,12 @@
-"""Load a pre-trained trunk from a local file in torchvision's naming; nothing is downloaded.
+"""Start from weights in a local file; nothing is downloaded.
 
-SegNet takes VGG-16 (``vgg16`` or ``vgg16_bn``), ELU-SqueezeNet takes SqueezeNet 1.1. Those weights
-expect images normalised by ImageNet's mean and standard deviation, the recipes' default.
+Trunks come in torchvision's naming: SegNet takes VGG-16 (``vgg16`` or ``vgg16_bn``), ELU-SqueezeNet
+takes SqueezeNet 1.1. Those weights expect images normalised by ImageNet's mean and standard
+deviation, the recipes' default.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,29 @@ def load_trunk(network: nn.Module, path: Path | str) -> TrunkReport:
         unused=sorted(set(tensors) - set(mapping.values())),
         fresh=[name for name in own if name not in mapping],
     )
+
+
+def load_start(network: nn.Module, path: Path | str, resized: Collection[str]) -> str:
+    """Copy a run's weights into the same network, all or nothing; gives a line that says so.
+
+    ``resized`` names the tensors whose shape follows the number of classes: those stay as they
+    are where the file's were made for another number. Raises ValueError, one line, where the
+    file is of another network.
+    """
+    tensors, own = read_tensors(Path(path)), network.state_dict()
+    strangers = sorted(set(tensors) ^ set(own))
+    if strangers:
+        raise ValueError(
+            f"{path}: weights of another network, which does not share {_shortened(strangers)}"
+        )
+    fresh = [name for name in own if name in resized and tensors[name].shape != own[name].shape]
+    matched = [name for name in own if name not in fresh]
+    for name in matched:
+        _check_shape(path, name, tuple(tensors[name].shape), name, tuple(own[name].shape))
+    with torch.no_grad():
+        for name in matched:
+            own[name].copy_(tensors[name])
+    return f"{path}: {len(matched)} tensors loaded, {len(fresh)} fresh ({_shortened(fresh)})"
 
 
 def trunks_of(network: nn.Module) -> dict[str, dict[str, str]]:

@@ -62,6 +62,9 @@ class Recipe:
     trunk: str = ""
     """Local file of a pre-trained trunk in torchvision's naming (VGG-16 for SegNet, SqueezeNet 1.1
     for ELU-SqueezeNet; safetensors or a state dict); empty: random weights."""
+    start_weights: str = ""
+    """weights.safetensors of the same network, of a run or a model, to go on from. Layers sized by
+    the number of classes stay random where the file's are for another."""
     dataset: str
     """Name in ``segmentation_node.evaluation.datasets.DATASETS``."""
     train_split: str = "train"
@@ -150,6 +153,10 @@ class Recipe:
         _require(0 <= self.warmup_share < 1, f"warmup_share {self.warmup_share} not in [0, 1)")
         _require(self.loss_stride >= 1, f"loss_stride is {self.loss_stride}; it must be at least 1")
         _require(self.evaluate_every >= 1, f"evaluate_every {self.evaluate_every} must be >= 1")
+        _require(
+            not (self.trunk and self.start_weights),
+            "trunk and start_weights exclude each other: a run starts from one file",
+        )
         _require(
             self.ohem is None or self.loss_reduction == "mean",
             "ohem averages over the hard pixels: loss_reduction must stay 'mean'",

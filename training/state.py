@@ -11,7 +11,7 @@ from training.errors import TrainingError
 from training.guard import DivergenceGuard
 from training.heads import WithHeads
 from training.optimisers import make_optimiser, make_schedule
-from training.pretrained import load_trunk
+from training.pretrained import load_start, load_trunk
 from training.recipe import Recipe
 
 
@@ -26,6 +26,9 @@ class TrainingState:
             network = build_network(recipe.network, classes, recipe.network_options)
             if recipe.trunk:
                 print(load_trunk(network, recipe.trunk), flush=True)
+            if recipe.start_weights:
+                resized = sized_by_classes(recipe, classes)
+                print(load_start(network, recipe.start_weights, resized), flush=True)
         except ValueError as error:
             raise TrainingError(str(error)) from error
         self.model = WithHeads(network, recipe.auxiliary_heads, classes)
@@ -86,6 +89,16 @@ class TrainingState:
         self.epoch_losses = list(state["epoch_losses"])
         self.generator.set_state(state["epoch_start_rng"])
         self.elapsed_s, self.best_mean_iou = state["elapsed_s"], state["best_mean_iou"]
+
+
+def sized_by_classes(recipe: Recipe, classes: int) -> list[str]:
+    """Names of the network's tensors whose shape follows the number of classes."""
+    with torch.device("meta"):
+        own, other = (
+            build_network(recipe.network, count, recipe.network_options).state_dict()
+            for count in (classes, classes + 1)
+        )
+    return [name for name in own if own[name].shape != other[name].shape]
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:
