@@ -13,6 +13,7 @@ from core.real_data import PROJECT, folder_of
 from core.test_dataset_layouts import LAYOUTS
 from linear_model import write_model
 
+from segmentation_node.errors import BackendError
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.writer import BagWriter
@@ -301,14 +302,14 @@ def test_the_label_set_comes_from_the_bag(tmp_path):
         assert opened.label_set is CAMVID_11
 
 
-def interrupt_at(monkeypatch, owner, name, call):
-    """Ctrl-C at this call of a method."""
+def raise_at(monkeypatch, owner, name, call, error):
+    """This call of a method fails."""
     original, calls = getattr(owner, name), []
 
     def method(*arguments, **options):
         calls.append(name)
         if len(calls) == call:
-            raise KeyboardInterrupt
+            raise error
         return original(*arguments, **options)
 
     monkeypatch.setattr(owner, name, method)
@@ -317,7 +318,7 @@ def interrupt_at(monkeypatch, owner, name, call):
 def test_ctrl_c_leaves_a_valid_partial_report(tmp_path, monkeypatch):
     drives.camvid(tmp_path / "data")
     bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
-    interrupt_at(monkeypatch, Segmenter, "segment", 4)
+    raise_at(monkeypatch, Segmenter, "segment", 4, KeyboardInterrupt)
     path = tmp_path / "scores.json"
     arguments = ["bag", str(bag), "--model", tiny.FOLDER, "--json", str(path)]
     assert main(arguments) == 130
@@ -325,10 +326,26 @@ def test_ctrl_c_leaves_a_valid_partial_report(tmp_path, monkeypatch):
     assert result["partial"] and result["frames"] == 3 and result["mean_iou"] is not None
 
 
+@pytest.mark.parametrize("call, frames", [(4, 3), (1, None)])
+def test_a_backend_that_fails_leaves_what_was_scored(call, frames, tmp_path, monkeypatch, capsys):
+    drives.camvid(tmp_path / "data")
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
+    capsys.readouterr()
+    raise_at(monkeypatch, Segmenter, "segment", call, BackendError("backend x: out of memory"))
+    path = tmp_path / "scores.json"
+    arguments = ["bag", str(bag), "--model", tiny.FOLDER, "--json", str(path)]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.strip().endswith("error: backend x: out of memory")
+    assert path.exists() == (frames is not None)
+    if frames:
+        result = json.loads(path.read_text())
+        assert result["partial"] and result["frames"] == frames
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_ctrl_c_leaves_no_half_a_bag(storage, tmp_path, monkeypatch):
     drives.camvid(tmp_path / "data")
-    interrupt_at(monkeypatch, BagWriter, "write", 5)
+    raise_at(monkeypatch, BagWriter, "write", 5, KeyboardInterrupt)
     arguments = ["--dataset", "camvid", "--root", tmp_path / "data", "--storage", storage]
     assert drives.make_bag(*arguments, "--output", tmp_path / "out" / "bag") == 130
     assert list((tmp_path / "out").iterdir()) == []

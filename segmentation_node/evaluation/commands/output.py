@@ -3,9 +3,9 @@
 import argparse
 import sys
 from functools import partial
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
-from segmentation_node.errors import DatasetError, ReplayError
+from segmentation_node.errors import BackendError, DatasetError, ReplayError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.report.page import run_page
 from segmentation_node.evaluation.scoring import Run
@@ -24,17 +24,17 @@ def progress_bar(frames: Optional[int]) -> Any:
 def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) -> int:
     """Let ``score`` fill the run, report it, and give the exit code.
 
-    Ctrl-C, or a node that leaves, ends it early: what was counted until then is reported and
-    marked as partial. Raises DatasetError when no frame could be scored, ReplayError after the
-    report when the node left.
+    Ctrl-C, a node that leaves, or a backend that fails ends it early: what was counted until then
+    is reported and marked as partial. Raises DatasetError when no frame could be scored, and after
+    the report ReplayError of the node or BackendError.
     """
     interrupted = False
-    failure: Optional[ReplayError] = None
+    failure: Union[ReplayError, BackendError, None] = None
     try:
         score()
     except KeyboardInterrupt:
         interrupted = True
-    except ReplayError as error:
+    except (ReplayError, BackendError) as error:
         failure = error
     run.finish(partial=interrupted or failure is not None)
     if not len(run.frames) and run.skipped:
@@ -42,6 +42,8 @@ def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) 
             "none of %d frames could be scored; the first: %s"
             % (len(run.skipped), run.skipped[0].reason)
         )
+    if isinstance(failure, BackendError) and not len(run.frames):
+        raise failure
     write_report(run, arguments)
     if failure is not None:
         raise failure
