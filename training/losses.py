@@ -159,10 +159,10 @@ def lovasz_total(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def _jaccard_slopes(is_class: torch.Tensor) -> torch.Tensor:
     """What each pixel more that is wrong adds to 1 - IoU, the worst first: float32 (N, C, P)."""
-    members = is_class.sum(dim=2, keepdim=True).float()
-    missed = is_class.cumsum(dim=2).float()
-    claimed = (~is_class).cumsum(dim=2).float()
-    loss = 1 - (members - missed) / (members + claimed).clamp(min=1)
+    members = is_class.sum(dim=2, keepdim=True)
+    missed = is_class.cumsum(dim=2, dtype=torch.float32)
+    wrong = torch.arange(1, is_class.shape[2] + 1, device=is_class.device)
+    loss = 1 - (members - missed) / (members + wrong - missed)
     return loss.diff(dim=2, prepend=torch.zeros_like(loss[..., :1]))
 
 
