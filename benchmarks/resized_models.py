@@ -14,7 +14,7 @@ from segmentation_node.model_card import OUTPUTS, ModelCard, find_model, read_ca
 from segmentation_node.models import models_folder
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from training.export import write_card
+from training.card import write_card
 from training.onnx_graph import OPSET, export_onnx, graph_variant
 
 LOGITS_FILE = "logits.onnx"

@@ -16,7 +16,8 @@ from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph, Normalise
 from segmentation_node.networks.folding import fold_batch_norms
-from training.export import ARTIFACTS, LEAST_AGREEMENT, LEAST_AGREEMENT_FP16
+from training.card import ARTIFACTS
+from training.export import LEAST_AGREEMENT, LEAST_AGREEMENT_FP16
 from training.onnx_graph import export_onnx, graph_variant
 from training.parity import agreement
 

@@ -21,7 +21,7 @@ from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.pipeline import Segmenter
-from training.export import make_card
+from training.card import make_card
 from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import prepare, quantise_convolutions
 from training.recipe import Recipe

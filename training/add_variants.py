@@ -18,13 +18,8 @@ from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_datase
 from segmentation_node.model_card import ModelCard, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from training.export import (
-    ARTIFACTS,
-    export_variant,
-    measure_accuracy,
-    onnx_artifact,
-    write_card,
-)
+from training.card import ARTIFACTS, measure_accuracy, onnx_artifact, write_card
+from training.export import export_variant
 
 OFFERED = ("float", "fp16", "int8")
 
