@@ -83,6 +83,19 @@ def test_a_finished_run_resumes_to_nothing(root, tmp_path):
     assert again.is_finished and again.steps_done == 0 and len(rows(tmp_path / "run")) == 1
 
 
+def test_a_run_goes_on_after_recipes_got_a_new_key(root, tmp_path):
+    make_trainer(read_recipe(tmp_path), root, tmp_path / "run", stop_after=1).run()
+    path = tmp_path / "run" / checkpoint.CHECKPOINT_FILE
+    content = torch.load(path, weights_only=True)
+    assert content["recipe"].pop("lovasz_weight") == 0
+    torch.save(content, path)
+    make_trainer(read_recipe(tmp_path), root, tmp_path / "run", resume=True, stop_after=2).run()
+    with pytest.raises(TrainingError, match=r"differs from the run's in \['lovasz_weight'\]"):
+        make_trainer(
+            read_recipe(tmp_path, lovasz_weight=1.0), root, tmp_path / "run", resume=True
+        ).run()
+
+
 def test_another_recipe_does_not_resume(root, tmp_path):
     make_trainer(read_recipe(tmp_path), root, tmp_path / "run", stop_after=1).run()
     other = read_recipe(tmp_path, learning_rate=0.5, epochs=9)

@@ -172,15 +172,21 @@ class Recipe:
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: expected keys and values, found {type(values).__name__}")
         try:
-            for key, section in SECTIONS.items():
-                if values.get(key) is not None:
-                    values[key] = _build(section, values[key])
-            for key in TUPLES:
-                if isinstance(values.get(key), list):
-                    values[key] = tuple(values[key])
-            return _build(cls, values)
+            return cls.of(values)
         except (RecipeError, TypeError) as error:
             raise RecipeError(f"{path}: {error}") from error
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Recipe":
+        """A recipe of plain values, as a file or a checkpoint holds them. Raises RecipeError."""
+        values = dict(values)
+        for key, section in SECTIONS.items():
+            if values.get(key) is not None:
+                values[key] = _build(section, values[key])
+        for key in TUPLES:
+            if isinstance(values.get(key), list):
+                values[key] = tuple(values[key])
+        return _build(cls, values)
 
     def write(self, path: Path) -> None:
         """Write the recipe with every key, so that later defaults do not change it."""

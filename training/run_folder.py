@@ -21,7 +21,8 @@ class RunFolder:
         """Load the last checkpoint, or begin a run where there is none."""
         if resume:
             content = load_checkpoint(self.path)
-            _check_same(content["recipe"], asdict(self.recipe))
+            # By way of a recipe: keys that came after the run was begun have their defaults.
+            _check_same(asdict(Recipe.of(content["recipe"])), asdict(self.recipe))
             self.state.load_state_dict(content["state"])
         elif (self.path / CHECKPOINT_FILE).exists():
             raise TrainingError(
@@ -45,6 +46,6 @@ class RunFolder:
 
 
 def _check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = sorted(key for key in {*saved, *now} if saved.get(key) != now.get(key))
+    changed = sorted(key for key in now if saved[key] != now[key])
     if changed:
         raise TrainingError(f"the recipe differs from the run's in {changed}; take the run's own")
