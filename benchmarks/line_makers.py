@@ -119,9 +119,9 @@ def int8(record: Record) -> str:
     for run_time, reference in fp32.items():
         others = [row for row in rows if row["run_time"] == run_time and row is not reference]
         best = min(others, key=lambda row: float(row["ratio"]))
-        lost = 100 * (reference["mean_iou"] - best["mean_iou"])
+        change = 100 * (best["mean_iou"] - reference["mean_iou"])
         name = RUN_TIMES.get(run_time, run_time)
-        parts.append(f"{best['ratio']:.2f} of fp32's time on {name}, {lost:.1f} points of IoU lost")
+        parts.append(f"{best['ratio']:.2f} of fp32's time on {name}, mean IoU {change:+.1f} points")
     return f"The fastest int8 form of `{rows[0]['model']}`: {'; '.join(parts)}."
 
 

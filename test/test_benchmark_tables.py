@@ -188,7 +188,7 @@ def test_a_line_names_the_fastest_int8_form_and_what_it_loses():
 
     rows = [row("fp32", 1.0, 0.67), row("a", 0.8, 0.66), row("b", 0.7, 0.645), row("b", 0.5, None)]
     assert LINES["int8"]({"results": rows}) == (
-        "The fastest int8 form of `mine`: 0.70 of fp32's time on OpenVINO, 2.5 points of IoU lost."
+        "The fastest int8 form of `mine`: 0.70 of fp32's time on OpenVINO, mean IoU -2.5 points."
     )
 
 
