@@ -20,6 +20,7 @@ from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.pipeline import Segmenter
 from training import export
 from training.augment import Augmentation
+from training.card import DATA
 from training.losses import enet_weights
 from training.recipe import Recipe
 from training.train import Split, Trainer
@@ -84,7 +85,7 @@ def losses(run):
 def test_a_shipped_recipe_names_what_exists(path):
     recipe = Recipe.read(path)
     assert recipe.network in NETWORKS
-    assert recipe.dataset in DATASETS and recipe.dataset in export.DATA
+    assert recipe.dataset in DATASETS and recipe.dataset in DATA
     build_network(recipe.network, 3, recipe.network_options)
 
 
