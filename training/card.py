@@ -106,7 +106,7 @@ def make_card(
 def started_from(recipe: Recipe) -> str:
     """What the weights were before this training, for the card: its data count as well."""
     source = recipe.trunk or recipe.start_weights
-    return f"started from {Path(source)}" if source else "no pre-training"
+    return f"started from {source}" if source else "no pre-training"
 
 
 def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
