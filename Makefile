@@ -7,7 +7,7 @@ export PYTHON
 WORKERS ?= 2
 
 # What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
-PY36_SOURCES := setup.py segmentation_node launch test/core
+PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
 PY36_EXCEPT := segmentation_node/evaluation/(bags/.*|report)\.py$$
 
 .DEFAULT_GOAL := help

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
-from real_data import folder_of
-from tiny import VOID, assert_one_line
+from support.core import tiny
+from support.core.real_data import folder_of
+from support.core.tiny import VOID, assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset

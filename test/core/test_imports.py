@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from real_data import PROJECT
+from support.core.real_data import PROJECT
 
 PACKAGE = "segmentation_node"
 ROS = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny import assert_one_line
+from support.core.tiny import assert_one_line
 
 from segmentation_node.labels import (
     CAMVID_11,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tiny import assert_one_line
+from support.core.tiny import assert_one_line
 
 from segmentation_node.evaluation import metrics
 from segmentation_node.evaluation.metrics import ConfusionMatrix, joint_histogram

@@ -6,9 +6,9 @@ import os
 import shutil
 
 import pytest
-import tiny
 import yaml
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tiny import assert_one_line
 
 from segmentation_node import models
 from segmentation_node.errors import CardError

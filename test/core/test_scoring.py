@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from real_data import PROJECT
-from tiny import assert_one_line
+from support.core.real_data import PROJECT
+from support.core.tiny import assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report

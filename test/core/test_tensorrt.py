@@ -6,12 +6,11 @@ The stand-ins compute with ONNX Runtime in memory that only the CUDA calls may t
 import threading
 from dataclasses import replace
 
-import fake_tensorrt
 import numpy as np
 import pytest
-import tiny
-from tensorrt_engines import batch, build, engine_of, open_engine
-from tiny import assert_one_line
+from support.core import fake_tensorrt, tiny
+from support.core.tensorrt_engines import batch, build, engine_of, open_engine
+from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
 from segmentation_node.backends import (

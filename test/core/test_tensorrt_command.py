@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 
-import fake_tensorrt
 import pytest
-from fake_gpu import DIALECTS, environment
-from real_data import PROJECT
-from tensorrt_engines import arguments, job, names
+from support.core import fake_tensorrt
+from support.core.fake_gpu import DIALECTS, environment
+from support.core.real_data import PROJECT
+from support.core.tensorrt_engines import arguments, job, names
 
 from segmentation_node import engine
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
-from tensorrt_engines import batch, open_engine
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tensorrt_engines import batch, open_engine
+from support.core.tiny import assert_one_line
 
 from segmentation_node.backends import cuda_runtime
 from segmentation_node.errors import BackendError
