@@ -54,7 +54,7 @@ def test_one_that_fails_does_not_stop_the_others(run, tmp_path):
     rows = last_lines(shown)
     assert "failed (3)" in rows["one"] and "nothing" in rows["one"]
     assert "ok" in rows["two"] and "two.json" in rows["two"]
-    assert "python -m benchmarks.tables" in shown
+    assert "python -m benchmarks.documents" in shown
 
 
 def test_all_well_is_zero(run):

@@ -5,7 +5,8 @@ import re
 import pytest
 from support.ros_sources import PROJECT
 
-from benchmarks import plots, tables
+from benchmarks import documents as tables
+from benchmarks import plots
 from benchmarks.line_makers import LINES
 from benchmarks.markdown import any_table, provenance
 from benchmarks.record import RESULTS, Record

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import network_latency, rounds, run_times
+from benchmarks import network_latency, run_times
+from benchmarks import timing as rounds
 from benchmarks.conv_peak import Convolution, measure_peak, peak_share
 from benchmarks.latency_tables import latency_table
 from benchmarks.operator_times import Node, breakdown, profile

@@ -8,7 +8,7 @@ from support.core.tiny import VOID, assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.datasets.street import Street
+from segmentation_node.evaluation.datasets.street.dataset import Street
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 IDS = np.array([[0, 3, VOID, 8], [10, 5, 5, VOID]], np.uint8)

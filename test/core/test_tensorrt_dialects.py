@@ -5,7 +5,7 @@ from support.core import fake_tensorrt, tiny
 from support.core.fake_gpu import DIALECTS
 from support.core.tiny import assert_one_line
 
-from segmentation_node.backends.tensorrt_dialects import (
+from segmentation_node.backends.tensorrt.versions import (
     TensorsByName,
     deserialize,
     import_tensorrt,

@@ -224,7 +224,7 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from segmentation_node.evaluation.bags import open_bag
-from segmentation_node.evaluation.bags.make import Recording, record
+from segmentation_node.evaluation.bags.record import Recording, record
 from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame
 

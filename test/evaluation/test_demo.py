@@ -18,7 +18,7 @@ assert live  # skips this file, loudly, where ROS is missing
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (240, 320)
-COMMAND = [sys.executable, "-m", "segmentation_node.ros.demo"]
+COMMAND = [sys.executable, "-m", "segmentation_node.evaluation.commands.demo"]
 
 
 @pytest.fixture(scope="module")

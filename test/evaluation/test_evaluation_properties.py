@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from segmentation_node.evaluation.consistency import TemporalConsistency
-from segmentation_node.evaluation.examples import Examples
-from segmentation_node.evaluation.metrics import ConfusionMatrix
-from segmentation_node.evaluation.timeline import pace
+from segmentation_node.evaluation.run.best_and_worst import Examples
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix
+from segmentation_node.evaluation.run.consistency import TemporalConsistency
+from segmentation_node.evaluation.run.timeline import pace
 from segmentation_node.labels import CAMVID_11
 
 CLASSES = 11

@@ -13,10 +13,10 @@ from support.core.real_data import folder_of
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.__main__ import main
-from segmentation_node.evaluation.accuracy import Accuracy
 from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.instances import AVERAGE_SIZE_PX
+from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder

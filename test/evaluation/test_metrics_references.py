@@ -10,7 +10,7 @@ import torch
 from support.core.real_data import folder_of
 
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.metrics import ConfusionMatrix
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19
 
 CLASSES = 7

@@ -9,8 +9,8 @@ from support import linear_model, recorded
 from support.live import Image, LiveNode, image_message
 
 from segmentation_node.errors import ReplayError
-from segmentation_node.ros.node_process import RunningNode
-from segmentation_node.ros.replay import PlayedImage, Replay
+from segmentation_node.evaluation.live.replay import PlayedImage, Replay
+from segmentation_node.evaluation.live.target import RunningNode
 
 pytestmark = pytest.mark.ros
 

@@ -14,8 +14,8 @@ from support import linear_model, recorded
 from support.live import FrameLatency, Image, LabelInfo, image_message
 from support.ros_sources import PROJECT, sources_root
 
+from segmentation_node.evaluation.live.pairing import pixels
 from segmentation_node.ros.outputs import latched_qos
-from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

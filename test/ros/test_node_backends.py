@@ -5,9 +5,9 @@ import pytest
 from support.live import Image, LiveNode, image_message, values_of
 
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.evaluation.live.pairing import pixels
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
-from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

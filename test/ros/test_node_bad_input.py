@@ -14,7 +14,7 @@ from support.live import (
     values_of,
 )
 
-from segmentation_node.ros.pairing import pixels
+from segmentation_node.evaluation.live.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

@@ -9,8 +9,8 @@ import pytest
 from support import linear_model
 from support.live import FrameLatency, Image, LiveNode, error_lines, image_message, values_of
 
+from segmentation_node.evaluation.live.pairing import pixels
 from segmentation_node.labels import CITYSCAPES_19
-from segmentation_node.ros.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

@@ -16,9 +16,9 @@ from support.live import (
     values_of,
 )
 
+from segmentation_node.evaluation.live.pairing import pixels
+from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.ros.pairing import pixels
-from segmentation_node.ros.replay import Replay
 
 pytestmark = pytest.mark.ros
 

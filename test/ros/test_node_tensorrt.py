@@ -12,7 +12,7 @@ from support.core.fake_gpu import compile_cudart, environment
 from support.live import Image, LiveNode, image_message, values_of
 
 from segmentation_node.errors import BackendError
-from segmentation_node.ros.pairing import pixels
+from segmentation_node.evaluation.live.pairing import pixels
 
 pytestmark = pytest.mark.ros
 

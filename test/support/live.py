@@ -29,7 +29,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from segmentation_node.ros.node_process import NodeProcess
+from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.ros.outputs import latched_qos
 
 # A test imports messages from here, so that it is skipped, loudly, where ROS is missing.

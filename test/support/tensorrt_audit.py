@@ -30,7 +30,7 @@ FOLDER = os.environ.get("SEGMENTATION_TENSORRT_AUDIT", "")
 
 def audited_files() -> list[Path]:
     """Those that hold TensorRT's objects; by convention they call its module `trt`."""
-    candidates = [*PACKAGE.glob("*.py"), *PACKAGE.glob("backends/*.py")]
+    candidates = [*PACKAGE.glob("*.py"), *PACKAGE.glob("backends/tensorrt/*.py")]
     return sorted(path for path in candidates if re.search(r"\btrt\b", path.read_text()))
 
 

@@ -20,13 +20,13 @@ from support.tensorrt_api import api_of_listing, api_of_names, dialect, parse_si
 from support.tensorrt_names import NAMES, VERSIONS, WITHOUT_WHEELS
 from support.tensorrt_places import Rewriting, places
 
-from segmentation_node.backends.tensorrt_dialects import DIALECTS
+from segmentation_node.backends.tensorrt.versions import DIALECTS
 
 TEST = Path(__file__).resolve().parents[1]
 CORE = TEST / "core"
 PINS = tensorrt_wheels.read_pins()
 each_pin = pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.version)
-TENSORRT_FILES = ("tensorrt_builder.py", "tensorrt_dialects.py")
+TENSORRT_FILES = ("build.py", "versions.py")
 HAVE_LATEST = PINS[-1].has_wheel
 
 

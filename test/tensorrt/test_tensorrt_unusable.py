@@ -17,7 +17,7 @@ LOGGED = "stub: no driver"
 
 PROBE = """
 import json, numpy, tensorrt
-from segmentation_node.backends import tensorrt_builder, tensorrt_dialects as dialects
+from segmentation_node.backends.tensorrt import build, versions as dialects
 trt = dialects.import_tensorrt()
 types = {name: dialects._numpy_name(member) for name, member in trt.DataType.__members__.items()}
 official = {name: numpy.dtype(trt.nptype(trt.DataType.__members__[name])).name
@@ -27,7 +27,7 @@ logger = dialects.make_logger(trt, lines.append)
 Severity = trt.ILogger.Severity
 for severity in (Severity.ERROR, Severity.INTERNAL_ERROR, Severity.WARNING, Severity.VERBOSE):
     logger.log(severity, severity.name)
-monitor = tensorrt_builder._monitor(trt, lines.append)
+monitor = build._monitor(trt, lines.append)
 if monitor is not None:
     monitor.phase_start("phase", None, 2)
     monitor.step_complete("phase", 0)
@@ -36,24 +36,25 @@ print(json.dumps({
     "dialect": dialects.dialect_of(trt.ICudaEngine), "errors": list(logger.errors),
     "lines": lines, "has_monitor": isinstance(monitor, getattr(trt, "IProgressMonitor", ())),
     "shape": tuple(trt.Dims((1, 6, 8, 3))),
-    "kinds": [tensorrt_builder.onnx_kind(trt, precision) for precision in ("fp32", "fp16")],
+    "kinds": [build.onnx_kind(trt, precision) for precision in ("fp32", "fp16")],
 }))
 """
 
 UNAVAILABLE = """
-from segmentation_node.backends.tensorrt import TensorRtBackend
+from segmentation_node.backends.tensorrt.backend import TensorRtBackend
 print(TensorRtBackend.unavailable())
 """
 
 OPEN = """
 import sys
 from segmentation_node import engine
-from segmentation_node.backends import BackendOptions, open_backend, tensorrt_builder
-from segmentation_node.backends.tensorrt_dialects import TensorInfo
+from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends.tensorrt import build
+from segmentation_node.backends.tensorrt.versions import TensorInfo
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import read_card
 # An engine that passes every check before TensorRT sees it.
-engine.build = lambda *_: tensorrt_builder.BuildResult(b"an engine", b"", [])
+engine.build = lambda *_: build.BuildResult(b"an engine", b"", [])
 engine.check_engine = lambda *_: [
     TensorInfo("image", True, (1, 6, 8, 3), "uint8"),
     TensorInfo("class_map", False, (1, 6, 8), "uint8"),

@@ -10,9 +10,9 @@ from support import live
 from support.training_runs import PROJECT, command, losses, write_camvid, write_recipe
 
 from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.evaluation.live.replay import Replay
+from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.ros.node_process import NodeProcess
-from segmentation_node.ros.replay import Replay
 from training.export import deploy_graph
 from training.recipe import Recipe
 

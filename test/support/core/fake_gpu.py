@@ -10,7 +10,7 @@ import sys
 from support.core import fake_tensorrt
 from support.core.real_data import PROJECT
 
-from segmentation_node.backends import cuda_runtime
+from segmentation_node.backends.tensorrt import cuda as cuda_runtime
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes")
 DIALECTS = sorted(fake_tensorrt.VERSIONS, key=float)

@@ -5,7 +5,8 @@ import os
 from support.core import tiny
 
 from segmentation_node import engine
-from segmentation_node.backends import BackendOptions, engine_files, open_backend
+from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends.tensorrt import engine_files
 
 WORKSPACE_MIB = 48  # of a job
 
