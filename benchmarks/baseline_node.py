@@ -89,7 +89,7 @@ def compiled_logits(card: ModelCard, threads: int) -> LogitsOf:
 def _torch_logits(card: ModelCard, threads: int, is_compiled: bool) -> LogitsOf:
     import torch
 
-    from benchmarks.resized_models import trained_network
+    from benchmarks.measured_models import trained_network
 
     torch.set_num_threads(threads)
     network = trained_network(card)
