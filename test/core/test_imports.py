@@ -19,11 +19,12 @@ ROS = {
 }  # fmt: skip
 RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "safetensors"}
 # The first part of a module's name below the package -> what it may import at module level.
-BASE = {"errors", "labels", "model_card"}
+BASE = {"errors", "files", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "files": {"errors"},
     "labels": set(),
     "timing": set(),
     "models": set(),
