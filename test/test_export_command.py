@@ -118,13 +118,13 @@ def test_no_name_leads_to_what_an_export_did_not_write(run, name, monkeypatch, c
     (models / "more").mkdir()
     (models / "more" / "model.yaml").write_text("label_set: camvid_11")
     (models / "more" / "more.txt").write_text("mine")
-    before = {path for path in run.parent.parent.rglob("*")}
+    before = set(run.parent.parent.rglob("*"))
     command = ["training.export", str(run), "--name", name, "--models", str(models)]
     monkeypatch.setattr("sys.argv", [*command, "--size", "45x60"])
     assert training.export.main() == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert {path for path in run.parent.parent.rglob("*")} == before
+    assert set(run.parent.parent.rglob("*")) == before
 
 
 def test_an_export_replaces_an_export(run, monkeypatch):

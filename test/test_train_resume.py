@@ -119,6 +119,15 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CHECKPOINT_FILE]
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "log.csv", "weights.safetensors"])
+def test_a_new_run_replaces_no_file_of_another(name, root, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(TrainingError, match=f"holds {name}, which is not of a run of this recipe"):
+        make_trainer(read_recipe(tmp_path), root, tmp_path / "run").run()
+    assert (tmp_path / "run" / name).read_text() == "mine"
+
+
 def test_a_checkpoint_unpickles_nothing_but_values(tmp_path):
     torch.save({"state": np.random.default_rng}, tmp_path / checkpoint.CHECKPOINT_FILE)
     with pytest.raises(Exception, match="[Ww]eights"):
