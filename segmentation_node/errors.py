@@ -27,3 +27,7 @@ class BagError(SegmentationError):
 
 class ReplayError(SegmentationError):
     """A node that does not start, or that ends while images are played into it."""
+
+
+class LabelsError(SegmentationError, ValueError):
+    """A label set or a grouping that cannot be used: the message names the file and the entry."""
