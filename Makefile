@@ -11,8 +11,8 @@ $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
 # What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
-PY36_SOURCES := setup.py segmentation_node launch test/core
-PY36_EXCEPT := segmentation_node/evaluation/(bags/.*|report)\.py$$
+PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
+PY36_EXCEPT := segmentation_node/evaluation/(bags/.*|report/.*|sources)\.py$$
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-openvino setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
@@ -37,7 +37,8 @@ setup-bench:  ## the same with what the benchmarks need
 	@tools/setup bench
 
 demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder, video or camera; MODEL=name
-	@$(RUN) python -m segmentation_node.ros.demo --output out/demo --input="$$INPUT" --model="$$MODEL"
+	@$(RUN) python -m segmentation_node.evaluation.commands.demo --output out/demo \
+		--input="$$INPUT" --model="$$MODEL"
 
 lint: setup-test  ## ruff, mypy, and vermin for Python 3.6
 	$(RUN) ruff check

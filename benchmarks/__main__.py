@@ -87,7 +87,9 @@ def closing(names: list[str], outcomes: list[Outcome]) -> str:
     lines = ["", table(["benchmark", "result", "took", "wrote"], rows)]
     lines += [f"not as documented: {line}" for item in outcomes for line in item.problems]
     if any(path.parent == RESULTS for item in outcomes for path in item.written):
-        lines.append("into the documents: python -m benchmarks.tables; python -m benchmarks.plots")
+        lines.append(
+            "into the documents: python -m benchmarks.documents, python -m benchmarks.plots"
+        )
     return "\n".join(lines)
 
 

@@ -29,12 +29,12 @@ from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
 from benchmarks.resized_models import card_named, resized
 from segmentation_node.backends import BACKENDS
+from segmentation_node.evaluation.commands.demo import prepare_middleware
+from segmentation_node.evaluation.datasets.street import StreetDrive
+from segmentation_node.evaluation.live.replay import keep_all_qos
 from segmentation_node.evaluation.report import table
-from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.model_card import ModelCard
-from segmentation_node.ros.demo import prepare_middleware
-from segmentation_node.ros.frames import stamp_nanoseconds
-from segmentation_node.ros.replay import keep_all_qos
+from segmentation_node.ros.processor import stamp_nanoseconds
 
 SIZES = ((360, 640), (720, 1280))
 MODELS = ("fast_elu_squeezenet_camvid", "fast_elu_squeezenet")
@@ -52,8 +52,8 @@ RATE = "mean_frame_rate_fps"
 class Client(Node):
     """Publishes images for one node and waits for its class maps.
 
-    ``segmentation_node.ros.replay.Replay`` does the same for this package's node; it pairs class
-    maps with latencies and labels, which the baseline does not publish.
+    ``Replay`` of ``evaluation.live`` does the same for this package's node; it pairs class maps
+    with latencies and labels, which the baseline does not publish.
     """
 
     def __init__(self, target: str) -> None:

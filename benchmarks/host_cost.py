@@ -23,8 +23,8 @@ from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
 from benchmarks.resized_models import resized
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.report import table
-from segmentation_node.evaluation.street import StreetDrive
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 
@@ -46,8 +46,8 @@ def measure(
     threads: int,
 ) -> dict[str, Any]:
     """Medians in ms over ``frames`` frames of this (height, width) through a node process."""
-    from segmentation_node.ros.node_process import NodeProcess
-    from segmentation_node.ros.replay import Replay
+    from segmentation_node.evaluation.live.replay import Replay
+    from segmentation_node.evaluation.live.target import NodeProcess
 
     parameters: dict[str, Any] = {"model": card.folder, "backend": backend, "device": "cpu"}
     parameters.update(frame_policy="every", num_threads=threads)
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure models and backends at two sizes, with and without overlay; write the rows."""
     import rclpy
 
-    from segmentation_node.ros.demo import prepare_middleware
+    from segmentation_node.evaluation.commands.demo import prepare_middleware
 
     parser = argparse.ArgumentParser(prog="benchmarks.host_cost", description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS))

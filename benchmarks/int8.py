@@ -23,7 +23,7 @@ from benchmarks.int8_graphs import FP32, Graphs, card_of
 from benchmarks.processor import usable_cores
 from benchmarks.quantise import VARIANTS
 from benchmarks.record import RESULTS, Record
-from benchmarks.rounds import spread, take_turns
+from benchmarks.timing import spread, take_turns
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.base import Backend, Prediction
 from segmentation_node.errors import SegmentationError

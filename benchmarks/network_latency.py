@@ -25,8 +25,8 @@ from benchmarks.operator_times import summary as operator_tables
 from benchmarks.processor import usable_cores
 from benchmarks.random_model import random_model
 from benchmarks.record import RESULTS, Record
-from benchmarks.rounds import spread, take_timed_turns
 from benchmarks.run_times import REFERENCE, RUN_TIMES
+from benchmarks.timing import spread, take_timed_turns
 from segmentation_node.errors import BackendError
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 from segmentation_node.model_card import ModelCard

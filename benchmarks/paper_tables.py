@@ -25,8 +25,8 @@ from benchmarks.data_parallel import Load
 from benchmarks.machine import gpu_facts
 from benchmarks.processor import usable_cores
 from benchmarks.record import RESULTS, Record
-from benchmarks.rounds import spread
 from benchmarks.stopwatch import Stopwatch
+from benchmarks.timing import spread
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.report import table
 from segmentation_node.networks import NETWORKS, build_network

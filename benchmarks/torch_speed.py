@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.random_model import RANDOM, random_model
 from segmentation_node.backends import Backend, BackendOptions, open_backend
 from segmentation_node.errors import BackendError
-from segmentation_node.evaluation.street import StreetDrive
+from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.images import place, to_network
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder

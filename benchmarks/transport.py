@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.frame_metrics import frame_metrics
 from benchmarks.record import RESULTS, Record
+from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.report import table
-from segmentation_node.evaluation.street import StreetDrive
 
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")

@@ -12,25 +12,25 @@ import threading
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
-from segmentation_node.backends import engine_files
 from segmentation_node.backends.base import BackendOptions
-from segmentation_node.backends.build_checks import (
+from segmentation_node.backends.tensorrt import engine_files
+from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
+from segmentation_node.backends.tensorrt.build import BuildRequest, build, onnx_kind
+from segmentation_node.backends.tensorrt.build_checks import (
     check_folder,
     check_memory,
     gpu_free_mib,
     host_free_mib,
     unwritable,
 )
-from segmentation_node.backends.build_progress import BuildProgress
-from segmentation_node.backends.cuda_runtime import (
+from segmentation_node.backends.tensorrt.build_progress import BuildProgress
+from segmentation_node.backends.tensorrt.cuda import (
     choose_device,
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.engine_manifest import Machine, make_manifest
-from segmentation_node.backends.tensorrt import TensorRtBackend, read_machine
-from segmentation_node.backends.tensorrt_builder import BuildRequest, build, onnx_kind
-from segmentation_node.backends.tensorrt_dialects import (
+from segmentation_node.backends.tensorrt.engine_manifest import Machine, make_manifest
+from segmentation_node.backends.tensorrt.versions import (
     DIALECTS,
     TensorInfo,
     deserialize,

@@ -31,3 +31,7 @@ class ReplayError(SegmentationError):
 
 class OutputError(SegmentationError):
     """A file or folder that cannot be written, or whose place something else has."""
+
+
+class LabelsError(SegmentationError, ValueError):
+    """A label set or a grouping that cannot be used: the message names the file and the entry."""

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = """
-from core import tiny
+from support.core import tiny
 from segmentation_node.backends import BackendOptions, open_backend
 with open_backend("onnxruntime", tiny.card(), BackendOptions()) as backend:
     print(backend.input_shape)
@@ -18,7 +18,7 @@ with open_backend("onnxruntime", tiny.card(), BackendOptions()) as backend:
 EXPORT = """
 import sys
 from pathlib import Path
-from core import tiny
+from support.core import tiny
 from training import parity, quantise
 quantise.prepare(Path(tiny.card().artifact_path("onnx")), Path(sys.argv[1]) / "prepared.onnx")
 """

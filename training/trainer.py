@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from segmentation_node.evaluation.metrics import ConfusionMatrix
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix
 from training.augment import Augmentation
 from training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from training.data import AnySplit

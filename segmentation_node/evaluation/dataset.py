@@ -7,7 +7,7 @@ from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import InputFrame, score_frames
 from segmentation_node.evaluation.read_ahead import read_ahead
-from segmentation_node.evaluation.scoring import Problem, Run
+from segmentation_node.evaluation.run.run import Problem, Run
 from segmentation_node.pipeline import Segmenter
 
 Frame = Union[InputFrame, Problem]

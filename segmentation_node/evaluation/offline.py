@@ -11,8 +11,8 @@ from typing import Any, Deque, Dict, Iterable, Optional, Tuple, Union
 import numpy as np
 
 from segmentation_node.errors import DatasetError, ImageError
-from segmentation_node.evaluation.consistency import DrivePosition
-from segmentation_node.evaluation.scoring import Problem, Run, ScoredFrame
+from segmentation_node.evaluation.run.consistency import DrivePosition
+from segmentation_node.evaluation.run.run import Problem, Run, ScoredFrame
 from segmentation_node.pipeline import Segmenter
 
 

@@ -17,10 +17,10 @@ from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.pipeline import Segmenter
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
-from segmentation_node.ros.frames import FrameProcessor
 from segmentation_node.ros.input import ImageInput
 from segmentation_node.ros.outputs import Outputs, label_info, latched_qos, vision_label_info
 from segmentation_node.ros.parameters import NodeParameters, Settings
+from segmentation_node.ros.processor import FrameProcessor
 from segmentation_node.ros.reporting import Loaded, Reporter
 from segmentation_node.ros.worker import Frame, FrameQueue, Worker
 

@@ -11,10 +11,10 @@ from rclpy.duration import Duration
 from segmentation_node.accounting import FrameCounters, LatencyStatistics, RateMeter
 from segmentation_node.pipeline import Segmenter
 from segmentation_node.ros import diagnostics
-from segmentation_node.ros.frames import FrameProcessor
 from segmentation_node.ros.input import ImageInput
 from segmentation_node.ros.outputs import Outputs
 from segmentation_node.ros.parameters import NodeParameters, Settings
+from segmentation_node.ros.processor import FrameProcessor
 from segmentation_node.ros.worker import FrameQueue, Worker
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.instances import instance_ids
 from segmentation_node.evaluation.read_ahead import read_ahead
+from segmentation_node.evaluation.run.instances import instance_ids
 
 IMAGE = np.random.RandomState(3).randint(0, 256, (2, 4, 3)).astype(np.uint8)
 IDS = np.array([[7, 8, 26, 26], [24, 0, 29, 26]], np.uint8)

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import tiny
-from real_data import folder_of
-from tiny import VOID, assert_one_line
+from support.core import tiny
+from support.core.real_data import folder_of
+from support.core.tiny import VOID, assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.datasets.street import Street
+from segmentation_node.evaluation.datasets.street.dataset import Street
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 IDS = np.array([[0, 3, VOID, 8], [10, 5, 5, VOID]], np.uint8)

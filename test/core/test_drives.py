@@ -5,7 +5,7 @@ import os
 import cv2
 import numpy as np
 import pytest
-import tiny
+from support.core import tiny
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DRIVES, open_drive

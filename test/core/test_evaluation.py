@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
-from real_data import PROJECT
-from tiny import VOID
+from support.core import tiny
+from support.core.real_data import PROJECT
+from support.core.tiny import VOID
 
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.__main__ import main

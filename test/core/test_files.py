@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from real_data import PROJECT
+from support.core.real_data import PROJECT
 
 from segmentation_node import files
 from segmentation_node.errors import OutputError
@@ -100,7 +100,7 @@ def test_a_block_that_fails_leaves_the_old_one(tmp_path):
 KILLED = """
 import os, signal, sys
 from segmentation_node import files
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], os.path.dirname(sys.argv[2])]
 import test_files
 calls = [0]
 def counted(do):

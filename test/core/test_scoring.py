@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from real_data import PROJECT
-from tiny import assert_one_line
+from support.core.real_data import PROJECT
+from support.core.tiny import assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.examples import Examples, reduced
-from segmentation_node.evaluation.scoring import Run, ScoredFrame
+from segmentation_node.evaluation.run.best_and_worst import Examples, reduced
+from segmentation_node.evaluation.run.run import Run, ScoredFrame
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 SKY, BUILDING, ROAD, VOID = 0, 1, 3, 255

@@ -6,14 +6,14 @@ import shlex
 import sys
 from dataclasses import replace
 
-import fake_tensorrt
 import pytest
-import tiny
-from tensorrt_engines import batch, build, engine_of, open_engine
-from tiny import assert_one_line
+from support.core import fake_tensorrt, tiny
+from support.core.tensorrt_engines import batch, build, engine_of, open_engine
+from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends import BackendOptions, engine_files
+from segmentation_node.backends import BackendOptions
+from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.errors import BackendError
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")

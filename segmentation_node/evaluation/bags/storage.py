@@ -10,9 +10,9 @@ from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags.damaged_mcap import DamagedMcap
-from segmentation_node.evaluation.bags.damaged_sqlite import DamagedSqlite
 from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic, one_line
+from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
+from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
 
 
 class StorageFile:

@@ -13,9 +13,9 @@ from segmentation_node.evaluation.commands.options import (
     open_segmenter,
 )
 from segmentation_node.evaluation.commands.output import counted, progress_bar
-from segmentation_node.evaluation.facts import environment_facts, run_facts
 from segmentation_node.evaluation.offline import score_frames
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.run.provenance import environment_facts, run_facts
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import LABEL_SETS
 
 
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _through_the_pipeline(bag: Any, arguments: argparse.Namespace) -> int:
-    from segmentation_node.evaluation.bags import scoring
+    from segmentation_node.evaluation import sources as scoring
 
     topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
     _require(bag, topics.image, "camera image", "--image-topic")
@@ -83,7 +83,7 @@ def _through_the_pipeline(bag: Any, arguments: argparse.Namespace) -> int:
 
 
 def _recorded(bag: Any, arguments: argparse.Namespace) -> int:
-    from segmentation_node.evaluation.bags import scoring
+    from segmentation_node.evaluation import sources as scoring
 
     topics = bag.choose_topics(
         arguments.image_topic, arguments.truth_topic, arguments.prediction_topic
@@ -107,7 +107,7 @@ def _recorded(bag: Any, arguments: argparse.Namespace) -> int:
 
 
 def _counted(bag: Any, topics: Any, result: Run, score: Any, arguments: argparse.Namespace) -> int:
-    from segmentation_node.evaluation.bags import scoring
+    from segmentation_node.evaluation import sources as scoring
 
     def score_and_warn() -> None:
         try:

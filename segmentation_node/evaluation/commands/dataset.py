@@ -11,7 +11,7 @@ from segmentation_node.evaluation.commands.options import (
 from segmentation_node.evaluation.commands.output import counted, progress_bar
 from segmentation_node.evaluation.dataset import new_run, score_dataset
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.facts import run_facts
+from segmentation_node.evaluation.run.provenance import run_facts
 
 
 def add_parser(commands: Any) -> None:

@@ -9,10 +9,10 @@ from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import add_output_options
 from segmentation_node.evaluation.commands.output import INTERRUPTED, counted, progress_bar
 from segmentation_node.evaluation.datasets import DATASETS
+from segmentation_node.evaluation.live.evaluate import play
 from segmentation_node.evaluation.live.listen import listen
-from segmentation_node.evaluation.live.play import play
 from segmentation_node.evaluation.live.scorer import losses
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import LABEL_SETS
 
 
@@ -84,8 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
     _check(arguments)
     try:
-        from segmentation_node.ros.graph import joined_graph
-        from segmentation_node.ros.node_process import prepare_middleware
+        from segmentation_node.evaluation.live.graph import joined_graph
+        from segmentation_node.evaluation.live.target import prepare_middleware
     except ImportError as error:
         raise SegmentationError(
             "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error

@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the bag and say what is in it."""
     import_bags()
-    from segmentation_node.evaluation.bags.make import Recording, record
+    from segmentation_node.evaluation.bags.record import Recording, record
     from segmentation_node.evaluation.bags.writer import BagWriter
 
     if not arguments.root and arguments.dataset != "street":

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional, Union
 from segmentation_node.errors import BackendError, DatasetError, ReplayError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.files import check_file, write_whole
 
 INTERRUPTED = 130

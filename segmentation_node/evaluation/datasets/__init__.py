@@ -8,11 +8,11 @@ from segmentation_node.evaluation.datasets.camvid import CamVid
 from segmentation_node.evaluation.datasets.cityscapes import Cityscapes, CityscapesCoarse
 from segmentation_node.evaluation.datasets.cityscapes_sequence import CityscapesSequence
 from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame, LabelledDrive
-from segmentation_node.evaluation.datasets.kitti_raw import KittiRaw
+from segmentation_node.evaluation.datasets.kitti import KittiRaw
 from segmentation_node.evaluation.datasets.kitti_semantics import KittiSemantics
 from segmentation_node.evaluation.datasets.kitti_step import KittiStep
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
-from segmentation_node.evaluation.datasets.street import Street
+from segmentation_node.evaluation.datasets.street.dataset import Street
 
 DATASETS = {
     "camvid": CamVid,

@@ -12,7 +12,7 @@ from segmentation_node.evaluation.datasets.files import (
     labelled_keys,
     new_instance_lut,
 )
-from segmentation_node.evaluation.instances import AVERAGE_SIZE_PX
+from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CITYSCAPES_19
 
 

@@ -14,7 +14,7 @@ from segmentation_node.evaluation.datasets.base import (
     read_labels,
     require_folder,
 )
-from segmentation_node.evaluation.instances import instance_ids
+from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import UNLABELLED, LabelSet
 
 _OUT_OF_RANGE = -1

@@ -19,7 +19,7 @@ from segmentation_node.evaluation.datasets.files import (
     SampleFiles,
     labelled_keys,
 )
-from segmentation_node.evaluation.instances import instance_ids
+from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import CITYSCAPES_19_AS_TRAIN_IDS
 
 LAYOUT = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from segmentation_node.errors import SegmentationError
-from segmentation_node.evaluation.consistency import DrivePosition
+from segmentation_node.evaluation.live.evaluate import Finish
 from segmentation_node.evaluation.live.node import (
     READY_TIMEOUT_S,
     base_topic,
@@ -15,11 +15,11 @@ from segmentation_node.evaluation.live.node import (
     predicted_labels,
     target_name,
 )
-from segmentation_node.evaluation.live.play import Finish
+from segmentation_node.evaluation.live.played import camera_topics
 from segmentation_node.evaluation.live.scorer import LiveScorer, heard_stages
-from segmentation_node.evaluation.live.sources import camera_topics
 from segmentation_node.evaluation.offline import InputFrame
-from segmentation_node.evaluation.scoring import Problem, Run
+from segmentation_node.evaluation.run.consistency import DrivePosition
+from segmentation_node.evaluation.run.run import Problem, Run
 from segmentation_node.labels import LABEL_SETS, LabelSet
 
 ExpectedFrame = Tuple[str, Optional[DrivePosition]]
@@ -44,7 +44,7 @@ class Expected:
 
 def listen(arguments: argparse.Namespace, progress: Callable[[Any], Any], finish: Finish) -> int:
     """Start or find the node, and give ``finish`` the run, what fills it, and the pairing."""
-    from segmentation_node.ros.listening import Listening
+    from segmentation_node.evaluation.live.listening import Listening
 
     expected = _expected(arguments)
     base = base_topic(expected.image_topic)
@@ -112,7 +112,7 @@ def _expected(arguments: argparse.Namespace) -> Expected:
     from segmentation_node.evaluation.commands.lazily import import_bags
 
     bags = import_bags()
-    from segmentation_node.evaluation.bags import scoring
+    from segmentation_node.evaluation import sources as scoring
 
     with bags.open_bag(arguments.bag) as bag:
         topics = camera_topics(bag, arguments)
@@ -139,7 +139,7 @@ def _expected_frames(bag: Any, topics: Any) -> Dict[int, ExpectedFrame]:
     from segmentation_node.evaluation.bags import BagFrame
     from segmentation_node.evaluation.bags.frames import text
     from segmentation_node.evaluation.bags.messages import header_of
-    from segmentation_node.evaluation.bags.scoring import DriveCounter, is_single_images
+    from segmentation_node.evaluation.sources import DriveCounter, is_single_images
 
     counter = DriveCounter(is_single_images(bag))
     found: Dict[int, ExpectedFrame] = {}

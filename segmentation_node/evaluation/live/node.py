@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, Tuple
 
 from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import SegmentationError
-from segmentation_node.evaluation.facts import environment_facts
+from segmentation_node.evaluation.run.provenance import environment_facts
 from segmentation_node.labels import LABEL_SETS, LabelSet
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
@@ -39,7 +39,7 @@ def node_of(
 
     ``graph`` is any rclpy node; ``image_topic`` is without ``/compressed``.
     """
-    from segmentation_node.ros.node_process import NodeProcess, RunningNode
+    from segmentation_node.evaluation.live.target import NodeProcess, RunningNode
 
     own = {"replay": os.getpid()}
     if arguments.node:

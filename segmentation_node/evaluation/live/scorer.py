@@ -4,7 +4,7 @@ from typing import Any, Dict, Iterable, Iterator, List
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.offline import ScoringThread
-from segmentation_node.evaluation.scoring import Problem, Run, ScoredFrame
+from segmentation_node.evaluation.run.run import Problem, Run, ScoredFrame
 from segmentation_node.timing import STAGES
 
 COUNTS = ("received", "processed", "dropped", "failed", "queued", "lost")
@@ -94,7 +94,7 @@ class LiveScorer:
                 yield item
 
     def _watch_memory(self) -> None:
-        from segmentation_node.ros.node_process import resident_mb
+        from segmentation_node.evaluation.live.target import resident_mb
 
         every = max(1, (self._progress.total or 1000) // MEMORY_SAMPLES)
         if self._results % every == 0:

@@ -1,7 +1,7 @@
 """Results for people (tables, a page) and for machines (JSON files)."""
 
 from segmentation_node.evaluation.report.files import write_json
-from segmentation_node.evaluation.report.tables import (
+from segmentation_node.evaluation.report.text import (
     accuracy_table,
     category_table,
     latency_table,

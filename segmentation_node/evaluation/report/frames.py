@@ -2,12 +2,12 @@
 
 from typing import List, Optional, Sequence
 
-from segmentation_node.evaluation.examples import Example
 from segmentation_node.evaluation.report.markup import Markup, element
 from segmentation_node.evaluation.report.parts import section, swatch
 from segmentation_node.evaluation.report.pictures import pictures
-from segmentation_node.evaluation.report.tables import percent
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.report.text import percent
+from segmentation_node.evaluation.run.best_and_worst import Example
+from segmentation_node.evaluation.run.run import Run
 
 IOU_TEXT = "mean IoU %s %%"
 CHANGED_TEXT = "%s %% of pixels change class"

@@ -6,8 +6,8 @@ from typing import Any, Dict, List, Optional
 from segmentation_node.evaluation.report import frames, sections
 from segmentation_node.evaluation.report.markup import Markup, element, join
 from segmentation_node.evaluation.report.style import STYLE
-from segmentation_node.evaluation.report.tables import milliseconds, percent
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.report.text import milliseconds, percent
+from segmentation_node.evaluation.run.run import Run
 
 # Nothing but what is inside the page may load, whatever a file name holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -6,8 +6,8 @@ from typing import List, NamedTuple, Optional
 import cv2
 import numpy as np
 
-from segmentation_node.evaluation.accuracy import CommonLevel
-from segmentation_node.evaluation.examples import Example
+from segmentation_node.evaluation.run.accuracy import CommonLevel
+from segmentation_node.evaluation.run.best_and_worst import Example
 from segmentation_node.images import colourise
 from segmentation_node.labels import UNLABELLED, LabelSet
 

@@ -1,0 +1,119 @@
+"""What the demo plays: the street drive, an image folder, a video, a camera or a bag."""
+
+import itertools
+import os
+from typing import Any, Iterator, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets.recordings import ImageFolder
+from segmentation_node.evaluation.datasets.street import StreetDrive
+from segmentation_node.labels import CITYSCAPES_19, LabelSet
+
+# Seeds of the training, validation and test drives are between 1000 and 3999.
+STREET_SEED = 8
+STREET_FRAMES = 150
+STREET_FPS = 15.0
+FOLDER_FPS = 10.0
+BAG_ENDINGS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+
+LabelledFrame = Tuple[str, np.ndarray, Optional[np.ndarray]]
+
+
+class Clip:
+    """A source of frames: name, RGB image, and train ids of ``truth`` where they are known."""
+
+    def __init__(
+        self,
+        frames: Iterator[LabelledFrame],
+        length: Optional[int],
+        fps: float,
+        truth: Optional[LabelSet] = None,
+    ) -> None:
+        self.frames = frames
+        self.length = length
+        self.fps = fps
+        self.truth = truth
+
+
+def open_clip(source: str, frames: int) -> Clip:
+    """The street drive when ``source`` is empty, else a bag, image folder, video or camera.
+
+    ``frames`` limits how many are played; 0 means all (of a camera: until Ctrl-C).
+    Raises DatasetError or BagError when there is nothing to play.
+    """
+    if not source:
+        count = frames or STREET_FRAMES
+        return Clip(_street(count), count, STREET_FPS, CITYSCAPES_19)
+    if is_bag(source):
+        return _bag(source, frames)
+    if os.path.isdir(source):
+        return _folder(source, frames)
+    is_camera = source.isdigit() or source.startswith("/dev/")
+    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    if not capture.isOpened():
+        raise DatasetError(
+            "%s: neither an image folder nor a video nor a camera that opens, nor a bag" % source
+        )
+    total = 0 if is_camera else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    length = min(total, frames) if total and frames else (frames or total)
+    return Clip(_video(capture, frames), length or None, capture.get(cv2.CAP_PROP_FPS) or 30.0)
+
+
+def is_bag(source: str) -> bool:
+    """Whether this is a rosbag2 file, or a folder with one."""
+    names = os.listdir(source) if os.path.isdir(source) else [source]
+    return any(name.endswith(BAG_ENDINGS) for name in names)
+
+
+def _street(frames: int) -> Iterator[LabelledFrame]:
+    drive = StreetDrive(STREET_SEED, fps=STREET_FPS)
+    for index in range(frames):
+        image, labels = drive.frame(index)
+        yield _file_name(index), image, labels
+
+
+def _folder(source: str, frames: int) -> Clip:
+    folder = ImageFolder(source)
+    wanted = itertools.islice(folder.frames(), frames or None)
+    images = ((frame.name, frame.image_hwc, None) for frame in wanted)
+    return Clip(images, min(folder.length, frames or folder.length), FOLDER_FPS)
+
+
+def _video(capture: Any, frames: int) -> Iterator[LabelledFrame]:
+    index = 0
+    while not frames or index < frames:
+        found, bgr = capture.read()
+        if not found:
+            return
+        yield _file_name(index), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None
+        index += 1
+
+
+def _bag(source: str, frames: int) -> Clip:
+    from segmentation_node.evaluation.commands.lazily import import_bags
+
+    bag = import_bags().open_bag(source)
+    topics = bag.choose_topics(prediction="")
+    truth = bag.label_set_of(topics.truth) if topics.truth is not None else None
+    found = bag.frames(prediction_topic="", truth_topic=None if truth is not None else "")
+    first = list(itertools.islice(found, 2))
+    if not first:
+        raise DatasetError("%s: no image in it can be read" % source)
+    step_s = (first[-1].recorded_ns - first[0].recorded_ns) * 1e-9
+    fps = min(1.0 / step_s, 60.0) if step_s > 0.0 else FOLDER_FPS
+
+    def labelled() -> Iterator[LabelledFrame]:
+        with bag:
+            wanted = itertools.islice(itertools.chain(first, found), frames or None)
+            for index, frame in enumerate(wanted):
+                yield _file_name(index), frame.image_hwc, frame.truth_hw
+
+    total = topics.image.count
+    return Clip(labelled(), min(total, frames) if frames else total, fps, truth)
+
+
+def _file_name(index: int) -> str:
+    return "%05d.png" % index
