@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import BENCHMARKS, plots
 from benchmarks.record import RESULTS, ROOT, read_record
 from benchmarks.shown import Plot, markdown, shown_of
-from segmentation_node.evaluation.report import write_text
+from segmentation_node.files import write_whole
 
 COMMAND = "python -m benchmarks.documents"
 DOCS = ROOT / "docs"
@@ -50,7 +50,7 @@ def texts(is_check: bool) -> Iterator[str]:
         if is_check:
             yield from (f"{place}: {what} is out of date; {COMMAND} writes it" for what in stale)
         elif stale:
-            write_text(str(path), new)
+            write_whole(str(path), new)
             print(f"wrote {place}: {', '.join(stale)}")
 
 

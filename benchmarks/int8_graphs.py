@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationMethod, QuantFormat
 
 from benchmarks.measured_models import write_class_map_graph
 from benchmarks.options import Size, size_text
 from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.files import new_file
 from segmentation_node.model_card import ArtifactInfo, ModelCard, sha256_of
 from training import quantise as training_quantise
 from training.add_variants import graph_of
@@ -26,11 +27,16 @@ from training.quantise import CONVOLUTION, calibration_images, prepare
 FP32, PREPARED = "fp32", "prepared"
 IMAGES_OF_OTHER_SIZES = 4
 """Ranges do not change the time."""
-FORMATS = {"qdq": QuantFormat.QDQ, "qoperator": QuantFormat.QOperator}
+quantization = import_onnxruntime(".quantization")
+
+FORMATS = {
+    "qdq": quantization.QuantFormat.QDQ,
+    "qoperator": quantization.QuantFormat.QOperator,
+}
 CALIBRATIONS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
+    "minmax": quantization.CalibrationMethod.MinMax,
+    "percentile": quantization.CalibrationMethod.Percentile,
+    "entropy": quantization.CalibrationMethod.Entropy,
 }
 BETWEEN = ("Add", "Concat", "MaxPool", "Resize")
 """What can pass 8 bits on from one convolution to the next. An ELU cannot: ONNX Runtime has none
@@ -80,16 +86,18 @@ class Graphs:
         path = self.folder / f"{self.card.name}_{size_text(size)}_{variant}.onnx"
         if not path.exists():
             print(f"{path.name} ...", flush=True)
-            partial = path.with_suffix(".partial.onnx")
-            if variant == FP32:
-                partial.write_bytes(self._class_map_alone(size))
-            elif variant == PREPARED:
-                prepare(self.path(FP32, size), partial)
-            else:
-                prepared = self.path(PREPARED, size)
-                quantise(prepared, VARIANTS[variant], self._images(size), partial)
-            partial.rename(path)
+            with new_file(str(path)) as partial:
+                self._make(variant, size, Path(partial))
         return path
+
+    def _make(self, variant: str, size: Size, path: Path) -> None:
+        if variant == FP32:
+            path.write_bytes(self._class_map_alone(size))
+        elif variant == PREPARED:
+            prepare(self.path(FP32, size), path)
+        else:
+            prepared = self.path(PREPARED, size)
+            quantise(prepared, VARIANTS[variant], self._images(size), path)
 
     def _class_map_alone(self, size: Size) -> bytes:
         """As the backend runs it while nobody asks for the confidence."""
