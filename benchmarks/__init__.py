@@ -38,7 +38,7 @@ BENCHMARKS = {
     ),
     "paper_tables": Benchmark(
         "a training step of SegNet, and a batch over 1, 2 and 4 processes",
-        quick=("--quick",),
+        quick=("--cases", "1x256x128", "--seconds", "2", "--steps", "2"),
     ),
     "evaluation_speed": Benchmark(
         "what reading and scoring cost the evaluation beside the network",

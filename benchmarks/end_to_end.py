@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from benchmarks import plots, shown
-from benchmarks.baseline_node import RUN_TIMES
 from benchmarks.measured_models import model_named, resized
 from benchmarks.options import Size, add_threads, parser_of, size_text
 from benchmarks.record import Record
@@ -139,10 +138,7 @@ def command(node: str, card: ModelCard, threads: int) -> list[str]:
 def missing(node: str) -> str:
     """Why this node cannot run here; empty when it can."""
     kind, _, run_time = node.partition("_")
-    if kind == "baseline":
-        return "" if run_time in RUN_TIMES else f"no run time {run_time}"
-    backend = BACKENDS.get(run_time)
-    return f"no backend {run_time}" if backend is None else backend.unavailable()
+    return "" if kind == "baseline" else BACKENDS[run_time].unavailable()
 
 
 def measure(
@@ -158,8 +154,9 @@ def measure(
     rows = []
     with contextlib.ExitStack() as stack:
         processes = {node: _start(stack, command(node, card, threads)) for node in nodes}
-        clients = {node: _client(stack, node) for node in nodes}
+        clients = {node: Client(node) for node in nodes}
         for client in clients.values():
+            stack.callback(client.destroy_node)
             client.wait_for_node()
         for asked_for in (CLASS_MAP, f"{CLASS_MAP}, overlay"):
             print(f"{card.name}, {size_text(size)}, {asked_for} ...", flush=True)
@@ -194,9 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{node} is left out: {missing(node)}")
         nodes.remove(node)
     settings = {name: getattr(options, name) for name in ("rounds", "turn_s", "threads")}
-    record = Record(
-        "end_to_end", {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}, arguments
-    )
+    about = {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}
+    record = Record("end_to_end", about, arguments)
     prepare_middleware()
     rclpy.init()
     rows: list[dict[str, Any]] = []
@@ -247,23 +243,10 @@ def _messages(size: Size) -> list[Image]:
 
 
 def _start(stack: contextlib.ExitStack, arguments: list[str]) -> psutil.Process:
-    return psutil.Process(stack.enter_context(_running(arguments)).pid)
-
-
-def _client(stack: contextlib.ExitStack, node: str) -> Client:
-    client = Client(node)
-    stack.callback(client.destroy_node)
-    return client
-
-
-@contextlib.contextmanager
-def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(arguments, stdout=quiet, stderr=quiet) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
+    child = stack.enter_context(subprocess.Popen(arguments, stdout=quiet, stderr=quiet))
+    stack.callback(child.kill)
+    return psutil.Process(child.pid)
 
 
 class Compared(FrameMetrics):

@@ -7,8 +7,6 @@ gets.
 """
 
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any, TypedDict
 
 import cv2
@@ -16,6 +14,7 @@ import cv2
 from benchmarks import shown
 from benchmarks.options import parser_of
 from benchmarks.record import Record
+from benchmarks.timing import wall_and_cpu_s
 from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.dataset import new_run, score_dataset
@@ -50,26 +49,19 @@ def measure(
         segmenter.backend.run(image)
     whole, alone = [], []
     for _ in progress_bar(rounds)(range(rounds)):
-        alone.append(_seconds_per_frame(infer, count))
-        whole.append(_seconds_per_frame(score, count))
+        alone.append(wall_and_cpu_s(infer))
+        whole.append(wall_and_cpu_s(score))
     pairs = list(zip(whole, alone, strict=True))
     return [
         {
             "clock": clock,
-            "evaluation_s_per_frame": statistics.median(pair[0][index] for pair in pairs),
-            "backend_s_per_frame": statistics.median(pair[1][index] for pair in pairs),
+            "evaluation_s_per_frame": statistics.median(pair[0][index] for pair in pairs) / count,
+            "backend_s_per_frame": statistics.median(pair[1][index] for pair in pairs) / count,
             "ratio": statistics.median(pair[1][index] / pair[0][index] for pair in pairs),
             "ratios": [round(pair[1][index] / pair[0][index], 4) for pair in pairs],
         }
         for index, clock in enumerate(("wall", "cpu"))
     ]
-
-
-def _seconds_per_frame(work: Callable[[], None], frames: int) -> tuple[float, float]:
-    """Wall and CPU time."""
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    work()
-    return (time.perf_counter() - wall_s) / frames, (time.process_time() - cpu_s) / frames
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.options import Size, size_text
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.onnx_outputs import keep_output
-from segmentation_node.labels import LABEL_SETS
+from segmentation_node.labels import LABEL_SETS, describe
 from segmentation_node.model_card import (
     OUTPUTS,
     ModelCard,
@@ -165,7 +165,8 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     _export_logits(network, size, target / LOGITS_FILE)
     shutil.copy(card.artifact_path("weights"), target / "weights.safetensors")
     values = dataclasses.asdict(card)
-    del values["folder"]
+    del values["folder"], values["own_labels"]
+    values["label_set"] = describe(card.labels) if card.own_labels else card.label_set
     values["input"].update(height=size[0], width=size[1])
     values.update(outputs=list(OUTPUTS), accuracy=[])
     values["artifacts"] = [

@@ -36,6 +36,7 @@ CLASSES = 12
 MOST_STEPS = 100
 LEAST_STEPS = 3
 WARM_UP_STEPS = {"cpu": 1, "cuda": 10}
+STEPS = {"cpu": 4, "cuda": 50}
 
 
 class Case(NamedTuple):
@@ -45,23 +46,12 @@ class Case(NamedTuple):
     size: Size
 
 
-class Published(NamedTuple):
-    """Times in ms that somebody else measured."""
-
-    forward_ms: float
-    backward_ms: float
-    total_ms: float
-    on: str
-
-
 CASES = (Case(4, (256, 512)), Case(1, (128, 256)))
-QUICK_CASES = CASES[1:]
 PARALLEL_CASES = {"cpu": Case(4, (128, 256)), "cuda": Case(16, (256, 512))}
-PUBLISHED = {
-    ("segnet", CASES[0]): Published(
-        101, 164, 265, "neon, in the article (its repository, on a Titan X: 109, 193, 302)"
-    )
-}
+PARTS = ("forward", "backward", "total")
+PUBLISHED = {("segnet", CASES[0]): (101, 164, 265)}
+"""Times in ms of ``PARTS``."""
+PUBLISHED_ON = "neon, in the article (its repository, on a Titan X: 109, 193, 302)"
 
 
 def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
     laps_ms = _steps(network, images, labels, load.precision, seconds)
     forward_ms, backward_ms = zip(*laps_ms, strict=True)
     total = spread([sum(laps) for laps in laps_ms])
-    found = PUBLISHED.get((load.network, Case(load.batch, load.size)))
+    published = PUBLISHED.get((load.network, Case(load.batch, load.size)))
     return {
         "table": "article_1",
         "network": load.network,
@@ -92,10 +82,8 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
         "backward_ms": spread(list(backward_ms))["median_ms"],
         "total_ms": total["median_ms"],
         "total_p95_ms": total["p95_ms"],
-        "published_forward_ms": found and found.forward_ms,
-        "published_backward_ms": found and found.backward_ms,
-        "published_total_ms": found and found.total_ms,
-        "published_on": found and found.on,
+        **{f"published_{part}_ms": ms for part, ms in zip(PARTS, published or (None,) * 3)},
+        "published_on": PUBLISHED_ON if published else None,
     }
 
 
@@ -143,7 +131,7 @@ def measure_parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
             found = torch.cuda.device_count()
             print(f"NOT RUN: {processes} processes need {processes} GPUs, found {found}")
             continue
-        threads = options.threads_per_process or max(1, options.threads // processes)
+        threads = max(1, options.threads // processes)
         print(f"{options.parallel_network}, {processes} x {threads} threads ...", flush=True)
         load = _load(options, options.parallel_network, options.parallel_case)
         rows.append(data_parallel.measure(load, processes, threads))
@@ -159,30 +147,29 @@ def case_of(text: str) -> Case:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; what is not given depends on the device and on ``--quick``."""
+    """The command line; what is not given depends on the device."""
     parser = parser_of("paper_tables", __doc__)
     add = parser.add_argument
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--precision", choices=PRECISIONS, default="fp32")
-    add("--quick", action="store_true", help="one image only, fewer steps")
     add("--tables", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     add("--networks", nargs="+", choices=sorted(NETWORKS), default=NETWORKS_SHOWN)
-    add("--cases", nargs="+", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
+    add("--cases", nargs="+", default=CASES, type=case_of, metavar="BATCHxWIDTHxHEIGHT")
     add("--classes", type=int, default=CLASSES)
-    add("--seconds", type=float, help=f"of each row of Table 1; {LEAST_STEPS} steps at least")
+    add(
+        "--seconds",
+        type=float,
+        default=6.0,
+        help=f"of each row of Table 1; {LEAST_STEPS} steps at least",
+    )
     add_threads(parser, "of all processes together")
     add("--processes", nargs="+", type=int, default=[1, 2, 4])
-    add("--threads-per-process", type=int, help="instead of dividing --threads")
     add("--parallel-network", choices=sorted(NETWORKS), default="segnet")
     add("--parallel-case", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
     add("--steps", type=int, help="counted steps of each row of Table 2")
     options = parser.parse_args(arguments)
-    options.cases = options.cases or (QUICK_CASES if options.quick else CASES)
     options.parallel_case = options.parallel_case or PARALLEL_CASES[options.device]
-    if options.seconds is None:
-        options.seconds = 2.0 if options.quick else 6.0
-    if options.steps is None:
-        options.steps = 2 if options.quick else 4 if options.device == "cpu" else 50
+    options.steps = options.steps or STEPS[options.device]
     for processes in options.processes:
         if options.parallel_case.batch % processes:
             parser.error(f"a batch of {options.parallel_case.batch} does not divide by {processes}")
@@ -218,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("NOT RUN: PyTorch finds no GPU; --device cpu measures the CPU", file=sys.stderr)
         return 1
-    settings = {"device": options.device, "precision": options.precision, "quick": options.quick}
+    settings = {"device": options.device, "precision": options.precision}
     if options.device == "cuda":
         settings["gpu"] = gpu_facts("cuda")
     record = Record("paper_tables", settings, arguments)
@@ -251,9 +238,6 @@ class Step(TypedDict):
     published_backward_ms: float | None
     published_total_ms: float | None
     published_on: str | None
-
-
-PARTS = ("forward", "backward", "total")
 
 
 def _published(row: shown.Row) -> str:

@@ -83,6 +83,13 @@ def spread(times_ms: list[float]) -> dict[str, float]:
     }
 
 
+def wall_and_cpu_s(work: Callable[[], object]) -> tuple[float, float]:
+    """How long a call takes, and the CPU time of all threads of this process meanwhile."""
+    wall_s, process_s = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall_s, time.process_time() - process_s
+
+
 def cpu_s(process: Any) -> float:
     """CPU time of all threads of a ``psutil.Process``."""
     times = process.cpu_times()

@@ -8,7 +8,6 @@ the share of the loop that the network gets.
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,6 +17,7 @@ import torch
 from benchmarks import shown
 from benchmarks.options import parser_of
 from benchmarks.record import Record
+from benchmarks.timing import wall_and_cpu_s
 from segmentation_node.evaluation.datasets import open_dataset
 from training.data import AnySplit, Split, StreamingSplit
 from training.recipe import Recipe
@@ -55,9 +55,8 @@ def measure(recipe: Recipe, split: AnySplit, rounds: int) -> list[dict[str, Any]
 def _seconds_per_image(trainer: Trainer, work: Callable[[], Any]) -> tuple[float, float]:
     """Wall and CPU time."""
     images = trainer.steps_per_epoch * trainer.recipe.batch_size
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    work()
-    return (time.perf_counter() - wall_s) / images, (time.process_time() - cpu_s) / images
+    wall_s, process_s = wall_and_cpu_s(work)
+    return wall_s / images, process_s / images
 
 
 def _bare_steps(trainer: Trainer) -> Callable[[], None]:

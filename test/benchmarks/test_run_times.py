@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import network_latency, timing
 from benchmarks.conv_peak import Convolution, measure_peak, peak_share
-from benchmarks.measured_models import RUN_TIMES, network_on, random_model
+from benchmarks.measured_models import LOGITS_FILE, RUN_TIMES, network_on, random_model, resized
 from benchmarks.operator_times import Node, breakdown, profile
 from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import BackendError
@@ -53,6 +53,20 @@ def test_run_times_give_the_same_classes(name, card, image, expected):
         found = run(image)
         assert found.shape == expected.shape and found.dtype == np.uint8
         assert (found == expected).mean() >= 0.999
+
+
+def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
+    found = resized(card, (64, 32), tmp_path)
+    assert found.input_size == (64, 32) and found.labels == card.labels
+    weights = [
+        item.sha256 for item in (*card.artifacts, *found.artifacts) if item.kind == "weights"
+    ]
+    assert weights[0] == weights[1]
+    image = np.zeros((1, 64, 32, 3), np.uint8)
+    for name in ("onnxruntime", "torch"):
+        with network_on(name, found, 1) as run:
+            assert run(image).shape == (1, 64, 32)
+    assert (tmp_path / f"{card.name}_32x64" / LOGITS_FILE).exists()
 
 
 def test_every_run_time_is_tested():
