@@ -119,7 +119,9 @@ def text(shown: Shown, record: Record) -> str:
 
 
 def _failure(row: Row) -> str:
-    about = [str(value) for key, value in row.items() if isinstance(value, str) and key != "error"]
+    about = [
+        str(value) for key, value in row.items() if isinstance(value, (str, int)) and key != "error"
+    ]
     return f"not measured: {' '.join(about)}: {row['error']}"
 
 

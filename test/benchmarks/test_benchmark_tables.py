@@ -7,7 +7,7 @@ from support.ros_sources import PROJECT
 
 from benchmarks import BENCHMARKS, documents
 from benchmarks.record import RESULTS, Record
-from benchmarks.shown import columns, markdown, plain, shown_of, text
+from benchmarks.shown import columns, markdown, shown_of, text, yes_or_no
 
 STREAM = {"mean_frame_rate_fps": 10.0, "median_latency_ms": 180.0, "p95_latency_ms": 200.0}
 STREAM["cpu_ms_per_frame"] = 150.0
@@ -113,17 +113,18 @@ def test_a_marker_that_leads_nowhere_is_one_line(text, reason, results):
     assert "\n" not in str(caught.value)
 
 
-def test_plain_columns_show_values_as_they_are():
+def test_a_cell_is_a_template_or_a_function():
     rows = [
-        {"network": "enet", "median_ms": 12.3456, "is_new": True},
+        {"network": "enet", "median_ms": 12.3456, "share": {"conv": 0.5}, "is_new": True},
         {"network": "segnet", "median_ms": None, "is_new": False},
     ]
-    table = columns(plain("network", "median_ms", "is_new"))
+    cells = {"Network": "`{network}`", "ms": "{median_ms:.1f}", "Conv": "{share[conv]:.0%}"}
+    table = columns({**cells, "New": yes_or_no("is_new")})
     assert markdown(table({"results": rows})).splitlines() == [
-        "| network | median ms | is new |",
-        "| --- | --- | --- |",
-        "| enet | 12.35 | yes |",
-        "| segnet | - | no |",
+        "| Network | ms | Conv | New |",
+        "| --- | --- | --- | --- |",
+        "| `enet` | 12.3 | 50 % | yes |",
+        "| `segnet` | - | - | no |",
     ]
     assert markdown(table({"results": []})) == "*Not measured in this run.*"
 
