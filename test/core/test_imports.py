@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "": set(),
     "errors": set(),
     "files": {"errors"},
-    "labels": set(),
+    "labels": {"errors"},
     "timing": set(),
     "models": set(),
     "accounting": {"timing"},
