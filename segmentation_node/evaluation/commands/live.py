@@ -6,8 +6,8 @@ from typing import Any, Callable
 
 from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import ReplayError, SegmentationError
-from segmentation_node.evaluation.commands.options import add_output_options
-from segmentation_node.evaluation.commands.output import INTERRUPTED, counted, progress_bar
+from segmentation_node.evaluation.commands.options import add_output_options, output_options
+from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.live.evaluate import play
 from segmentation_node.evaluation.live.listen import listen
@@ -104,21 +104,18 @@ def _finish(
     arguments: argparse.Namespace, result: Run, fill: Callable[[], None], pairing: Any
 ) -> int:
     """Report the run; frames lost or unpaired are an error unless allowed."""
-
-    def fill_and_note() -> None:
+    with reported(result, output_options(arguments)):
         try:
             fill()
         finally:
             if pairing.unpaired_count:
                 result.source["unpaired_results"] = pairing.unpaired_count
-
-    code = counted(result, fill_and_note, arguments)
     missing = losses(result, pairing.unpaired, pairing.unpaired_count)
     if missing and arguments.allow_loss:
         print("warning: " + missing, file=sys.stderr)
-    elif missing and code != INTERRUPTED:
+    elif missing:
         raise ReplayError(missing + "; --allow-loss accepts that")
-    return code
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
