@@ -35,6 +35,10 @@ class ReplayError(SegmentationError):
     """A node that does not start, or that ends while images are played into it."""
 
 
+class LabelsError(SegmentationError, ValueError):
+    """A label set or a grouping that cannot be used: the message names the file and the entry."""
+
+
 def exit_code(command: Callable[[], int]) -> int:
     """What a command gives; 1 after a known error and 130 after Ctrl-C, told in one line."""
     try:
