@@ -27,7 +27,7 @@ CORE |= {"pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
-    "labels": set(),
+    "labels": {"errors"},
     "timing": set(),
     "models": set(),
     "accounting": {"timing"},

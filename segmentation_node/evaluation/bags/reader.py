@@ -136,9 +136,10 @@ class Bag:
         that waits for its truth is given without it once too many wait (``bags.frames.Pairing``).
         Raises BagError where no image topic is chosen, and under ``strict`` at the first problem.
         """
-        topics = (topics or self.choose_topics())._replace(prediction=None, latency=None)
+        topics = topics or self.choose_topics(prediction="")
         if topics.image is None:
             raise BagError("%s: no image topic; it has %s" % (self.path, self.listing()))
+        topics = Topics(topics.image, topics.truth)
         return self._checked(camera_frames(self._read_all(topics), topics, self.drive_counter()))
 
     def recorded_frames(self, topics: Topics) -> Iterator[Union[ScoredFrame, Problem]]:
@@ -153,7 +154,7 @@ class Bag:
     def _checked(self, frames: Iterator[Any]) -> Iterator[Any]:
         for frame in frames:
             if self.strict and isinstance(frame, Problem):
-                raise BagError(frame.reason)
+                raise BagError(str(frame))
             yield frame
 
     def _read_all(self, topics: Topics) -> Iterator[RawMessage]:
