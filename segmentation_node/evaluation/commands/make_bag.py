@@ -2,12 +2,12 @@
 
 import argparse
 import os
-from typing import Any
+from typing import Any, Optional
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.datasets import DATASETS, DRIVES, open_drive
+from segmentation_node.evaluation.datasets import DATASETS, DRIVES, Drive, open_drive
 from segmentation_node.evaluation.sources import import_bags
 
 
@@ -53,39 +53,45 @@ def run(arguments: argparse.Namespace) -> int:
     from segmentation_node.evaluation.bags.record import Recording, record
     from segmentation_node.evaluation.bags.writer import BagWriter
 
+    drive = _open_drive(arguments)
+    for note in drive.notes:
+        print("note: " + note)
+    recording = Recording(
+        arguments.dataset, arguments.image, arguments.topic, arguments.rate, arguments.frames
+    )
+    writer = BagWriter(arguments.output, arguments.storage, arguments.compression, arguments.force)
+    with writer:
+        done = record(drive, writer, recording, progress_bar(_length(drive, arguments.frames)))
+    _print_content(arguments.output, done)
+    return 0
+
+
+def _open_drive(arguments: argparse.Namespace) -> Drive:
     if not arguments.root and arguments.dataset != "street":
         raise DatasetError("--root is missing: the folder of %s" % arguments.dataset)
     drive = open_drive(arguments.dataset, arguments.root, arguments.split, arguments.sequence)
     if arguments.rate and drive.has_times:
         raise DatasetError("%s has its own times; leave --rate out" % arguments.dataset)
-    for note in drive.notes:
-        print("note: " + note)
-    recording = Recording(
-        arguments.dataset,
-        arguments.image,
-        arguments.topic,
-        arguments.rate,
-        arguments.frames,
-    )
-    writer = BagWriter(arguments.output, arguments.storage, arguments.compression, arguments.force)
-    length = drive.length
-    if arguments.frames:
-        length = min(length or arguments.frames, arguments.frames)
-    with writer:
-        done = record(drive, writer, recording, progress_bar(length))
+    return drive
+
+
+def _length(drive: Drive, most: int) -> Optional[int]:
+    return min(drive.length or most, most) if most else drive.length
+
+
+def _print_content(bag: str, done: Any) -> None:
     print(report.table(["topic", "messages"], [[t, str(n)] for t, n in done.topics.items()]))
     print()
     print(
         "%s: %d frames, %d with ground truth, %.3f s, %.1f MB"
         % (
-            arguments.output,
+            bag,
             done.frames,
             done.with_truth,
             (done.last_ns - done.first_ns) * 1e-9,
-            _size_bytes(arguments.output) * 1e-6,
+            _size_bytes(bag) * 1e-6,
         )
     )
-    return 0
 
 
 def _positive(text: str) -> float:
