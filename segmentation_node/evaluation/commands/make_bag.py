@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
+from segmentation_node.evaluation.commands.options import positive
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, DRIVES, Drive, open_drive
 from segmentation_node.evaluation.sources import import_bags
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--topic", default="/camera/image_raw", help="base name of the images")
     parser.add_argument(
-        "--rate", type=_positive, metavar="HZ", help="of frames whose times the data does not give"
+        "--rate", type=positive, metavar="HZ", help="of frames whose times the data does not give"
     )
     parser.add_argument("--frames", type=int, default=0, help="stop after this many; 0: all")
     parser.add_argument("--force", action="store_true", help="replace a bag that make-bag wrote")
@@ -98,13 +99,6 @@ def _print_content(bag: str, done: Any) -> None:
             _size_bytes(bag) * 1e-6,
         )
     )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("%s is no rate in Hz" % text)
-    return value
 
 
 def _size_bytes(folder: str) -> int:
