@@ -76,11 +76,6 @@ class Bag:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    @property
-    def is_damaged(self) -> bool:
-        """Whether a file of the bag is cut off or corrupt, as far as it has been read."""
-        return any(file.damaged for file in self._files)
-
     def label_set_of(self, topic: Topic) -> Optional[LabelSet]:
         """The label set published beside a topic of class maps; None where there is none.
 
