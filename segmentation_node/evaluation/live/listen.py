@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from segmentation_node.errors import SegmentationError
+from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.evaluation.live.evaluate import Finish
 from segmentation_node.evaluation.live.node import (
     READY_TIMEOUT_S,
@@ -15,11 +16,10 @@ from segmentation_node.evaluation.live.node import (
     predicted_labels,
     target_name,
 )
-from segmentation_node.evaluation.live.played import camera_topics
+from segmentation_node.evaluation.live.played import bag_options
 from segmentation_node.evaluation.live.scorer import LiveScorer, heard_stages
-from segmentation_node.evaluation.offline import InputFrame
-from segmentation_node.evaluation.run.consistency import DrivePosition
-from segmentation_node.evaluation.run.run import Problem, Run
+from segmentation_node.evaluation.run.run import Run
+from segmentation_node.evaluation.sources import CameraSource, import_bags
 from segmentation_node.labels import LABEL_SETS, LabelSet
 
 ExpectedFrame = Tuple[str, Optional[DrivePosition]]
@@ -84,7 +84,7 @@ def _fill(
         if heard.image_error:
             scorer.skip(Problem(name, heard.image_error))
             return
-        frame = InputFrame(
+        frame = Frame(
             name, result.image_hwc, heard.truth_hw, stamp_ns=result.stamp_ns, position=position
         )
         scorer.take(result, frame, heard_stages(result))
@@ -109,19 +109,15 @@ def _fill(
 def _expected(arguments: argparse.Namespace) -> Expected:
     if not arguments.bag:
         return _expected_without_bag(arguments)
-    from segmentation_node.evaluation.commands.lazily import import_bags
-
-    bags = import_bags()
-    from segmentation_node.evaluation import sources as scoring
-
-    with bags.open_bag(arguments.bag) as bag:
-        topics = camera_topics(bag, arguments)
+    with import_bags().open_bag(arguments.bag) as bag:
+        source = CameraSource(bag, bag_options(arguments))
+        topics = source.topics
         return Expected(
             topics.image.name,
             topics.truth.name if topics.truth is not None else "",
-            scoring.label_set_for(bag, topics.truth, arguments.labels),
-            scoring.bag_facts(bag, topics),
-            _expected_frames(bag, topics),
+            source.truth,
+            source.facts,
+            _expected_frames(bag, topics.image.name),
         )
 
 
@@ -134,18 +130,15 @@ def _expected_without_bag(arguments: argparse.Namespace) -> Expected:
     return Expected(arguments.image_topic, arguments.truth_topic or "", labels)
 
 
-def _expected_frames(bag: Any, topics: Any) -> Dict[int, ExpectedFrame]:
+def _expected_frames(bag: Any, image_topic: str) -> Dict[int, ExpectedFrame]:
     """Every image of the bag as ``bag.frames`` calls and places it, without decoding one."""
-    from segmentation_node.evaluation.bags import BagFrame
-    from segmentation_node.evaluation.bags.frames import text
+    from segmentation_node.evaluation.bags.frames import frame_name
     from segmentation_node.evaluation.bags.messages import header_of
-    from segmentation_node.evaluation.sources import DriveCounter, is_single_images
 
-    counter = DriveCounter(is_single_images(bag))
+    counter = bag.drive_counter()
     found: Dict[int, ExpectedFrame] = {}
-    for number, message in enumerate(bag.messages([topics.image.name])):
-        stamp_ns, frame_id = header_of(message.data)
-        name = "%06d @ %s" % (number, text(stamp_ns))
-        frame = BagFrame(name, number, stamp_ns, message.recorded_ns, frame_id)
-        found.setdefault(stamp_ns, (name, counter.position(frame)))
+    for number, message in enumerate(bag.messages([image_topic])):
+        stamp_ns, _ = header_of(message.data)
+        position = counter.position(number, stamp_ns or message.recorded_ns)
+        found.setdefault(stamp_ns, (frame_name(number, stamp_ns), position))
     return found

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from segmentation_node.errors import BagError
-from segmentation_node.evaluation.dataset import read_frames
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.offline import InputFrame
+from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.read_ahead import iterate_ahead
-from segmentation_node.evaluation.run.consistency import DrivePosition
-from segmentation_node.evaluation.run.run import Problem
+from segmentation_node.evaluation.sources import (
+    BagOptions,
+    CameraSource,
+    DatasetSource,
+    import_bags,
+)
 from segmentation_node.labels import LabelSet
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -24,7 +27,7 @@ ALL = "all"
 class LiveSource:
     """Frames to play and what is known of them.
 
-    ``items`` gives ``PlayedImage`` (its payload an ``InputFrame``), ``PlayedMessage`` and
+    ``items`` gives ``PlayedImage`` (its payload a ``Frame``), ``PlayedMessage`` and
     ``Problem``; ``warnings`` gives what else a reader of the score has to know, once they are
     through. ``image_topic`` is in full, ``/compressed`` included. ``other_topics``: name -> type,
     latched.
@@ -55,58 +58,48 @@ def _open_dataset(arguments: argparse.Namespace) -> Iterator[LiveSource]:
     dataset = open_dataset(
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
-    with closing(read_frames(dataset, range(len(dataset)))) as frames:
+    source = DatasetSource(dataset, arguments.dataset)
+    with closing(source.frames()) as frames:
         yield LiveSource(
             (
-                PlayedImage(item.image_hwc, item) if isinstance(item, InputFrame) else item
+                PlayedImage(item.image_hwc, item) if isinstance(item, Frame) else item
                 for item in frames
             ),
-            len(dataset),
-            dataset.label_set,
-            {"dataset": arguments.dataset, "split": arguments.split},
+            source.length,
+            source.truth,
+            source.facts,
             arguments.image_topic or DATASET_TOPIC,
-            instance_classes=dataset.instance_classes if dataset.with_instances else (),
+            instance_classes=source.instance_classes,
         )
 
 
 @contextmanager
 def _open_bag(arguments: argparse.Namespace) -> Iterator[LiveSource]:
-    from segmentation_node.evaluation.commands.lazily import import_bags
-
     bags = import_bags()
-    from segmentation_node.evaluation import sources as scoring
-
     with bags.open_bag(arguments.bag, arguments.strict) as bag, bags.open_bag(
         arguments.bag
     ) as beside:
-        topics = camera_topics(bag, arguments)
-        truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
-        others = _other_topics(bag, arguments.also, topics.image.name)
-        items = _played(bag, topics, beside.messages(sorted(others)) if others else iter(()))
+        source = CameraSource(bag, bag_options(arguments))
+        image = source.topics.image
+        others = _other_topics(bag, arguments.also, image.name)
+        frames = bag.frames(source.topics)
+        items = _played(frames, beside.messages(sorted(others)) if others else iter(()))
         with closing(iterate_ahead(items)) as ahead:
             yield LiveSource(
                 ahead,
-                topics.image.count,
-                truth,
-                scoring.bag_facts(bag, topics),
-                topics.image.name,
-                topics.image.type == COMPRESSED,
+                source.length,
+                source.truth,
+                source.facts,
+                image.name,
+                image.type == COMPRESSED,
                 other_topics=others,
-                warnings=lambda: scoring.warnings(bag, topics),
+                warnings=source.warnings,
             )
 
 
-def camera_topics(bag: Any, arguments: argparse.Namespace) -> Any:
-    """The bag's camera and ground truth. Raises BagError, with what it has, without a camera."""
-    from segmentation_node.evaluation.bags.frames import listed
-
-    topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
-    if topics.image is None or topics.image.count == 0:
-        raise BagError(
-            "%s: no camera image; --image-topic names its topic; the bag has %s"
-            % (bag.path, listed(bag.topics))
-        )
-    return topics
+def bag_options(arguments: argparse.Namespace) -> BagOptions:
+    """Which topics of the bag the command line means."""
+    return BagOptions(arguments.image_topic, arguments.truth_topic, labels=arguments.labels)
 
 
 def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple[str, bool]]:
@@ -121,42 +114,33 @@ def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple
     return {name: known[name] for name in wanted if name != image}
 
 
-def _played(bag: Any, topics: Any, others: Iterator[Any]) -> Iterator[Any]:
+def _played(frames: Iterator[Any], others: Iterator[Any]) -> Iterator[Any]:
     """Frames and other messages of a bag as a replay takes them, by their recorded times."""
     from segmentation_node.evaluation.live.replay import PlayedMessage
-    from segmentation_node.evaluation.sources import (
-        DriveCounter,
-        frames_and_problems,
-        is_single_images,
-    )
 
-    counter = DriveCounter(is_single_images(bag))
     other = next(others, None)
-    for frame in frames_and_problems(bag, topics, "image"):
+    for frame in frames:
         if isinstance(frame, Problem):
             yield frame
             continue
-        assert frame.image is not None
-        while other is not None and other.recorded_ns <= frame.image.recorded_ns:
+        while other is not None and other.recorded_ns <= frame.recorded_ns:
             yield PlayedMessage(other.topic, bytes(other.data), other.recorded_ns)
             other = next(others, None)
-        yield _played_image(frame, counter.position(frame))
+        yield _played_image(frame)
     while other is not None:
         yield PlayedMessage(other.topic, bytes(other.data), other.recorded_ns)
         other = next(others, None)
 
 
-def _played_image(frame: Any, position: Optional[DrivePosition]) -> Any:
+def _played_image(frame: Frame) -> Any:
     from segmentation_node.evaluation.live.replay import PlayedImage
 
-    payload = InputFrame(
-        frame.name, frame.image_hwc, frame.truth_hw, stamp_ns=frame.stamp_ns, position=position
-    )
+    assert frame.message is not None and frame.stamp_ns is not None
     return PlayedImage(
         frame.image_hwc,
-        payload,
-        bytes(frame.image.data),
+        frame,
+        bytes(frame.message),
         frame.stamp_ns,
         frame.frame_id,
-        frame.image.recorded_ns,
+        frame.recorded_ns,
     )

@@ -2,9 +2,9 @@
 
 from typing import Any, Dict, Iterable, Iterator, List
 
-from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.offline import ScoringThread
-from segmentation_node.evaluation.run.run import Problem, Run, ScoredFrame
+from segmentation_node.evaluation.frame import Problem, ScoredFrame
+from segmentation_node.evaluation.offline import ScoringThread, leave_out
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.timing import STAGES
 
 COUNTS = ("received", "processed", "dropped", "failed", "queued", "lost")
@@ -53,7 +53,7 @@ class LiveScorer:
         self._run.source.update(facts)
 
     def take(self, result: Any, frame: Any, stages_ms: Dict[str, float]) -> None:
-        """A ``Result`` of the ``InputFrame`` that was sent."""
+        """A ``Result`` of the ``Frame`` that was sent."""
         if result.latency is not None:
             self._run.counters = {name: int(getattr(result.latency, name)) for name in COUNTS}
         self._scoring.add(
@@ -80,9 +80,7 @@ class LiveScorer:
 
     def skip(self, problem: Problem) -> None:
         """A frame that could not be read. Raises DatasetError under ``strict``."""
-        if self._strict:
-            raise DatasetError(problem.reason)
-        self._run.skip(problem.name, problem.reason)
+        leave_out(self._run, problem, self._strict)
         self._progress.update()
 
     def playable(self, items: Iterable[Any]) -> Iterator[Any]:
