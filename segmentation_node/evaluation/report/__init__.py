@@ -1,6 +1,5 @@
 """Results for people (tables, a page) and for machines (JSON files)."""
 
-from segmentation_node.evaluation.report.files import write_json, write_text
 from segmentation_node.evaluation.report.text import (
     accuracy_table,
     category_table,
@@ -10,6 +9,8 @@ from segmentation_node.evaluation.report.text import (
     percent,
     run_text,
     table,
+    write_json,
+    write_text,
 )
 
 __all__ = [
