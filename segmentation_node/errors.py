@@ -27,3 +27,7 @@ class BagError(SegmentationError):
 
 class ReplayError(SegmentationError):
     """A node that does not start, or that ends while images are played into it."""
+
+
+class OutputError(SegmentationError):
+    """A file or folder that cannot be written, or whose place something else has."""
