@@ -1,5 +1,11 @@
 """Errors whose message is one line for the user: what was found, what was expected, what to do."""
 
+import sys
+from typing import Callable
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
+
 
 class SegmentationError(Exception):
     """A known error. Whoever catches it shows the message; anything else keeps its traceback."""
@@ -31,3 +37,15 @@ class ReplayError(SegmentationError):
 
 class OutputError(SegmentationError):
     """A file or folder that cannot be written, or whose place something else has."""
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """What a command gives; 1 after a known error and 130 after Ctrl-C, told in one line."""
+    try:
+        return command()
+    except SegmentationError as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["interrupted"] + [str(item) for item in interrupt.args]), file=sys.stderr)
+        return INTERRUPTED

@@ -11,6 +11,7 @@ from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.recordings import ImageFolder
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.sources import import_bags
 from segmentation_node.labels import CITYSCAPES_19, LabelSet
 
 # Seeds of the training, validation and test drives are between 1000 and 3999.
@@ -88,16 +89,16 @@ def _video(capture: Any, frames: int) -> Iterator[Frame]:
 
 
 def _bag(source: str, frames: int) -> Clip:
-    from segmentation_node.evaluation.commands.lazily import import_bags
-
     bag = import_bags().open_bag(source)
     topics = bag.choose_topics(prediction="")
     truth = bag.label_set_of(topics.truth) if topics.truth is not None else None
-    found = bag.frames(prediction_topic="", truth_topic=None if truth is not None else "")
+    if truth is None:
+        topics = topics._replace(truth=None)
+    found = (frame for frame in bag.frames(topics) if isinstance(frame, Frame))
     first = list(itertools.islice(found, 2))
     if not first:
         raise DatasetError("%s: no image in it can be read" % source)
-    step_s = (first[-1].recorded_ns - first[0].recorded_ns) * 1e-9
+    step_s = ((first[-1].recorded_ns or 0) - (first[0].recorded_ns or 0)) * 1e-9
     fps = min(1.0 / step_s, 60.0) if step_s > 0.0 else FOLDER_FPS
 
     def named() -> Iterator[Frame]:

@@ -10,7 +10,7 @@ from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic, one_line
+from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic, one_line
 from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
 
@@ -78,13 +78,14 @@ class StorageFile:
         """Say where the file's own index counts more than came."""
         for topic in self.topics:
             if topic.name in names and passed.get(topic.name, 0) < topic.count:
-                reason = "its index counts %d messages on %s, %d can be read"
-                found = passed.get(topic.name, 0)
-                self._report(Problem(str(self.path), reason % (topic.count, topic.name, found)))
+                self._report(
+                    "%s: its index counts %d messages on %s, %d can be read"
+                    % (self.path, topic.count, topic.name, passed.get(topic.name, 0))
+                )
 
     def _open_damaged(self, reason: str) -> None:
         self.damaged = True
-        self._report(Problem(str(self.path), "damaged or cut off (%s); read to its end" % reason))
+        self._report("%s: damaged or cut off (%s); read to its end" % (self.path, reason))
 
     def _recover(self) -> Any:
         if self._recovered is None:

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
 from segmentation_node.evaluation.commands.output import progress_bar
@@ -136,11 +136,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--output", default=os.path.join("out", "demo"))
     parsed = parser.parse_args(arguments)
     prepare_middleware()
-    try:
-        return run(parsed)
-    except SegmentationError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 1
+    return exit_code(lambda: run(parsed))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from typing import Any
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.commands.lazily import import_bags
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, DRIVES, open_drive
+from segmentation_node.evaluation.sources import import_bags
 
 
 def add_parser(commands: Any) -> None:

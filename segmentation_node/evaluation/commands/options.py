@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 from contextlib import contextmanager
-from typing import Iterator
+from dataclasses import dataclass
+from typing import Iterator, Optional
 
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
 from segmentation_node.model_card import find_model, read_card
@@ -24,6 +25,15 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
 
 
+@dataclass(frozen=True)
+class OutputOptions:
+    """Files for the figures and for the page, and whether the first broken frame ends the run."""
+
+    json: Optional[str] = None
+    html: Optional[str] = None
+    strict: bool = False
+
+
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Where the figures go, and what ends a run."""
     parser.add_argument(
@@ -40,6 +50,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end at the first frame that cannot be read or segmented, instead of skipping it",
     )
+
+
+def output_options(arguments: argparse.Namespace) -> OutputOptions:
+    """What ``add_output_options`` asked for."""
+    return OutputOptions(arguments.json, arguments.html, arguments.strict)
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from typing import Callable, Dict
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.datasets.base import Dataset, Sample
+from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.datasets.camvid import CamVid
 from segmentation_node.evaluation.datasets.cityscapes import Cityscapes, CityscapesCoarse
 from segmentation_node.evaluation.datasets.cityscapes_sequence import CityscapesSequence
-from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame, LabelledDrive
+from segmentation_node.evaluation.datasets.drive import Drive, LabelledDrive
 from segmentation_node.evaluation.datasets.kitti import KittiRaw
 from segmentation_node.evaluation.datasets.kitti_semantics import KittiSemantics
 from segmentation_node.evaluation.datasets.kitti_step import KittiStep
@@ -36,8 +36,6 @@ __all__ = [
     "DRIVES",
     "Dataset",
     "Drive",
-    "DriveFrame",
-    "Sample",
     "open_dataset",
     "open_drive",
 ]

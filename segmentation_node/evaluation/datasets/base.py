@@ -1,31 +1,18 @@
-"""What every data set reader gives: samples of an image with its train ids."""
+"""What every data set reader is: labelled frames by index."""
 
 import os
-from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import cv2
 import numpy as np
 
 from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.labels import LabelSet
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image: uint8 RGB (H, W, 3) and train ids, uint8 (H, W), 255 = unlabelled.
-
-    ``instances_hw``, where asked for: int32 (H, W) as ``evaluation.instances`` defines it.
-    """
-
-    name: str
-    image_hwc: np.ndarray
-    labels_hw: np.ndarray
-    instances_hw: Optional[np.ndarray] = None
-
-
 class Dataset:
-    """A split of a data set, read one sample at a time.
+    """A split of a data set, read one labelled frame at a time.
 
     A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``.
     One that numbers instances lists their classes; ``with_instances`` asks to read them too.
@@ -51,17 +38,14 @@ class Dataset:
         """What a sample is called, without reading it."""
         return "sample %d" % index
 
-    def drive_position(self, index: int) -> Optional[Tuple[str, int]]:
-        """The drive that a sample is from and its frame number there.
-
-        None where samples are no consecutive frames of a drive.
-        """
+    def drive_position(self, index: int) -> Optional[DrivePosition]:
+        """A frame's place, without reading it; None where frames are single images."""
         return None
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Frame:
         raise NotImplementedError
 
 

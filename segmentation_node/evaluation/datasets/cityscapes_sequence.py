@@ -1,12 +1,13 @@
 """Cityscapes' snippets: 30 frames at 17 Hz each, of which gtFine labels one."""
 
 import os
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Iterator, List, Optional, Set
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import read_image, read_labels, require_folder
-from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame
+from segmentation_node.evaluation.datasets.drive import Drive
 from segmentation_node.evaluation.datasets.files import Files
+from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.labels import CITYSCAPES_19
 
 LAYOUT = (
@@ -43,14 +44,14 @@ class CityscapesSequence(Drive):
         self.length = len(self._keys)
         self._places = _places(self._keys)
 
-    def frames(self) -> Iterator[DriveFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Every frame; labels where gtFine has them."""
         for key, place in zip(self._keys, self._places):
             image = read_image(self._images.path(key))
             labels = None
             if key in self._labelled:
                 labels = read_labels(self._labels.path(key), CITYSCAPES_19, image)
-            yield DriveFrame(key, image, labels, None, place)
+            yield Frame(key, image, labels, position=place)
 
     def _find_labelled(self, split: str) -> Set[str]:
         if split == "test":
@@ -71,9 +72,9 @@ class CityscapesSequence(Drive):
         return labelled
 
 
-def _places(keys: List[str]) -> List[Optional[Tuple[str, int]]]:
+def _places(keys: List[str]) -> List[Optional[DrivePosition]]:
     """Snippet, named by its first frame, and frame number; a gap in the numbers ends a snippet."""
-    places: List[Optional[Tuple[str, int]]] = []
+    places: List[Optional[DrivePosition]] = []
     snippet, before = "", ("", -1)
     for key in keys:
         sequence, _, digits = key.rpartition("_")

@@ -8,12 +8,12 @@ import numpy as np
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import (
     Dataset,
-    Sample,
     read_ids,
     read_image,
     read_labels,
     require_folder,
 )
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import UNLABELLED, LabelSet
 
@@ -67,14 +67,14 @@ class FileDataset(Dataset):
     def sample_name(self, index: int) -> str:
         return self.samples[index].name
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Frame:
         files = self.samples[index]
         image = read_image(files.image)
         labels = read_labels(files.labels, self.label_set, image)
         instances = None
         if self.with_instances:
             instances = read_instances(files.instances, self.instance_lut, image)
-        return Sample(files.name, image, labels, instances)
+        return Frame(files.name, image, labels, instances)
 
 
 def labelled_keys(images: Files, labels: Files, layout: str) -> List[str]:
@@ -112,7 +112,7 @@ def new_instance_lut(label_set: LabelSet, ids: np.ndarray, numbers: np.ndarray) 
 
 
 def read_instances(path: str, instance_lut: np.ndarray, image_hwc: np.ndarray) -> np.ndarray:
-    """Read a 16-bit instance image: int32 (H, W) as ``evaluation.instances`` defines it."""
+    """Read a 16-bit instance image: int32 (H, W) as ``run.instances`` defines it."""
     values = read_ids(path, image_hwc, np.uint16)
     instances = instance_lut[values]
     unknown = np.unique(values[instances == _OUT_OF_RANGE]).tolist()

@@ -8,7 +8,8 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import read_image, require_folder
-from segmentation_node.evaluation.datasets.drive import Calibration, Drive, DriveFrame
+from segmentation_node.evaluation.datasets.drive import Calibration, Drive
+from segmentation_node.evaluation.frame import Frame
 
 LAYOUT = (
     "KITTI's raw layout: ROOT/DATE/DATE_drive_NNNN_sync/image_02/{data/NNNNNNNNNN.png,"
@@ -44,7 +45,7 @@ class KittiRaw(Drive):
         self.length = len(names)
         self._calibrate()
 
-    def frames(self) -> Iterator[DriveFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Every image; its number in the file name is its line in timestamps.txt."""
         drive = self.split
         last_ns = -1
@@ -62,7 +63,7 @@ class KittiRaw(Drive):
                 )
             last_ns = stamp_ns
             name = "%s/%010d" % (drive, number)
-            yield DriveFrame(name, read_image(path), None, stamp_ns, (drive, number))
+            yield Frame(name, read_image(path), stamp_ns=stamp_ns, position=(drive, number))
 
     def _calibrate(self) -> None:
         date_folder = os.path.dirname(os.path.dirname(self.folder))

@@ -1,13 +1,12 @@
 """KITTI-STEP: KITTI's tracking sequences with a panoptic map for every frame."""
 
 import os
-from typing import List, Optional, Tuple
+from typing import List, Optional
 
 import numpy as np
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import (
-    Sample,
     read_ids,
     read_image,
     require_folder,
@@ -19,6 +18,7 @@ from segmentation_node.evaluation.datasets.files import (
     SampleFiles,
     labelled_keys,
 )
+from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import CITYSCAPES_19_AS_TRAIN_IDS
 
@@ -63,11 +63,11 @@ class KittiStep(FileDataset):
             return sorted_folder
         return os.path.join(self.root, "training", "image_02")
 
-    def drive_position(self, index: int) -> Optional[Tuple[str, int]]:
+    def drive_position(self, index: int) -> Optional[DrivePosition]:
         sequence, _, frame = self.samples[index].name.rpartition("/")
         return (sequence, int(frame)) if frame.isdigit() else None
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Frame:
         """R is the class; G and B are the high and the low byte of the instance's number."""
         files = self.samples[index]
         image = read_image(files.image)
@@ -77,4 +77,4 @@ class KittiStep(FileDataset):
         if self.with_instances:
             numbers = panoptic_bgr[..., 1].astype(np.int32) * 256 + panoptic_bgr[..., 0]
             instances = instance_ids(labels, numbers)
-        return Sample(files.name, image, labels, instances)
+        return Frame(files.name, image, labels, instances, position=self.drive_position(index))

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
@@ -22,6 +22,8 @@ UNPAIRED_KEPT = 100
 LOOK_S = 0.05
 # A truth is recorded beside its image; this is for a player that sends it a little later.
 TRUTH_PATIENCE_S = 2.0
+
+Joined = TypeVar("Joined", bound="Collector")
 
 
 @dataclass
@@ -280,7 +282,7 @@ class Collector(Node):
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
-    def __enter__(self) -> "Collector":
+    def __enter__(self: Joined) -> Joined:
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -212,7 +212,7 @@ class Replay(Collector):
             self._send_recorded(item, process)
 
     def _send_recorded(self, frame: Frame, process: Any) -> None:
-        assert frame.stamp_ns is not None
+        assert frame.stamp_ns is not None and frame.message is not None
         result = Result(self.sent, frame.stamp_ns, frame.frame_id, frame.image_hwc, payload=frame)
         if self.pairing.expects(frame.stamp_ns):
             self.repeated_stamps += 1
@@ -227,7 +227,7 @@ class Replay(Collector):
             self._clock_publisher.publish(frame.recorded_ns)
             # The node has no time at all before its first clock message.
             self.spin_for(SETTLE_S if self.sent == 0 else 0.0)
-        self._publish(frame.message, result)
+        self._publish(bytes(frame.message), result)
 
     def _publish(self, message: Any, result: Result) -> None:
         self.pairing.expect(result)

@@ -112,7 +112,7 @@ class NodeProcess:
 class RunningNode:
     """A node that somebody else started: gone once nobody publishes its class map any more."""
 
-    pid = None  # it may be on another machine
+    pid: Optional[int] = None  # it may be on another machine
 
     def __init__(self, graph: Any, target: str) -> None:
         """``graph`` is any rclpy node."""
