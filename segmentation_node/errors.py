@@ -39,6 +39,10 @@ class OutputError(SegmentationError):
     """A file or folder that cannot be written, or whose place something else has."""
 
 
+class LabelsError(SegmentationError, ValueError):
+    """A label set or a grouping that cannot be used: the message names the file and the entry."""
+
+
 def exit_code(command: Callable[[], int]) -> int:
     """What a command gives; 1 after a known error and 130 after Ctrl-C, told in one line."""
     try:

@@ -23,6 +23,7 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
+CORE |= {"pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
@@ -32,10 +33,11 @@ MAY_IMPORT = {
     "accounting": {"timing"},
     "model_card": {"errors", "labels"},
     "images": BASE,
+    "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends", "models"},
-    "pipeline": BASE | {"images", "backends", "timing"},
+    "pipeline": BASE | {"images", "pictures", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
 
