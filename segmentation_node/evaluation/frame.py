@@ -74,7 +74,18 @@ class Problem:
     name: str
     reason: str
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 @dataclass(frozen=True)
 class Lost(Problem):
     """A frame that was sent or recorded, but has no result; ``reason`` leaves its name out."""
+
+    def __str__(self) -> str:
+        return "%s: %s" % (self.name, self.reason)
+
+
+def stamp_text(stamp_ns: int) -> str:
+    """A stamp in seconds with all its digits."""
+    return "%d.%09d" % divmod(stamp_ns, 10**9)

@@ -78,14 +78,10 @@ def score_frames(
 
 def leave_out(run: Run, problem: Problem, strict: bool) -> None:
     """Note a frame without a result in ``run``, or with ``strict`` raise DatasetError."""
-    if isinstance(problem, Lost):
-        if strict:
-            raise DatasetError("%s: %s" % (problem.name, problem.reason))
-        run.lost(problem.name, problem.reason)
-    else:
-        if strict:
-            raise DatasetError(problem.reason)
-        run.skip(problem.name, problem.reason)
+    if strict:
+        raise DatasetError(str(problem))
+    note = run.lost if isinstance(problem, Lost) else run.skip
+    note(problem.name, problem.reason)
 
 
 class ScoringThread:

@@ -1,6 +1,5 @@
 """Where frames come from, a data set or a bag: labels, provenance, and the frames themselves."""
 
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Dict, Generator, List, Optional, Sequence, Tuple, Union
 
@@ -45,17 +44,10 @@ class DatasetSource(Source):
     def frames(self, indices: Optional[Sequence[int]] = None) -> Frames:
         """All frames, or those of ``indices``, read on a thread in advance."""
         wanted = range(self.length) if indices is None else indices
-        with closing(read_ahead(_Frames(self._dataset), wanted)) as frames:
-            yield from frames
-
-
-class _Frames:
-    """A data set's frames by index, the broken ones as problems."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+        return read_ahead(self, wanted)
 
     def __getitem__(self, index: int) -> Union[Frame, Problem]:
+        """The frame of this index, or why there is none."""
         try:
             return self._dataset[index]
         except DatasetError as error:
@@ -110,7 +102,7 @@ class CameraSource(BagSource):
 
     def frames(self) -> Frames:
         """All frames, read and decoded on a thread in advance."""
-        yield from iterate_ahead(self.bag.frames(self.topics))
+        return iterate_ahead(self.bag.frames(self.topics))
 
 
 class RecordedSource(BagSource):
@@ -133,7 +125,7 @@ class RecordedSource(BagSource):
 
     def frames(self) -> RecordedFrames:
         """All frames, read and decoded on a thread in advance."""
-        yield from iterate_ahead(self.bag.recorded_frames(self.topics))
+        return iterate_ahead(self.bag.recorded_frames(self.topics))
 
 
 def import_bags() -> Any:

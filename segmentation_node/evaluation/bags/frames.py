@@ -9,7 +9,14 @@ from segmentation_node.errors import ImageError
 from segmentation_node.evaluation.bags.messages import header_of, ids_of, image_of, stages_of
 from segmentation_node.evaluation.bags.records import RawMessage, Report
 from segmentation_node.evaluation.bags.topics import Topics
-from segmentation_node.evaluation.frame import DrivePosition, Frame, Lost, Problem, ScoredFrame
+from segmentation_node.evaluation.frame import (
+    DrivePosition,
+    Frame,
+    Lost,
+    Problem,
+    ScoredFrame,
+    stamp_text,
+)
 
 # What may wait for its other halves: this many frames, or more while they are small.
 WINDOW = 16
@@ -41,7 +48,7 @@ class DriveCounter:
 
 def frame_name(number: int, stamp_ns: int) -> str:
     """What the frame of this number, counted from 0, is called."""
-    return "%06d @ %s" % (number, text(stamp_ns))
+    return "%06d @ %s" % (number, stamp_text(stamp_ns))
 
 
 class Match:
@@ -90,7 +97,7 @@ class Pairing:
         if part != self._leading:
             yield from self._keep(stamp_ns, part, message)
         elif stamp_ns in self._waiting:
-            yield _unusable(message, "a second message of stamp %s" % text(stamp_ns))
+            yield _unusable(message, "a second message of stamp %s" % stamp_text(stamp_ns))
         else:
             match = Match(self._count, stamp_ns, header.frame_id, message)
             match.parts = {part: message, **self._others.pop(stamp_ns, {})}
@@ -116,7 +123,9 @@ class Pairing:
     def _drop(self) -> Iterator[Problem]:
         stamp_ns, parts = self._others.popitem(last=False)
         for part in sorted(self._wanted & set(parts)):
-            yield _unusable(parts[part], "no %s of stamp %s" % (self._leading, text(stamp_ns)))
+            yield _unusable(
+                parts[part], "no %s of stamp %s" % (self._leading, stamp_text(stamp_ns))
+            )
 
     def _ready(self) -> Iterator[Match]:
         while self._waiting:
@@ -244,17 +253,12 @@ def _stages_ms(latency: Optional[RawMessage], report: Report) -> Dict[str, float
         return {}
 
 
-def text(stamp_ns: int) -> str:
-    """A stamp in seconds with all its digits."""
-    return "%d.%09d" % divmod(stamp_ns, 10**9)
-
-
 def _unusable(message: RawMessage, reason: str) -> Problem:
     return _problem(_where(message), reason)
 
 
 def _where(message: RawMessage) -> str:
-    return "message on %s recorded at %s" % (message.topic, text(message.recorded_ns))
+    return "message on %s recorded at %s" % (message.topic, stamp_text(message.recorded_ns))
 
 
 def _problem(where: str, reason: str) -> Problem:

@@ -48,7 +48,7 @@ class Bag:
         self.strict = strict
         self.damage: List[str] = []
         self._known: Set[str] = set()
-        self._temporary: Optional[str] = None
+        self._temporary: Optional[tempfile.TemporaryDirectory] = None
         self._files: List[StorageFile] = []
         metadata, paths = self._metadata_and_paths(Path(path))
         self._mode = str(metadata.get("compression_mode") or "").lower()
@@ -74,7 +74,7 @@ class Bag:
             file.close()
         self._files = []
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.cleanup()
 
     @property
     def is_damaged(self) -> bool:
@@ -136,9 +136,10 @@ class Bag:
         that waits for its truth is given without it once too many wait (``bags.frames.Pairing``).
         Raises BagError where no image topic is chosen, and under ``strict`` at the first problem.
         """
-        topics = (topics or self.choose_topics())._replace(prediction=None, latency=None)
+        topics = topics or self.choose_topics(prediction="")
         if topics.image is None:
             raise BagError("%s: no image topic; it has %s" % (self.path, self.listing()))
+        topics = Topics(topics.image, topics.truth)
         return self._checked(camera_frames(self._read_all(topics), topics, self.drive_counter()))
 
     def recorded_frames(self, topics: Topics) -> Iterator[Union[ScoredFrame, Problem]]:
@@ -153,7 +154,7 @@ class Bag:
     def _checked(self, frames: Iterator[Any]) -> Iterator[Any]:
         for frame in frames:
             if self.strict and isinstance(frame, Problem):
-                raise BagError(frame.reason)
+                raise BagError(str(frame))
             yield frame
 
     def _read_all(self, topics: Topics) -> Iterator[RawMessage]:
@@ -245,8 +246,8 @@ class Bag:
                 yield path
                 continue
             if self._temporary is None:
-                self._temporary = tempfile.mkdtemp(prefix="segmentation_bag_")
-            target = Path(self._temporary, path.stem)
+                self._temporary = tempfile.TemporaryDirectory(prefix="segmentation_bag_")
+            target = Path(self._temporary.name, path.stem)
             try:
                 with zstd.open(path, "rb") as packed, open(target, "wb") as out:
                     shutil.copyfileobj(packed, out)

@@ -25,7 +25,7 @@ RATE_HZ = 10.0
 START_NS = 10**9 * 10**9
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recording:
     """What to record and how; see ``record``."""
 

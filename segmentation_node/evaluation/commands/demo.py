@@ -6,7 +6,6 @@ diagnostics.txt in the output folder.
 
 import argparse
 import os
-import shutil
 import sys
 from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
@@ -19,9 +18,16 @@ from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, prepare_middleware
 from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
 from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.files import Layout, new_folder, write_whole
 
 STREET_MODEL = "elu_squeezenet_street"
 CAMVID_MODEL = "fast_elu_squeezenet_camvid"
+LAYOUT = Layout(
+    "a demo's folder",
+    ("overlay.webm", "overlay.png", "class_maps/*.png", "latency.json", "diagnostics.txt"),
+    "latency.json",
+    '"frames_segmented"',
+)
 
 
 class Played(NamedTuple):
@@ -36,20 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the clip through the node; 1 when a frame was lost or a header changed."""
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
     parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
-    clip = open_clip(arguments.input, arguments.frames)
-    folder = arguments.output
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(os.path.join(folder, "class_maps"))
-    with OverlayVideo(os.path.join(folder, "overlay.webm"), clip.fps) as video:
-        recorder = Recorder(folder, clip.length, video)
-        with joined_graph():
-            played = _play(clip, recorder, parameters)
-        lost = 0 if played.interrupted else played.sent - recorder.frames
-        _summarise(folder, recorder, lost, played.statuses)
-        _encode(video)
+    with new_folder(arguments.output, LAYOUT, sources=[arguments.input, model]) as folder:
+        clip = open_clip(arguments.input, arguments.frames)
+        os.makedirs(os.path.join(folder, "class_maps"))
+        with OverlayVideo(os.path.join(folder, "overlay.webm"), clip.fps) as video:
+            recorder = Recorder(folder, clip.length, video)
+            with joined_graph():
+                played = _play(clip, recorder, parameters)
+            lost = 0 if played.interrupted else played.sent - recorder.frames
+            _summarise(folder, recorder, lost, played.statuses)
+            _encode(video)
     print(
         "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
-        % (recorder.frames, lost, recorder.header_mismatches, folder)
+        % (recorder.frames, lost, recorder.header_mismatches, arguments.output)
     )
     return 1 if lost or recorder.header_mismatches else 0
 
@@ -102,7 +107,7 @@ def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) 
         "header_mismatches": recorder.header_mismatches,
         "stages_ms": recorder.stages_ms(),
     }
-    report.write_text(os.path.join(folder, "diagnostics.txt"), _diagnostics_text(statuses))
+    write_whole(os.path.join(folder, "diagnostics.txt"), _diagnostics_text(statuses))
     print(report.latency_table(content["stages_ms"]))
     if recorder.accuracy is not None:
         content["accuracy"] = recorder.accuracy.as_json()

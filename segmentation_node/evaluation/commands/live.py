@@ -4,9 +4,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import ReplayError, SegmentationError
-from segmentation_node.evaluation.commands.options import add_output_options, output_options
+from segmentation_node.evaluation.commands.options import (
+    add_backend_options,
+    add_output_options,
+    output_options,
+    positive,
+)
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.sources import BagOptions
@@ -54,26 +58,23 @@ def _add_node_options(group: Any) -> None:
     group.add_argument("--model", help="a model folder, or a shipped model's name")
     group.add_argument("--node", help="a node that runs already, by its full name: start none")
     group.add_argument("--policy", default="every", choices=["every", "latest"])
-    group.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
-    group.add_argument("--device", default="auto")
-    group.add_argument("--precision", default="fp32")
-    group.add_argument("--num-threads", type=int, default=0)
+    add_backend_options(group)
 
 
 def _add_pace_options(group: Any) -> None:
     pace = group.add_mutually_exclusive_group()
     pace.add_argument(
-        "--rate", type=_positive, default=0.0, help="of recorded time; default: as fast as it goes"
+        "--rate", type=positive, default=0.0, help="of recorded time; default: as fast as it goes"
     )
-    pace.add_argument("--hz", type=_positive, default=0.0, help="images per second")
+    pace.add_argument("--hz", type=positive, default=0.0, help="images per second")
     group.add_argument(
         "--in-flight", type=_count, default=2, help="images on their way at most (default 2)"
     )
     group.add_argument(
-        "--timeout", type=_positive, default=30.0, help="s without a result until images are lost"
+        "--timeout", type=positive, default=30.0, help="s without a result until images are lost"
     )
     group.add_argument(
-        "--idle", type=_positive, default=5.0, help="s without an image that end --listen"
+        "--idle", type=positive, default=5.0, help="s without an image that end --listen"
     )
     group.add_argument(
         "--sim-time", action="store_true", help="publish recorded time on /clock for the node"
@@ -145,13 +146,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SegmentationError("--listen needs --image-topic, or --bag to take it from")
     if not (arguments.listen or arguments.bag or arguments.dataset):
         raise SegmentationError("nothing to play: give --bag, or --dataset with --root and --split")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0.0:
-        raise argparse.ArgumentTypeError("%s is not above 0" % text)
-    return value
 
 
 def _count(text: str) -> int:

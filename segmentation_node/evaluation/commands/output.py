@@ -8,8 +8,9 @@ from typing import Any, Iterator, Optional
 from segmentation_node.errors import BackendError, DatasetError, ReplayError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.options import OutputOptions
-from segmentation_node.evaluation.report.page import run_page
+from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.files import check_file, write_whole
 
 
 def progress_bar(frames: Optional[int]) -> Any:
@@ -25,8 +26,13 @@ def reported(run: Run, options: OutputOptions) -> Iterator[None]:
 
     Ctrl-C, a node that leaves, or a backend that fails ends it early: what was counted until then
     is reported and marked as partial, and the error goes on. Raises DatasetError when no frame
-    could be scored.
+    could be scored; OutputError, before any is, where a report would take the place of a file that
+    is none.
     """
+    if options.json:
+        check_file(options.json, "a report's figures", '"temporal_consistency"')
+    if options.html:
+        check_file(options.html, "a report's page", PAGE_MARK)
     try:
         yield
     except KeyboardInterrupt:
@@ -55,4 +61,4 @@ def _report(run: Run, options: OutputOptions, partial: bool = False) -> None:
     if options.json:
         report.write_json(options.json, result)
     if options.html:
-        report.write_text(options.html, run_page(run, result))
+        write_whole(options.html, run_page(run, result))

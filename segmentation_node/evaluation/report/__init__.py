@@ -10,7 +10,6 @@ from segmentation_node.evaluation.report.text import (
     run_text,
     table,
     write_json,
-    write_text,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "run_text",
     "table",
     "write_json",
-    "write_text",
 ]

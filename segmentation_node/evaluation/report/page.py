@@ -4,14 +4,16 @@ import os
 from typing import Any, Dict, List, Optional
 
 from segmentation_node.evaluation.report import sections
+from segmentation_node.evaluation.report.gallery import example_frames
 from segmentation_node.evaluation.report.markup import Markup, element, join
-from segmentation_node.evaluation.report.pictures import example_frames
 from segmentation_node.evaluation.report.style import STYLE
 from segmentation_node.evaluation.report.text import milliseconds, percent
 from segmentation_node.evaluation.run.run import Run
 
 # Nothing but what is inside the page may load, whatever a file name holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# By this a page is known as ours, and may be replaced.
+PAGE_MARK = "img-src data:; style-src"
 
 
 def run_page(run: Run, result: Dict[str, Any]) -> str:
