@@ -1,8 +1,9 @@
 """What became of every frame: counters that always add up, and latencies by stage."""
 
 import threading
+import time
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from segmentation_node.timing import RollingPercentiles
 
@@ -94,11 +95,14 @@ class LatencyStatistics:
 
 
 class RateMeter:
-    """Frames per second over the last ``window`` looks at the counters."""
+    """Frames per second over the last ``window`` looks at the counters.
+
+    Safe to use from several threads: the list of looks is never changed, only replaced.
+    """
 
     def __init__(self, window: int = 5) -> None:
         self._window = window
-        self._looks: List[tuple] = []
+        self._looks: List[Tuple[float, Counts]] = []
 
     def look(self, now_s: float, counts: Counts) -> None:
         """Remember the counters at a time of a clock that never goes back."""
@@ -110,13 +114,34 @@ class RateMeter:
 
     def rate_hz(self, fate: str) -> float:
         """Frames per second of this fate; NaN before the second look."""
-        if len(self._looks) < 2 or self._looks[-1][0] <= self._looks[0][0]:
+        looks = self._looks
+        if len(looks) < 2 or looks[-1][0] <= looks[0][0]:
             return float("nan")
-        (first_s, first), (last_s, last) = self._looks[0], self._looks[-1]
+        (first_s, first), (last_s, last) = looks[0], looks[-1]
         return (getattr(last, fate) - getattr(first, fate)) / (last_s - first_s)
 
     def recent(self, fate: str) -> int:
         """Frames of this fate since the look before the last."""
-        if len(self._looks) < 2:
+        looks = self._looks
+        if len(looks) < 2:
             return 0
-        return getattr(self._looks[-1][1], fate) - getattr(self._looks[-2][1], fate)
+        return int(getattr(looks[-1][1], fate) - getattr(looks[-2][1], fate))
+
+
+class Accounts:
+    """The books of one session: counters, latencies and rates."""
+
+    def __init__(self) -> None:
+        self.counters = FrameCounters()
+        self.latencies = LatencyStatistics()
+        self.rates = RateMeter()
+
+    def begin(self) -> None:
+        """Frames are asked for from now on: what was measured before is forgotten."""
+        self.latencies.clear()
+        self.rates.clear()
+        self.look()
+
+    def look(self) -> None:
+        """Measure the rates up to now."""
+        self.rates.look(time.monotonic(), self.counters.snapshot())

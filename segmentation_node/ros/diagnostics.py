@@ -1,11 +1,17 @@
 """What /diagnostics says: one status with a level, a reason and the figures behind it."""
 
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
+from rclpy.node import Node
 
 from segmentation_node.accounting import Counts
+from segmentation_node.ros.parameters import NodeParameters
+from segmentation_node.ros.session import Session
 from segmentation_node.timing import PERCENTILES, STAGES
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
@@ -132,6 +138,87 @@ def diagnostic_array(
     message = DiagnosticArray(status=[status])
     message.header.stamp = stamp
     return message
+
+
+class Reporter:
+    """Judges a node and its session, and publishes the verdict on /diagnostics."""
+
+    def __init__(self, node: Node, parameters: NodeParameters) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._name = "%s: segmentation" % node.get_fully_qualified_name().lstrip("/")
+        # Transitions and the timer report from different threads.
+        self._lock = threading.Lock()
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def report(self, state: str, error: str, session: Optional[Session]) -> None:
+        """Publish what a node in this lifecycle state knows about itself."""
+        now = self._node.get_clock().now()
+        with self._lock:
+            pairs, hardware_id = [("state", state)], ""
+            if session is not None:
+                pairs += session.identity()
+                hardware_id = session.segmenter.backend.device
+                if session.demanded:
+                    session.accounts.look()
+            verdict = judge(_observe(state, error, session, now.nanoseconds), self._limits())
+            pairs += _figures_of(session)
+        self._publisher.publish(
+            diagnostic_array(now.to_msg(), self._name, hardware_id, verdict, pairs)
+        )
+
+    def wait_for_subscriber(self, timeout_s: float) -> None:
+        """Give those who watch the time to be found."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._publisher.get_subscription_count() == 0 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+
+    def wait_for_delivery(self, timeout_s: float) -> None:
+        """Wait until every subscriber has what was published."""
+        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def _limits(self) -> Limits:
+        return Limits(
+            max_latency_ms=self._parameters["diagnostics.max_latency_ms"],
+            min_rate_hz=self._parameters["diagnostics.min_rate_hz"],
+            input_timeout_s=self._parameters["diagnostics.input_timeout_s"],
+        )
+
+
+def _observe(state: str, error: str, session: Optional[Session], now_ns: int) -> Observation:
+    if session is None:
+        return Observation(state=state, error=error)
+    accounts = session.accounts
+    percentiles = accounts.latencies.percentiles()
+    return Observation(
+        state=state,
+        error=error,
+        demanded=session.demanded,
+        topic=session.input.topic,
+        publishers=session.input.publisher_count(),
+        incompatible=session.input.incompatible_publishers(),
+        clock_waits=now_ns == 0,
+        counts=accounts.counters.snapshot(),
+        input_age_s=(now_ns - session.input_since_ns) * 1e-9,
+        recent_failed=accounts.rates.recent("failed"),
+        recent_dropped=accounts.rates.recent("dropped"),
+        recent_lost=accounts.rates.recent("lost"),
+        last_failure=session.processor.last_failure,
+        stamp_problem=session.processor.stamp_problem,
+        output_rate_hz=accounts.rates.rate_hz("processed"),
+        p95_ms=percentiles.get("processing", {}).get(95, float("nan")),
+    )
+
+
+def _figures_of(session: Optional[Session]) -> List[Tuple[str, str]]:
+    counts = Counts() if session is None else session.accounts.counters.snapshot()
+    if session is None or not session.demanded:
+        return figures(counts, {"input": float("nan"), "output": float("nan")}, {})
+    rates_hz = {
+        "input": session.accounts.rates.rate_hz("received"),
+        "output": session.accounts.rates.rate_hz("processed"),
+    }
+    return figures(counts, rates_hz, session.accounts.latencies.percentiles())
 
 
 def _number(value: float) -> str:

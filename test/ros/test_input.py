@@ -11,7 +11,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-from segmentation_node.ros.receiver import Receiver, ReceiverGroup
+from segmentation_node.ros.input import Receiver, ReceiverGroup
 
 pytestmark = pytest.mark.ros
 
