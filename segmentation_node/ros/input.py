@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from segmentation_node.accounting import SequenceGaps
 from segmentation_node.ros.parameters import Settings
 
 try:
@@ -20,6 +21,9 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+# Under ``every`` a thread takes images at once and they wait in the node, where they are counted.
+# What the middleware holds meanwhile is bounded, or it would grow by whatever the thread is late.
+EVERY_DEPTH = 50
 LOOK_NS = 500 * 10**6
 PAUSE_AFTER_FAILURE_S = 0.1
 
@@ -43,13 +47,20 @@ class ImageInput:
         on_lost: Callable[[int], None],
         name: str = "image",
         own_thread: bool = False,
+        on_missed: Callable[[int], None] = lambda frames: None,
     ) -> None:
-        """With ``own_thread`` messages come on a thread of the input's, else by the executor."""
+        """With ``own_thread`` messages come on a thread of the input's, else by the executor.
+
+        ``on_lost`` gets the number of messages that the middleware reports as lost, ``on_missed``
+        that of messages which it silently left out, known on a thread of its own only.
+        """
         self._node = node
         self._settings = settings
         self._on_message = on_message
         self._on_lost = on_lost
+        self._on_missed = on_missed
         self._own_thread = own_thread
+        self._gaps = SequenceGaps()
         self._subscription: Optional[Any] = None
         self._receiver: Optional[Receiver] = None
         self._reliable = True
@@ -68,12 +79,24 @@ class ImageInput:
         """Whether the subscription asks for reliable delivery."""
         return self._reliable
 
+    @property
+    def missed(self) -> Optional[int]:
+        """Messages that the middleware silently left out; None where their numbers say nothing."""
+        return self._gaps.total
+
     def update(self, wanted: bool) -> None:
-        """Subscribe, drop the subscription, or make it anew when the publishers' QoS changed."""
+        """Subscribe, drop the subscription, or make it anew when the publishers' QoS changed.
+
+        To be called again and again: what was missed is told here.
+        """
+        publishers = self._publishers()
+        missed = self._gaps.settle([tuple(item.endpoint_gid) for item in publishers])
+        if missed:
+            self._on_missed(missed)
         if not wanted:
             self.drop()
             return
-        reliable = self._choose_reliability()
+        reliable = self._choose_reliability(publishers)
         if self._subscription is not None and reliable != self._reliable:
             self.drop()
         self._reliable = reliable
@@ -100,39 +123,47 @@ class ImageInput:
     def _publishers(self) -> List[Any]:
         return self._node.get_publishers_info_by_topic(self.topic)
 
-    def _choose_reliability(self) -> bool:
+    def _choose_reliability(self, publishers: List[Any]) -> bool:
         if self._settings.reliability != "auto":
             return self._settings.reliability == "reliable"
         # Before there is a publisher: reliable, so that nothing has to be made anew, and no frame
         # is missed meanwhile, when a reliable one appears.
-        return all(_is_reliable(item) for item in self._publishers())
+        return all(_is_reliable(item) for item in publishers)
 
-    def _subscribe(self) -> None:
+    def _qos(self) -> QoSProfile:
         reliability = QoSReliabilityPolicy.BEST_EFFORT
         if self._reliable:
             reliability = QoSReliabilityPolicy.RELIABLE
-        if self._settings.frame_policy == "every":
-            qos = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=reliability)
-        else:
-            qos = QoSProfile(depth=1, reliability=reliability)
+        if self._settings.frame_policy == "latest":
+            return QoSProfile(depth=1, reliability=reliability)
+        if self._own_thread:
+            return QoSProfile(depth=EVERY_DEPTH, reliability=reliability)
+        return QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=reliability)
+
+    def _subscribe(self) -> None:
+        self._gaps = SequenceGaps()
         self._subscription = self._node.create_subscription(
             self._message_type,
             self.topic,
             self._on_message,
-            qos,
+            self._qos(),
             # A new one each time: Humble's executor leaves a group blocked for good when its
             # subscription is destroyed between a message's arrival and its take.
             callback_group=(
                 ReceiverGroup() if self._own_thread else MutuallyExclusiveCallbackGroup()
             ),
             event_callbacks=SubscriptionEventCallbacks(
-                message_lost=lambda event: self._on_lost(event.total_count_change),
+                message_lost=lambda event: self._lose(event.total_count_change),
                 # Said in the diagnostics, with the reason; rclpy would log it without.
                 incompatible_qos=lambda event: None,
             ),
         )
         if self._own_thread:
-            self._receiver = Receiver(self._node, self._subscription)
+            self._receiver = Receiver(self._node, self._subscription, self._gaps.come)
+
+    def _lose(self, messages: int) -> None:
+        self._gaps.lose(messages)
+        self._on_lost(messages)
 
 
 class ReceiverGroup(CallbackGroup):
@@ -161,11 +192,18 @@ class Receiver:
     its events.
     """
 
-    def __init__(self, node: Node, subscription: Any) -> None:
-        """The subscription's callback group is a ``ReceiverGroup``."""
+    def __init__(
+        self, node: Node, subscription: Any, on_number: Callable[[Optional[int]], None]
+    ) -> None:
+        """The subscription's callback group is a ``ReceiverGroup``.
+
+        ``on_number`` gets each message's number of its publisher's, before the message is handed
+        over; None where rclpy does not say it (Humble).
+        """
         self._context = node.context
         self._logger = node.get_logger()
         self._subscription = subscription
+        self._on_number = on_number
         self._events = list(subscription.event_handlers)
         self._stopping = threading.Event()
         self._woken = GuardCondition(None, None, context=node.context)
@@ -209,7 +247,11 @@ class Receiver:
             if subscription.pointer not in wait_set.get_ready_entities("subscription"):
                 return None
             taken = subscription.take_message(self._subscription.msg_type, False)
-            return None if taken is None else taken[0]
+        if taken is None:
+            return None
+        message, about = taken
+        self._on_number(about.get("publication_sequence_number"))
+        return message
 
     def _take_events(self, wait_set: Any) -> None:
         for event in self._events:

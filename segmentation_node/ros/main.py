@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from segmentation_node.ros.node import SegmentationNode
 
-# One for images, which ``every`` may block; one for timers; one for services and parameters.
+# One for timers; one for services and parameters, also while a transition takes its time.
 THREADS = 3
 # Those who watch /diagnostics have to be found first; Fast DDS announces itself every 3 s.
 LAST_WORDS_S = 3.5

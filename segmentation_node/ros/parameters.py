@@ -80,7 +80,7 @@ PARAMETERS = (
     ParameterSpec(
         "frame_policy",
         "latest",
-        "latest: the newest frame wins; every: no frame is dropped by the node",
+        "latest: the newest frame wins; every: all are processed, up to 512 MiB wait",
         FRAME_POLICIES,
     ),
     ParameterSpec("input.transport", "raw", "Which image topic is read", TRANSPORTS),

@@ -61,11 +61,23 @@ class Session:
         )
         self.segmenter = self._worker.start()
         made.callback(self._stop_worker)
+        # With a history of one image, what is missing was replaced in it; else it was overrun.
+        counters = accounts.counters
         self.input = ImageInput(
-            node, self.settings, self._on_image, accounts.counters.lose, own_thread=True
+            node,
+            self.settings,
+            self._on_image,
+            counters.lose,
+            own_thread=True,
+            on_missed=counters.replace if policy == "latest" else counters.lose,
         )
         made.callback(self.input.drop)
         self._outputs.publish_labels(self.card, self._clock.now().to_msg())
+
+    @property
+    def backlog_s(self) -> float:
+        """How long the oldest image has waited for its turn."""
+        return self._queue.age_s(time.monotonic())
 
     def identity(self) -> List[Tuple[str, str]]:
         """Which model runs on what, as keys and values."""
