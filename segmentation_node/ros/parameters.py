@@ -69,7 +69,9 @@ class ParameterSpec:
 
 
 PARAMETERS = (
-    ParameterSpec("model", "elu_squeezenet_camvid", "Model folder, or the name of a shipped model"),
+    ParameterSpec(
+        "model", "fast_elu_squeezenet_camvid", "Model folder, or the name of a shipped model"
+    ),
     ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
