@@ -21,21 +21,24 @@ RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "
 BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
-BASE = {"errors", "labels", "model_card"}
+BASE = {"errors", "files", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
+CORE |= {"pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
-    "labels": set(),
+    "files": {"errors"},
+    "labels": {"errors"},
     "timing": set(),
     "models": set(),
     "accounting": {"timing"},
     "model_card": {"errors", "labels"},
     "images": BASE,
+    "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends", "models"},
-    "pipeline": BASE | {"images", "backends", "timing"},
+    "pipeline": BASE | {"images", "pictures", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
 
