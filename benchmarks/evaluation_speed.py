@@ -1,6 +1,6 @@
 """What reading, decoding and scoring cost ``evaluation dataset`` beside the network.
 
-``python -m benchmarks.evaluation_speed --model fast_elu_squeezenet_camvid --dataset camvid --root R``
+``python -m benchmarks.evaluation_speed --model elu_squeezenet_camvid --dataset camvid --root R``
 scores frames as the command does and, in turn with it, runs the backend alone on one image that
 is ready in memory. The ratio of the two rates is the share of the evaluation that the network
 gets.

@@ -5,12 +5,16 @@ import sys
 from typing import List, Optional
 
 from segmentation_node.errors import SegmentationError
-from segmentation_node.evaluation.commands import COMMANDS
-from segmentation_node.evaluation.commands.output import INTERRUPTED
+from segmentation_node.interrupts import ending_at_once
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
 
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     """The command line; see ``--help``."""
+    with ending_at_once(INTERRUPTED):
+        from segmentation_node.evaluation.commands import COMMANDS
     parser = argparse.ArgumentParser(prog="segmentation_node.evaluation")
     commands = parser.add_subparsers(dest="command")
     commands.required = True
