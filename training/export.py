@@ -10,15 +10,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
+import torch
 from safetensors.torch import load_file, save_file
 
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.images import place, to_network
 from segmentation_node.labels import LabelSet
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
 from training.onnx_graph import export_onnx, graph_variant
-from training.parity import agreement
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
 
@@ -28,6 +31,8 @@ LEAST_AGREEMENT_FP16 = 0.995
 LEAST_AGREEMENT_INT8 = 0.99
 """Of a trained model: values of 8 bits decide otherwise along the borders of objects."""
 PARITY_FRAMES = 20
+ARRAY_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+"""Of a graph's input, by ONNX Runtime's name."""
 
 
 def deploy_graph(
@@ -121,6 +126,30 @@ def export_variant(
     if share < least:
         raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
     return share
+
+
+def agreement(
+    graph: DeployGraph, onnx_path: Path, dataset: Dataset, frames: int, resize: str = "stretch"
+) -> float:
+    """Share of pixels to which torch and ONNX Runtime give the same class, on the first frames.
+
+    ``graph`` is the ``uint8`` variant in float32, whatever variant the file is.
+    """
+    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    image_nhwc = np.zeros(entry.shape, np.uint8)
+    equal = total = 0
+    for index in range(min(frames, len(dataset))):
+        image = dataset[index].image_hwc
+        placement = place(resize, image.shape[:2], entry.shape[1:3])
+        for slot in image_nhwc:
+            to_network(image, placement, slot)
+        with torch.inference_mode():
+            expected = graph(torch.from_numpy(image_nhwc))[0].numpy()
+        feed = {"image": image_nhwc.astype(ARRAY_DTYPES[entry.type])}
+        equal += int((session.run(["class_map"], feed)[0] == expected).sum())
+        total += expected.size
+    return equal / total
 
 
 def export_int8(

@@ -194,6 +194,20 @@ class Recipe:
         write_atomically(path, lambda partial: partial.write_text(text))
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a recipe is carried out, where that does not decide the result."""
+
+    accumulate: int = 1
+    """Parts that a process's batch is computed in, to fit into memory."""
+    compile_network: bool = False
+    checkpoint_minutes: float = 10.0
+    """What a killed run loses at most."""
+    stop_after: int | None = None
+    """Stop as on a signal after this many steps."""
+    resume: bool = False
+
+
 def _build(section: type, values: dict[str, Any]) -> Any:
     known = {item.name: item for item in fields(section)}
     unknown = sorted(set(values) - set(known))

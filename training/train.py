@@ -13,8 +13,7 @@ from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.datasets import open_dataset
 from training.data import AnySplit, Split, open_split
 from training.distributed import Group, join_group
-from training.options import RunOptions
-from training.recipe import Recipe
+from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 
 __all__ = ["Split", "Trainer", "main"]
