@@ -1,12 +1,27 @@
 """Errors whose message is one line for the user: what was found, what was expected, what to do."""
 
+import reprlib
+from typing import Any
+
 
 class SegmentationError(Exception):
     """A known error. Whoever catches it shows the message; anything else keeps its traceback."""
 
 
+class ContentError(SegmentationError):
+    """A file that should hold YAML or JSON and cannot be read as that, for this reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__("%s: %s" % (path, reason))
+        self.reason = reason
+
+
 class CardError(SegmentationError):
     """A model card, or a file that it names, that cannot be used."""
+
+
+class NetworkError(SegmentationError, ValueError):
+    """A network that there is none of, or that does not take its options."""
 
 
 class BackendError(SegmentationError):
@@ -27,3 +42,14 @@ class BagError(SegmentationError):
 
 class ReplayError(SegmentationError):
     """A node that does not start, or that ends while images are played into it."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 8
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A refused value as a message shows it: its ``repr``, cut where that is long."""
+    return _SHORT.repr(value)

@@ -14,6 +14,7 @@ from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import Segmenter
+from segmentation_node.yaml_and_json import parse_yaml
 from training.onnx_graph import OPSET
 from training.recipe import Recipe
 
@@ -57,9 +58,10 @@ DATA = {
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Validate the card and put it beside its artifacts."""
-    parse_card(yaml.safe_load(yaml.safe_dump(card)), str(folder))
+    text = yaml.safe_dump(card, sort_keys=False, width=96)
+    parse_card(parse_yaml(text, CARD_FILE), str(folder))
     partial = folder / (CARD_FILE + ".partial")
-    partial.write_text(yaml.safe_dump(card, sort_keys=False, width=96))
+    partial.write_text(text)
     partial.rename(folder / CARD_FILE)
 
 

@@ -6,6 +6,7 @@ images of the data set. ``--variant float fp16 int8`` adds those forms of the sa
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from safetensors.torch import load_file, save_file
 
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.images import place, to_network
 from segmentation_node.labels import LabelSet
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
+from training.arguments import MAX_BATCH, image_size, whole
 from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
+from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
+from training.errors import ExportError, exit_code
 from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
@@ -40,7 +43,7 @@ def deploy_graph(
 ) -> DeployGraph:
     """The deployed graph of a run's weights, in evaluation mode on the CPU."""
     network = build_network(recipe.network, len(labels), recipe.network_options)
-    network.load_state_dict(load_file(weights))
+    load_weights(network, weights)
     normalise = Normalise(recipe.mean_rgb, recipe.std_rgb)
     return DeployGraph(normalise, network, True, trained_classes=trained_classes).eval()
 
@@ -60,7 +63,7 @@ def export_run(
     batch: int,
     variants: Sequence[str] = (),
 ) -> Path:
-    """Make ``models/name`` from a run's folder. Raises RuntimeError when parity fails.
+    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails.
 
     The uint8 variant is always made: the card's accuracy is measured on it. The folder appears,
     or is replaced, only once everything in it was checked.
@@ -74,8 +77,8 @@ def export_run(
     partial.mkdir(parents=True)
     try:
         trained = trained_classes(dataset)
-        graph = deploy_graph(recipe, labels, run / "weights.safetensors", trained)
-        save_file(graph.network.state_dict(), partial / "weights.safetensors")
+        graph = deploy_graph(recipe, labels, run / WEIGHTS_FILE, trained)
+        save_weights(partial / WEIGHTS_FILE, graph.network)
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         training = None
         if "int8" in wanted:
@@ -111,7 +114,7 @@ def export_variant(
 ) -> float:
     """Write one variant's file; its agreement with torch on ``dataset``.
 
-    Ranges of int8 come from images of ``training``. Raises RuntimeError when they agree too little.
+    Ranges of int8 come from images of ``training``. Raises ExportError when they agree too little.
     """
     path = folder / ARTIFACTS[variant][0]
     if variant == "int8":
@@ -124,7 +127,7 @@ def export_variant(
     least = limits.get(variant, LEAST_AGREEMENT)
     print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
     if share < least:
-        raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
+        raise ExportError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
     return share
 
 
@@ -169,24 +172,15 @@ def export_int8(
         quantise_convolutions(in_float, images, path)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``HxW`` as height and width in pixels."""
-    height, _, width = text.partition("x")
-    try:
-        return int(height), int(width)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HxW, like 360x480") from None
-
-
-def main() -> None:
-    """Parse the command line and export."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder that training.train wrote")
     parser.add_argument("--name", required=True)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--size", type=parse_size, required=True, help="HxW of the graph")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--size", type=image_size, required=True, help="HxW of the graph")
+    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1)
     parser.add_argument(
         "--variant",
         nargs="+",
@@ -194,18 +188,23 @@ def main() -> None:
         default=["uint8"],
         help="forms of the graph; uint8 is always made",
     )
-    arguments = parser.parse_args()
-    folder = export_run(
-        arguments.run,
-        arguments.name,
-        arguments.models,
-        arguments.root,
-        arguments.size,
-        arguments.batch,
-        arguments.variant,
-    )
-    print(f"wrote {folder}")
+    parsed = parser.parse_args(arguments)
+
+    def export() -> int:
+        folder = export_run(
+            parsed.run,
+            parsed.name,
+            parsed.models,
+            parsed.root,
+            parsed.size,
+            parsed.batch,
+            parsed.variant,
+        )
+        print(f"wrote {folder}")
+        return 0
+
+    return exit_code(export)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

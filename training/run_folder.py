@@ -20,7 +20,7 @@ from training.checkpoint import (
     write_atomically,
 )
 from training.distributed import Group
-from training.errors import TrainingError
+from training.errors import TrainingError, reason, writing
 from training.recipe import Recipe
 from training.scoring import Score
 from training.state import TrainingState
@@ -46,10 +46,7 @@ class RunFolder:
     def open(self, resume: bool) -> None:
         """Load the last checkpoint, or begin a run where there is none."""
         if resume:
-            content = load_checkpoint(self.path)
-            # By way of a recipe: keys that came after the run was begun have their defaults.
-            _check_same(asdict(Recipe.of(content["recipe"])), asdict(self.recipe))
-            self.state.load_state_dict(content["state"])
+            self._restore(load_checkpoint(self.path))
         elif (self.path / CHECKPOINT_FILE).exists():
             raise TrainingError(
                 f"{self.path} holds a run; add --resume to go on, or choose another folder"
@@ -58,6 +55,15 @@ class RunFolder:
         if self.group.is_first:
             self.path.mkdir(parents=True, exist_ok=True)
             self.recipe.write(self.path / "recipe.yaml")
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        # By way of a recipe: keys that came after the run was begun have their defaults.
+        _check_same(asdict(Recipe.of(content["recipe"])), asdict(self.recipe))
+        try:
+            self.state.load_state_dict(content["state"])
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            path = self.path / CHECKPOINT_FILE
+            raise TrainingError(f"{path}: not a state of this run: {reason(error)}") from error
 
     def save_checkpoint(self) -> None:
         """Replace the checkpoint by the state of now."""
@@ -112,7 +118,8 @@ class RunLog:
         """Note a finished epoch and its score."""
         if self.silent:
             return
-        with open(self.folder / "log.csv", "a", newline="") as stream:
+        path = self.folder / "log.csv"
+        with writing(path), open(path, "a", newline="") as stream:
             csv.DictWriter(stream, COLUMNS).writerow(row)
         self._bar.clear()
         print(
@@ -134,7 +141,7 @@ class RunLog:
             overlay = blend(image_hwc, class_map_hw, self.labels.palette(), OVERLAY_ALPHA)
             self._board.add_image(f"overlay/{number}", overlay, self.done, dataformats="HWC")
             path = self.folder / "overlays" / f"epoch{epoch:04d}_{number}.png"
-            cv2.imwrite(str(path), cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+            _write_png(path, overlay)
 
     def _open(self, epochs_done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -144,7 +151,14 @@ class RunLog:
         self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
         path = self.folder / "log.csv"
         rows = _rows(path, epochs_done) if epochs_done else []
-        write_atomically(path, lambda partial: _write(partial, rows))
+        with writing(path):
+            write_atomically(path, lambda partial: _write(partial, rows))
+
+
+def _write_png(path: Path, image_hwc: np.ndarray) -> None:
+    png = cv2.imencode(".png", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))[1].tobytes()
+    with writing(path):
+        write_atomically(path, lambda partial: partial.write_bytes(png))
 
 
 def _check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -155,8 +169,11 @@ def _check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _rows(path: Path, epochs: int) -> list[dict[str, str]]:
     """The rows of epochs that the checkpoint counts as finished."""
-    with open(path, newline="") as stream:
-        return [row for row in csv.DictReader(stream) if int(row["epoch"]) <= epochs]
+    try:
+        with open(path, newline="") as stream:
+            return [row for row in csv.DictReader(stream) if int(row["epoch"]) <= epochs]
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path}: not the log of this run: {reason(error)}") from error
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:
