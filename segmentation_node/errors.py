@@ -44,6 +44,10 @@ class ReplayError(SegmentationError):
     """A node that does not start, or that ends while images are played into it."""
 
 
+class LabelsError(SegmentationError, ValueError):
+    """A label set or a grouping that cannot be used: the message names the file and the entry."""
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2
 _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 8

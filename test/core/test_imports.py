@@ -23,20 +23,22 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
+CORE |= {"pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
-    "labels": set(),
+    "labels": {"errors", "yaml_and_json"},
     "yaml_and_json": {"errors"},
     "timing": set(),
     "models": set(),
     "accounting": {"timing"},
     "model_card": {"errors", "labels", "yaml_and_json"},
     "images": BASE,
+    "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends", "models"},
-    "pipeline": BASE | {"images", "backends", "timing"},
+    "pipeline": BASE | {"images", "pictures", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
 
