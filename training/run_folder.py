@@ -1,6 +1,7 @@
 """The folder of a run: recipe, checkpoint, weights, and what it leaves to look at."""
 
 import csv
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,7 @@ COLUMNS = (
     "learning_rate",
     "images_per_s",
 )
+BOARD = "tensorboard"
 OVERLAY_ALPHA = 0.5
 
 
@@ -97,22 +99,26 @@ class RunLog:
             self._open(epochs_done)
 
     def __enter__(self) -> "RunLog":
+        self._hook, threading.excepthook = threading.excepthook, self._on_thread_error
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            if self._board is not None:
+                with writing(self.folder / BOARD):
+                    self._board.close()
+        finally:
+            threading.excepthook = self._hook
 
     def losses(self, values: Sequence[float], learning_rate: float) -> None:
         """Note the losses of the last steps."""
         self._bar.update(len(values))
         for value in values:
             self.done += 1
-            if self._board is not None:
-                self._board.add_scalar("train/loss", value, self.done)
-        if self._board is not None and values:
-            self._board.add_scalar("train/learning_rate", learning_rate, self.done)
+            self._note("train/loss", value)
+        if values:
+            self._note("train/learning_rate", learning_rate)
 
     def epoch(self, row: dict[str, Any], score: Score | None, remaining_s: float) -> None:
         """Note a finished epoch and its score."""
@@ -128,18 +134,29 @@ class RunLog:
             f"{remaining_s:.0f} s to go",
             flush=True,
         )
-        self._board.add_scalar("train/images_per_s", float(row["images_per_s"]), self.done)
+        self._note("train/images_per_s", float(row["images_per_s"]))
         if score is not None:
             self._score(int(row["epoch"]), score)
 
+    def _note(self, name: str, value: float) -> None:
+        if self._board is not None:
+            with writing(self.folder / BOARD):
+                self._board.add_scalar(name, value, self.done)
+
+    def _on_thread_error(self, details: Any) -> None:
+        # Of a file that TensorBoard's thread could not write the next note tells.
+        if not isinstance(details.exc_value, OSError):
+            self._hook(details)
+
     def _score(self, epoch: int, score: Score) -> None:
-        self._board.add_scalar("val/mean_iou", score.matrix.mean_iou(), self.done)
+        self._note("val/mean_iou", score.matrix.mean_iou())
         for name, iou in zip(self.labels.names, score.matrix.class_iou(), strict=True):
             if not np.isnan(iou):
-                self._board.add_scalar(f"val_iou/{name}", iou, self.done)
+                self._note(f"val_iou/{name}", iou)
         for number, (image_hwc, class_map_hw) in enumerate(score.samples):
             overlay = blend(image_hwc, class_map_hw, self.labels.palette(), OVERLAY_ALPHA)
-            self._board.add_image(f"overlay/{number}", overlay, self.done, dataformats="HWC")
+            with writing(self.folder / BOARD):
+                self._board.add_image(f"overlay/{number}", overlay, self.done, dataformats="HWC")
             path = self.folder / "overlays" / f"epoch{epoch:04d}_{number}.png"
             _write_png(path, overlay)
 
@@ -148,7 +165,7 @@ class RunLog:
 
         (self.folder / "overlays").mkdir(exist_ok=True)
         purge = self.done + 1 if self.done else None
-        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        self._board = SummaryWriter(str(self.folder / BOARD), purge_step=purge)
         path = self.folder / "log.csv"
         rows = _rows(path, epochs_done) if epochs_done else []
         with writing(path):

@@ -104,7 +104,8 @@ def test_another_recipe_does_not_resume(root, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path):
-    checkpoint.save_checkpoint(tmp_path, {"step": 1})
+    kept = {"recipe": {}, "state": {"step": 1}}
+    checkpoint.save_checkpoint(tmp_path, kept)
 
     def fails(path):
         path.write_bytes(b"half")
@@ -112,12 +113,14 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         checkpoint.write_atomically(tmp_path / checkpoint.CHECKPOINT_FILE, fails)
-    assert checkpoint.load_checkpoint(tmp_path) == {"step": 1}
+    assert checkpoint.load_checkpoint(tmp_path) == kept
 
 
 def test_a_checkpoint_unpickles_nothing_but_values(tmp_path):
-    torch.save({"state": np.random.default_rng}, tmp_path / checkpoint.CHECKPOINT_FILE)
-    with pytest.raises(Exception, match="[Ww]eights"):
+    torch.save(
+        {"recipe": {}, "state": np.random.default_rng}, tmp_path / checkpoint.CHECKPOINT_FILE
+    )
+    with pytest.raises(TrainingError, match="[Ww]eights"):
         checkpoint.load_checkpoint(tmp_path)
 
 
