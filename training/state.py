@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segmentation_node.networks import build_network
-from training.errors import DivergedError, TrainingError
+from training.errors import DivergedError, TrainingError, reason
 from training.pretrained import load_start, load_trunk
 from training.recipe import Recipe
 
@@ -40,7 +40,7 @@ class WithHeads(nn.Module):
             raise TrainingError(f"auxiliary_heads: no modules {unknown}; there are {known}")
         for layer in self.layers:
             modules[layer].register_forward_hook(self._recorder(layer))
-        channels = self._channels() if self.layers else []
+        channels = self._channels()
         self.heads = nn.ModuleList(nn.Conv2d(count, classes, 1) for count in channels)
 
     def forward(self, image_nchw: torch.Tensor) -> list[torch.Tensor]:
@@ -60,9 +60,15 @@ class WithHeads(nn.Module):
     @torch.no_grad()
     def _channels(self) -> list[int]:
         was_training = self.network.training
-        self.network.eval()(torch.zeros(1, 3, 64, 64))
+        try:
+            self.network.eval()(torch.zeros(1, 3, 64, 64))
+            found = [self._outputs.pop(layer) for layer in self.layers]
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise TrainingError(
+                "the network does not compute with these network_options and auxiliary_heads: "
+                + reason(error)
+            ) from error
         self.network.train(was_training)
-        found = [self._outputs.pop(layer) for layer in self.layers]
         return [output.shape[1] for output in found]
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segmentation_node.networks import NETWORKS, build_network
 from training.arguments import MAX_BATCH, MAX_CLASSES, image_size, network_options, whole
-from training.errors import exit_code
+from training.errors import TrainingError, exit_code, reason
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,11 @@ def _print(
     name: str, classes: int, sizes: Sequence[tuple[int, int]], batch: int, options: dict[str, Any]
 ) -> int:
     network = meta_network(name, classes, options)
-    print(table(summarise(network, sizes, batch), sizes))
+    try:
+        layers = summarise(network, sizes, batch)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainingError(f"{name} does not compute with {options}: {reason(error)}") from error
+    print(table(layers, sizes))
     parameters = count_parameters(network)
     print(f"\n{name}, {classes} classes: {parameters / 1e6:.3f} M parameters")
     for size in sizes:

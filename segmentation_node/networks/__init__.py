@@ -31,7 +31,14 @@ def build_network(name: str, classes: int, options: Dict[str, Any]) -> nn.Module
         )
     try:
         return NETWORKS[name](classes, **options)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise NetworkError(
             "network %r does not take the options %s: %s" % (name, shown(options), reason)

@@ -75,6 +75,16 @@ def test_a_recipe_that_is_no_yaml(name, tmp_path):
     refusal(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"network_options": {"dilations": []}}, {"auxiliary_heads": {"fires_at_8.0.x": 1.0}}],
+)
+def test_a_network_that_cannot_compute_is_one_line(changes):
+    with pytest.raises(TrainingError, match="does not compute|no modules") as caught:
+        TrainingState(Recipe.of(recipe(**changes)), 11, 3, CPU)
+    assert "\n" not in str(caught.value)
+
+
 def test_any_recipe_is_read_or_refused_in_one_line(tmp_path):
     chance, path = random.Random(13), tmp_path / "recipe.yaml"
     keys = sorted(Recipe.__dataclass_fields__)
@@ -206,7 +216,12 @@ def test_an_impossible_option_is_refused_in_one_line(module, arguments, capsys):
 
 MISTAKES = [
     (summary, ("enet", "--options", "{no_such: 1}"), "does not take the options"),
-    (summary, ("elu_squeezenet", "--options", "{decoder_widths: [1]}"), "error: "),
+    (
+        summary,
+        ("elu_squeezenet", "--options", "{decoder_widths: [1]}"),
+        "does not take the options",
+    ),
+    (summary, ("elu_squeezenet", "--options", "{dilations: []}"), "does not compute with"),
     (export, (*("nowhere", "--name", "name", "--size"), "360x480"), "nowhere/recipe.yaml: not a"),
     (curves, ("nowhere.csv", "--output", "x.png"), "nowhere.csv"),
     (add_variants, ("nowhere", "--variant", "float"), "no such model folder"),
