@@ -1,8 +1,6 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Weights and checkpoints on disk, each whole or not at all."""
 
-import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from segmentation_node.files import new_file
 from training.errors import TrainingError, reason, writing
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -18,23 +17,11 @@ WEIGHTS_FILE = "weights.safetensors"
 BEST_FILE = "best.safetensors"
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a file beside ``path``, bring it to the disk, and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write(partial)
-        with open(partial, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Write a network's parameters and buffers as safetensors. Raises TrainingError."""
+    """Write a network's parameters and buffers as safetensors. Raises OutputError."""
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    with writing(path, SafetensorError):
-        write_atomically(path, lambda partial: save_file(weights, partial))
+    with writing(path, SafetensorError), new_file(str(path)) as partial:
+        save_file(weights, partial)
     path.chmod(0o644)
 
 
@@ -47,10 +34,10 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
-    """Replace the folder's checkpoint. Raises TrainingError; then the last one stays."""
+    """Replace the folder's checkpoint. Raises OutputError; then the last one stays."""
     path = folder / CHECKPOINT_FILE
-    with writing(path, RuntimeError):
-        write_atomically(path, lambda partial: torch.save(content, partial))
+    with writing(path, RuntimeError), new_file(str(path)) as partial:
+        torch.save(content, partial)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import OutputError, SegmentationError
 
 
 class TrainingError(SegmentationError):
@@ -35,12 +35,12 @@ def exit_code(command: Callable[[], int]) -> int:
 
 @contextlib.contextmanager
 def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Name the file that cannot be written, by a TrainingError; of OSErrors and of ``errors``."""
+    """Name the file that cannot be written, by an OutputError; of OSErrors and of ``errors``."""
     kinds: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         yield
     except kinds as error:
-        raise TrainingError(f"{path}: cannot be written: {reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def reason(error: BaseException) -> str:

@@ -5,19 +5,20 @@ images of the data set. ``--variant float fp16 int8`` adds those forms of the sa
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.images import place, to_network
 from segmentation_node.labels import LabelSet
+from segmentation_node.model_card import CARD_FILE
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, image_size, whole
@@ -28,6 +29,12 @@ from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
 
+LAYOUT = Layout(
+    "an exported model",
+    (CARD_FILE, WEIGHTS_FILE, *[file for file, _, _ in ARTIFACTS.values()]),
+    CARD_FILE,
+    "label_set:",
+)
 LEAST_AGREEMENT = 0.9999
 LEAST_AGREEMENT_FP16 = 0.995
 """Half precision decides otherwise where two classes are as good as equal."""
@@ -63,7 +70,8 @@ def export_run(
     batch: int,
     variants: Sequence[str] = (),
 ) -> Path:
-    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails.
+    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
+    where something else than an exported model is in the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it. The folder appears,
     or is replaced, only once everything in it was checked.
@@ -72,10 +80,10 @@ def export_run(
     split = recipe.val_split or recipe.train_split
     dataset = open_dataset(recipe.dataset, root, split)
     labels = dataset.label_set
-    partial = models / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    folder = models / plain_name(name)
+    with new_folder(str(folder), LAYOUT, sources=[str(run), root]) as new:
+        partial = Path(new)
+        partial.mkdir()
         trained = trained_classes(dataset)
         graph = deploy_graph(recipe, labels, run / WEIGHTS_FILE, trained)
         save_weights(partial / WEIGHTS_FILE, graph.network)
@@ -95,11 +103,7 @@ def export_run(
             if variant in wanted
         ]
         write_card(partial, card)
-        shutil.rmtree(models / name, ignore_errors=True)
-        partial.rename(models / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return models / name
+    return folder
 
 
 def export_variant(
@@ -138,6 +142,7 @@ def agreement(
 
     ``graph`` is the ``uint8`` variant in float32, whatever variant the file is.
     """
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     image_nhwc = np.zeros(entry.shape, np.uint8)

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from segmentation_node.errors import ContentError, shown
+from segmentation_node.files import write_whole
 from segmentation_node.yaml_and_json import read_yaml
-from training.checkpoint import write_atomically
-from training.errors import RecipeError, writing
+from training.errors import RecipeError
 from training.plain_values import build
 
 CHOICES = {
@@ -185,9 +185,12 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Write the recipe with every key, so that later defaults do not change it."""
-        text = yaml.safe_dump(asdict(self), sort_keys=False)
-        with writing(path):
-            write_atomically(path, lambda partial: partial.write_text(text))
+        write_whole(str(path), self.text())
+
+    def text(self) -> str:
+        """The recipe as a file holds it, with every key."""
+        text: str = yaml.safe_dump(asdict(self), sort_keys=False)
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)

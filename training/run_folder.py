@@ -11,14 +11,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from segmentation_node.files import new_file, write_whole
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
 from training.checkpoint import (
+    BEST_FILE,
     CHECKPOINT_FILE,
+    WEIGHTS_FILE,
     load_checkpoint,
     save_checkpoint,
     save_weights,
-    write_atomically,
 )
 from training.distributed import Group
 from training.errors import TrainingError, reason, writing
@@ -26,6 +28,8 @@ from training.recipe import Recipe
 from training.scoring import Score
 from training.state import TrainingState
 
+RECIPE_FILE = "recipe.yaml"
+LOG_FILE = "log.csv"
 COLUMNS = (
     "epoch",
     "loss",
@@ -53,10 +57,24 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path} holds a run; add --resume to go on, or choose another folder"
             )
+        else:
+            self._check_others()
         self.group.wait()
         if self.group.is_first:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.recipe.write(self.path / "recipe.yaml")
+            self.recipe.write(self.path / RECIPE_FILE)
+
+    def _check_others(self) -> None:
+        """What a run of this recipe left before its first checkpoint is replaced, nothing else."""
+        recipe = self.path / RECIPE_FILE
+        if recipe.is_file() and recipe.read_bytes() == self.recipe.text().encode():
+            return
+        for name in (RECIPE_FILE, LOG_FILE, WEIGHTS_FILE, BEST_FILE):
+            if (self.path / name).exists():
+                raise TrainingError(
+                    f"{self.path} holds {name}, which is not of a run of this recipe: it is left "
+                    "alone; choose another folder"
+                )
 
     def _restore(self, content: dict[str, Any]) -> None:
         # By way of a recipe: keys that came after the run was begun have their defaults.
@@ -124,7 +142,7 @@ class RunLog:
         """Note a finished epoch and its score."""
         if self.silent:
             return
-        path = self.folder / "log.csv"
+        path = self.folder / LOG_FILE
         with writing(path), open(path, "a", newline="") as stream:
             csv.DictWriter(stream, COLUMNS).writerow(row)
         self._bar.clear()
@@ -166,16 +184,15 @@ class RunLog:
         (self.folder / "overlays").mkdir(exist_ok=True)
         purge = self.done + 1 if self.done else None
         self._board = SummaryWriter(str(self.folder / BOARD), purge_step=purge)
-        path = self.folder / "log.csv"
+        path = self.folder / LOG_FILE
         rows = _rows(path, epochs_done) if epochs_done else []
-        with writing(path):
-            write_atomically(path, lambda partial: _write(partial, rows))
+        with new_file(str(path)) as partial:
+            _write(partial, rows)
 
 
 def _write_png(path: Path, image_hwc: np.ndarray) -> None:
     png = cv2.imencode(".png", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))[1].tobytes()
-    with writing(path):
-        write_atomically(path, lambda partial: partial.write_bytes(png))
+    write_whole(str(path), png)
 
 
 def _check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -193,7 +210,7 @@ def _rows(path: Path, epochs: int) -> list[dict[str, str]]:
         raise TrainingError(f"{path}: not the log of this run: {reason(error)}") from error
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def _write(path: str, rows: list[dict[str, str]]) -> None:
     with open(path, "w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()

@@ -21,12 +21,13 @@ RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "
 BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
-BASE = {"errors", "labels", "model_card", "yaml_and_json"}
+BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
 CORE |= {"pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "files": {"errors"},
     "labels": {"errors", "yaml_and_json"},
     "yaml_and_json": {"errors"},
     "timing": set(),

@@ -103,11 +103,33 @@ def test_the_card_says_what_the_weights_started_from(run, start, expected, monke
     assert card.weights.data.endswith("480x360" + expected)
 
 
-def test_nothing_is_exported_without_agreement(run, monkeypatch):
+def test_nothing_is_exported_without_agreement(run, monkeypatch, capsys):
     monkeypatch.setattr(training.export, "agreement", lambda *_: 0.9949)
-    with pytest.raises(RuntimeError, match="model.onnx: they must agree on 99.99%"):
-        export(run, monkeypatch=monkeypatch)
+    export(run, monkeypatch=monkeypatch)
+    assert "error: model.onnx: they must agree on 99.99%" in capsys.readouterr().err
     assert list((run.parent.parent / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../esc", "/tmp/esc", "notes", "more"])
+def test_no_name_leads_to_what_an_export_did_not_write(run, name, monkeypatch, capsys):
+    models = run.parent.parent / "models"
+    (models / "notes").mkdir(parents=True)
+    (models / "notes" / "notes.txt").write_text("mine")
+    (models / "more").mkdir()
+    (models / "more" / "model.yaml").write_text("label_set: camvid_11")
+    (models / "more" / "more.txt").write_text("mine")
+    before = set(run.parent.parent.rglob("*"))
+    command = ["training.export", str(run), "--name", name, "--models", str(models)]
+    monkeypatch.setattr("sys.argv", [*command, "--size", "45x60"])
+    assert training.export.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert set(run.parent.parent.rglob("*")) == before
+
+
+def test_an_export_replaces_an_export(run, monkeypatch):
+    (export(run, "--variant", "float", monkeypatch=monkeypatch) / "model_float.onnx").stat()
+    assert not (export(run, monkeypatch=monkeypatch) / "model_float.onnx").exists()
 
 
 def test_half_precision_has_its_own_threshold(run, monkeypatch):

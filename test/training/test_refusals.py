@@ -261,6 +261,19 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(limit_bytes, file,
     assert train.main(arguments) == 0
 
 
+def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    root = write_camvid(tmp_path / "camvid")
+    arguments = command(write_recipe(tmp_path, epochs=1), root, tmp_path / "run")[2:]
+    assert train.main(arguments) == 0
+    models = tmp_path / "models"
+    place = ["--models", str(models), "--root", str(root), "--size", "48x64"]
+    with files_of_at_most(1000):
+        assert export.main([str(tmp_path / "run"), "--name", "full", *place]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "cannot be written" in said
+    assert list(models.iterdir()) == []
+
+
 def test_a_picture_of_curves_that_cannot_be_written_is_one_line(tmp_path, capsys):
     log = tmp_path / "log.csv"
     log.write_text("epoch,loss,val_mean_iou\n1,2.5,0.2\n")

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import tempfile
 from dataclasses import asdict
 from typing import Sequence, Tuple
 
@@ -22,6 +21,7 @@ from segmentation_node.backends.tensorrt.engine_manifest import (
 )
 from segmentation_node.backends.tensorrt.versions import TensorInfo
 from segmentation_node.errors import BackendError
+from segmentation_node.files import write_whole
 from segmentation_node.model_card import ArtifactInfo, ModelCard
 
 DEFAULT_ENGINE_DIR = BackendOptions().engine_dir
@@ -138,35 +138,13 @@ def check_tensors(tensors: Sequence[TensorInfo], card: ModelCard) -> Tuple[int, 
 
 
 def write_engine(path: str, plan: bytes, manifest: Manifest) -> None:
-    """Put engine and manifest in place, both whole or neither. Raises BackendError.
+    """Put engine and manifest in place, each whole or not at all. Raises OutputError.
 
     Whoever reads in between meets an engine whose hash is not the old manifest's.
     """
     text = json.dumps(asdict(manifest), indent=2) + "\n"
     write_whole(path, plan)
     write_whole(manifest_path(path), text.encode("utf-8"))
-
-
-def write_whole(path: str, content: bytes) -> None:
-    """Write a file by way of a temporary one beside it. Raises BackendError; leaves no rest."""
-    folder, name = os.path.split(path)
-    try:
-        handle, partial = tempfile.mkstemp(prefix="." + name + ".", suffix=".partial", dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
-    except OSError as error:
-        raise BackendError(
-            "%s: cannot be written (%s); free space there or choose another --engine-dir"
-            % (path, error.strerror or error)
-        ) from error
 
 
 def _check_manifest(
