@@ -26,8 +26,8 @@ from benchmarks.timing import Spread, spread, take_turns
 from segmentation_node.backends import BACKENDS, Backend, BackendOptions, open_backend
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.pipeline import Segmenter
