@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, Set, Union
+from typing import Any, Dict, Iterator, Optional, Set, Union
 
 from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.live.listening import Listening
@@ -31,6 +31,7 @@ from segmentation_node.evaluation.live.target import (
     target_of,
 )
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.labels import Grouping
 
 READY_TIMEOUT_S = 120.0
 
@@ -53,12 +54,16 @@ class PaceOptions:
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """``target`` is scored on ``source``, which we play, or with ``listen`` somebody else."""
+    """``target`` is scored on ``source``, which we play, or with ``listen`` somebody else.
+
+    With a ``grouping`` its groups are scored.
+    """
 
     target: TargetOptions
     source: SourceOptions
     pace: PaceOptions = PaceOptions()
     listen: bool = False
+    grouping: Optional[Grouping] = None
 
 
 class LiveRun:
@@ -73,7 +78,13 @@ class LiveRun:
     ) -> None:
         facts = collector.status.facts(options.target)
         facts.update(source.facts, **self.how(options))
-        self.run = Run(collector.status.labels(), source.truth, facts, source.instance_classes)
+        self.run = Run(
+            collector.status.labels(),
+            source.truth,
+            facts,
+            source.instance_classes,
+            options.grouping,
+        )
         self.length = source.length
         self._options = options
         self._source: Any = source
