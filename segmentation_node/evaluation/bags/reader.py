@@ -128,7 +128,7 @@ class Bag:
         """Images with their truth, paired by header stamp, in the order of the images.
 
         Without ``topics`` they are chosen (see ``choose_topics``). Memory is bounded: a frame
-        that waits for its truth is given without it once too many wait (``bags.frames.Pairing``).
+        that waits for its truth is given without it once too many wait (``bags.frames.Matcher``).
         Raises BagError where no image topic is chosen, and under ``strict`` at the first problem.
         """
         topics = topics or self.choose_topics(prediction="")
