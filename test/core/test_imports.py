@@ -21,18 +21,20 @@ RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "
 BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
-BASE = {"errors", "files", "labels", "model_card"}
+BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
-CORE |= {"pictures"}
+CORE |= {"interrupts", "pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "interrupts": set(),
     "files": {"errors"},
-    "labels": {"errors"},
+    "labels": {"errors", "yaml_and_json"},
+    "yaml_and_json": {"errors"},
     "timing": set(),
     "models": set(),
     "accounting": {"timing"},
-    "model_card": {"errors", "labels"},
+    "model_card": {"errors", "labels", "yaml_and_json"},
     "images": BASE,
     "pictures": {"errors"},
     "networks": BASE | {"networks"},

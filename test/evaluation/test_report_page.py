@@ -13,8 +13,8 @@ import pytest
 
 from segmentation_node.evaluation.frame import ScoredFrame
 from segmentation_node.evaluation.report import percent, write_json
+from segmentation_node.evaluation.report.gallery import UNLABELLED_RGB, WRONG_RGB
 from segmentation_node.evaluation.report.page import run_page
-from segmentation_node.evaluation.report.pictures import UNLABELLED_RGB, WRONG_RGB
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 

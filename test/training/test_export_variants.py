@@ -17,9 +17,8 @@ from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph, Normalise
 from segmentation_node.networks.folding import fold_batch_norms
 from training.card import ARTIFACTS
-from training.export import LEAST_AGREEMENT, LEAST_AGREEMENT_FP16
+from training.export import LEAST_AGREEMENT, LEAST_AGREEMENT_FP16, agreement
 from training.onnx_graph import export_onnx, graph_variant
-from training.parity import agreement
 
 CAMVID = os.environ.get(
     "CAMVID_ROOT", str(Path(__file__).resolve().parents[3] / "shared" / "datasets" / "camvid")

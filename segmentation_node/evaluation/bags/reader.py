@@ -6,10 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
-import yaml
 from rosbags.rosbag2.storage_mcap import zstd
 
-from segmentation_node.errors import BagError
+from segmentation_node.errors import BagError, ContentError
 from segmentation_node.evaluation.bags.frames import (
     DriveCounter,
     camera_frames,
@@ -32,6 +31,7 @@ from segmentation_node.evaluation.bags.storage import (
 from segmentation_node.evaluation.bags.topics import Topics, base_name, choose_topics, listed
 from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.labels import LabelSet
+from segmentation_node.yaml_and_json import read_yaml
 
 NEWEST_METADATA = 9
 
@@ -211,23 +211,21 @@ class Bag:
 
     def _read_metadata(self, path: Path) -> Dict[str, Any]:
         """The content of metadata.yaml with ``counts`` by topic; empty where it cannot be used."""
+        if not path.exists():
+            # A recorder that was killed leaves none.
+            self._report("%s: no such file; the bag is read without it" % path)
+            return {}
         try:
-            with open(path, encoding="utf-8") as stream:
-                content = yaml.safe_load(stream)["rosbag2_bagfile_information"]
+            content = read_yaml(str(path))["rosbag2_bagfile_information"]
             if not isinstance(content, dict):
                 raise TypeError("no mapping")
             content["counts"] = {
                 item["topic_metadata"]["name"]: int(item["message_count"])
                 for item in content.get("topics_with_message_count") or ()
             }
-        except FileNotFoundError:
-            # A recorder that was killed leaves none.
-            self._report("%s: no such file; the bag is read without it" % path)
-            return {}
-        except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-            self._report(
-                "%s: not readable (%s); the bag is read without it" % (path, one_line(error))
-            )
+        except (ContentError, TypeError, KeyError, ValueError) as error:
+            found = error.reason if isinstance(error, ContentError) else one_line(error)
+            self._report("%s: not readable (%s); the bag is read without it" % (path, found))
             return {}
         version = content.get("version")
         if isinstance(version, int) and version > NEWEST_METADATA:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import (
@@ -13,11 +13,11 @@ from segmentation_node.evaluation.commands.options import (
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
-from segmentation_node.evaluation.live.evaluate import play
-from segmentation_node.evaluation.live.listen import listen
-from segmentation_node.evaluation.live.scorer import losses
-from segmentation_node.evaluation.run.run import Run
+from segmentation_node.evaluation.sources import BagOptions
 from segmentation_node.labels import LABEL_SETS
+
+if TYPE_CHECKING:
+    from segmentation_node.evaluation.live.evaluate import LiveOptions
 
 
 def add_parser(commands: Any) -> None:
@@ -82,41 +82,57 @@ def _add_pace_options(group: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score, print, and optionally write, the figures; gives the exit code."""
+    """Score, print, and optionally write, the figures; frames lost are an error unless allowed."""
     _check(arguments)
     try:
-        from segmentation_node.evaluation.live.graph import joined_graph
-        from segmentation_node.evaluation.live.target import prepare_middleware
+        from segmentation_node.evaluation.live import evaluate, target
     except ImportError as error:
         raise SegmentationError(
             "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
         ) from error
-    prepare_middleware(stay_local=not arguments.node and not arguments.listen)
-
-    def finish(result: Run, fill: Callable[[], None], pairing: Any) -> int:
-        return _finish(arguments, result, fill, pairing)
-
-    way = listen if arguments.listen else play
-    with joined_graph():
-        return way(arguments, lambda frames: progress_bar(frames)(None), finish)
-
-
-def _finish(
-    arguments: argparse.Namespace, result: Run, fill: Callable[[], None], pairing: Any
-) -> int:
-    """Report the run; frames lost or unpaired are an error unless allowed."""
-    with reported(result, output_options(arguments)):
-        try:
-            fill()
-        finally:
-            if pairing.unpaired_count:
-                result.source["unpaired_results"] = pairing.unpaired_count
-    missing = losses(result, pairing.unpaired, pairing.unpaired_count)
+    target.prepare_middleware(stay_local=not arguments.node and not arguments.listen)
+    with target.joined_graph(), evaluate.live_run(_options(arguments)) as live:
+        with reported(live.run, output_options(arguments)):
+            live.score(progress_bar(live.length)(None))
+        missing = live.losses()
     if missing and arguments.allow_loss:
         print("warning: " + missing, file=sys.stderr)
     elif missing:
         raise ReplayError(missing + "; --allow-loss accepts that")
     return 0
+
+
+def _options(arguments: argparse.Namespace) -> "LiveOptions":
+    from segmentation_node.evaluation.live.evaluate import LiveOptions, PaceOptions
+    from segmentation_node.evaluation.live.played import SourceOptions
+    from segmentation_node.evaluation.live.target import TargetOptions
+
+    return LiveOptions(
+        TargetOptions(
+            arguments.node or "",
+            arguments.model or "",
+            arguments.policy,
+            arguments.backend,
+            arguments.device,
+            arguments.precision,
+            arguments.num_threads,
+            arguments.sim_time,
+        ),
+        SourceOptions(
+            arguments.bag or "",
+            arguments.dataset or "",
+            arguments.root,
+            arguments.split,
+            arguments.iiou,
+            BagOptions(arguments.image_topic, arguments.truth_topic, labels=arguments.labels),
+            arguments.also,
+            arguments.strict,
+        ),
+        PaceOptions(
+            arguments.rate, arguments.hz, arguments.in_flight, arguments.timeout, arguments.idle
+        ),
+        arguments.listen,
+    )
 
 
 def _check(arguments: argparse.Namespace) -> None:
