@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from segmentation_node.errors import BagError, ImageError, LabelsError
-from segmentation_node.evaluation.bags.records import one_line
+from segmentation_node.errors import BagError, ImageError, LabelsError, reason
 from segmentation_node.labels import UNLABELLED, LabelSet, told_label_set
 from segmentation_node.timing import STAGES
 
@@ -72,7 +71,7 @@ def deserialize(data: bytes, type_: str) -> Any:
     try:
         return typestore().deserialize_cdr(data, type_)
     except Exception as error:  # NumPy, struct and rosbags each have their own
-        raise ImageError("%d bytes are no %s (%s)" % (len(data), type_, one_line(error))) from error
+        raise ImageError("%d bytes are no %s (%s)" % (len(data), type_, reason(error))) from error
 
 
 def header_of(data: bytes) -> Header:
