@@ -4,7 +4,5 @@ Import this package lazily: rosbags needs Python 3.10, the rest of the package d
 """
 
 from segmentation_node.evaluation.bags.reader import Bag, open_bag
-from segmentation_node.evaluation.bags.records import RawMessage, Topic
-from segmentation_node.evaluation.bags.topics import Topics
 
-__all__ = ["Bag", "RawMessage", "Topic", "Topics", "open_bag"]
+__all__ = ["Bag", "open_bag"]

@@ -76,11 +76,6 @@ class Bag:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    @property
-    def is_damaged(self) -> bool:
-        """Whether a file of the bag is cut off or corrupt, as far as it has been read."""
-        return any(file.damaged for file in self._files)
-
     def label_set_of(self, topic: Topic) -> Optional[LabelSet]:
         """The label set published beside a topic of class maps; None where there is none.
 
@@ -133,7 +128,7 @@ class Bag:
         """Images with their truth, paired by header stamp, in the order of the images.
 
         Without ``topics`` they are chosen (see ``choose_topics``). Memory is bounded: a frame
-        that waits for its truth is given without it once too many wait (``bags.frames.Pairing``).
+        that waits for its truth is given without it once too many wait (``bags.frames.Matcher``).
         Raises BagError where no image topic is chosen, and under ``strict`` at the first problem.
         """
         topics = topics or self.choose_topics(prediction="")
