@@ -4,12 +4,14 @@ import argparse
 import sys
 from typing import List, Optional
 
-from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.commands import COMMANDS
+from segmentation_node.errors import INTERRUPTED, exit_code
+from segmentation_node.interrupts import ending_at_once
 
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     """The command line; see ``--help``."""
+    with ending_at_once(INTERRUPTED):
+        from segmentation_node.evaluation.commands import COMMANDS
     parser = argparse.ArgumentParser(prog="segmentation_node.evaluation")
     commands = parser.add_subparsers(dest="command")
     commands.required = True

@@ -23,10 +23,11 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
-CORE |= {"pictures"}
+CORE |= {"interrupts", "pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "interrupts": set(),
     "files": {"errors"},
     "labels": {"errors"},
     "timing": set(),

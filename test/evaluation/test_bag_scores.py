@@ -93,7 +93,7 @@ def test_real_images(dataset, split, cityscapes_model, tmp_path):
 @pytest.mark.slow
 def test_real_camvid_with_the_shipped_model(tmp_path):
     root = folder_of("camvid")
-    assert_bag_equals_data_set(tmp_path, "camvid", root, "val", "elu_squeezenet_camvid")
+    assert_bag_equals_data_set(tmp_path, "camvid", root, "val", "fast_elu_squeezenet_camvid")
 
 
 def frame_latency(stamp_ns, index):
