@@ -72,6 +72,7 @@ def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
     interrupted = False
     with Replay() as replay:
         replay.pairing.on_result = recorder.take
+        replay.pairing.on_lost = lambda result, reason: None  # they are counted, not kept
         with NodeProcess(parameters) as process:
             try:
                 replay.wait_until_ready(process)
