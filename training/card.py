@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.files import write_whole
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of

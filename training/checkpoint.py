@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from segmentation_node.errors import reason
 from segmentation_node.files import new_file
-from training.errors import TrainingError, reason, writing
+from training.errors import TrainingError, writing
 
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "weights.safetensors"

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training.errors import TrainingError, exit_code, reason, writing
+from segmentation_node.errors import exit_code, reason
+from training.errors import TrainingError, writing
 
 
 def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:

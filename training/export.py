@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from segmentation_node.backends.onnxruntime import import_onnxruntime
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.images import place, to_network
@@ -24,7 +25,7 @@ from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, image_size, whole
 from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
-from training.errors import ExportError, exit_code
+from training.errors import ExportError
 from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from segmentation_node.errors import reason
 from segmentation_node.files import new_file, write_whole
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
@@ -23,7 +24,7 @@ from training.checkpoint import (
     save_weights,
 )
 from training.distributed import Group
-from training.errors import TrainingError, reason, writing
+from training.errors import TrainingError, writing
 from training.recipe import Recipe
 from training.scoring import Score
 from training.state import TrainingState

@@ -11,8 +11,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segmentation_node.errors import reason
 from segmentation_node.networks import build_network
-from training.errors import DivergedError, TrainingError, reason
+from training.errors import DivergedError, TrainingError
 from training.pretrained import load_start, load_trunk
 from training.recipe import Recipe
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.report import table, write_json
 from segmentation_node.networks import build_network
@@ -21,7 +22,7 @@ from training.arguments import whole
 from training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_weights
 from training.data import open_split
 from training.distributed import Group
-from training.errors import TrainingError, exit_code
+from training.errors import TrainingError
 from training.recipe import Recipe
 from training.scoring import score
 

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segmentation_node.errors import exit_code, reason
 from segmentation_node.networks import NETWORKS, build_network
 from training.arguments import MAX_BATCH, MAX_CLASSES, image_size, network_options, whole
-from training.errors import TrainingError, exit_code, reason
+from training.errors import TrainingError
 
 
 @dataclass(frozen=True)

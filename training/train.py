@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import open_dataset
 from training.arguments import minutes, usable_device, whole
 from training.data import AnySplit, Split, open_split
 from training.distributed import Group, join_group
-from training.errors import exit_code
 from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 

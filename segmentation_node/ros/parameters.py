@@ -69,7 +69,9 @@ class ParameterSpec:
 
 
 PARAMETERS = (
-    ParameterSpec("model", "elu_squeezenet_camvid", "Model folder, or the name of a shipped model"),
+    ParameterSpec(
+        "model", "fast_elu_squeezenet_camvid", "Model folder, or the name of a shipped model"
+    ),
     ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
@@ -80,7 +82,7 @@ PARAMETERS = (
     ParameterSpec(
         "frame_policy",
         "latest",
-        "latest: the newest frame wins; every: no frame is dropped by the node",
+        "latest: the newest frame wins; every: all are processed, up to 512 MiB wait",
         FRAME_POLICIES,
     ),
     ParameterSpec("input.transport", "raw", "Which image topic is read", TRANSPORTS),

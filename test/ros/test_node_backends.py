@@ -11,7 +11,7 @@ from segmentation_node.models import models_folder
 
 pytestmark = pytest.mark.ros
 
-MODEL = "elu_squeezenet_camvid"
+MODEL = "fast_elu_squeezenet_camvid"
 
 
 @pytest.fixture(scope="module", params=["torch", "openvino"])
@@ -49,15 +49,16 @@ def test_diagnostics_say_how_it_runs(node, name):
 
 
 def test_what_a_backend_warns_of_is_in_the_log(ros, monkeypatch, capfd):
-    from segmentation_node.ros import node as node_module
+    from segmentation_node.ros import session
+    from segmentation_node.ros.node import SegmentationNode
 
     def with_a_warning(*arguments):
         backend = open_backend(*arguments)
         backend.warnings.append("backend torch: the CUDA graph could not be captured")
         return backend
 
-    monkeypatch.setattr(node_module, "open_backend", with_a_warning)
-    node = node_module.SegmentationNode()
+    monkeypatch.setattr(session, "open_backend", with_a_warning)
+    node = SegmentationNode()
     try:
         node.on_configure(None)
         assert node.state == "inactive"

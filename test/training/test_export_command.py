@@ -15,7 +15,8 @@ import training.card
 import training.export
 from benchmarks.quantise import count_int8_convolutions
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
-from segmentation_node.evaluation.datasets import DATASETS, Dataset, Sample
+from segmentation_node.evaluation.datasets import DATASETS, Dataset
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
@@ -38,7 +39,7 @@ class TwoFrames(Dataset):
         generator = np.random.default_rng(index)
         coarse = generator.integers(0, 256, (6, 8, 3), np.uint8)
         image = np.ascontiguousarray(coarse.repeat(15, axis=0).repeat(15, axis=1))
-        return Sample(str(index), image, generator.integers(0, 11, (90, 120), np.uint8))
+        return Frame(str(index), image, generator.integers(0, 11, (90, 120), np.uint8))
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def camvid_network(name, dataset):
     samples = [dataset[index] for index in (0, 50)]
     sizes = {"dsize": (120, 90), "interpolation": cv2.INTER_NEAREST}
     images = np.stack([cv2.resize(sample.image_hwc, **sizes) for sample in samples])
-    labels = np.stack([cv2.resize(sample.labels_hw, **sizes) for sample in samples])
+    labels = np.stack([cv2.resize(sample.truth_hw, **sizes) for sample in samples])
     torch.manual_seed(0)
     return small_training.learn(
         build_network(name, len(dataset.label_set), {}),

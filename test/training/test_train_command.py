@@ -193,7 +193,7 @@ class MixedSizes:
     def __getitem__(self, index):
         sample = self.dataset[index]
         height = 48 - 8 * (index % 2)
-        image, labels = sample.image_hwc[:height], sample.labels_hw[:height]
+        image, labels = sample.image_hwc[:height], sample.truth_hw[:height]
         return type(sample)(sample.name, image, labels)
 
 

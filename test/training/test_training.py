@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from support.core import tiny
 
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.pipeline import Segmenter
