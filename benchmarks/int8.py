@@ -28,8 +28,8 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.base import Backend, Prediction
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.report import table
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder

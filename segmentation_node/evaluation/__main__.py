@@ -4,11 +4,8 @@ import argparse
 import sys
 from typing import List, Optional
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import INTERRUPTED, exit_code
 from segmentation_node.interrupts import ending_at_once
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended, as shells have it."""
 
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
@@ -24,16 +21,9 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; a known error is one line and exit code 1."""
+    """Run a command; gives the exit code."""
     parsed = parse(arguments)
-    try:
-        return int(parsed.run(parsed))
-    except SegmentationError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return exit_code(lambda: int(parsed.run(parsed)))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ def test_a_timing_cache_of_another_machine_is_replaced_and_said(gpu, folder, tmp
 
 def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(gpu, folder, tmp_path, capsys):
     gpu.install("10")
-    cache = tmp_path / "no such folder" / "my.cache"
+    (tmp_path / "a file").write_text("")
+    cache = tmp_path / "a file" / "my.cache"
     assert engine.main(arguments(folder, "--timing-cache", str(cache))) == 0
     out = capsys.readouterr().out
     assert "the timing cache is not kept" in out and "wrote " in out
