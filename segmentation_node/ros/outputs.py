@@ -1,6 +1,7 @@
 """What the node publishes for a frame: messages that are kept, arrays written in place."""
 
 import array
+import os
 from contextlib import ExitStack
 from typing import Any, Callable, Optional, Tuple
 
@@ -153,6 +154,14 @@ class Outputs:
         self._labels.publish(label_info(labels, model, stamp))
         if self._vision_labels is not None:
             self._vision_labels.publish(vision_label_info(labels, stamp))
+
+    @property
+    def vision_labels_missing(self) -> str:
+        """Why there is no ~/vision_label_info and what to do; empty where there is."""
+        if self._vision_labels is not None:
+            return ""
+        distribution = os.environ.get("ROS_DISTRO") or "DISTRO"
+        return "vision_msgs is not installed; install ros-%s-vision-msgs" % distribution
 
     def destroy(self) -> None:
         """Take the topics off the graph."""

@@ -77,6 +77,9 @@ class Session:
         made.callback(self.input.drop)
         labels = self.segmenter.labels
         self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
+        missing = self._outputs.vision_labels_missing
+        if missing:
+            self._logger.info("no ~/vision_label_info: " + missing)
 
     @property
     def backlog_s(self) -> float:
@@ -94,6 +97,7 @@ class Session:
             ("precision", self.settings.options.precision),
             ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
+            ("vision_label_info", self._outputs.vision_labels_missing or "published"),
         ]
 
     def start(self) -> None:
