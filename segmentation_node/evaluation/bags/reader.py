@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
 from rosbags.rosbag2.storage_mcap import zstd
 
-from segmentation_node.errors import BagError, ContentError
+from segmentation_node.errors import BagError, ContentError, reason
 from segmentation_node.evaluation.bags.frames import (
     DriveCounter,
     camera_frames,
@@ -21,7 +21,6 @@ from segmentation_node.evaluation.bags.records import (
     SPLIT,
     RawMessage,
     Topic,
-    one_line,
 )
 from segmentation_node.evaluation.bags.storage import (
     STORAGE_SUFFIXES,
@@ -128,7 +127,7 @@ class Bag:
         """Images with their truth, paired by header stamp, in the order of the images.
 
         Without ``topics`` they are chosen (see ``choose_topics``). Memory is bounded: a frame
-        that waits for its truth is given without it once too many wait (``bags.frames.Pairing``).
+        that waits for its truth is given without it once too many wait (``bags.frames.Matcher``).
         Raises BagError where no image topic is chosen, and under ``strict`` at the first problem.
         """
         topics = topics or self.choose_topics(prediction="")
@@ -165,7 +164,7 @@ class Bag:
                     data = zstd.decompress(message.data)
                 except zstd.ZstdError as error:
                     self._report(
-                        "message on %s: not decompressed (%s)" % (message.topic, one_line(error))
+                        "message on %s: not decompressed (%s)" % (message.topic, reason(error))
                     )
                 else:
                     yield message._replace(data=data)
@@ -224,7 +223,7 @@ class Bag:
                 for item in content.get("topics_with_message_count") or ()
             }
         except (ContentError, TypeError, KeyError, ValueError) as error:
-            found = error.reason if isinstance(error, ContentError) else one_line(error)
+            found = error.reason if isinstance(error, ContentError) else reason(error)
             self._report("%s: not readable (%s); the bag is read without it" % (path, found))
             return {}
         version = content.get("version")
@@ -245,7 +244,7 @@ class Bag:
                 with zstd.open(path, "rb") as packed, open(target, "wb") as out:
                     shutil.copyfileobj(packed, out)
             except (zstd.ZstdError, EOFError) as error:
-                self._report("%s: cut off or corrupt (%s)" % (path, one_line(error)))
+                self._report("%s: cut off or corrupt (%s)" % (path, reason(error)))
             yield target
 
 
