@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
 from rosbags.rosbag2.storage_mcap import zstd
 
-from segmentation_node.errors import BagError, ContentError, reason
+from segmentation_node.errors import BagError, ContentError, reason, shown
 from segmentation_node.evaluation.bags.frames import (
     DriveCounter,
     camera_frames,
@@ -33,6 +33,12 @@ from segmentation_node.labels import LabelSet
 from segmentation_node.yaml_and_json import read_yaml
 
 NEWEST_METADATA = 9
+METADATA_TYPES = {
+    "relative_file_paths": list,
+    "topics_with_message_count": list,
+    "custom_data": dict,
+    "compression_mode": str,
+}
 
 
 class Bag:
@@ -218,11 +224,14 @@ class Bag:
             content = read_yaml(str(path))["rosbag2_bagfile_information"]
             if not isinstance(content, dict):
                 raise TypeError("no mapping")
+            for key, kind in METADATA_TYPES.items():
+                if not isinstance(content.get(key) or kind(), kind):
+                    raise TypeError("%s is %s" % (key, shown(content[key])))
             content["counts"] = {
                 item["topic_metadata"]["name"]: int(item["message_count"])
                 for item in content.get("topics_with_message_count") or ()
             }
-        except (ContentError, TypeError, KeyError, ValueError) as error:
+        except (ContentError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             found = error.reason if isinstance(error, ContentError) else reason(error)
             self._report("%s: not readable (%s); the bag is read without it" % (path, found))
             return {}
