@@ -39,8 +39,7 @@ from segmentation_node.backends.tensorrt.versions import (
     make_logger,
 )
 from segmentation_node.errors import BackendError, SegmentationError
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard, open_model
 
 MIB = 1 << 20
 UNKNOWN = "?"
@@ -92,7 +91,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Build, or say what would be built; a known error is one line and exit code 1."""
     parsed = parse(arguments)
     try:
-        card = read_card(find_model(parsed.model, models_folder()))
+        card = open_model(parsed.model)
         options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
         job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
         if parsed.dry_run:

@@ -9,13 +9,14 @@ import math
 import os
 import shlex
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 import yaml
 
 from segmentation_node.errors import CardError
 from segmentation_node.labels import LABEL_SETS, LabelSet
 
+PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
@@ -185,26 +186,51 @@ def parse_card(values: Any, folder: str) -> ModelCard:
     return card
 
 
-def find_model(model: str, models_folder: Optional[str] = None) -> str:
-    """Folder of a model given as a folder or as a name under ``models_folder``.
+def open_model(model: str) -> ModelCard:
+    """The card of a model given as a folder, or as a shipped model's name. Raises CardError."""
+    return read_card(find_model(model))
+
+
+def find_model(model: str, *_: str) -> str:
+    """Folder of a model given as a folder, or as a shipped model's name.
 
     Raises CardError that lists the models there are.
     """
-    if os.path.isdir(os.path.expanduser(model)):
-        return os.path.expanduser(model)
-    known: List[str] = []
-    if models_folder and os.path.isdir(models_folder):
-        known = sorted(
-            name
-            for name in os.listdir(models_folder)
-            if os.path.isfile(os.path.join(models_folder, name, CARD_FILE))
-        )
+    folder = os.path.expanduser(model)
+    if os.path.isdir(folder):
+        return folder
+    known = shipped_models()
     if model in known:
-        return os.path.join(str(models_folder), model)
+        return os.path.join(models_folder(), model)
     raise CardError(
-        "model %r is neither a folder nor a model in %s; there are: %s"
-        % (model, models_folder, ", ".join(known) or "none")
+        "model %r is neither a folder nor a shipped model; shipped: %s, in %s"
+        % (model, ", ".join(known) or "none", models_folder() or "no folder")
     )
+
+
+def shipped_models() -> List[str]:
+    """Names of the shipped models, sorted."""
+    folder = models_folder()
+    return sorted(
+        name
+        for name in (os.listdir(folder) if folder else [])
+        if os.path.isfile(os.path.join(folder, name, CARD_FILE))
+    )
+
+
+def models_folder() -> str:
+    """The folder of the shipped models; empty when there is none.
+
+    ``models/`` beside the package where it runs from the source tree, otherwise
+    ``share/segmentation_node/models`` in a prefix of ``AMENT_PREFIX_PATH``.
+    """
+    candidates = [os.path.join(os.path.dirname(PACKAGE_FOLDER), "models")]
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        candidates.append(os.path.join(prefix, "share", "segmentation_node", "models"))
+    for candidate in candidates:
+        if os.path.isdir(candidate):
+            return candidate
+    return ""
 
 
 def sha256_of(path: str) -> str:

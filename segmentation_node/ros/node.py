@@ -11,11 +11,10 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from segmentation_msgs.msg import LabelInfo
 from segmentation_node.accounting import FrameCounters, LatencyStatistics
-from segmentation_node.backends import choose_backend, open_backend
+from segmentation_node.backends import BackendChoice, choose_backend
 from segmentation_node.errors import SegmentationError
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.model_card import ModelCard, open_model
+from segmentation_node.pipeline import Segmenter, open_segmenter
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
 from segmentation_node.ros.input import ImageInput
 from segmentation_node.ros.outputs import Outputs, label_info, latched_qos, vision_label_info
@@ -140,18 +139,23 @@ class SegmentationNode(LifecycleNode):
         if problems:
             raise SegmentationError("; ".join(problems))
         settings = self.parameters.settings()
-        card = read_card(find_model(settings.model, models_folder()))
+        card = open_model(settings.model)
         self._check_threshold(card)
-        name, reason = settings.backend, "as the parameter backend asks"
-        if name == "auto":
-            name, reason = choose_backend(card, settings.options)
+        asked = "as the parameter backend asks"
+        choice = BackendChoice(settings.backend, asked, asked)
+        if settings.backend == "auto":
+            choice = choose_backend(card, settings.options)
         queue = FrameQueue(settings.frame_policy, self.counters)
         worker = Worker(
-            lambda: _open_segmenter(name, card, settings), self._work, Segmenter.close, queue
+            lambda: open_segmenter(card, choice.name, settings.options, settings.output_resolution),
+            self._work,
+            Segmenter.close,
+            queue,
         )
         segmenter = worker.start()
         self.get_logger().info(
-            "model %s on %s (%s), %s" % (card.name, name, segmenter.backend.device, reason)
+            "model %s, backend %s on %s (%s)"
+            % (card.name, choice.name, segmenter.backend.device, choice.summary)
         )
         for line in segmenter.backend.warnings:
             self.get_logger().warning(line)
@@ -161,7 +165,7 @@ class SegmentationNode(LifecycleNode):
         except Exception:
             worker.stop(STOP_TIMEOUT_S)
             raise
-        return Loaded(settings, segmenter, reason, queue, worker, *parts)
+        return Loaded(settings, segmenter, choice.details, queue, worker, *parts)
 
     def _check_threshold(self, card: ModelCard) -> None:
         threshold = self.parameters["confidence.threshold"]
@@ -267,13 +271,3 @@ class SegmentationNode(LifecycleNode):
                 self._reporter.begin()
             self.demanded = demanded
             loaded.input.update(demanded)
-
-
-def _open_segmenter(backend: str, card: ModelCard, settings: Settings) -> Segmenter:
-    segmenter = Segmenter(open_backend(backend, card, settings.options), settings.output_resolution)
-    try:
-        segmenter.warm_up()
-    except BaseException:
-        segmenter.close()
-        raise
-    return segmenter

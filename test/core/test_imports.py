@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "errors": set(),
     "labels": set(),
     "timing": set(),
-    "models": set(),
+    "models": {"model_card"},
     "accounting": {"timing"},
     "model_card": {"errors", "labels"},
     "images": BASE,

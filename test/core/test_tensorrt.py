@@ -182,12 +182,12 @@ def no_others(monkeypatch):
 @pytest.mark.usefixtures("no_others")
 class TestAuto:
     def test_takes_tensorrt_once_the_engine_is_built(self, dialect, card, options):
-        name, why = choose_backend(card, options)
+        name, _, why = choose_backend(card, options)
         assert name == "onnxruntime"
         assert "tensorrt: %s: no such engine" % engine_of(card, options) in why
         assert engine_files.build_command(card, options) in why
         build(card, options)
-        assert choose_backend(card, options)[0] == "tensorrt"
+        assert choose_backend(card, options).name == "tensorrt"
 
     def test_an_engine_of_another_precision_does_not_count(self, built, card, options):
         with pytest.raises(BackendError) as caught:
@@ -196,20 +196,20 @@ class TestAuto:
         assert_one_line(caught, *expected)
 
     def test_leaves_the_gpu_alone_where_the_cpu_is_asked_for(self, built, card, options):
-        name, why = choose_backend(card, replace(options, device="cpu"))
+        name, _, why = choose_backend(card, replace(options, device="cpu"))
         assert name == "onnxruntime"
         assert "tensorrt: it needs a GPU, but device is 'cpu'" in why
 
     def test_needs_a_gpu(self, built, gpu, card, options):
         gpu.set(FAKE_CUDA_GPUS=0)
-        name, why = choose_backend(card, options)
+        name, _, why = choose_backend(card, options)
         assert name == "onnxruntime"
         assert "tensorrt: cudaGetDeviceCount: no CUDA-capable device" in why
 
     def test_does_not_fall_back_from_an_engine_that_does_not_fit(self, built, card, options):
         with open(built, "ab") as out:
             out.write(b"more")
-        assert choose_backend(card, options)[0] == "tensorrt"
+        assert choose_backend(card, options).name == "tensorrt"
         with pytest.raises(BackendError):
             open_engine(card, options)
 

@@ -3,7 +3,6 @@
 import shlex
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from support.core import tiny
 from support.core.fake_gpu import compile_cudart, environment
 from support.live import Image, LiveNode, image_message, values_of
 
-from segmentation_node.errors import BackendError
 from segmentation_node.evaluation.live.pairing import pixels
 
 pytestmark = pytest.mark.ros
@@ -93,25 +91,3 @@ def test_the_command_in_the_diagnostics_mends_it(peer, engines, tmp_path):
         assert command[:3] == ["python3", "-m", "segmentation_node.engine"]
         build(command[3:])
         assert node.change("configure")
-
-
-def test_a_backend_whose_first_run_fails_is_closed(monkeypatch):
-    """The node stays, unconfigured: the engine must not stay with it."""
-    from segmentation_node.ros import node as node_module
-
-    closed = []
-
-    class Broken:
-        card, input_shape, has_confidence = tiny.card(), (1, *tiny.SIZE, 3), False
-
-        def run(self, *_):
-            raise BackendError("the run failed")
-
-        def close(self):
-            closed.append(self)
-
-    monkeypatch.setattr(node_module, "open_backend", lambda *_: Broken())
-    settings = SimpleNamespace(options=None, output_resolution="input")
-    with pytest.raises(BackendError):
-        node_module._open_segmenter("tensorrt", Broken.card, settings)
-    assert len(closed) == 1
