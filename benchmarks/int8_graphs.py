@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.quantise import VARIANTS, quantise
-from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.model_card import ArtifactInfo, ModelCard, sha256_of
 from training.add_variants import graph_of

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.labels import LABEL_SETS
 from segmentation_node.model_card import ModelCard, parse_card, sha256_of
 from segmentation_node.networks import build_network

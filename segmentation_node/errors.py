@@ -1,6 +1,12 @@
 """Errors whose message is one line for the user: what was found, what was expected, what to do."""
 
 
+def one_line(said: object) -> str:
+    """An error or a text without its line breaks; the name of an error that says nothing."""
+    text = " ".join(str(said).split())
+    return text or (type(said).__name__ if isinstance(said, BaseException) else "")
+
+
 class SegmentationError(Exception):
     """A known error. Whoever catches it shows the message; anything else keeps its traceback."""
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Tuple
 
 import yaml
 
-from segmentation_node.errors import CardError
+from segmentation_node.errors import CardError, one_line
 from segmentation_node.labels import LABEL_SETS, LabelSet
 
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -160,9 +160,7 @@ def read_card(folder: str) -> ModelCard:
         try:
             values = yaml.safe_load(card_file)
         except yaml.YAMLError as error:
-            raise CardError(
-                "%s: not valid YAML: %s" % (path, " ".join(str(error).split()))
-            ) from error
+            raise CardError("%s: not valid YAML: %s" % (path, one_line(error))) from error
     return parse_card(values, folder)
 
 
