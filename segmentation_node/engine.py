@@ -15,21 +15,24 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 from segmentation_node.backends.base import BackendOptions
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
-from segmentation_node.backends.tensorrt.build import BuildRequest, build, onnx_kind
-from segmentation_node.backends.tensorrt.build_checks import (
+from segmentation_node.backends.tensorrt.build import (
+    BuildProgress,
+    BuildRequest,
+    build,
     check_folder,
     check_memory,
     gpu_free_mib,
     host_free_mib,
+    onnx_kind,
     unwritable,
 )
-from segmentation_node.backends.tensorrt.build_progress import BuildProgress
 from segmentation_node.backends.tensorrt.cuda import (
+    MIB,
     choose_device,
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.tensorrt.engine_manifest import Machine, make_manifest
+from segmentation_node.backends.tensorrt.engine_files import Machine
 from segmentation_node.backends.tensorrt.versions import (
     DIALECTS,
     TensorInfo,
@@ -41,7 +44,6 @@ from segmentation_node.backends.tensorrt.versions import (
 from segmentation_node.errors import BackendError, SegmentationError
 from segmentation_node.model_card import ModelCard, open_model
 
-MIB = 1 << 20
 UNKNOWN = "?"
 # When which artifact of the card is taken, for those who have no TensorRT to ask.
 GRAPHS = (
@@ -126,13 +128,13 @@ def make_engine(job: Job, force: bool = False) -> str:
     with BuildProgress() as progress, _interruptible():
         result = build(trt, request, progress.report)
     tensors = check_engine(trt, result.plan, job.card)
-    manifest = make_manifest(
+    manifest = engine_files.make_manifest(
         job.card, artifact, job.options.precision, job.workspace_mib, machine, result.plan, tensors
     )
     engine_files.write_engine(path, result.plan, manifest)
     notes = list(result.notes)
     try:
-        engine_files.write_whole(cache_path, result.timing_cache)
+        engine_files.write(cache_path, result.timing_cache)
     except BackendError as error:
         notes.append("the engine is good, but the timing cache is not kept: %s" % error)
     return "\n".join(["note: %s" % note for note in notes] + ["wrote %s" % path])

@@ -21,11 +21,12 @@ RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "
 BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
-BASE = {"errors", "labels", "model_card"}
+BASE = {"errors", "files", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "files": set(),
     "labels": set(),
     "timing": set(),
     "models": {"model_card"},

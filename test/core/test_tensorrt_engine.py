@@ -12,8 +12,8 @@ from support.core.tensorrt_engines import WORKSPACE_MIB, arguments, job, names
 from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends.tensorrt import build_checks, engine_files
-from segmentation_node.backends.tensorrt.build_progress import BuildProgress
+from segmentation_node.backends.tensorrt import build as builder
+from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import sha256_of
 
@@ -136,7 +136,6 @@ def test_progress_is_shown(dialect, folder, capsys):
 
 def test_progress_goes_on_while_tensorrt_is_silent(monkeypatch):
     """On a terminal it is one line that is written over."""
-    from segmentation_node.backends.tensorrt import build_progress
 
     class Terminal(object):
         def __init__(self):
@@ -151,9 +150,9 @@ def test_progress_goes_on_while_tensorrt_is_silent(monkeypatch):
         def flush(self):
             pass
 
-    monkeypatch.setattr(build_progress, "REFRESH_S", 0.001)
+    monkeypatch.setattr(builder, "REFRESH_S", 0.001)
     terminal = Terminal()
-    with BuildProgress(terminal) as progress:
+    with builder.BuildProgress(terminal) as progress:
         progress.report("a long name of a layer")
         while terminal.text.count("\r") < 3:
             pass
@@ -194,7 +193,7 @@ def test_too_little_memory(gpu, folder, tmp_path, monkeypatch, capsys):
     gpu.install("8.2")
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 4000000 kB\nMemAvailable: 200000 kB\nSwapFree: 100000 kB\n")
-    monkeypatch.setattr(build_checks, "MEMORY_FILE", str(meminfo))
+    monkeypatch.setattr(builder, "MEMORY_FILE", str(meminfo))
     assert_refused(
         capsys, arguments(folder), "292 MiB of memory and swap are free", "about 400", "add swap"
     )
@@ -215,7 +214,7 @@ def test_a_jetsons_memory_is_the_hosts(gpu, folder, tmp_path, monkeypatch, capsy
     gpu.install("8.2")
     gpu.set(FAKE_CUDA_FREE_MIB=1, FAKE_CUDA_INTEGRATED=1)
     meminfo = tmp_path / "meminfo"
-    monkeypatch.setattr(build_checks, "MEMORY_FILE", str(meminfo))
+    monkeypatch.setattr(builder, "MEMORY_FILE", str(meminfo))
     meminfo.write_text("MemAvailable: 300000 kB\nSwapFree: 4000000 kB\n")
     assert_refused(capsys, arguments(folder), "292 MiB of GPU memory are free", "about 384")
     meminfo.write_text("MemAvailable: 500000 kB\nSwapFree: 0 kB\n")
@@ -299,14 +298,14 @@ def test_a_full_disk_leaves_what_was_there(gpu, folder, has_old, monkeypatch, ca
 def test_a_death_between_engine_and_manifest_is_found_out(gpu, folder, monkeypatch):
     gpu.install("10")
     engine.make_engine(job(folder))
-    write_whole = engine_files.write_whole
+    write = engine_files.write
 
     def dies_at_the_manifest(path, content):
         if path.endswith(".json"):
             raise KeyboardInterrupt
-        write_whole(path, content + b" of another run")
+        write(path, content + b" of another run")
 
-    monkeypatch.setattr(engine_files, "write_whole", dies_at_the_manifest)
+    monkeypatch.setattr(engine_files, "write", dies_at_the_manifest)
     assert engine.main(arguments(folder, "--force")) == 130
     state = engine.state_of(job(folder), engine.look(job(folder)).machine)
     assert "bytes, expected" in state and "truncated or replaced" in state

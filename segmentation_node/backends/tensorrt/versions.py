@@ -8,7 +8,7 @@ import importlib
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, one_line
 
 KEPT_ERRORS = 50
 # TensorRT may go on using the first logger that it was given, so none is ever let go.
@@ -190,11 +190,6 @@ def usable(context: Any) -> Any:
 def reason(logger: Any) -> str:
     """The last error that TensorRT logged."""
     return str(logger.errors[-1]) if logger.errors else "no reason was logged"
-
-
-def one_line(text: Any) -> str:
-    """Whatever TensorRT says, without its line breaks."""
-    return " ".join(str(text).split())
 
 
 def take_reason(logger: Any) -> str:
