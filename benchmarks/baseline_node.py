@@ -16,6 +16,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.model_card import ModelCard, read_card
 
 LogitsOf = Callable[[np.ndarray], np.ndarray]
@@ -68,8 +69,7 @@ class BaselineNode(Node):
 
 def onnxruntime_logits(card: ModelCard, threads: int) -> LogitsOf:
     """ONNX Runtime on the graph of the bare network."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(Path(card.folder) / "logits.onnx"), options)

@@ -18,7 +18,7 @@ from benchmarks.plots import DOCS, PLOTS
 from benchmarks.record import RESULTS, ROOT, read_record
 from benchmarks.registry import BENCHMARKS
 from benchmarks.table_makers import TABLES
-from segmentation_node.evaluation.report import write_text
+from segmentation_node.files import write_whole
 
 COMMAND = "python -m benchmarks.documents"
 MAKERS: dict[str, dict[str, Any]] = {"table": {**TABLES}, "line": {**LINES}, "picture": {**PLOTS}}
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             wrong.append(f"{place}: {error}")
             continue
         if stale and not options.check:
-            write_text(str(path), new)
+            write_whole(str(path), new)
             print(f"wrote {place}: {', '.join(stale)}")
         elif stale:
             wrong += [f"{place}: {what} is out of date; {COMMAND} writes it" for what in stale]

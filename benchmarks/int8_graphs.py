@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.quantise import VARIANTS, quantise
 from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.files import new_file
 from segmentation_node.model_card import ArtifactInfo, ModelCard, sha256_of
 from training.add_variants import graph_of
 from training.onnx_graph import export_onnx, graph_variant
@@ -43,16 +44,18 @@ class Graphs:
         path = self.folder / f"{self.card.name}_{size[1]}x{size[0]}_{variant}.onnx"
         if not path.exists():
             print(f"{path.name} ...", flush=True)
-            partial = path.with_suffix(".partial.onnx")
-            if variant == FP32:
-                partial.write_bytes(self._class_map_alone(size))
-            elif variant == PREPARED:
-                prepare(self.path(FP32, size), partial)
-            else:
-                prepared = self.path(PREPARED, size)
-                quantise(prepared, VARIANTS[variant], self._images(size), partial)
-            partial.rename(path)
+            with new_file(str(path)) as partial:
+                self._make(variant, size, Path(partial))
         return path
+
+    def _make(self, variant: str, size: tuple[int, int], path: Path) -> None:
+        if variant == FP32:
+            path.write_bytes(self._class_map_alone(size))
+        elif variant == PREPARED:
+            prepare(self.path(FP32, size), path)
+        else:
+            prepared = self.path(PREPARED, size)
+            quantise(prepared, VARIANTS[variant], self._images(size), path)
 
     def _class_map_alone(self, size: tuple[int, int]) -> bytes:
         """As the backend runs it while nobody asks for the confidence."""

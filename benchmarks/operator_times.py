@@ -24,6 +24,7 @@ import onnx
 
 from benchmarks.conv_peak import peak_share
 from segmentation_node.backends.onnx_file import spell_out_activations
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.evaluation.report import table
 
 UNCOUNTED_RUNS = 3
@@ -43,8 +44,7 @@ class Node(NamedTuple):
 
 def profile(model_path: str, image_nhwc: np.ndarray, threads: int, runs: int) -> list[Node]:
     """The nodes of an ONNX file, in the order in which they run; medians over ``runs`` runs."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -10,16 +10,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationMethod, QuantFormat
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from training import quantise as training_quantise
 from training.quantise import CONVOLUTION
 
-FORMATS = {"qdq": QuantFormat.QDQ, "qoperator": QuantFormat.QOperator}
+quantization = import_onnxruntime(".quantization")
+
+FORMATS = {
+    "qdq": quantization.QuantFormat.QDQ,
+    "qoperator": quantization.QuantFormat.QOperator,
+}
 CALIBRATIONS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
+    "minmax": quantization.CalibrationMethod.MinMax,
+    "percentile": quantization.CalibrationMethod.Percentile,
+    "entropy": quantization.CalibrationMethod.Entropy,
 }
 BETWEEN = ("Add", "Concat", "MaxPool", "Resize")
 """What can pass 8 bits on from one convolution to the next. An ELU cannot: ONNX Runtime has none

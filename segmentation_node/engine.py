@@ -41,7 +41,8 @@ from segmentation_node.backends.tensorrt.versions import (
     import_tensorrt,
     make_logger,
 )
-from segmentation_node.errors import BackendError, SegmentationError
+from segmentation_node.errors import BackendError, OutputError, SegmentationError
+from segmentation_node.files import write_whole
 from segmentation_node.model_card import ModelCard, open_model
 
 UNKNOWN = "?"
@@ -134,8 +135,8 @@ def make_engine(job: Job, force: bool = False) -> str:
     engine_files.write_engine(path, result.plan, manifest)
     notes = list(result.notes)
     try:
-        engine_files.write(cache_path, result.timing_cache)
-    except BackendError as error:
+        write_whole(cache_path, result.timing_cache)
+    except OutputError as error:
         notes.append("the engine is good, but the timing cache is not kept: %s" % error)
     return "\n".join(["note: %s" % note for note in notes] + ["wrote %s" % path])
 

@@ -33,3 +33,11 @@ class BagError(SegmentationError):
 
 class ReplayError(SegmentationError):
     """A node that does not start, or that ends while images are played into it."""
+
+
+class OutputError(SegmentationError):
+    """A file or folder that cannot be written, or whose place something else has."""
+
+
+class LabelsError(SegmentationError, ValueError):
+    """A label set or a grouping that cannot be used: the message names the file and the entry."""

@@ -9,12 +9,12 @@ import math
 import os
 import shlex
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import yaml
 
-from segmentation_node.errors import CardError, one_line
-from segmentation_node.labels import LABEL_SETS, LabelSet
+from segmentation_node.errors import CardError, LabelsError, one_line
+from segmentation_node.labels import LABEL_SETS, LabelSet, parse_label_set
 
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
 CARD_FILE = "model.yaml"
@@ -100,11 +100,12 @@ class ModelCard:
     accuracy: List[AccuracyInfo]
     artifacts: List[ArtifactInfo]
     folder: str = field(default="", compare=False)
+    own_labels: Optional[LabelSet] = None
 
     @property
     def labels(self) -> LabelSet:
-        """The label set that the card names."""
-        return LABEL_SETS[self.label_set]
+        """The label set that the card carries, or names."""
+        return self.own_labels or LABEL_SETS[self.label_set]
 
     @property
     def input_size(self) -> Tuple[int, int]:
@@ -167,8 +168,13 @@ def read_card(folder: str) -> ModelCard:
 def parse_card(values: Any, folder: str) -> ModelCard:
     """Validate the values of a card that lies, or will lie, in ``folder``. Raises CardError."""
     path = os.path.join(folder, CARD_FILE)
-    required = {item.name: item for item in fields(ModelCard) if item.name != "folder"}
-    content = _checked(values, required, path, "")
+    inside = ("folder", "own_labels")
+    schema = {item.name: item for item in fields(ModelCard) if item.name not in inside}
+    own_labels = None
+    if isinstance(values, dict) and isinstance(values.get("label_set"), dict):
+        own_labels = _own_labels(values["label_set"], path)
+        values = dict(values, label_set=own_labels.name)
+    content = _checked(values, schema, path, "")
     card = ModelCard(
         name=content["name"],
         network=_record(NetworkInfo, content["network"], path, "network"),
@@ -179,6 +185,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
         artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
         folder=folder,
+        own_labels=own_labels,
     )
     _check_values(card, path)
     return card
@@ -253,8 +260,22 @@ def _verified_path(folder: str, artifact: ArtifactInfo) -> str:
     return path
 
 
+def _own_labels(content: Any, path: str) -> LabelSet:
+    try:
+        labels = parse_label_set(content, "%s: label_set" % path)
+    except LabelsError as error:
+        raise CardError(str(error)) from error
+    if labels != LABEL_SETS.get(labels.name, labels):
+        raise CardError(
+            "%s: label_set.name %r is that of a built-in label set with other classes; choose "
+            "another name" % (path, labels.name)
+        )
+    return labels
+
+
 def _check_values(card: ModelCard, path: str) -> None:
-    _check_choice(card.label_set, sorted(LABEL_SETS), path, "label_set")
+    if card.own_labels is None:
+        _check_choice(card.label_set, sorted(LABEL_SETS), path, "label_set")
     _check_choice(card.input.resize, RESIZE_POLICIES, path, "input.resize")
     for output in card.outputs:
         _check_choice(output, OUTPUTS, path, "outputs")

@@ -10,10 +10,10 @@ from segmentation_node.errors import ImageError
 from segmentation_node.images import NearestMapper, Placement, blend, place, to_network
 from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ModelCard
+from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.timing import StageTimer
 
 OUTPUT_RESOLUTIONS = ("input", "network")
-LARGEST_IMAGE_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)

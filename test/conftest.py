@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime themselves
 if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

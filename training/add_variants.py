@@ -7,6 +7,7 @@
 import argparse
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.files import write_whole
 from segmentation_node.model_card import ModelCard, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
@@ -40,17 +42,11 @@ def add_variants(
     card = read_card(str(folder))
     graph = graph_of(card)
     for variant in variants:
-        partial = folder / ".partial"
-        partial.mkdir(exist_ok=True)
         file, kind, _ = ARTIFACTS[variant]
-        try:
-            size, labels = card.input_size, card.label_set
-            export_variant(graph, variant, size, 1, labels, dataset, partial, training)
-            (partial / file).replace(folder / file)
-        finally:
-            for left in partial.iterdir():
-                left.unlink()
-            partial.rmdir()
+        with tempfile.TemporaryDirectory() as scratch:
+            made, size, labels = Path(scratch), card.input_size, card.label_set
+            export_variant(graph, variant, size, 1, labels, dataset, made, training)
+            write_whole(str(folder / file), (made / file).read_bytes())
         content = _content(folder)
         others = [item for item in content["artifacts"] if item["kind"] != kind]
         content["artifacts"] = others + [onnx_artifact(folder, variant)]

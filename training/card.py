@@ -10,6 +10,7 @@ import yaml
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.files import write_whole
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
@@ -58,9 +59,7 @@ DATA = {
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Validate the card and put it beside its artifacts."""
     parse_card(yaml.safe_load(yaml.safe_dump(card)), str(folder))
-    partial = folder / (CARD_FILE + ".partial")
-    partial.write_text(yaml.safe_dump(card, sort_keys=False, width=96))
-    partial.rename(folder / CARD_FILE)
+    write_whole(str(folder / CARD_FILE), yaml.safe_dump(card, sort_keys=False, width=96))
 
 
 def make_card(

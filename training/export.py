@@ -5,23 +5,33 @@ images of the data set. ``--variant float fp16 int8`` adds those forms of the sa
 """
 
 import argparse
-import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.labels import LabelSet
+from segmentation_node.model_card import CARD_FILE
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
+from training.checkpoint import WEIGHTS_FILE
 from training.onnx_graph import export_onnx, graph_variant
 from training.parity import agreement
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
 
+LAYOUT = Layout(
+    "an exported model",
+    (CARD_FILE, WEIGHTS_FILE, *[file for file, _, _ in ARTIFACTS.values()]),
+    CARD_FILE,
+    "label_set:",
+)
 LEAST_AGREEMENT = 0.9999
 LEAST_AGREEMENT_FP16 = 0.995
 """Half precision decides otherwise where two classes are as good as equal."""
@@ -55,7 +65,8 @@ def export_run(
     batch: int,
     variants: Sequence[str] = (),
 ) -> Path:
-    """Make ``models/name`` from a run's folder. Raises RuntimeError when parity fails.
+    """Make ``models/name`` from a run's folder. Raises RuntimeError when parity fails, OutputError
+    where something else than an exported model is in the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it. The folder appears,
     or is replaced, only once everything in it was checked.
@@ -64,10 +75,10 @@ def export_run(
     split = recipe.val_split or recipe.train_split
     dataset = open_dataset(recipe.dataset, root, split)
     labels = dataset.label_set
-    partial = models / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    folder = models / plain_name(name)
+    with new_folder(str(folder), LAYOUT, sources=[str(run), root]) as new:
+        partial = Path(new)
+        partial.mkdir()
         trained = trained_classes(dataset)
         graph = deploy_graph(recipe, labels, run / "weights.safetensors", trained)
         save_file(graph.network.state_dict(), partial / "weights.safetensors")
@@ -87,11 +98,7 @@ def export_run(
             if variant in wanted
         ]
         write_card(partial, card)
-        shutil.rmtree(models / name, ignore_errors=True)
-        partial.rename(models / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return models / name
+    return folder
 
 
 def export_variant(
@@ -149,8 +156,8 @@ def parse_size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not HxW, like 360x480") from None
 
 
-def main() -> None:
-    """Parse the command line and export."""
+def main() -> int:
+    """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder that training.train wrote")
     parser.add_argument("--name", required=True)
@@ -166,17 +173,22 @@ def main() -> None:
         help="forms of the graph; uint8 is always made",
     )
     arguments = parser.parse_args()
-    folder = export_run(
-        arguments.run,
-        arguments.name,
-        arguments.models,
-        arguments.root,
-        arguments.size,
-        arguments.batch,
-        arguments.variant,
-    )
+    try:
+        folder = export_run(
+            arguments.run,
+            arguments.name,
+            arguments.models,
+            arguments.root,
+            arguments.size,
+            arguments.batch,
+            arguments.variant,
+        )
+    except SegmentationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"wrote {folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

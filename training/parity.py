@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.images import place, to_network
 from segmentation_node.networks.deploy import DeployGraph
@@ -21,6 +21,7 @@ def agreement(
 
     ``graph`` is the ``uint8`` variant in float32, whatever variant the file is.
     """
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     image_nhwc = np.zeros(entry.shape, np.uint8)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from training.checkpoint import write_atomically
+from segmentation_node.files import write_whole
 from training.errors import RecipeError
 
 CHOICES = {
@@ -190,8 +190,12 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Write the recipe with every key, so that later defaults do not change it."""
-        text = yaml.safe_dump(asdict(self), sort_keys=False)
-        write_atomically(path, lambda partial: partial.write_text(text))
+        write_whole(str(path), self.text())
+
+    def text(self) -> str:
+        """The recipe as a file holds it, with every key."""
+        text: str = yaml.safe_dump(asdict(self), sort_keys=False)
+        return text
 
 
 def _build(section: type, values: dict[str, Any]) -> Any:

@@ -4,11 +4,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, save_weights
+from training.checkpoint import (
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    WEIGHTS_FILE,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
 from training.distributed import Group
 from training.errors import TrainingError
 from training.recipe import Recipe
 from training.state import TrainingState
+
+RECIPE_FILE = "recipe.yaml"
+LOG_FILE = "log.csv"
 
 
 class RunFolder:
@@ -28,10 +38,24 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path} holds a run; add --resume to go on, or choose another folder"
             )
+        else:
+            self._check_others()
         self.group.wait()
         if self.group.is_first:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.recipe.write(self.path / "recipe.yaml")
+            self.recipe.write(self.path / RECIPE_FILE)
+
+    def _check_others(self) -> None:
+        """What a run of this recipe left before its first checkpoint is replaced, nothing else."""
+        recipe = self.path / RECIPE_FILE
+        if recipe.is_file() and recipe.read_bytes() == self.recipe.text().encode():
+            return
+        for name in (RECIPE_FILE, LOG_FILE, WEIGHTS_FILE, BEST_FILE):
+            if (self.path / name).exists():
+                raise TrainingError(
+                    f"{self.path} holds {name}, which is not of a run of this recipe: it is left "
+                    "alone; choose another folder"
+                )
 
     def save_checkpoint(self) -> None:
         """Replace the checkpoint by the state of now."""

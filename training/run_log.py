@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from segmentation_node.files import new_file
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
-from training.checkpoint import write_atomically
 from training.scoring import Score
 
 COLUMNS = (
@@ -96,7 +96,8 @@ class RunLog:
         self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
         path = self.folder / "log.csv"
         rows = _rows(path, epochs_done) if epochs_done else []
-        write_atomically(path, lambda partial: _write(partial, rows))
+        with new_file(str(path)) as partial:
+            _write(partial, rows)
 
 
 def _rows(path: Path, epochs: int) -> list[dict[str, str]]:
@@ -105,7 +106,7 @@ def _rows(path: Path, epochs: int) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(stream) if int(row["epoch"]) <= epochs]
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def _write(path: str, rows: list[dict[str, str]]) -> None:
     with open(path, "w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()

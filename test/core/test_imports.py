@@ -23,20 +23,22 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
+CORE |= {"pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
-    "files": set(),
-    "labels": set(),
+    "files": {"errors"},
+    "labels": {"errors"},
     "timing": set(),
     "models": {"model_card"},
     "accounting": {"timing"},
     "model_card": {"errors", "labels"},
     "images": BASE,
+    "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends", "models"},
-    "pipeline": BASE | {"images", "backends", "timing"},
+    "pipeline": BASE | {"images", "pictures", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
 

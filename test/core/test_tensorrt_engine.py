@@ -118,7 +118,8 @@ def test_the_timing_cache_is_kept_used_again_and_replaced_where_it_does_not_fit(
 
 
 def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(trt10, folder, tmp_path, capsys):
-    cache = tmp_path / "no such folder" / "my.cache"
+    (tmp_path / "a file").write_text("")
+    cache = tmp_path / "a file" / "my.cache"
     assert engine.main(arguments(folder, "--timing-cache", str(cache))) == 0
     out = capsys.readouterr().out
     assert "the timing cache is not kept" in out and "wrote " in out
@@ -297,14 +298,14 @@ def test_a_full_disk_leaves_what_was_there(trt10, folder, has_old, monkeypatch, 
 
 def test_a_death_between_engine_and_manifest_is_found_out(trt10, folder, monkeypatch):
     engine.make_engine(job(folder))
-    write = engine_files.write
+    write_whole = engine_files.write_whole
 
     def dies_at_the_manifest(path, content):
         if path.endswith(".json"):
             raise KeyboardInterrupt
-        write(path, content + b" of another run")
+        write_whole(path, content + b" of another run")
 
-    monkeypatch.setattr(engine_files, "write", dies_at_the_manifest)
+    monkeypatch.setattr(engine_files, "write_whole", dies_at_the_manifest)
     assert engine.main(arguments(folder, "--force")) == 130
     state = engine.state_of(job(folder), engine.look(job(folder)).machine)
     assert "bytes, expected" in state and "truncated or replaced" in state

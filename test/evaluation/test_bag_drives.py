@@ -201,6 +201,39 @@ def test_a_bag_is_replaced_only_when_told(tmp_path, capsys):
     assert sorted(path.name for path in bag.iterdir()) == ["bag.db3", "metadata.yaml"]
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_force_deletes_nothing_that_make_bag_did_not_write(tmp_path, capsys):
+    drives.write(tmp_path / "imgs" / "1.png", drives.images(1)[0])
+    arguments = ["--dataset", "images", "--root", tmp_path / "imgs", "--force"]
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "imgs")
+    own = drives.record(tmp_path / "own", "images", tmp_path / "imgs")
+    recorded = drives.record(tmp_path / "recorded", "images", tmp_path / "imgs")
+    (own / "more.txt").write_text("mine")
+    text = (recorded / "metadata.yaml").read_text()
+    (recorded / "metadata.yaml").write_text(text.replace("segmentation_node.dataset", "by"))
+    before = contents(tmp_path)
+    for name, said in (
+        ("notes", "holds notes.txt"),
+        ("own", "holds more.txt"),
+        ("recorded", "its metadata.yaml is missing or another's"),
+        ("file", "is a file"),
+        ("imgs", "is read"),
+        ("link", "is read"),
+        (".", "is read"),
+    ):
+        assert drives.make_bag(*arguments, "--output", tmp_path / name) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ") and said in error, error
+        assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     "options, said",
     [

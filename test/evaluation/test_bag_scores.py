@@ -326,6 +326,20 @@ def test_ctrl_c_leaves_a_valid_partial_report(tmp_path, monkeypatch):
     assert result["partial"] and result["frames"] == 3 and result["mean_iou"] is not None
 
 
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_report_replaces_a_report_and_no_other_file(option, tmp_path, capsys):
+    drives.camvid(tmp_path / "data", 2)
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
+    arguments = ["bag", str(bag), "--model", tiny.FOLDER, option]
+    for _ in range(2):
+        assert main([*arguments, str(tmp_path / "report")]) == 0
+    for path in (bag / "bag.mcap", bag / "metadata.yaml"):
+        before = path.read_bytes()
+        assert main([*arguments, str(path)]) == 1
+        assert "something else is there" in capsys.readouterr().err.splitlines()[-1]
+        assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("call, frames", [(4, 3), (1, None)])
 def test_a_backend_that_fails_leaves_what_was_scored(call, frames, tmp_path, monkeypatch, capsys):
     drives.camvid(tmp_path / "data")

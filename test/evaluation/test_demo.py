@@ -90,11 +90,15 @@ def video_sizes(path):
     [
         (["--input", "/nowhere/at/all"], "/nowhere/at/all: neither an image folder nor a video"),
         (["--input", str(ROOT / "config")], "no images (.png"),
+        (["--output", str(ROOT / "config")], "config is not a demo's folder (it holds "),
+        (["--input", str(ROOT / "docs"), "--output", str(ROOT / "docs")], "docs is read"),
+        (["--input", str(ROOT / "docs"), "--output", str(ROOT)], "is read, or holds what is read"),
     ],
 )
 def test_what_cannot_be_played_is_one_line(ros_environment, tmp_path, arguments, fragment):
     run = demo("--output", tmp_path / "out", *arguments)
-    assert run.returncode == 1
+    assert run.returncode == 1 and list(tmp_path.iterdir()) == []
+    assert (ROOT / "config" / "cpu.yaml").exists() and (ROOT / "docs" / "replay.md").exists()
     lines = [line for line in run.stderr.splitlines() if "error" in line.lower()]
     assert any(line.startswith("error: ") and fragment in line for line in lines)
     assert "Traceback" not in run.stderr
@@ -119,7 +123,9 @@ def test_ctrl_c_keeps_the_results_so_far(ros_environment, model, images, tmp_pat
         text=True, start_new_session=True,
     )  # fmt: skip
     deadline_s = time.monotonic() + 60
-    while not list(out.glob("class_maps/*")) and time.monotonic() < deadline_s:
+    while (
+        not list(tmp_path.glob(".out.partial/out/class_maps/*")) and time.monotonic() < deadline_s
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     text = process.communicate(timeout=60)[0]

@@ -89,10 +89,39 @@ def test_yuv(encoding, order):
     assert np.abs(converted.astype(int) - COLOR).max() <= 2
 
 
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize(("encoding", "order"), [("nv12", "UV"), ("nv21", "VU"), ("nv24", "UV")])
+def test_two_planes(encoding, order, padding):
+    """Each 2x2 block has a colour of its own; neighbours' chroma is not mixed."""
+    colors = np.random.RandomState(1).randint(60, 200, (SIZE[0] // 2, SIZE[1] // 2, 3))
+    rgb = colors.repeat(2, axis=0).repeat(2, axis=1) / 255.0
+    y = 16 + rgb @ [65.481, 128.553, 24.966]
+    chroma = {
+        "U": 128 + rgb @ [-37.797, -74.203, 112.0],
+        "V": 128 + rgb @ [112.0, -93.786, -18.214],
+    }
+    pairs = np.stack([chroma[letter] for letter in order], axis=-1)
+    pairs = pairs.reshape(2 * SIZE[0], -1) if encoding == "nv24" else pairs[::2, ::2]
+    planes = np.vstack([y, pairs.reshape(-1, SIZE[1])]).round().astype(np.uint8)
+    message = raw(planes, "mono8", padding)
+    message.encoding, message.height = encoding, SIZE[0]
+    converted = conversions.to_rgb(message)
+    assert converted.shape == SIZE + (3,) and converted.dtype == np.uint8
+    assert np.abs(converted - rgb * 255.0).max() <= 3
+
+
+def test_two_planes_that_do_not_fit_are_one_line():
+    for height, size in ((5, SIZE[1] * 8), (6, SIZE[1] * 8)):
+        message = image_message(bytes(size), (height, SIZE[1]), "nv12")
+        with pytest.raises(ImageError, match="^(the image is 8x5|data has 64 bytes)"):
+            conversions.to_rgb(message)
+
+
 def test_every_encoding_is_tested():
     bayer = {"bayer_%s%d" % (name, depth) for name in BAYER for depth in (8, 16)}
     yuv = {"yuv422", "uyvy", "yuv422_yuy2", "yuyv"}
     assert set(PLAIN) | bayer | yuv == set(conversions.ENCODINGS)
+    assert {"nv12", "nv21", "nv24"} == set(conversions.TWO_PLANES)
 
 
 def test_rgb8_is_not_copied():
@@ -116,7 +145,7 @@ def test_the_last_rows_padding_may_be_missing():
         ({"step": 23}, "step is 23; expected 24 or more"),
         ({"step": 0}, "step is 0"),
         ({"step": 2**32 - 1}, "data has 144 bytes"),
-        ({"height": 7}, "data has 144 bytes; expected step * height = 24 * 7 = 168"),
+        ({"height": 7}, "data has 144 bytes; expected step * rows = 24 * 7 = 168"),
         ({"width": 0}, "the image is 0x6"),
         ({"height": 0}, "the image is 8x0"),
         ({"width": 2**31}, "the image is 2147483648x6"),
@@ -150,6 +179,54 @@ def test_compressed_png_is_exact_and_jpeg_close():
     assert np.array_equal(png, pixels)
     jpeg = conversions.decode_compressed(compressed_message(encoded("jpg", pixels)))
     assert np.abs(jpeg.astype(int) - pixels).mean() < 5
+
+
+@pytest.mark.parametrize("pattern", sorted(BAYER))
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_mosaic_that_was_stored_as_it_was_gets_its_colours(pattern, depth):
+    mosaic = noise(1) if depth == 8 else noise(1, np.uint16)
+    encoding = "bayer_%s%d" % (pattern, depth)
+    message = compressed_message(cv2.imencode(".png", mosaic)[1].tobytes())
+    message.format = encoding + "; png compressed "
+    exact = conversions.to_rgb(raw(mosaic, encoding))
+    assert np.array_equal(conversions.decode_compressed(message), exact)
+
+
+@pytest.mark.parametrize(
+    "stored, is_swapped", [("jpeg compressed bgr8", False), ("png compressed rgb8", True)]
+)
+def test_channels_as_image_transport_stored_them(stored, is_swapped):
+    pixels = noise(3)
+    message = compressed_message(encoded("png", pixels))
+    message.format = "rgb8; " + stored
+    expected = pixels[..., ::-1] if is_swapped else pixels
+    assert np.array_equal(conversions.decode_compressed(message), expected)
+
+
+def test_a_mosaic_that_was_stored_in_colour_or_grey_stays():
+    pixels = noise(3)
+    message = compressed_message(encoded("png", pixels))
+    message.format = "bayer_rggb8; png compressed bgr8"
+    assert np.array_equal(conversions.decode_compressed(message), pixels)
+    message = compressed_message(cv2.imencode(".png", noise(1))[1].tobytes())
+    message.format = "bayer_rggb8; png compressed mono8"
+    grey = np.stack([noise(1)] * 3, axis=-1)
+    assert np.array_equal(conversions.decode_compressed(message), grey)
+
+
+def test_16_bits_in_a_png_are_scaled_as_the_raw_topics():
+    pixels = noise(1, np.uint16)
+    message = compressed_message(cv2.imencode(".png", pixels)[1].tobytes())
+    message.format = "mono16; png compressed mono16"
+    assert np.array_equal(conversions.decode_compressed(message), reference(pixels, "mono16"))
+
+
+@pytest.mark.parametrize("format_", ["16UC1; compressedDepth png", "32FC1; compressedDepth"])
+def test_depths_are_no_camera_image(format_):
+    message = compressed_message(encoded("png", noise(3)))
+    message.format = format_
+    with pytest.raises(ImageError, match="depths"):
+        conversions.decode_compressed(message)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])

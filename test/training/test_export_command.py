@@ -110,6 +110,28 @@ def test_nothing_is_exported_without_agreement(run, monkeypatch):
     assert list((run.parent.parent / "models").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../esc", "/tmp/esc", "notes", "more"])
+def test_no_name_leads_to_what_an_export_did_not_write(run, name, monkeypatch, capsys):
+    models = run.parent.parent / "models"
+    (models / "notes").mkdir(parents=True)
+    (models / "notes" / "notes.txt").write_text("mine")
+    (models / "more").mkdir()
+    (models / "more" / "model.yaml").write_text("label_set: camvid_11")
+    (models / "more" / "more.txt").write_text("mine")
+    before = set(run.parent.parent.rglob("*"))
+    command = ["training.export", str(run), "--name", name, "--models", str(models)]
+    monkeypatch.setattr("sys.argv", [*command, "--size", "45x60"])
+    assert training.export.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert set(run.parent.parent.rglob("*")) == before
+
+
+def test_an_export_replaces_an_export(run, monkeypatch):
+    (export(run, "--variant", "float", monkeypatch=monkeypatch) / "model_float.onnx").stat()
+    assert not (export(run, monkeypatch=monkeypatch) / "model_float.onnx").exists()
+
+
 def test_half_precision_has_its_own_threshold(run, monkeypatch):
     shares = {"model.onnx": 1.0, "model_fp16.onnx": 0.9951}
     monkeypatch.setattr(training.export, "agreement", lambda graph, path, *_: shares[path.name])

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from support.training_runs import (
 )
 
 from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.errors import OutputError
 from segmentation_node.model_card import read_card
 from training import checkpoint
 from training.errors import TrainingError
@@ -103,16 +105,27 @@ def test_another_recipe_does_not_resume(root, tmp_path):
         make_trainer(other, root, tmp_path / "run", resume=True).run()
 
 
-def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path):
+def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     checkpoint.save_checkpoint(tmp_path, {"step": 1})
 
-    def fails(path):
-        path.write_bytes(b"half")
+    def fails(content, path):
+        Path(path).write_bytes(b"half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_atomically(tmp_path / checkpoint.CHECKPOINT_FILE, fails)
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OutputError, match="disk full"):
+        checkpoint.save_checkpoint(tmp_path, {"step": 2})
     assert checkpoint.load_checkpoint(tmp_path) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CHECKPOINT_FILE]
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "log.csv", "weights.safetensors"])
+def test_a_new_run_replaces_no_file_of_another(name, root, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(TrainingError, match=f"holds {name}, which is not of a run of this recipe"):
+        make_trainer(read_recipe(tmp_path), root, tmp_path / "run").run()
+    assert (tmp_path / "run" / name).read_text() == "mine"
 
 
 def test_a_checkpoint_unpickles_nothing_but_values(tmp_path):

@@ -227,24 +227,13 @@ def recorded_tensors(manifest: Manifest) -> List[TensorInfo]:
 
 
 def write_engine(path: str, plan: bytes, manifest: Manifest) -> None:
-    """Put engine and manifest in place, both whole or neither. Raises BackendError.
+    """Put engine and manifest in place, each whole or not at all. Raises OutputError.
 
     Whoever reads in between meets an engine whose hash is not the old manifest's.
     """
     text = json.dumps(asdict(manifest), indent=2) + "\n"
-    write(path, plan)
-    write(manifest_path(path), text.encode("utf-8"))
-
-
-def write(path: str, content: bytes) -> None:
-    """Write a file whole or not at all. Raises BackendError."""
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise BackendError(
-            "%s: cannot be written (%s); free space there or choose another --engine-dir"
-            % (path, error.strerror or error)
-        ) from error
+    write_whole(path, plan)
+    write_whole(manifest_path(path), text)
 
 
 def sha256(content: bytes) -> str:

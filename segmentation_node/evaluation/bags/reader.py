@@ -41,7 +41,7 @@ class Bag:
         self.strict = strict
         self.problems: List[Problem] = []
         self._known: Set[Problem] = set()
-        self._temporary: Optional[str] = None
+        self._temporary: Optional[tempfile.TemporaryDirectory] = None
         self._files: List[StorageFile] = []
         metadata, paths = self._metadata_and_paths(Path(path))
         self._mode = str(metadata.get("compression_mode") or "").lower()
@@ -67,7 +67,7 @@ class Bag:
             file.close()
         self._files = []
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.cleanup()
 
     @property
     def is_damaged(self) -> bool:
@@ -221,8 +221,8 @@ class Bag:
                 yield path
                 continue
             if self._temporary is None:
-                self._temporary = tempfile.mkdtemp(prefix="segmentation_bag_")
-            target = Path(self._temporary, path.stem)
+                self._temporary = tempfile.TemporaryDirectory(prefix="segmentation_bag_")
+            target = Path(self._temporary.name, path.stem)
             try:
                 with zstd.open(path, "rb") as packed, open(target, "wb") as out:
                     shutil.copyfileobj(packed, out)

@@ -8,7 +8,7 @@ import numpy as np
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.bags import messages
 from segmentation_node.evaluation.bags.frames import TRUTH_TOPIC
-from segmentation_node.evaluation.bags.writer import BagWriter
+from segmentation_node.evaluation.bags.writer import DATASET, BagWriter
 from segmentation_node.evaluation.datasets.drive import (
     Calibration,
     Drive,
@@ -22,12 +22,8 @@ IMAGE_TOPIC = "/camera/image_raw"
 RATE_HZ = 10.0
 # A day like any other, for data without times: zero would mean "no stamp" in ROS.
 START_NS = 10**9 * 10**9
-# Keys of metadata.yaml's custom_data.
-DATASET, SPLIT, SINGLE = (
-    "segmentation_node.dataset",
-    "segmentation_node.split",
-    "segmentation_node.single_images",
-)
+# Keys of metadata.yaml's custom_data, beside DATASET.
+SPLIT, SINGLE = "segmentation_node.split", "segmentation_node.single_images"
 
 
 @dataclass

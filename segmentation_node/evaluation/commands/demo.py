@@ -6,7 +6,6 @@ diagnostics.txt in the output folder.
 
 import argparse
 import os
-import shutil
 import sys
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -18,11 +17,18 @@ from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
 from segmentation_node.evaluation.live.target import NodeProcess, prepare_middleware, uninterrupted
 from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.files import Layout, new_folder
 from segmentation_node.labels import LABEL_SETS
 from segmentation_node.timing import STAGES, RollingPercentiles
 
 STREET_MODEL = "elu_squeezenet_street"
 CAMVID_MODEL = "fast_elu_squeezenet_camvid"
+LAYOUT = Layout(
+    "a demo's folder",
+    ("overlay.webm", "overlay.png", "class_maps/*.png", "latency.json", "diagnostics.txt"),
+    "latency.json",
+    '"frames_segmented"',
+)
 # One in work, one waiting: more would only lengthen the queue that the latency table shows.
 IN_FLIGHT = 2
 
@@ -108,16 +114,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the clip through the node; 1 when a frame was lost or a header changed."""
     from segmentation_node.evaluation.live.graph import joined_graph
 
-    clip = open_clip(arguments.input, arguments.frames)
-    shutil.rmtree(arguments.output, ignore_errors=True)
-    os.makedirs(os.path.join(arguments.output, "class_maps"))
-    recorder = Recorder(arguments.output, clip)
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
     parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
-    with joined_graph():
-        interrupted, sent, statuses = _play(recorder, clip, parameters)
-    lost = 0 if interrupted else sent - recorder.frames
-    return _summarise(arguments.output, recorder, lost, statuses)
+    with new_folder(arguments.output, LAYOUT, sources=[arguments.input, model]) as folder:
+        clip = open_clip(arguments.input, arguments.frames)
+        os.makedirs(os.path.join(folder, "class_maps"))
+        recorder = Recorder(folder, clip)
+        with joined_graph():
+            interrupted, sent, statuses = _play(recorder, clip, parameters)
+        lost = 0 if interrupted else sent - recorder.frames
+        _summarise(folder, recorder, lost, statuses)
+    print(
+        "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
+        % (recorder.frames, lost, recorder.header_mismatches, arguments.output)
+    )
+    return 1 if lost or recorder.header_mismatches else 0
 
 
 def _play(recorder: Recorder, clip: Clip, parameters: Dict[str, Any]) -> Tuple[bool, int, List]:
@@ -145,7 +156,7 @@ def _play(recorder: Recorder, clip: Clip, parameters: Dict[str, Any]) -> Tuple[b
     return interrupted, sent, statuses
 
 
-def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> int:
+def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> None:
     content: Dict[str, Any] = {
         "frames_sent": recorder.frames + lost,
         "frames_segmented": recorder.frames,
@@ -162,11 +173,6 @@ def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) 
         print(report.accuracy_table(content["accuracy"]))
     report.write_json(os.path.join(folder, "latency.json"), content)
     print()
-    print(
-        "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
-        % (recorder.frames, lost, recorder.header_mismatches, folder)
-    )
-    return 1 if lost or recorder.header_mismatches else 0
 
 
 def _diagnostics_text(statuses: List[Any]) -> str:

@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         "--rate", type=_positive, metavar="HZ", help="of frames whose times the data does not give"
     )
     parser.add_argument("--frames", type=int, default=0, help="stop after this many; 0: all")
-    parser.add_argument("--force", action="store_true", help="replace a bag that is there")
+    parser.add_argument("--force", action="store_true", help="replace a bag that make-bag wrote")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.rate,
         arguments.frames,
     )
-    writer = BagWriter(arguments.output, arguments.storage, arguments.compression, arguments.force)
+    writer = BagWriter(
+        arguments.output,
+        arguments.storage,
+        arguments.compression,
+        arguments.force,
+        sources=[arguments.root],
+    )
     length = drive.length
     if arguments.frames:
         length = min(length or arguments.frames, arguments.frames)

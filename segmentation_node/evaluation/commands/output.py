@@ -7,8 +7,9 @@ from typing import Any, Callable, Optional, Union
 
 from segmentation_node.errors import BackendError, DatasetError, ReplayError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.report.page import run_page
+from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.files import check_file, write_whole
 
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C ended, as shells have it."""
@@ -26,8 +27,13 @@ def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) 
 
     Ctrl-C, a node that leaves, or a backend that fails ends it early: what was counted until then
     is reported and marked as partial. Raises DatasetError when no frame could be scored, and after
-    the report ReplayError of the node or BackendError.
+    the report ReplayError of the node or BackendError; OutputError, before anything is scored,
+    where a file of the user's is in the place of a report.
     """
+    if arguments.json:
+        check_file(arguments.json, "a report's figures", '"temporal_consistency"')
+    if arguments.html:
+        check_file(arguments.html, "a report's page", PAGE_MARK)
     interrupted = False
     failure: Union[ReplayError, BackendError, None] = None
     try:
@@ -63,4 +69,4 @@ def write_report(run: Run, arguments: argparse.Namespace) -> None:
     if arguments.json:
         report.write_json(arguments.json, result)
     if arguments.html:
-        report.write_text(arguments.html, run_page(run, result))
+        write_whole(arguments.html, run_page(run, result))

@@ -1,6 +1,6 @@
 """Results for people (tables, a page) and for machines (JSON files)."""
 
-from segmentation_node.evaluation.report.files import write_json, write_text
+from segmentation_node.evaluation.report.files import write_json
 from segmentation_node.evaluation.report.text import (
     accuracy_table,
     category_table,
@@ -22,5 +22,4 @@ __all__ = [
     "run_text",
     "table",
     "write_json",
-    "write_text",
 ]

@@ -11,6 +11,8 @@ from segmentation_node.evaluation.run.run import Run
 
 # Nothing but what is inside the page may load, whatever a file name holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# By this a page is known as ours, and may be replaced.
+PAGE_MARK = "img-src data:; style-src"
 
 
 def run_page(run: Run, result: Dict[str, Any]) -> str:

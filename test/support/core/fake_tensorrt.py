@@ -439,8 +439,9 @@ def read_plan(dialect, plan):
 
 def open_session(onnx):
     """The graph in ONNX Runtime, on one thread."""
-    import onnxruntime
+    from segmentation_node.backends.onnxruntime import import_onnxruntime
 
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
