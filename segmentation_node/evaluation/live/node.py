@@ -9,7 +9,8 @@ from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.run.provenance import environment_facts
 from segmentation_node.labels import LABEL_SETS, LabelSet
-from segmentation_node.model_card import ModelCard, open_model
+from segmentation_node.model_card import ModelCard, find_model, read_card
+from segmentation_node.models import models_folder
 
 DEFAULT_NAME = "/segmentation_node"
 READY_TIMEOUT_S = 120.0
@@ -89,4 +90,4 @@ def facts(arguments: argparse.Namespace, status: Any) -> Dict[str, Any]:
 
 
 def _card(arguments: argparse.Namespace) -> ModelCard:
-    return open_model(arguments.model)
+    return read_card(find_model(arguments.model, models_folder()))

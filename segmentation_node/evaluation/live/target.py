@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from segmentation_node.errors import ReplayError
-from segmentation_node.model_card import models_folder
+from segmentation_node.models import models_folder
 
 LONGEST_TURN_S = 0.1
 
