@@ -76,7 +76,7 @@ def _card_values(card: ModelCard, size: tuple[int, int], target: Path) -> dict[s
         "weights": ("weights.safetensors", "safetensors, float32"),
     }
     values = dataclasses.asdict(card)
-    del values["folder"]
+    del values["folder"], values["own_labels"]
     values["input"].update(height=size[0], width=size[1])
     values["outputs"] = list(OUTPUTS)
     values["accuracy"] = []

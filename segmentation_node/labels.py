@@ -182,7 +182,8 @@ def parse_label_set(values: Any, source: str) -> LabelSet:
     name, entries = _text(values.get("name"), source, "name"), values.get("classes")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_CLASSES:
         raise LabelsError("%s: classes must be a list of 1 to %d classes" % (source, MOST_CLASSES))
-    classes, ids = [], {}
+    classes: List[LabelClass] = []
+    ids: Dict[int, int] = {}
     for train_id, entry in enumerate(entries):
         item, dataset_id = _parse_class(entry, train_id, source)
         if item.name in (other.name for other in classes):

@@ -5,19 +5,19 @@
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors.torch import load_file
 
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.files import write_whole
-from segmentation_node.model_card import ModelCard, read_card
+from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.card import ARTIFACTS, measure_accuracy, onnx_artifact, write_card
@@ -58,14 +58,16 @@ def add_variants(
 def _add_accuracy(folder: Path, entry: dict[str, Any]) -> None:
     """Put the entry on the card, in place of one of the same file and split."""
     content = _content(folder)
-    same = ("dataset", "split", "artifact")
-    others = [item for item in content["accuracy"] if any(item[key] != entry[key] for key in same)]
+    others = [item for item in content["accuracy"] if _scored(item) != _scored(entry)]
     write_card(folder, {**content, "accuracy": [*others, entry]})
 
 
+def _scored(entry: dict[str, Any]) -> tuple[str, ...]:
+    return entry["dataset"], entry["split"], entry.get("artifact", "onnx")
+
+
 def _content(folder: Path) -> dict[str, Any]:
-    content = dataclasses.asdict(read_card(str(folder)))
-    del content["folder"]
+    content: dict[str, Any] = yaml.safe_load((folder / CARD_FILE).read_text())
     return content
 
 
