@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -152,12 +153,11 @@ def test_progress_goes_on_while_tensorrt_is_silent(monkeypatch):
     terminal = Terminal()
     with builder.BuildProgress(terminal) as progress:
         progress.report("a long name of a layer")
-        while terminal.text.count("\r") < 3:
-            pass
+        while terminal.text.count("a long name of a layer") < 2:
+            time.sleep(0.001)
         progress.report("b")
     lines = terminal.text.rstrip("\n").split("\r")
     assert terminal.text.count("\n") == 1
-    assert "a long name of a layer" in terminal.text
     assert lines[-1].rstrip().endswith("s  b") and len(lines[-1]) >= len(lines[-2])
 
 
