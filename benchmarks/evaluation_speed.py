@@ -18,8 +18,8 @@ import cv2
 from benchmarks.record import RESULTS, Record
 from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.dataset import new_run, score_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.report import table
 from segmentation_node.pipeline import Segmenter
 
@@ -39,9 +39,7 @@ def measure(
     count = min(frames, len(dataset))
 
     def score() -> None:
-        run = new_run(segmenter, dataset, {})
-        score_dataset(segmenter, dataset, run, range(count), strict=True)
-        run.finish()
+        evaluate_dataset(segmenter, dataset, range(count))
 
     def infer() -> None:
         for _ in range(count):

@@ -28,11 +28,10 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.base import Backend, Prediction
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.report import table
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard, open_model
 from segmentation_node.pipeline import Segmenter
 
 MOST_TIME = 0.95
@@ -231,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of all sizes; each size's table is printed when it is done."""
-    card = read_card(find_model(options.model, models_folder()))
+    card = open_model(options.model)
     training = open_dataset(options.dataset, options.root, "train")
     validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
     rows: list[dict[str, Any]] = []

@@ -10,8 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.torch_speed import card_of
-from segmentation_node.model_card import OUTPUTS, ModelCard, find_model, read_card, sha256_of
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import (
+    OUTPUTS,
+    ModelCard,
+    open_model,
+    read_card,
+    sha256_of,
+)
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.card import write_card
@@ -27,7 +32,7 @@ def card_named(name: str, folder: Path) -> ModelCard:
     """
     if name in NETWORKS:
         return card_of(name, folder)
-    return read_card(find_model(name, models_folder()))
+    return open_model(name)
 
 
 def trained_network(card: ModelCard) -> Any:

@@ -17,8 +17,7 @@ from segmentation_node.backends import Backend, BackendOptions, open_backend
 from segmentation_node.errors import BackendError
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.images import place, to_network
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard, models_folder, open_model
 
 LABEL_SET = "cityscapes19"
 CAMERA_SIZE = (720, 1280)
@@ -46,7 +45,7 @@ def card_of(network: str, folder: Path) -> ModelCard:
     """
     shipped = Path(models_folder())
     for path in sorted(shipped.glob("[!.]*/model.yaml")):
-        card = read_card(find_model(path.parent.name, str(shipped)))
+        card = open_model(path.parent.name)
         if card.network.name == network and card.label_set == LABEL_SET:
             return card
     return random_model(network, LABEL_SET, (360, 640), folder / network)

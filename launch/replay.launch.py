@@ -38,7 +38,7 @@ ARGUMENTS = (
     ("backend", "", "As in segmentation.launch.py"),
     ("namespace", "", "As in segmentation.launch.py"),
     ("params_file", "", "As in segmentation.launch.py"),
-    ("frame_policy", "every", "every: no frame is dropped by the node; latest: the newest wins"),
+    ("frame_policy", "every", "every: all, up to 512 MiB wait; latest: the newest wins"),
     ("transport", "raw", "raw or compressed, as the bag's image topic is"),
     ("use_sim_time", "false", "true: recorded time on /clock, and the node runs on it"),
     ("rviz", "false", "As in segmentation.launch.py"),

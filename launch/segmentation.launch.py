@@ -26,7 +26,7 @@ ARGUMENTS = (
     ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
     ("params_file", "", "Parameter file; empty: the node's own defaults"),
     ("autostart", "", "true or false: whether the node configures and activates itself"),
-    ("frame_policy", "", "latest (the newest frame wins) or every (the node drops none)"),
+    ("frame_policy", "", "latest (the newest frame wins) or every (all; up to 512 MiB wait)"),
     ("transport", "", "raw or compressed: which image topic is read"),
     ("use_sim_time", "", "true or false: whether the node runs on /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),

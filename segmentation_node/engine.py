@@ -41,7 +41,7 @@ from segmentation_node.backends.tensorrt.versions import (
     import_tensorrt,
     make_logger,
 )
-from segmentation_node.errors import BackendError, OutputError, SegmentationError
+from segmentation_node.errors import BackendError, OutputError, exit_code
 from segmentation_node.files import write_whole
 from segmentation_node.model_card import ModelCard, open_model
 
@@ -91,21 +91,18 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Build, or say what would be built; a known error is one line and exit code 1."""
+    """Build, or say what would be built; gives the exit code."""
     parsed = parse(arguments)
-    try:
-        card = open_model(parsed.model)
-        options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
-        job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
-        if parsed.dry_run:
-            return dry_run(job)
-        print(make_engine(job, parsed.force))
-    except SegmentationError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(parsed))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    card = open_model(parsed.model)
+    options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
+    job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
+    if parsed.dry_run:
+        return dry_run(job)
+    print(make_engine(job, parsed.force))
     return 0
 
 

@@ -1,18 +1,31 @@
 """Errors whose message is one line for the user: what was found, what was expected, what to do."""
 
+import reprlib
+import sys
+from typing import Any, Callable
 
-def one_line(said: object) -> str:
-    """An error or a text without its line breaks; the name of an error that says nothing."""
-    text = " ".join(str(said).split())
-    return text or (type(said).__name__ if isinstance(said, BaseException) else "")
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
 
 
 class SegmentationError(Exception):
     """A known error. Whoever catches it shows the message; anything else keeps its traceback."""
 
 
+class ContentError(SegmentationError):
+    """A file that should hold YAML or JSON and cannot be read as that, for this reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__("%s: %s" % (path, reason))
+        self.reason = reason
+
+
 class CardError(SegmentationError):
     """A model card, or a file that it names, that cannot be used."""
+
+
+class NetworkError(SegmentationError, ValueError):
+    """A network that there is none of, or that does not take its options."""
 
 
 class BackendError(SegmentationError):
@@ -41,3 +54,35 @@ class OutputError(SegmentationError):
 
 class LabelsError(SegmentationError, ValueError):
     """A label set or a grouping that cannot be used: the message names the file and the entry."""
+
+
+def one_line(said: object) -> str:
+    """An error or a text as one line of bounded length; the kind of an error that says nothing."""
+    line = " ".join(str(said).split())[:1000]
+    return line or (type(said).__name__ if isinstance(said, BaseException) else "")
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """What a command gives; 1 after a known error or a file that fails, 130 after Ctrl-C.
+
+    Either is told in one line.
+    """
+    try:
+        return command()
+    except (SegmentationError, OSError) as error:
+        print("error: %s" % one_line(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["interrupted"] + [str(item) for item in interrupt.args]), file=sys.stderr)
+        return INTERRUPTED
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 8
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A refused value as a message shows it: its ``repr``, cut where that is long."""
+    return _SHORT.repr(value)

@@ -12,12 +12,13 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import cv2
 import numpy as np
-import yaml
 
-from segmentation_node.errors import LabelsError
+from segmentation_node.errors import ContentError, LabelsError
+from segmentation_node.yaml_and_json import read_yaml
 
 UNLABELLED = 255
 MOST_CLASSES = UNLABELLED
+LONGEST_NAME = 200
 HIGHEST_DATASET_ID = 65535
 """Label images are of 8 or 16 bits."""
 
@@ -291,12 +292,9 @@ def _looked_up(ids_hw: np.ndarray, lut: np.ndarray) -> np.ndarray:
 
 def _read_yaml(path: str) -> Any:
     try:
-        with open(path, "rb") as content:
-            return yaml.safe_load(content)
-    except OSError as error:
-        raise LabelsError("%s: %s" % (path, error.strerror)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabelsError("%s: no valid YAML: %s" % (path, " ".join(str(error).split()))) from error
+        return read_yaml(path)
+    except ContentError as error:
+        raise LabelsError(str(error)) from error
 
 
 def _parse_class(entry: Any, train_id: int, source: str) -> Tuple[LabelClass, int]:
@@ -345,8 +343,10 @@ def _check_keys(values: Any, known: Tuple[str, ...], source: str, where: str) ->
 
 
 def _text(value: Any, source: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise LabelsError("%s: %s must be a text that is not empty" % (source, where))
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
+        raise LabelsError(
+            "%s: %s must be a text of 1 to %d characters" % (source, where, LONGEST_NAME)
+        )
     return value
 
 

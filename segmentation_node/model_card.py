@@ -11,10 +11,9 @@ import shlex
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Tuple
 
-import yaml
-
-from segmentation_node.errors import CardError, LabelsError, one_line
+from segmentation_node.errors import CardError, ContentError, LabelsError, shown
 from segmentation_node.labels import LABEL_SETS, LabelSet, parse_label_set
+from segmentation_node.yaml_and_json import read_yaml
 
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
 CARD_FILE = "model.yaml"
@@ -157,11 +156,10 @@ def read_card(folder: str) -> ModelCard:
         raise CardError("%s: no such model folder" % folder)
     if not os.path.isfile(path):
         raise CardError("%s: no %s in this model folder" % (folder, CARD_FILE))
-    with open(path, "rb") as card_file:
-        try:
-            values = yaml.safe_load(card_file)
-        except yaml.YAMLError as error:
-            raise CardError("%s: not valid YAML: %s" % (path, one_line(error))) from error
+    try:
+        values = read_yaml(path)
+    except ContentError as error:
+        raise CardError(str(error)) from error
     return parse_card(values, folder)
 
 
@@ -193,10 +191,10 @@ def parse_card(values: Any, folder: str) -> ModelCard:
 
 def open_model(model: str) -> ModelCard:
     """The card of a model given as a folder, or as a shipped model's name. Raises CardError."""
-    return read_card(find_model(model))
+    return read_card(_find_model(model))
 
 
-def find_model(model: str, *_: str) -> str:
+def _find_model(model: str) -> str:
     """Folder of a model given as a folder, or as a shipped model's name.
 
     Raises CardError that lists the models there are.
@@ -267,8 +265,8 @@ def _own_labels(content: Any, path: str) -> LabelSet:
         raise CardError(str(error)) from error
     if labels != LABEL_SETS.get(labels.name, labels):
         raise CardError(
-            "%s: label_set.name %r is that of a built-in label set with other classes; choose "
-            "another name" % (path, labels.name)
+            "%s: label_set.name %s is that of a built-in label set with other classes; choose "
+            "another name" % (path, shown(labels.name))
         )
     return labels
 
@@ -285,8 +283,8 @@ def _check_values(card: ModelCard, path: str) -> None:
         _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
         if os.path.basename(artifact.file) != artifact.file:
             raise CardError(
-                "%s: artifact %r must be a file name in the card's own folder"
-                % (path, artifact.file)
+                "%s: artifact %s must be a file name in the card's own folder"
+                % (path, shown(artifact.file))
             )
     kinds = [artifact.kind for artifact in card.artifacts]
     for kind in kinds:
@@ -299,10 +297,10 @@ def _check_values(card: ModelCard, path: str) -> None:
     if trained != sorted(set(trained) & set(range(len(card.labels)))):
         raise CardError(
             "%s: weights.trained_classes are %s; expected ascending train ids of %s, 0-%d"
-            % (path, trained, card.label_set, len(card.labels) - 1)
+            % (path, shown(trained), card.label_set, len(card.labels) - 1)
         )
     if "class_map" not in card.outputs:
-        raise CardError("%s: outputs %s lack 'class_map'" % (path, card.outputs))
+        raise CardError("%s: outputs %s lack 'class_map'" % (path, shown(card.outputs)))
     if card.input.height < 1 or card.input.width < 1:
         raise CardError(
             "%s: input is %dx%d; width and height must be positive"
@@ -314,13 +312,15 @@ def _check_values(card: ModelCard, path: str) -> None:
     if not all(map(math.isfinite, mean_rgb + std_rgb)) or min(std_rgb) <= 0:
         raise CardError(
             "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
-            % (path, mean_rgb, std_rgb)
+            % (path, shown(mean_rgb), shown(std_rgb))
         )
 
 
 def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:
     if found not in choices:
-        raise CardError("%s: %s is %r; expected one of %s" % (path, key, found, list(choices)))
+        raise CardError(
+            "%s: %s is %s; expected one of %s" % (path, key, shown(found), list(choices))
+        )
 
 
 def _record(record_class: Any, values: Any, path: str, where: str) -> Any:
@@ -341,11 +341,10 @@ def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict
             "%s: %s is %s; expected a mapping with the keys %s"
             % (path, where.rstrip(".") or "the card", type(values).__name__, sorted(schema))
         )
-    unknown = sorted(str(key) for key in set(values) - set(schema))
+    unknown = sorted(where + str(key) for key in set(values) - set(schema))
     if unknown:
         raise CardError(
-            "%s: unknown key %s; known keys are %s"
-            % (path, ", ".join(where + key for key in unknown), sorted(schema))
+            "%s: unknown keys %s; known keys are %s" % (path, shown(unknown), sorted(schema))
         )
     for key, item in schema.items():
         if key not in values:
@@ -366,8 +365,8 @@ def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
     wanted = plain or (list if expected is list or _is_list(expected) else dict)
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise CardError(
-            "%s: %s is %r (%s); expected %s"
-            % (path, key, value, type(value).__name__, wanted.__name__)
+            "%s: %s is %s (%s); expected %s"
+            % (path, key, shown(value), type(value).__name__, wanted.__name__)
         )
     return value
 

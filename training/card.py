@@ -7,14 +7,15 @@ from typing import Any
 import torch
 import yaml
 
-from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.dataset import evaluate_dataset
+from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.files import write_whole
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import open_segmenter
+from segmentation_node.yaml_and_json import parse_yaml
 from training.onnx_graph import OPSET
 from training.recipe import Recipe
 
@@ -58,8 +59,9 @@ DATA = {
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Validate the card and put it beside its artifacts."""
-    parse_card(yaml.safe_load(yaml.safe_dump(card)), str(folder))
-    write_whole(str(folder / CARD_FILE), yaml.safe_dump(card, sort_keys=False, width=96))
+    text = yaml.safe_dump(card, sort_keys=False, width=96)
+    parse_card(parse_yaml(text, CARD_FILE), str(folder))
+    write_whole(str(folder / CARD_FILE), text)
 
 
 def make_card(
@@ -131,9 +133,10 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """The card's accuracy entry: the shipped file through the pipeline on ONNX Runtime."""
     card = read_card(str(folder))
-    with open_backend("onnxruntime", card, BackendOptions(precision=precision)) as backend:
-        result = evaluate_dataset(Segmenter(backend), dataset).accuracy
-        kind = backend.kind_for(precision)
+    options = BackendOptions(precision=precision)
+    with open_segmenter(card, "onnxruntime", options) as segmenter:
+        result = evaluate_dataset(segmenter, dataset).accuracy
+        kind = segmenter.backend.kind_for(precision)
     return {
         "dataset": dataset_name,
         "split": dataset.split,

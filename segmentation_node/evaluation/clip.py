@@ -2,14 +2,16 @@
 
 import itertools
 import os
-from typing import Any, Iterator, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional
 
 import cv2
-import numpy as np
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.recordings import ImageFolder
 from segmentation_node.evaluation.datasets.street import StreetDrive
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.sources import import_bags
 from segmentation_node.labels import CITYSCAPES_19, LabelSet
 
 # Seeds of the training, validation and test drives are between 1000 and 3999.
@@ -19,23 +21,18 @@ STREET_FPS = 15.0
 FOLDER_FPS = 10.0
 BAG_ENDINGS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 
-LabelledFrame = Tuple[str, np.ndarray, Optional[np.ndarray]]
 
-
+@dataclass(frozen=True)
 class Clip:
-    """A source of frames: name, RGB image, and train ids of ``truth`` where they are known."""
+    """Frames, how many (None where nobody knows), and the label set of their truth, if any.
 
-    def __init__(
-        self,
-        frames: Iterator[LabelledFrame],
-        length: Optional[int],
-        fps: float,
-        truth: Optional[LabelSet] = None,
-    ) -> None:
-        self.frames = frames
-        self.length = length
-        self.fps = fps
-        self.truth = truth
+    A frame's name is that of its files.
+    """
+
+    frames: Iterator[Frame]
+    length: Optional[int]
+    fps: float
+    truth: Optional[LabelSet] = None
 
 
 def open_clip(source: str, frames: int) -> Clip:
@@ -68,51 +65,50 @@ def is_bag(source: str) -> bool:
     return any(name.endswith(BAG_ENDINGS) for name in names)
 
 
-def _street(frames: int) -> Iterator[LabelledFrame]:
+def _street(frames: int) -> Iterator[Frame]:
     drive = StreetDrive(STREET_SEED, fps=STREET_FPS)
     for index in range(frames):
-        image, labels = drive.frame(index)
-        yield _file_name(index), image, labels
+        image_hwc, truth_hw = drive.frame(index)
+        yield Frame(_file_name(index), image_hwc, truth_hw)
 
 
 def _folder(source: str, frames: int) -> Clip:
     folder = ImageFolder(source)
     wanted = itertools.islice(folder.frames(), frames or None)
-    images = ((frame.name, frame.image_hwc, None) for frame in wanted)
-    return Clip(images, min(folder.length, frames or folder.length), FOLDER_FPS)
+    return Clip(wanted, min(folder.length, frames or folder.length), FOLDER_FPS)
 
 
-def _video(capture: Any, frames: int) -> Iterator[LabelledFrame]:
+def _video(capture: Any, frames: int) -> Iterator[Frame]:
     index = 0
     while not frames or index < frames:
         found, bgr = capture.read()
         if not found:
             return
-        yield _file_name(index), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None
+        yield Frame(_file_name(index), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
         index += 1
 
 
 def _bag(source: str, frames: int) -> Clip:
-    from segmentation_node.evaluation.commands.lazily import import_bags
-
     bag = import_bags().open_bag(source)
     topics = bag.choose_topics(prediction="")
     truth = bag.label_set_of(topics.truth) if topics.truth is not None else None
-    found = bag.frames(prediction_topic="", truth_topic=None if truth is not None else "")
+    if truth is None:
+        topics = topics._replace(truth=None)
+    found = (frame for frame in bag.frames(topics) if isinstance(frame, Frame))
     first = list(itertools.islice(found, 2))
     if not first:
         raise DatasetError("%s: no image in it can be read" % source)
-    step_s = (first[-1].recorded_ns - first[0].recorded_ns) * 1e-9
+    step_s = ((first[-1].recorded_ns or 0) - (first[0].recorded_ns or 0)) * 1e-9
     fps = min(1.0 / step_s, 60.0) if step_s > 0.0 else FOLDER_FPS
 
-    def labelled() -> Iterator[LabelledFrame]:
+    def named() -> Iterator[Frame]:
         with bag:
             wanted = itertools.islice(itertools.chain(first, found), frames or None)
             for index, frame in enumerate(wanted):
-                yield _file_name(index), frame.image_hwc, frame.truth_hw
+                yield Frame(_file_name(index), frame.image_hwc, frame.truth_hw)
 
     total = topics.image.count
-    return Clip(labelled(), min(total, frames) if frames else total, fps, truth)
+    return Clip(named(), min(total, frames) if frames else total, fps, truth)
 
 
 def _file_name(index: int) -> str:

@@ -1,59 +1,157 @@
-"""A bag's frames for scoring: to be segmented, or with the predictions that were recorded."""
+"""Where frames come from, a data set or a bag: labels, provenance, and the frames themselves."""
 
-from typing import Any, Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Union
+from dataclasses import dataclass
+from typing import Any, Dict, Generator, List, Optional, Sequence, Tuple, Union
 
 from segmentation_node.errors import BagError, DatasetError
-from segmentation_node.evaluation.bags.frames import BagFrame, Topics, listed
-from segmentation_node.evaluation.bags.reader import Bag
-from segmentation_node.evaluation.bags.record import DATASET, SINGLE, SPLIT
-from segmentation_node.evaluation.bags.records import Topic
-from segmentation_node.evaluation.offline import InputFrame
-from segmentation_node.evaluation.read_ahead import iterate_ahead
-from segmentation_node.evaluation.run.consistency import DrivePosition
-from segmentation_node.evaluation.run.run import Problem, Run, ScoredFrame
+from segmentation_node.evaluation.datasets.base import Dataset
+from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
+from segmentation_node.evaluation.read_ahead import iterate_ahead, read_ahead
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import LABEL_SETS, LabelSet, label_set_by_name
 
-# Frames further apart are not consecutive, however slow the camera.
-LARGEST_GAP_NS = 10**9
+Frames = Generator[Union[Frame, Problem], None, None]
+RecordedFrames = Generator[Union[ScoredFrame, Problem], None, None]
 
 
-class DriveCounter:
-    """Numbers a bag's frames so that only consecutive ones follow each other.
+class Source:
+    """Frames to be scored, and what is known of them before the first is read.
 
-    Where stamps jump, by more than a second or back, another drive begins.
+    ``truth`` is the label set of their ground truth, None where there is none; ``facts`` go into
+    the report as they are.
     """
 
-    def __init__(self, single_images: bool) -> None:
-        self._single = single_images
-        self._drive = 0
-        self._last_ns: Optional[int] = None
+    truth: Optional[LabelSet]
+    length: int
+    facts: Dict[str, Any]
+    instance_classes: Tuple[str, ...] = ()
 
-    def position(self, frame: BagFrame) -> Optional[DrivePosition]:
-        """The frame's place; None where the bag says that its frames are single images."""
-        if self._single:
-            return None
-        time_ns = frame.stamp_ns or frame.recorded_ns  # some drivers leave the stamp zero
-        if self._last_ns is not None:
-            if not 0 < time_ns - self._last_ns <= LARGEST_GAP_NS:
-                self._drive += 1
-        self._last_ns = time_ns
-        return str(self._drive), frame.number
+    def new_run(self, predicted: LabelSet, facts: Dict[str, Any]) -> Run:
+        """A run without frames; ``facts`` say what segments them."""
+        return Run(predicted, self.truth, dict(facts, **self.facts), self.instance_classes)
 
 
-def is_single_images(bag: Bag) -> bool:
-    """Whether the bag says that its frames are no drive."""
-    return bag.custom_data.get(SINGLE) == "true"
+class DatasetSource(Source):
+    """A data set's split; ``name`` is what ``datasets.DATASETS`` calls it."""
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self._dataset = dataset
+        self.truth = dataset.label_set
+        self.length = len(dataset)
+        self.facts = {"dataset": name, "split": dataset.split}
+        self.instance_classes = dataset.instance_classes if dataset.with_instances else ()
+
+    def frames(self, indices: Optional[Sequence[int]] = None) -> Frames:
+        """All frames, or those of ``indices``, read on a thread in advance."""
+        wanted = range(self.length) if indices is None else indices
+        return read_ahead(self, wanted)
+
+    def __getitem__(self, index: int) -> Union[Frame, Problem]:
+        """The frame of this index, or why there is none."""
+        try:
+            return self._dataset[index]
+        except DatasetError as error:
+            return Problem(self._dataset.sample_name(index), str(error))
 
 
-def label_set_for(
-    bag: Bag, topic: Optional[Topic], given: Optional[str], option: str = "--labels"
-) -> Optional[LabelSet]:
-    """The label set of a topic of class maps; ``given`` by an option, it overrides the bag's.
+@dataclass(frozen=True)
+class BagOptions:
+    """Which topics of a bag are meant, and which label sets; None is what the bag itself says.
 
-    None without a topic. Raises BagError where nothing says it.
+    An empty topic leaves it out.
     """
+
+    image_topic: Optional[str] = None
+    truth_topic: Optional[str] = None
+    prediction_topic: Optional[str] = None
+    labels: Optional[str] = None
+    prediction_labels: Optional[str] = None
+
+
+class BagSource(Source):
+    """What frames of a bag have in common; ``labels`` names the truth's label set."""
+
+    def __init__(self, bag: Any, topics: Any, labels: Optional[str]) -> None:
+        self.bag = bag
+        self.topics = topics
+        self.truth = _label_set(bag, topics.truth, labels, "--labels") if topics.truth else None
+        self.facts = dict({"bag": bag.path}, **bag.origin)
+        for part, topic in topics._asdict().items():
+            if topic is not None:
+                self.facts[part + "_topic"] = topic.name
+
+    def warnings(self) -> List[str]:
+        """What a reader of the score has to know of the bag, once its frames were read."""
+        lines = list(self.bag.damage)
+        if self.topics.truth is None:
+            lines.append("%s: no ground truth; it has %s" % (self.bag.path, self.bag.listing()))
+        return lines
+
+
+class CameraSource(BagSource):
+    """The images of a bag, to be segmented, with their ground truth.
+
+    Raises BagError, with what the bag has, where it is not clear what is meant or has no frame.
+    """
+
+    def __init__(self, bag: Any, options: BagOptions) -> None:
+        topics = bag.choose_topics(options.image_topic, options.truth_topic, "")
+        _require(bag, topics.image, "camera image", "--image-topic")
+        super().__init__(bag, topics, options.labels)
+        self.length = topics.image.count
+
+    def frames(self) -> Frames:
+        """All frames, read and decoded on a thread in advance."""
+        return iterate_ahead(self.bag.frames(self.topics))
+
+
+class RecordedSource(BagSource):
+    """The predictions that were recorded in a bag, of the label set ``predicted``; and see above.
+
+    Without ground truth there is nothing to score: that is a BagError too.
+    """
+
+    def __init__(self, bag: Any, options: BagOptions) -> None:
+        topics = bag.choose_topics(
+            options.image_topic, options.truth_topic, options.prediction_topic
+        )
+        _require(bag, topics.prediction, "recorded class map", "--model, or --prediction-topic")
+        _require(bag, topics.truth, "ground truth", "--truth-topic")
+        super().__init__(bag, topics, options.labels)
+        self.predicted = _label_set(
+            bag, topics.prediction, options.prediction_labels, "--prediction-labels"
+        )
+        self.length = topics.prediction.count
+
+    def frames(self) -> RecordedFrames:
+        """All frames, read and decoded on a thread in advance."""
+        return iterate_ahead(self.bag.recorded_frames(self.topics))
+
+
+def import_bags() -> Any:
+    """The package ``evaluation.bags``. Raises BagError where its library is missing."""
+    try:
+        from segmentation_node.evaluation import bags
+    except ImportError as error:
+        raise BagError(
+            "bags need rosbags, and that Python 3.10 or newer: run make setup (%s)" % error
+        ) from error
+    return bags
+
+
+def _require(bag: Any, topic: Any, what: str, option: str) -> None:
+    damage = "".join("; " + line for line in bag.damage[:1])
     if topic is None:
-        return None
+        raise BagError(
+            "%s: no %s found; %s names it; the bag has %s%s"
+            % (bag.path, what, option, bag.listing(), damage)
+        )
+    if topic.count == 0:
+        raise BagError("%s: no message on %s%s" % (bag.path, topic.name, damage))
+
+
+def _label_set(bag: Any, topic: Any, given: Optional[str], option: str) -> LabelSet:
+    """The label set of a topic of class maps; ``given`` by an option, it overrides the bag's."""
     found = label_set_by_name(given) if given else bag.label_set_of(topic)
     if found is None:
         raise BagError(
@@ -61,130 +159,3 @@ def label_set_for(
             % (bag.path, topic.name, option, ", ".join(sorted(LABEL_SETS)))
         )
     return found
-
-
-def input_frames(bag: Bag, topics: Topics) -> Generator[Union[InputFrame, Problem], None, None]:
-    """Images with their truth, read and decoded ahead on a thread; broken ones as problems."""
-    counter = DriveCounter(is_single_images(bag))
-    for frame in _ahead(bag, topics._replace(prediction=None), "image"):
-        if isinstance(frame, Problem):
-            yield frame
-            continue
-        assert frame.image_hwc is not None
-        yield InputFrame(
-            frame.name,
-            frame.image_hwc,
-            frame.truth_hw,
-            stamp_ns=frame.stamp_ns,
-            position=counter.position(frame),
-        )
-
-
-class Lost(NamedTuple):
-    """A frame that was recorded without a prediction."""
-
-    name: str
-    reason: str
-
-
-Recorded = Union[ScoredFrame, Problem, Lost]
-
-
-def recorded_frames(bag: Bag, topics: Topics) -> Generator[Recorded, None, None]:
-    """The predictions that a bag holds, with their truth, and images for the report.
-
-    The images say which frames there were, without images the ground truth where it is as dense.
-    """
-    counter = DriveCounter(is_single_images(bag))
-    for frame in _ahead(bag, topics, _leading(topics)):
-        if isinstance(frame, Problem):
-            yield frame
-            continue
-        position = counter.position(frame)
-        if frame.prediction_hw is None:
-            assert topics.prediction is not None
-            yield Lost(frame.name, "no message of this stamp on %s" % topics.prediction.name)
-            continue
-        yield ScoredFrame(
-            frame.name,
-            frame.prediction_hw,
-            frame.stamp_ns,
-            frame.image_hwc,
-            frame.truth_hw,
-            stages_ms=frame.stages_ms,
-            position=position,
-        )
-
-
-def score_recorded(frames: Iterable[Recorded], run: Run, strict: bool = False) -> None:
-    """Count recorded predictions in ``run``; one that cannot be counted is skipped.
-
-    Under ``strict`` that, or a frame without a prediction, raises DatasetError instead.
-    """
-    for frame in frames:
-        if isinstance(frame, ScoredFrame):
-            try:
-                run.add(frame)
-            except DatasetError as error:
-                if strict:
-                    raise
-                run.skip(frame.name, str(error))
-        elif isinstance(frame, Lost):
-            if strict:
-                raise DatasetError("%s: %s" % (frame.name, frame.reason))
-            run.lost(frame.name, frame.reason)
-        else:
-            run.skip(frame.name, frame.reason)
-
-
-def _leading(topics: Topics) -> str:
-    if topics.image is not None:
-        return "image"
-    assert topics.prediction is not None
-    dense = topics.truth is not None and topics.truth.count >= topics.prediction.count
-    return "truth" if dense else "prediction"
-
-
-def bag_facts(bag: Bag, topics: Topics) -> Dict[str, Any]:
-    """What was evaluated, for the report."""
-    facts: Dict[str, Any] = {"bag": bag.path}
-    for part, topic in topics._asdict().items():
-        if topic is not None and part != "camera_info":
-            facts[part + "_topic"] = topic.name
-    for name, key in (("dataset", DATASET), ("split", SPLIT)):
-        if key in bag.custom_data:
-            facts[name] = bag.custom_data[key]
-    return facts
-
-
-def warnings(bag: Bag, topics: Topics) -> List[str]:
-    """What a reader of the score has to know about the bag: damage, and labels that it lacks."""
-    lines = [str(problem) for problem in bag.problems if not problem.is_frame]
-    if topics.truth is None:
-        lines.append("%s: no ground truth; it has %s" % (bag.path, listed(bag.topics)))
-    return lines
-
-
-def _ahead(
-    bag: Bag, topics: Topics, leading: str
-) -> Generator[Union[BagFrame, Problem], None, None]:
-    yield from iterate_ahead(frames_and_problems(bag, topics, leading))
-
-
-def frames_and_problems(
-    bag: Bag, topics: Topics, leading: str
-) -> Iterator[Union[BagFrame, Problem]]:
-    """A bag's frames, and in their places those that are broken."""
-    image, truth, prediction = (topic.name if topic else "" for topic in topics[:3])
-    seen = 0
-    for frame in bag.frames(image, truth, prediction, leading):
-        found, seen = bag.problems[seen:], len(bag.problems)
-        yield from _skipped(found)
-        yield frame
-    yield from _skipped(bag.problems[seen:])
-
-
-def _skipped(problems: List[Any]) -> Iterator[Problem]:
-    for problem in problems:
-        if problem.is_frame:
-            yield Problem(problem.name, str(problem))

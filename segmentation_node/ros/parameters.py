@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
+from segmentation_node.errors import one_line
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
@@ -69,7 +70,9 @@ class ParameterSpec:
 
 
 PARAMETERS = (
-    ParameterSpec("model", "elu_squeezenet_camvid", "Model folder, or the name of a shipped model"),
+    ParameterSpec(
+        "model", "fast_elu_squeezenet_camvid", "Model folder, or the name of a shipped model"
+    ),
     ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
@@ -80,7 +83,7 @@ PARAMETERS = (
     ParameterSpec(
         "frame_policy",
         "latest",
-        "latest: the newest frame wins; every: no frame is dropped by the node",
+        "latest: the newest frame wins; every: all are processed, up to 512 MiB wait",
         FRAME_POLICIES,
     ),
     ParameterSpec("input.transport", "raw", "Which image topic is read", TRANSPORTS),
@@ -200,7 +203,7 @@ class NodeParameters:
             self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             # The node stays up to say so, and to be given a better value.
-            self._refused[spec.name] = "%s; %s" % (" ".join(str(error).split()), spec.expected())
+            self._refused[spec.name] = "%s; %s" % (one_line(error), spec.expected())
             self._node.declare_parameter(
                 spec.name, spec.default, spec.descriptor(), ignore_override=True
             )

@@ -5,11 +5,16 @@ import time
 import traceback
 from typing import Any, Dict, Set, Tuple
 
+from rclpy.clock import Clock
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
 from segmentation_msgs.msg import FrameLatency
+from segmentation_node.accounting import Accounts
 from segmentation_node.errors import SegmentationError
 from segmentation_node.pipeline import Segmenter
 from segmentation_node.ros.conversions import RgbConverter
 from segmentation_node.ros.outputs import Outputs
+from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.worker import Frame
 from segmentation_node.timing import STAGES, StageTimer
 
@@ -20,10 +25,21 @@ KINDS_OF_FAILURE = 50
 class FrameProcessor:
     """Runs on the worker's thread. A bad frame is named, counted, and forgotten."""
 
-    def __init__(self, node: Any, outputs: Outputs, convert: RgbConverter) -> None:
-        self._node = node
-        self._outputs = outputs
+    def __init__(
+        self,
+        convert: RgbConverter,
+        outputs: Outputs,
+        parameters: NodeParameters,
+        accounts: Accounts,
+        clock: Clock,
+        logger: RcutilsLogger,
+    ) -> None:
         self._convert = convert
+        self._outputs = outputs
+        self._parameters = parameters
+        self._accounts = accounts
+        self._clock = clock
+        self._logger = logger
         self._last_overlay_s = float("-inf")
         self._seen_failures: Set[str] = set()
         self.last_failure = ""
@@ -39,13 +55,13 @@ class FrameProcessor:
         except SegmentationError as error:
             self._fail(str(error))
         except Exception as error:  # one frame must not end the node
-            self._node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+            self._logger.error(traceback.format_exc(), throttle_duration_sec=1.0)
             self._fail("%s: %s" % (type(error).__name__, error))
         else:
             self._account(segmenter, frame, times_ms)
 
     def _segment(self, segmenter: Segmenter, frame: Frame, timer: StageTimer) -> None:
-        outputs, parameters = self._outputs, self._node.parameters
+        outputs, parameters = self._outputs, self._parameters
         header = frame.message.header
         image = self._convert(frame.message)
         timer.lap("convert")
@@ -77,7 +93,7 @@ class FrameProcessor:
     def _overlay_due(self) -> bool:
         if not self._outputs.overlay.wanted:
             return False
-        max_rate_hz = self._node.parameters["overlay.max_rate_hz"]
+        max_rate_hz = self._parameters["overlay.max_rate_hz"]
         now_s = time.monotonic()
         if max_rate_hz > 0 and now_s - self._last_overlay_s < 1.0 / max_rate_hz:
             return False
@@ -85,7 +101,7 @@ class FrameProcessor:
         return True
 
     def _times_ms(self, frame: Frame, timer: StageTimer) -> Dict[str, float]:
-        published_ns = self._node.get_clock().now().nanoseconds
+        published_ns = self._clock.now().nanoseconds
         stamp_ns = stamp_nanoseconds(frame.message.header.stamp)
         transport_ms, self.stamp_problem = latency_since_stamp(stamp_ns, frame.received_ns)
         end_to_end_ms = float("nan")
@@ -98,15 +114,15 @@ class FrameProcessor:
         return times_ms
 
     def _account(self, segmenter: Segmenter, frame: Frame, times_ms: Dict[str, float]) -> None:
-        self._node.counters.process()
-        self._node.statistics.add(times_ms)
+        self._accounts.counters.process()
+        self._accounts.latencies.add(times_ms)
         if self._outputs.latency.get_subscription_count() > 0:
             self._outputs.latency.publish(self._latency_message(segmenter, frame, times_ms))
 
     def _latency_message(
         self, segmenter: Segmenter, frame: Frame, times_ms: Dict[str, float]
     ) -> FrameLatency:
-        counts = self._node.counters.snapshot()
+        counts = self._accounts.counters.snapshot()
         message = FrameLatency(header=frame.message.header, backend=segmenter.backend.name)
         for name, value_ms in times_ms.items():
             setattr(message, name + "_ms", value_ms)
@@ -116,14 +132,14 @@ class FrameProcessor:
 
     def _fail(self, line: str) -> None:
         self.last_failure = line
-        self._node.counters.fail()
+        self._accounts.counters.fail()
         # A stream that stays bad must not flood the log, nor hide another failure meanwhile.
         kind = re.sub(r"\d+", "N", line)
         if kind not in self._seen_failures and len(self._seen_failures) < KINDS_OF_FAILURE:
             self._seen_failures.add(kind)
-            self._node.get_logger().error("frame failed: %s" % line)
+            self._logger.error("frame failed: %s" % line)
         else:
-            self._node.get_logger().error("frame failed: %s" % line, throttle_duration_sec=1.0)
+            self._logger.error("frame failed: %s" % line, throttle_duration_sec=1.0)
 
 
 def stamp_nanoseconds(stamp: Any) -> int:

@@ -14,8 +14,8 @@ from support.training_runs import write_camvid
 from benchmarks import int8
 from benchmarks.quantise import VARIANTS, count_int8_convolutions, quantise
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network

@@ -21,23 +21,24 @@ RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "
 BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
-BASE = {"errors", "files", "labels", "model_card"}
-CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
-CORE |= {"pictures"}
+BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
+CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
+CORE |= {"interrupts", "pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "interrupts": set(),
     "files": {"errors"},
-    "labels": {"errors"},
+    "labels": {"errors", "yaml_and_json"},
+    "yaml_and_json": {"errors"},
     "timing": set(),
-    "models": {"model_card"},
     "accounting": {"timing"},
-    "model_card": {"errors", "labels"},
+    "model_card": {"errors", "labels", "yaml_and_json"},
     "images": BASE,
     "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
-    "engine": BASE | {"backends", "models"},
+    "engine": BASE | {"backends"},
     "pipeline": BASE | {"images", "pictures", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
@@ -62,7 +63,6 @@ def is_newer(name):
     newer = (
         "segmentation_node.evaluation.bags",
         "segmentation_node.evaluation.report",
-        "segmentation_node.evaluation.sources",
     )
     return any(name == other or name.startswith(other + ".") for other in newer)
 
@@ -131,7 +131,7 @@ def test_run_times_are_imported_where_they_are_used():
 def test_bags_and_their_library_are_imported_lazily():
     """They need a newer Python than the rest of the evaluation."""
     others = [name for name in MODULES if not is_newer(name)]
-    lazy = ("segmentation_node.evaluation.bags", "segmentation_node.evaluation.sources")
+    lazy = "segmentation_node.evaluation.bags"
     eager = [name for name in others if any(i.startswith(lazy) for i in imported(name, True))]
     assert eager == []
     assert [name for name in others if packages(name) & BAGS] == []

@@ -11,8 +11,9 @@ from support.core.tiny import assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
+from segmentation_node.evaluation.frame import ScoredFrame
 from segmentation_node.evaluation.run.best_and_worst import Examples, reduced
-from segmentation_node.evaluation.run.run import Run, ScoredFrame
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 SKY, BUILDING, ROAD, VOID = 0, 1, 3, 255

@@ -14,6 +14,7 @@ from support.small_bags import IMAGE, STORAGES, TRUTH, drive, write_bag
 
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.bags import messages, open_bag
+from segmentation_node.evaluation.frame import Frame, Problem
 
 EVERY = pytest.mark.parametrize("storage", sorted(STORAGES))
 
@@ -31,7 +32,7 @@ def test_a_whole_bag_gives_back_what_was_written(whole, storage):
     bags, sent = whole
     with open_bag(str(bags[storage]), strict=True) as bag:
         assert [tuple(message) for message in bag.messages()] == sent
-        assert not bag.problems and not bag.is_damaged
+        assert not bag.damage
         assert [(topic.name, topic.count) for topic in bag.topics] == [(IMAGE, 400), (TRUTH, 400)]
 
 
@@ -46,8 +47,7 @@ def test_a_bag_that_is_cut_off_is_read_to_its_end(whole, storage, share, with_me
         (bag / "metadata.yaml").unlink()
     with open_bag(str(bag)) as opened:
         found = [tuple(message) for message in opened.messages()]
-        assert opened.is_damaged
-        said = "\n".join(str(problem) for problem in opened.problems)
+        said = "\n".join(opened.damage)
         counted = sum(topic.count for topic in opened.topics)
     assert "damaged or cut off" in said
     assert ("metadata.yaml counts 400 messages on /ground_truth" in said) == (
@@ -103,7 +103,7 @@ def test_a_corrupt_chunk_costs_its_own_messages_only(whole, tmp_path):
     path.write_bytes(content)
     with open_bag(str(bag)) as opened:
         found = [tuple(message) for message in opened.messages()]
-        assert any("record at byte" in str(problem) for problem in opened.problems)
+        assert any("record at byte" in line for line in opened.damage)
     sent = whole[1]
     assert set(found) < set(sent) and len(found) > 400
     assert sorted(found, key=lambda item: item[2]) == found
@@ -134,10 +134,10 @@ def test_broken_messages_are_named_and_left_out(tmp_path):
         topic, type_, time_ns, _ = sent[index]
         sent[index] = (topic, type_, time_ns, data)
     with open_bag(str(write_bag(tmp_path / "bag", "mcap", sent))) as bag:
-        frames = list(bag.frames())
-        problems = [problem for problem in bag.problems if problem.is_frame]
-    assert [frame.number for frame in frames] == [0, 6, 7]
-    said = [str(problem) for problem in problems]
+        items = list(bag.frames())
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert [frame.position[1] for frame in frames] == [0, 6, 7]
+    said = [item.reason for item in items if isinstance(item, Problem)]
     assert len(said) == 6
     assert all("\n" not in line for line in said)
 
@@ -147,7 +147,7 @@ def test_strict_names_the_first_broken_message(tmp_path):
     sent[2] = sent[2][:3] + (sent[2][3].replace(b"rgb8", b"rgbx"),)
     with open_bag(str(write_bag(tmp_path / "bag", "sqlite3", sent)), strict=True) as bag:
         frames = bag.frames()
-        assert next(frames).number == 0
+        assert next(frames).position[1] == 0
         with pytest.raises(BagError, match="000001 @ 1000000000.100000000 on /camera.*rgbx"):
             list(frames)
 
@@ -181,7 +181,7 @@ def test_a_bag_with_unreadable_metadata_is_read_without_it(content, tmp_path):
     (path / "metadata.yaml").write_text(content)
     with open_bag(str(path)) as bag:
         assert [tuple(message) for message in bag.messages()] == sent
-        assert "read without it" in str(bag.problems[0])
+        assert "read without it" in bag.damage[0]
 
 
 def test_a_split_bag_is_read_in_order_and_a_missing_file_said(tmp_path):
@@ -209,7 +209,7 @@ def test_a_split_bag_is_read_in_order_and_a_missing_file_said(tmp_path):
     (path / names[1]).unlink()
     with open_bag(str(path)) as bag:
         assert len(list(bag.messages())) == 12
-        said = [str(problem) for problem in bag.problems]
+        said = list(bag.damage)
     assert any(names[1] in line for line in said) and any(
         "counts 9 messages on /ground" in line for line in said
     )
@@ -270,10 +270,10 @@ def test_no_damage_ends_in_anything_but_a_bag_or_its_error(storage, tmp_path):
             with open_bag(str(target)) as opened:
                 found = list(opened.messages())
                 if {IMAGE, TRUTH} <= {topic.name for topic in opened.topics}:
-                    list(opened.frames(IMAGE, TRUTH, ""))
+                    list(opened.frames(opened.choose_topics(IMAGE, TRUTH, "")))
         except BagError as error:
             assert "\n" not in str(error)
         else:
             read += bool(found)
-            assert len(found) == len(sent) or opened.problems
+            assert len(found) == len(sent) or opened.damage
     assert read > 10

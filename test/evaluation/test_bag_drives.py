@@ -259,7 +259,8 @@ import numpy as np
 from segmentation_node.evaluation.bags import open_bag
 from segmentation_node.evaluation.bags.record import Recording, record
 from segmentation_node.evaluation.bags.writer import BagWriter
-from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame
+from segmentation_node.evaluation.datasets.drive import Drive
+from segmentation_node.evaluation.frame import Frame
 
 class Long(Drive):
     def __init__(self, length):
@@ -268,7 +269,7 @@ class Long(Drive):
 
     def frames(self):
         for index in range(self.length):
-            yield DriveFrame(str(index), np.roll(self.noise, index), position=("", index))
+            yield Frame(str(index), np.roll(self.noise, index), position=("", index))
 
 for length in (20, 200):
     with BagWriter(sys.argv[1] + str(length), sys.argv[2]) as writer:

@@ -6,17 +6,22 @@ from support.small_bags import IMAGE, TRUTH, drive, write_bag
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.bags import open_bag
 from segmentation_node.evaluation.bags.frames import WINDOW
+from segmentation_node.evaluation.frame import Frame, Problem
 
 
-def frames_of(tmp_path, sent, **options):
+def frames_of(tmp_path, sent):
+    """The frames, and why others are none."""
     with open_bag(str(write_bag(tmp_path / "bag", "mcap", sent))) as bag:
-        return list(bag.frames(**options)), [str(problem) for problem in bag.problems]
+        items = list(bag.frames())
+        assert not bag.damage
+    problems = [item.reason for item in items if isinstance(item, Problem)]
+    return [item for item in items if isinstance(item, Frame)], problems
 
 
 def pairs(frames):
     """Frames as (number, id of its truth or None)."""
     return [
-        (frame.number, None if frame.truth_hw is None else int(frame.truth_hw[0, 0]))
+        (frame.position[1], None if frame.truth_hw is None else int(frame.truth_hw[0, 0]))
         for frame in frames
     ]
 

@@ -75,6 +75,33 @@ def test_a_bag_is_played_and_scored(ros_environment, model, tmp_path):
     assert cv2.VideoCapture(str(out / "overlay.webm")).get(cv2.CAP_PROP_FPS) == 20.0
 
 
+# Where a disk is full, writes fail as they do beyond a file's largest size.
+SMALL_FILES = """
+import resource, sys
+import numpy as np
+from segmentation_node.evaluation.recorder import OverlayVideo, write_image
+
+noise = np.random.default_rng(0).integers(0, 255, (20, 96, 128, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+if sys.argv[1].endswith(".webm"):
+    with OverlayVideo(sys.argv[1], 15.0) as video:
+        for image_hwc in noise:
+            video.add(image_hwc)
+        video.encode(iter)
+else:
+    write_image(sys.argv[1], noise[0])
+"""
+
+
+@pytest.mark.parametrize("name", ["map.png", "overlay.webm"])
+def test_a_file_that_the_disk_has_no_room_for_is_named(ros_environment, tmp_path, name):
+    command = [sys.executable, "-c", SMALL_FILES, str(tmp_path / name)]
+    run = subprocess.run(command, cwd=str(ROOT), capture_output=True, text=True, timeout=180)
+    assert run.returncode == 1
+    assert "OutputError: %s" % (tmp_path / name) in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def video_sizes(path):
     capture = cv2.VideoCapture(str(path))
     sizes = []

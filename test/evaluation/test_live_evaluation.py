@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (48, 64)
 COMMAND = [sys.executable, "-m", "segmentation_node.evaluation"]
-SHIPPED = "elu_squeezenet_camvid"
+SHIPPED = "fast_elu_squeezenet_camvid"
 TIMEOUT_S = 280
 
 

@@ -13,8 +13,8 @@ from support.core.real_data import folder_of
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.__main__ import main
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
@@ -58,9 +58,9 @@ class Compared:
         assert len(dataset) == REAL[name]
         truths, predictions = [], []
         for seed, (sample, files) in enumerate(zip(dataset, dataset.samples)):
-            predicted = perturbed(sample.labels_hw, seed)
-            self.pairs.append((sample.labels_hw, predicted))
-            self.evaluation.add(sample.labels_hw, predicted, sample.instances_hw)
+            predicted = perturbed(sample.truth_hw, seed)
+            self.pairs.append((sample.truth_hw, predicted))
+            self.evaluation.add(sample.truth_hw, predicted, sample.instances_hw)
             truths.append(truth_for_scorer(name, files, str(folder), seed))
             predictions.append(os.path.join(str(folder), "prediction%d.png" % seed))
             write(predictions[-1], ids_for_scorer(predicted))

@@ -98,11 +98,11 @@ def test_camvid_figures_equal_counting_class_by_class():
     matrix = ConfusionMatrix(11)
     inside, either, truly = (np.zeros(11) for _ in range(3))
     for seed, sample in enumerate(chosen):
-        predicted = disturbed(sample.labels_hw, range(11), seed)
-        matrix.add(sample.labels_hw, predicted)
-        counted = sample.labels_hw != 255
+        predicted = disturbed(sample.truth_hw, range(11), seed)
+        matrix.add(sample.truth_hw, predicted)
+        counted = sample.truth_hw != 255
         for index in range(11):
-            truth = (sample.labels_hw == index) & counted
+            truth = (sample.truth_hw == index) & counted
             seen = (predicted == index) & counted
             inside[index] += (truth & seen).sum()
             either[index] += (truth | seen).sum()

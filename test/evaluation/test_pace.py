@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from segmentation_node.evaluation.live.pace import Pace
+from segmentation_node.evaluation.live.replay import Pace
 
 
 def test_a_rate_counts_from_the_first_image_though_none_was_recorded():

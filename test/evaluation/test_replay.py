@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from support import linear_model, recorded
 from support.live import Image, LiveNode, image_message
 
 from segmentation_node.errors import ReplayError
-from segmentation_node.evaluation.live.replay import PlayedImage, Replay
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import RunningNode
 
 pytestmark = pytest.mark.ros
@@ -38,13 +40,14 @@ def replaying(node, **options):
 def played(index, stamp_ns=None, message=None):
     stamp_ns = recorded.stamp_ns(index) if stamp_ns is None else stamp_ns
     message = message or recorded.image_bytes(index, SIZE, stamp_ns)
-    return PlayedImage(None, index, message, stamp_ns, "camera", stamp_ns)
+    image = linear_model.blocks(SIZE, index)
+    return Frame(str(index), image, stamp_ns=stamp_ns, message=message, recorded_ns=stamp_ns)
 
 
 def assert_right(results, indices):
-    assert [result.payload for result in results] == list(indices)
+    assert [result.payload.name for result in results] == [str(index) for index in indices]
     for result in results:
-        expected = linear_model.classify(linear_model.blocks(SIZE, result.payload))
+        expected = linear_model.classify(linear_model.blocks(SIZE, int(result.payload.name)))
         assert np.array_equal(result.class_map_hw, expected) and result.headers_match
 
 
@@ -64,7 +67,7 @@ def test_an_image_that_fails_in_the_node_is_lost_at_once_and_the_reason_known(no
         replay.play(items, node.process, in_flight=3)
         assert_right(replay.results, [0, 1, 2, 4, 5])
         ((result, reason),) = replay.lost
-        assert result.payload == 3 and " received, 0 dropped, 1 failed, 0 lost" in reason
+        assert result.payload.name == "3" and " received, 0 dropped, 1 failed, 0 lost" in reason
         assert replay.missing() == [recorded.stamp_ns(3)]
 
 
@@ -101,9 +104,9 @@ def test_a_node_that_leaves_ends_the_replay(peer, tiny_folder, tmp_path):
 
 
 def test_a_node_on_simulated_time_lives_in_recorded_time(peer, tiny_folder, tmp_path):
-    items = [played(index) for index in range(10)]
-    for item in items:
-        item.recorded_ns = item.stamp_ns + 250_000_000
+    items = [
+        replace(item, recorded_ns=item.stamp_ns + 250_000_000) for item in map(played, range(10))
+    ]
     parameters = {"model": tiny_folder, "frame_policy": "every", "use_sim_time": True}
     with LiveNode(peer, parameters, tmp_path) as node:
         node.active()

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from segmentation_node.evaluation.frame import ScoredFrame
 from segmentation_node.evaluation.report import percent, write_json
+from segmentation_node.evaluation.report.gallery import UNLABELLED_RGB, WRONG_RGB
 from segmentation_node.evaluation.report.page import run_page
-from segmentation_node.evaluation.report.pictures import UNLABELLED_RGB, WRONG_RGB
-from segmentation_node.evaluation.run.run import Run, ScoredFrame
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 HOSTILE = '<script>alert("frame")</script>&amp;.png'

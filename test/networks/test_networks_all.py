@@ -111,7 +111,7 @@ def test_two_street_frames_are_learned_by_heart(name):
         sample = dataset[index]
         images.append(cv2.resize(sample.image_hwc, (width, height), interpolation=cv2.INTER_AREA))
         nearest = cv2.INTER_NEAREST
-        labels.append(cv2.resize(sample.labels_hw, (width, height), interpolation=nearest))
+        labels.append(cv2.resize(sample.truth_hw, (width, height), interpolation=nearest))
     images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     images = Normalise((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))(images)
     labels = torch.from_numpy(np.stack(labels)).long()

@@ -15,6 +15,7 @@ from support.live import (
 )
 
 from segmentation_node.accounting import Counts
+from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.ros.diagnostics import (
     LATENCIES,
     Limits,
@@ -35,6 +36,7 @@ RUNNING = {
     "output_rate_hz": 10.0,
     "p95_ms": 50.0,
 }
+EVERY = {"frame_policy": "every", "counts": Counts(received=16, processed=9, queued=7)}
 
 JUDGEMENTS = [
     ({}, {}, "OK", "running"),
@@ -58,6 +60,12 @@ JUDGEMENTS = [
     ({"output_rate_hz": float("nan")}, {"min_rate_hz": 11.0}, "OK", "running"),
     ({"recent_lost": 3}, {}, "WARN", "the middleware lost 3 frames"),
     ({"recent_dropped": 4}, {}, "WARN", "dropping: 4 frames were replaced"),
+    (EVERY, {}, "OK", "running"),
+    (dict(EVERY, recent_dropped=4), {}, "WARN", "4 frames came while 512 MiB of images waited"),
+    (dict(EVERY, backlog_s=3.2), {}, "WARN", "behind: 7 frames wait, the oldest for 3.2 s"),
+    ({"backlog_s": 3.2}, {}, "OK", "running"),
+    ({"namesakes": 1, "state": "inactive"}, {}, "WARN", "1 other nodes have this node's name"),
+    ({"namesakes": 1, "error": "no such model"}, {}, "ERROR", "no such model"),
     ({"stamp_problem": "the images' stamps are zero"}, {}, "WARN", "stamps are zero"),
 ]
 
@@ -71,12 +79,14 @@ def test_judgement(change, limits, level, reason):
 
 
 def test_figures_are_not_available_rather_than_zero():
-    nothing = dict(figures(Counts(), {"input": float("nan")}, {}))
+    nothing = dict(figures(Counts(), None, {"input": float("nan")}, {}))
     assert nothing["input_rate_hz"] == "n/a" and nothing["received"] == "0"
+    assert nothing["missed"] == "n/a"
     for name, rank in itertools.product(LATENCIES, PERCENTILES):
         assert nothing["%s_ms_p%d" % (name, rank)] == "n/a"
-    some = dict(figures(Counts(processed=3), {"input": 2.5}, {"queue": {50: 1.0, 95: 2.0}}))
+    some = dict(figures(Counts(processed=3), 5, {"input": 2.5}, {"queue": {50: 1.0, 95: 2.0}}))
     assert some["input_rate_hz"] == "2.500" and some["processed"] == "3"
+    assert some["missed"] == "5"
     assert some["queue_ms_p95"] == "2.000" and some["queue_ms_p99"] == "n/a"
 
 
@@ -187,3 +197,15 @@ def test_auto_reliability_follows_the_publishers(node, peer):
             return [i.qos_profile.reliability for i in found] == [BEST_EFFORT.reliability]
 
         node.until(best_effort, "a subscription that takes both cameras")
+
+
+@pytest.mark.ros
+def test_two_nodes_of_one_name_are_named(peer, node, tiny_folder, tmp_path):
+    with open(tmp_path / "log", "wb") as log:
+        parameters = {"model": tiny_folder, "autostart": False}
+        other = NodeProcess(parameters, ["__node:=" + node.name[1:]], log)
+        try:
+            node.status("WARN", "1 other nodes have this node's name", "names of their own")
+        finally:
+            other.stop()
+    node.status("OK", "idle, no subscriber")

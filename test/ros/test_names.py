@@ -1,6 +1,7 @@
-"""Names in the launch files, the configuration and README are those that the code knows."""
+"""Names in the launch files, the configuration and the documents are those that the code knows."""
 
 import ast
+import os
 import re
 from xml.etree import ElementTree
 
@@ -14,8 +15,9 @@ from segmentation_node.ros.parameters import PARAMETERS
 SPECS = {spec.name: spec for spec in PARAMETERS}
 TARGETS = sorted(PROJECT.glob("config/*.yaml"))
 LAUNCH_FILES = sorted(PROJECT.glob("launch/*.launch.py"))
-PAGES = [path for path in (PROJECT / "README.md", *PROJECT.glob("docs/*.md")) if path.is_file()]
-# Names of ROS 2 itself that README may set with `:=`.
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
+HOME = os.path.expanduser("~")
+# Names of ROS 2 itself that a page may set with `:=`.
 ROS_NAMES = {"__ns", "__node", "use_sim_time"}
 
 
@@ -66,11 +68,8 @@ def parameters(path):
 
 
 @pytest.fixture(scope="module")
-def readme():
-    path = PROJECT / "README.md"
-    if not path.is_file():
-        pytest.skip("NAMES IN README NOT CHECKED: there is no README.md")
-    return path.read_text()
+def node_page():
+    return (PROJECT / "docs" / "node.md").read_text()
 
 
 def test_every_target_has_a_launch_file_and_a_config_file():
@@ -187,23 +186,39 @@ def test_profile_gives_shared_memory_room_for_big_images():
     assert text["useBuiltinTransports"] == "false"
 
 
-def test_readme_names_the_topics_of_the_code(readme):
-    named = set(re.findall(r"~/[a-z]\w*(?:/\w+)*", readme))
-    named = {name for name in named if not name.startswith("~/ws")}  # a workspace's path
+def topics_of(text):
+    return set(re.findall(r"~/[a-z]\w*(?:/\w+)*", text))
+
+
+def test_the_page_of_the_node_names_the_topics_of_the_code(node_page):
     derived = {topic + "/compressed" for topic in code_topics()}
-    assert named <= code_topics() | derived
-    assert code_topics() <= named
+    assert code_topics() <= topics_of(node_page) <= code_topics() | derived
 
 
-def test_readme_names_every_parameter_and_no_other(readme):
-    quoted = set(re.findall(r"`([\w.]+)`", readme))
-    assert set(SPECS) <= quoted
+def test_readme_names_topics_of_the_code():
+    named = topics_of((PROJECT / "README.md").read_text())
+    named = {name for name in named if not name.startswith("~/ws")}  # a workspace's path
+    assert {"~/class_map", "~/overlay"} <= named <= code_topics()
+
+
+def test_the_page_of_the_node_names_every_parameter_with_its_default(node_page):
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \|", node_page.split("## Parameters")[1], re.M)
+    shown = {name: default.strip("`") for name, default in rows}
+    assert shown == {spec.name: as_shown(spec.default) for spec in PARAMETERS}
     groups = {name.split(".")[0] for name in SPECS if "." in name}
+    quoted = set(re.findall(r"`([\w.]+)`", node_page))
     assert {q for q in quoted if "." in q and q.split(".")[0] in groups} <= set(SPECS)
 
 
-def test_readme_names_every_launch_file(readme):
-    launched = set(re.findall(r"\b(\w+\.launch\.py)", readme))
+def as_shown(default):
+    """A default as the page shows it."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default).replace(HOME, "~")
+
+
+def test_the_page_of_the_node_names_every_launch_file(node_page):
+    launched = set(re.findall(r"\b(\w+\.launch\.py)", node_page))
     assert launched == {path.name for path in LAUNCH_FILES}
 
 
@@ -218,6 +233,10 @@ def test_pages_name_files_that_exist(page):
     ):
         for name in re.findall(pattern, text):
             assert (PROJECT / folder / name).is_file(), name
+    for path in re.findall(r"`((?:segmentation_node|training|benchmarks|test)/[\w/]+\.py)`", text):
+        assert (PROJECT / path).is_file(), path
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -11,7 +11,7 @@ from segmentation_node.model_card import open_model
 
 pytestmark = pytest.mark.ros
 
-MODEL = "elu_squeezenet_camvid"
+MODEL = "fast_elu_squeezenet_camvid"
 
 
 @pytest.fixture(scope="module", params=["torch", "openvino"])

@@ -158,6 +158,16 @@ def test_it_ends_cleanly_and_soon(peer, tmp_path, log_path, number, what):
             latencies.close()
 
 
+def test_it_ends_without_a_word_after_service_calls(peer, log_path):
+    for _ in range(3):
+        with LiveNode(peer, {"autostart": False}, log_path) as node:
+            for _ in range(10):
+                assert node.state() == "unconfigured"
+                assert len(node.get(["model", "backend"])) == 2
+            os.kill(node.process.process.pid, signal.SIGINT)
+            assert (node.exit_code(), node.log) == (0, "")
+
+
 def test_a_repeated_ctrl_c_is_one_request(peer, tiny_folder, log_path):
     with LiveNode(peer, {"model": tiny_folder}, log_path) as node:
         node.active()

@@ -2,19 +2,29 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from support import live
 
 from segmentation_node.accounting import Counts, FrameCounters
-from segmentation_node.ros.worker import EVERY_CAPACITY, Frame, FrameQueue, Worker
+from segmentation_node.ros.worker import Frame, FrameQueue, Worker
 
 SOON_S = 30.0
+SIZE_BYTES = 12
 assert live  # skips this file, loudly, where ROS is missing
 
 
+def message(number):
+    return SimpleNamespace(number=number, data=bytes(SIZE_BYTES))
+
+
 def frame(number):
-    return Frame(number, time.monotonic(), 0)
+    return Frame(message(number), time.monotonic(), 0)
+
+
+def number_of(item):
+    return item.message.number
 
 
 def open_queue(policy):
@@ -36,34 +46,50 @@ def test_latest_keeps_the_newest():
     for number in range(5):
         queue.put(frame(number))
     assert counters.snapshot() == Counts(received=5, dropped=4, queued=1)
-    assert queue.get(0.0).message == 4
+    assert number_of(queue.get(0.0)) == 4
     assert queue.get(0.0) is None
 
 
-def test_every_blocks_when_full_and_keeps_the_order():
+def test_every_keeps_all_in_order_up_to_its_limit(monkeypatch):
+    monkeypatch.setattr("segmentation_node.ros.worker.BACKLOG_BYTES", 5 * SIZE_BYTES)
     queue, counters = open_queue("every")
-    thread = threading.Thread(target=lambda: [queue.put(frame(number)) for number in range(9)])
-    thread.start()
-    eventually(lambda: counters.snapshot().received == EVERY_CAPACITY + 1)
-    time.sleep(0.05)
-    assert counters.snapshot().received == EVERY_CAPACITY + 1
-    assert [queue.get(SOON_S).message for _ in range(9)] == list(range(9))
-    thread.join(SOON_S)
-    assert counters.snapshot() == Counts(received=9, queued=9)  # none booked yet
+    for number in range(8):
+        queue.put(frame(number))
+    assert counters.snapshot() == Counts(received=8, dropped=3, queued=5)
+    assert [number_of(queue.get(0.0)) for _ in range(3)] == [0, 1, 2]
+    queue.put(frame(8))
+    assert [number_of(queue.get(0.0)) for _ in range(3)] == [3, 4, 8]
+    assert counters.snapshot() == Counts(received=9, dropped=3, queued=6)  # none booked yet
 
 
-def test_close_lets_blocked_callers_go_and_books_what_waits():
+def test_every_takes_a_frame_larger_than_its_limit(monkeypatch):
+    monkeypatch.setattr("segmentation_node.ros.worker.BACKLOG_BYTES", SIZE_BYTES - 1)
     queue, counters = open_queue("every")
-    count = EVERY_CAPACITY + 1
-    thread = threading.Thread(target=lambda: [queue.put(frame(number)) for number in range(count)])
-    thread.start()
-    eventually(lambda: counters.snapshot().received == count)
+    queue.put(frame(0))
+    queue.put(frame(1))
+    assert counters.snapshot() == Counts(received=2, dropped=1, queued=1)
+    assert number_of(queue.get(0.0)) == 0
+
+
+def test_close_books_what_waits():
+    queue, counters = open_queue("every")
+    for number in range(3):
+        queue.put(frame(number))
     queue.close()
     assert queue.settle(SOON_S)
-    assert counters.snapshot() == Counts(received=count, dropped=count)
-    thread.join(SOON_S)
+    assert counters.snapshot() == Counts(received=3, dropped=3)
     queue.put(frame(9))
-    assert counters.snapshot().received == count
+    assert counters.snapshot().received == 3
+
+
+def test_the_age_is_that_of_the_oldest_that_waits():
+    queue, _ = open_queue("every")
+    assert queue.age_s(9.0) == 0.0
+    for received_s in (1.0, 2.0):
+        queue.put(Frame(message(0), received_s, 0))
+    assert queue.age_s(9.0) == 8.0
+    queue.get(0.0)
+    assert queue.age_s(9.0) == 7.0
 
 
 def test_settle_waits_for_the_frame_in_hand():
@@ -108,9 +134,9 @@ def test_the_thread_survives_work_that_raises(capfd):
     done = []
 
     def work(_, item):
-        if item.message == 0:
+        if number_of(item) == 0:
             raise RuntimeError("broken frame")
-        done.append(item.message)
+        done.append(number_of(item))
 
     worker = Worker(lambda: "resource", work, lambda _: None, queue)
     worker.start()

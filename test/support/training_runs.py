@@ -14,8 +14,7 @@ import yaml
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.labels import CAMVID_11
 from training.data import Split
-from training.options import RunOptions
-from training.recipe import Recipe
+from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 
 PROJECT = Path(__file__).resolve().parents[2]

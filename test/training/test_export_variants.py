@@ -17,9 +17,8 @@ from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph, Normalise
 from segmentation_node.networks.folding import fold_batch_norms
 from training.card import ARTIFACTS
-from training.export import LEAST_AGREEMENT, LEAST_AGREEMENT_FP16
+from training.export import LEAST_AGREEMENT, LEAST_AGREEMENT_FP16, agreement
 from training.onnx_graph import export_onnx, graph_variant
-from training.parity import agreement
 
 CAMVID = os.environ.get(
     "CAMVID_ROOT", str(Path(__file__).resolve().parents[3] / "shared" / "datasets" / "camvid")
@@ -268,7 +267,7 @@ def camvid_network(name, dataset):
     samples = [dataset[index] for index in (0, 50)]
     sizes = {"dsize": (120, 90), "interpolation": cv2.INTER_NEAREST}
     images = np.stack([cv2.resize(sample.image_hwc, **sizes) for sample in samples])
-    labels = np.stack([cv2.resize(sample.labels_hw, **sizes) for sample in samples])
+    labels = np.stack([cv2.resize(sample.truth_hw, **sizes) for sample in samples])
     torch.manual_seed(0)
     return small_training.learn(
         build_network(name, len(dataset.label_set), {}),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.overfit import overfit_one_batch
 from support.training_runs import (
     CPU,
     IMAGES,
@@ -26,11 +27,9 @@ from training.augment import Augmentation
 from training.checkpoint import load_checkpoint
 from training.data import Split, StreamingSplit
 from training.errors import DivergedError, TrainingError
-from training.guard import WINDOW, DivergenceGuard
-from training.options import RunOptions
-from training.overfit import overfit_one_batch
-from training.recipe import Recipe
+from training.recipe import Recipe, RunOptions
 from training.scoring import recompute_batch_norm
+from training.state import WINDOW, DivergenceGuard
 from training.train import main
 from training.trainer import Trainer
 
@@ -194,7 +193,7 @@ class MixedSizes:
     def __getitem__(self, index):
         sample = self.dataset[index]
         height = 48 - 8 * (index % 2)
-        image, labels = sample.image_hwc[:height], sample.labels_hw[:height]
+        image, labels = sample.image_hwc[:height], sample.truth_hw[:height]
         return type(sample)(sample.name, image, labels)
 
 

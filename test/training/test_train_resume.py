@@ -106,7 +106,8 @@ def test_another_recipe_does_not_resume(root, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    checkpoint.save_checkpoint(tmp_path, {"step": 1})
+    kept = {"recipe": {}, "state": {"step": 1}}
+    checkpoint.save_checkpoint(tmp_path, kept)
 
     def fails(content, path):
         Path(path).write_bytes(b"half")
@@ -114,8 +115,8 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fails)
     with pytest.raises(OutputError, match="disk full"):
-        checkpoint.save_checkpoint(tmp_path, {"step": 2})
-    assert checkpoint.load_checkpoint(tmp_path) == {"step": 1}
+        checkpoint.save_checkpoint(tmp_path, {"recipe": {}, "state": {"step": 2}})
+    assert checkpoint.load_checkpoint(tmp_path) == kept
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CHECKPOINT_FILE]
 
 
@@ -129,8 +130,10 @@ def test_a_new_run_replaces_no_file_of_another(name, root, tmp_path):
 
 
 def test_a_checkpoint_unpickles_nothing_but_values(tmp_path):
-    torch.save({"state": np.random.default_rng}, tmp_path / checkpoint.CHECKPOINT_FILE)
-    with pytest.raises(Exception, match="[Ww]eights"):
+    torch.save(
+        {"recipe": {}, "state": np.random.default_rng}, tmp_path / checkpoint.CHECKPOINT_FILE
+    )
+    with pytest.raises(TrainingError, match="[Ww]eights"):
         checkpoint.load_checkpoint(tmp_path)
 
 

@@ -92,5 +92,5 @@ def test_the_node_gives_the_trained_networks_class_maps(ros, trained, backend, t
     for result, class_map in zip(replay.results, expected):
         assert result.headers_match
         assert np.array_equal(result.class_map_hw, class_map)
-    right = [(found == sample.labels_hw).mean() for found, sample in zip(expected, samples)]
+    right = [(found == sample.truth_hw).mean() for found, sample in zip(expected, samples)]
     assert min(right) > 0.7, "the network should have learned to tell the blocks apart"

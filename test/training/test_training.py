@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from support.core import tiny
 
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.pipeline import Segmenter
 from training import export
+from training.arguments import image_size
 from training.augment import Augmentation
 from training.card import DATA
 from training.losses import enet_weights
@@ -292,8 +293,8 @@ def test_an_untrained_network_agrees_with_its_export_on_street_frames(tmp_path):
 @pytest.mark.parametrize("text", ["360", "x", "360x480x3", "axb"])
 def test_a_size_that_is_not_hxw_is_refused(text):
     with pytest.raises(export.argparse.ArgumentTypeError, match="HxW"):
-        export.parse_size(text)
+        image_size(text)
 
 
 def test_a_size_is_height_by_width():
-    assert export.parse_size("360x480") == (360, 480)
+    assert image_size("360x480") == (360, 480)

@@ -14,9 +14,10 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from segmentation_node.backends.base import BackendOptions
 from segmentation_node.backends.tensorrt.versions import TensorInfo
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, ContentError, shown
 from segmentation_node.files import write_whole
 from segmentation_node.model_card import ArtifactInfo, ModelCard
+from segmentation_node.yaml_and_json import read_json
 
 DEFAULT_ENGINE_DIR = BackendOptions().engine_dir
 FORMAT = 1  # of a manifest
@@ -194,13 +195,12 @@ def read_manifest(path: str) -> Manifest:
         raise BackendError(
             "the engine has no manifest %s that says what it is" % os.path.basename(path)
         )
-    with open(path, "rb") as content:
-        try:
-            values = json.loads(content.read().decode("utf-8"))
-        except ValueError as error:
-            raise BackendError(
-                "its manifest %s is not valid JSON: %s" % (os.path.basename(path), error)
-            ) from error
+    try:
+        values = read_json(path)
+    except ContentError as error:
+        raise BackendError(
+            "its manifest %s: %s" % (os.path.basename(path), error.reason)
+        ) from error
     problem = _malformed(values)
     if problem:
         raise BackendError("its manifest %s %s" % (os.path.basename(path), problem))
@@ -222,7 +222,7 @@ def recorded_tensors(manifest: Manifest) -> List[TensorInfo]:
     except (KeyError, TypeError, ValueError) as error:
         raise BackendError(
             "its manifest has tensors %s; expected name, direction, shape and dtype of each"
-            % manifest.tensors
+            % shown(manifest.tensors)
         ) from error
 
 
@@ -274,14 +274,16 @@ def _describe(tensors: Sequence[TensorInfo]) -> List[Dict[str, Any]]:
 def _malformed(values: Any) -> str:
     plain: Dict[Any, type] = {int: int, str: str}
     types = {item.name: plain.get(item.type, list) for item in fields(Manifest)}
-    found = sorted(values) if isinstance(values, dict) else type(values).__name__
-    if found != sorted(types):
-        return "has keys %s, expected %s" % (found, sorted(types))
+    if not isinstance(values, dict):
+        return "is a %s, expected keys %s" % (type(values).__name__, sorted(types))
+    missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
+    if missing or unknown:
+        return "lacks the keys %s and has the unknown %s" % (missing, shown(unknown))
     if values["format"] != FORMAT:
-        return "has format %r, expected %d" % (values["format"], FORMAT)
+        return "has format %s, expected %d" % (shown(values["format"]), FORMAT)
     for name, wanted in types.items():
         if not isinstance(values[name], wanted):
-            return "has %s %r, expected %s" % (name, values[name], wanted.__name__)
+            return "has %s %s, expected %s" % (name, shown(values[name]), wanted.__name__)
     return ""
 
 

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from segmentation_node.errors import BagError, ImageError
-from segmentation_node.evaluation.bags.records import one_line
+from segmentation_node.errors import BagError, ImageError, one_line
 from segmentation_node.labels import (
     LABEL_SETS,
     UNLABELLED,

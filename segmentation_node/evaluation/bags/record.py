@@ -7,14 +7,15 @@ import numpy as np
 
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.bags import messages
-from segmentation_node.evaluation.bags.frames import TRUTH_TOPIC
-from segmentation_node.evaluation.bags.writer import DATASET, BagWriter
+from segmentation_node.evaluation.bags.records import DATASET, SINGLE, SPLIT
+from segmentation_node.evaluation.bags.topics import TRUTH_TOPIC
+from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.evaluation.datasets.drive import (
     Calibration,
     Drive,
-    DriveFrame,
     FrameClock,
 )
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 
 IMAGE_FORMS = ("raw", "jpeg", "png")
@@ -22,11 +23,9 @@ IMAGE_TOPIC = "/camera/image_raw"
 RATE_HZ = 10.0
 # A day like any other, for data without times: zero would mean "no stamp" in ROS.
 START_NS = 10**9 * 10**9
-# Keys of metadata.yaml's custom_data, beside DATASET.
-SPLIT, SINGLE = "segmentation_node.split", "segmentation_node.single_images"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recording:
     """What to record and how; see ``record``."""
 
@@ -52,7 +51,7 @@ def record(
     drive: Drive,
     writer: BagWriter,
     recording: Recording,
-    progress: Callable[[Iterator[DriveFrame]], Iterable[DriveFrame]] = iter,
+    progress: Callable[[Iterator[Frame]], Iterable[Frame]] = iter,
 ) -> Recorded:
     """Write a drive's frames into an open bag, one at a time.
 
@@ -96,7 +95,7 @@ class _Recorder:
         if drive.split:
             writer.note(SPLIT, drive.split)
 
-    def add(self, frame: DriveFrame) -> None:
+    def add(self, frame: Frame) -> None:
         stamp_ns = self._clock.stamp_ns(frame)
         done, label_set = self.done, self._drive.label_set
         if not done.frames:
@@ -113,8 +112,8 @@ class _Recorder:
         if self._drive.calibration is not None:
             info = camera_info(self._drive.calibration, stamp_ns, self._drive.frame_id)
             self._write(self._info, stamp_ns, info)
-        if frame.labels_hw is not None:
-            truth = messages.raw_image(frame.labels_hw, stamp_ns, self._drive.frame_id)
+        if frame.truth_hw is not None:
+            truth = messages.raw_image(frame.truth_hw, stamp_ns, self._drive.frame_id)
             self._write(TRUTH_TOPIC, stamp_ns, truth)
             done.with_truth += 1
 

@@ -8,7 +8,8 @@ from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Set, Tuple
 from lz4.frame import LZ4FrameDecompressor
 from rosbags.rosbag2.storage_mcap import decompress, zstd
 
-from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic, one_line
+from segmentation_node.errors import one_line
+from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -57,15 +58,16 @@ class DamagedMcap:
     def _walk(self, report: Report) -> Iterator[Tuple[int, int, bytes]]:
         with open(self._path, "rb") as stream:
             if stream.read(len(MAGIC)) != MAGIC:
-                report(Problem(str(self._path), "not an MCAP file: it does not start as one"))
+                report("%s: not an MCAP file: it does not start as one" % self._path)
                 return
             for position, opcode, body, whole in _records(stream):
                 try:
                     found = list(self._messages(opcode, body, whole))
                 except Exception as error:  # each compressor has its own
-                    where = "%s, record at byte %d" % (self._path, position)
-                    reason = "not readable, its messages are lost (%s)" % one_line(error)
-                    report(Problem(where, reason))
+                    report(
+                        "%s, record at byte %d: not readable, its messages are lost (%s)"
+                        % (self._path, position, one_line(error))
+                    )
                     continue
                 # Stable: messages of one time stay in the order in which they were written.
                 yield from sorted(found, key=lambda item: item[1])

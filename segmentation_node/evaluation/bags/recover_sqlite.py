@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Set, Tuple
 from urllib.parse import quote
 
-from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic
+from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
 
 TABLE_LEAF = 0x0D
 # Columns of a message row; id is the row id, stored as NULL.
@@ -63,8 +63,10 @@ class DamagedSqlite:
                     continue
                 payload = pages.payload(row.cell, row.payload)
                 if len(payload) < row.payload:
-                    where = "%s, message %d on %s" % (self._path, row.row_id, name)
-                    self._report(Problem(where, "some of its pages are missing"))
+                    self._report(
+                        "%s, message %d on %s: some of its pages are missing"
+                        % (self._path, row.row_id, name)
+                    )
                     continue
                 yield RawMessage(name, type_, row.recorded_ns, payload[row.data :])
 
@@ -77,7 +79,7 @@ class DamagedSqlite:
             rows = connection.execute("SELECT * FROM topics").fetchall()
             connection.close()
         except (sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
-            self._report(Problem(str(self._path), "its topics are not readable (%s)" % error))
+            self._report("%s: its topics are not readable (%s)" % (self._path, error))
             return {}
         return {
             row[0]: (row[1], row[2], "transient_local" in str(row[4:]))

@@ -18,15 +18,13 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
-from segmentation_node.errors import BagError
+from segmentation_node.errors import BagError, one_line
 from segmentation_node.evaluation.bags.messages import typestore
-from segmentation_node.evaluation.bags.records import one_line
+from segmentation_node.evaluation.bags.records import DATASET
 from segmentation_node.files import Layout, new_folder
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 COMPRESSIONS = ("none", "zstd")
-# Key of metadata.yaml's custom_data: what was recorded; it also tells that the bag is ours.
-DATASET = "segmentation_node.dataset"
 # As rmw writes a duration without end.
 _FOREVER = QosTime(9223372036, 854775807)
 _DEPTH = 10
@@ -114,6 +112,7 @@ class BagWriter:
 def _layout(path: str) -> Layout:
     name = glob.escape(os.path.basename(os.path.realpath(path)))
     files = ("metadata.yaml", name + ".mcap", name + ".db3")
+    # Every bag of make-bag notes its data set: that tells that it is ours.
     return Layout("a bag of make-bag", files, "metadata.yaml", DATASET)
 
 

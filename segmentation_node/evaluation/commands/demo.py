@@ -7,19 +7,18 @@ diagnostics.txt in the output folder.
 import argparse
 import os
 import sys
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from functools import partial
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-import cv2
-import numpy as np
-
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
-from segmentation_node.evaluation.live.target import NodeProcess, prepare_middleware, uninterrupted
+from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.live.replay import Replay
+from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, prepare_middleware
+from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
 from segmentation_node.evaluation.run.accuracy import Accuracy
-from segmentation_node.files import Layout, new_folder
-from segmentation_node.labels import LABEL_SETS
-from segmentation_node.timing import STAGES, RollingPercentiles
+from segmentation_node.files import Layout, new_folder, write_whole
 
 STREET_MODEL = "elu_squeezenet_street"
 CAMVID_MODEL = "fast_elu_squeezenet_camvid"
@@ -29,101 +28,30 @@ LAYOUT = Layout(
     "latency.json",
     '"frames_segmented"',
 )
-# One in work, one waiting: more would only lengthen the queue that the latency table shows.
-IN_FLIGHT = 2
 
 
-class Recorder:
-    """Keeps what came back: video, class maps, latencies, and the score where there is truth."""
+class Played(NamedTuple):
+    """What came of playing a clip, beside what the recorder kept."""
 
-    def __init__(self, folder: str, clip: Clip) -> None:
-        self.folder = folder
-        self.frames = 0
-        self.header_mismatches = 0
-        self.accuracy: Optional[Accuracy] = None
-        self.latencies: Dict[str, RollingPercentiles] = {}
-        self._clip = clip
-        self._progress: Any = None
-        self._video: Any = None
-        self._video_size = (0, 0)
-
-    def images(self) -> Iterator[Any]:
-        """The clip's images; names and truth come back with the results."""
-        from segmentation_node.evaluation.live.replay import PlayedImage
-
-        self._progress = _progress_bar(self._clip.length)
-        for name, image, labels in self._clip.frames:
-            yield PlayedImage(image, (name, labels))
-
-    def take(self, result: Any) -> None:
-        """One result, whole or not at all; a frame that failed leaves a gap, not a shift."""
-        with uninterrupted():
-            self._keep(result)
-
-    def _keep(self, result: Any) -> None:
-        name, labels = result.payload
-        self.frames += 1
-        self.header_mismatches += not result.headers_match
-        class_map_path = os.path.join(self.folder, "class_maps", os.path.splitext(name)[0] + ".png")
-        cv2.imwrite(class_map_path, result.class_map_hw)
-        self._write_video(result.overlay_hwc)
-        if self.frames in (1, (self._clip.length or 0) // 2):
-            self._write_picture(result)
-        for stage in STAGES + ("processing", "transport", "end_to_end"):
-            # NaN is left out: a first frame may come without its latency.
-            value_ms = getattr(result.latency, stage + "_ms", float("nan"))
-            self.latencies.setdefault(stage, RollingPercentiles(window=100000)).add(value_ms)
-        if labels is not None and self.accuracy is not None:
-            self.accuracy.add(labels, result.class_map_hw)
-        self._progress.update()
-
-    def stages_ms(self) -> Dict[str, Dict[str, float]]:
-        """Percentiles by stage in ms."""
-        return {
-            stage: {"p%d" % rank: value for rank, value in values.percentiles().items()}
-            for stage, values in self.latencies.items()
-        }
-
-    def close(self) -> None:
-        """Finish the video and the progress bar."""
-        if self._progress is not None:
-            self._progress.close()
-        if self._video is not None:
-            self._video.release()
-
-    def _write_picture(self, result: Any) -> None:
-        pair = np.vstack([result.image_hwc, result.overlay_hwc])
-        path = os.path.join(self.folder, "overlay.png")
-        cv2.imwrite(path, cv2.cvtColor(pair, cv2.COLOR_RGB2BGR))
-
-    def _write_video(self, overlay_hwc: np.ndarray) -> None:
-        if self._video is None:
-            self._video_size = (overlay_hwc.shape[1], overlay_hwc.shape[0])
-            path = os.path.join(self.folder, "overlay.webm")
-            fourcc = cv2.VideoWriter_fourcc(*"VP80")
-            self._video = cv2.VideoWriter(path, fourcc, self._clip.fps, self._video_size)
-            if not self._video.isOpened():
-                raise SegmentationError("%s: this OpenCV cannot write VP8 video" % path)
-        bgr = cv2.cvtColor(overlay_hwc, cv2.COLOR_RGB2BGR)
-        if (bgr.shape[1], bgr.shape[0]) != self._video_size:
-            bgr = cv2.resize(bgr, self._video_size)
-        self._video.write(bgr)
+    interrupted: bool
+    sent: int
+    statuses: List[Any]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Play the clip through the node; 1 when a frame was lost or a header changed."""
-    from segmentation_node.evaluation.live.graph import joined_graph
-
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
     parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
     with new_folder(arguments.output, LAYOUT, sources=[arguments.input, model]) as folder:
         clip = open_clip(arguments.input, arguments.frames)
         os.makedirs(os.path.join(folder, "class_maps"))
-        recorder = Recorder(folder, clip)
-        with joined_graph():
-            interrupted, sent, statuses = _play(recorder, clip, parameters)
-        lost = 0 if interrupted else sent - recorder.frames
-        _summarise(folder, recorder, lost, statuses)
+        with OverlayVideo(os.path.join(folder, "overlay.webm"), clip.fps) as video:
+            recorder = Recorder(folder, clip.length, video)
+            with joined_graph():
+                played = _play(clip, recorder, parameters)
+            lost = 0 if played.interrupted else played.sent - recorder.frames
+            _summarise(folder, recorder, lost, played.statuses)
+            _encode(video)
     print(
         "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
         % (recorder.frames, lost, recorder.header_mismatches, arguments.output)
@@ -131,29 +59,44 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if lost or recorder.header_mismatches else 0
 
 
-def _play(recorder: Recorder, clip: Clip, parameters: Dict[str, Any]) -> Tuple[bool, int, List]:
-    """Whether Ctrl-C ended it, how many images were sent, and the node's last statuses."""
-    from segmentation_node.evaluation.live.replay import Replay
-
+def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
     interrupted = False
-    replay = Replay(on_result=recorder.take)
-    try:
+    with Replay() as replay:
+        replay.pairing.on_result = recorder.take
         with NodeProcess(parameters) as process:
             try:
                 replay.wait_until_ready(process)
                 if clip.truth is not None:
-                    labels = LABEL_SETS[replay.status.label_info.label_set]
-                    recorder.accuracy = Accuracy(labels, clip.truth)
-                replay.play(recorder.images(), process, rate_hz=clip.fps, in_flight=IN_FLIGHT)
+                    recorder.accuracy = Accuracy(replay.status.labels(), clip.truth)
+                bar = progress_bar(clip.length)
+                frames = bar(_one_by_one(clip, replay, process), desc="segmenting")
+                replay.play(frames, process, rate_hz=clip.fps, in_flight=1)
                 replay.spin_for(1.1)  # one more report, with every frame in it
             except KeyboardInterrupt:
                 interrupted = True
                 print("interrupted: the results so far are kept", file=sys.stderr)
-    finally:
-        recorder.close()
-        sent, statuses = replay.sent, replay.status.diagnostics
-        replay.destroy_node()
-    return interrupted, sent, statuses
+        return Played(interrupted, replay.sent, replay.status.diagnostics)
+
+
+def _one_by_one(clip: Clip, replay: Replay, process: Any) -> Iterator[Any]:
+    """The clip's frames, each read when the node has done with the one before.
+
+    Reading and keeping take the cores that the network needs, and the times are to be the node's.
+    """
+    frames = iter(clip.frames)
+    while True:
+        replay.wait_for_room(1, process)
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _encode(video: OverlayVideo) -> None:
+    try:
+        video.encode(partial(progress_bar(video.frames), desc="encoding"))
+    except KeyboardInterrupt:
+        print("interrupted: the video ends early, the rest is whole", file=sys.stderr)
 
 
 def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> None:
@@ -164,8 +107,7 @@ def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) 
         "header_mismatches": recorder.header_mismatches,
         "stages_ms": recorder.stages_ms(),
     }
-    with open(os.path.join(folder, "diagnostics.txt"), "w") as text:
-        text.write(_diagnostics_text(statuses))
+    write_whole(os.path.join(folder, "diagnostics.txt"), _diagnostics_text(statuses))
     print(report.latency_table(content["stages_ms"]))
     if recorder.accuracy is not None:
         content["accuracy"] = recorder.accuracy.as_json()
@@ -185,12 +127,6 @@ def _diagnostics_text(statuses: List[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _progress_bar(total: Optional[int]) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="frame", desc="segmenting")
-
-
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the demo; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(
@@ -205,11 +141,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--output", default=os.path.join("out", "demo"))
     parsed = parser.parse_args(arguments)
     prepare_middleware()
-    try:
-        return run(parsed)
-    except SegmentationError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 1
+    return exit_code(lambda: run(parsed))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 from contextlib import contextmanager
-from typing import Iterator
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
@@ -17,11 +18,25 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         "--model", required=required, help="a model folder, or a shipped model's name"
     )
+    add_backend_options(parser)
+    parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
+
+
+def add_backend_options(parser: Any) -> None:
+    """What a model runs on; for a parser or a group of one."""
     parser.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--num-threads", type=int, default=0)
-    parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Files for the figures and for the page, and whether the first broken frame ends the run."""
+
+    json: Optional[str] = None
+    html: Optional[str] = None
+    strict: bool = False
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +57,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def output_options(arguments: argparse.Namespace) -> OutputOptions:
+    """What ``add_output_options`` asked for."""
+    return OutputOptions(arguments.json, arguments.html, arguments.strict)
+
+
 @contextmanager
 def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
     """The pipeline that ``add_model_options`` asks for, closed in the end."""
@@ -53,6 +73,14 @@ def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
         for line in segmenter.backend.warnings:
             print("warning: %s" % line, file=sys.stderr)
         yield segmenter
+
+
+def positive(text: str) -> float:
+    """A number above zero, for a parser."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("%s is not above 0" % text)
+    return value
 
 
 def _writable(path: str) -> str:

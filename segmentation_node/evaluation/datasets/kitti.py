@@ -1,4 +1,4 @@
-"""KITTI's raw recordings: one drive's rectified colour images, with their times and calibration."""
+"""KITTI: raw recordings, the 200 images of its semantic benchmark, and KITTI-STEP's sequences."""
 
 import calendar
 import os
@@ -6,16 +6,118 @@ import re
 import time
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.datasets.base import read_image, require_folder
-from segmentation_node.evaluation.datasets.drive import Calibration, Drive, DriveFrame
+import numpy as np
 
-LAYOUT = (
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets.base import (
+    FileDataset,
+    Files,
+    SampleFiles,
+    labelled_keys,
+    new_instance_lut,
+    read_ids,
+    read_image,
+    require_folder,
+    to_train_ids,
+)
+from segmentation_node.evaluation.datasets.drive import Calibration, Drive
+from segmentation_node.evaluation.frame import DrivePosition, Frame
+from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX, instance_ids
+from segmentation_node.labels import CITYSCAPES_19, CITYSCAPES_19_AS_TRAIN_IDS
+
+SEMANTICS_LAYOUT = "KITTI's layout: ROOT/training/{image_2,semantic,instance}/NNNNNN_10.png"
+STEP_LAYOUT = (
+    "KITTI-STEP's layout: ROOT/panoptic_maps/{train,val}/SEQUENCE/NNNNNN.png and "
+    "ROOT/training/image_02/SEQUENCE/NNNNNN.png (or ROOT/images/{train,val}/SEQUENCE)"
+)
+RAW_LAYOUT = (
     "KITTI's raw layout: ROOT/DATE/DATE_drive_NNNN_sync/image_02/{data/NNNNNNNNNN.png,"
     "timestamps.txt}"
 )
-CAMERA = "image_02"
-RATE_HZ = 10.0
+RAW_CAMERA = "image_02"
+RAW_RATE_HZ = 10.0
+
+
+def _semantics_instance_lut() -> np.ndarray:
+    """A value is id * 256 + number from 1; number 0 stands for no instance."""
+    values = np.arange(1 << 16)
+    return new_instance_lut(CITYSCAPES_19, values // 256, values % 256)
+
+
+class KittiSemantics(FileDataset):
+    """``ROOT/training/image_2/NNNNNN_10.png`` with labels of the same name in ``semantic``.
+
+    Only the training folder has labels; its split is called ``training``, as the folder is, or
+    ``train``, as in the other data sets.
+    """
+
+    label_set = CITYSCAPES_19
+    splits = ("train", "training")
+    instance_classes = tuple(AVERAGE_SIZE_PX)
+    instance_lut = _semantics_instance_lut()
+
+    def _find(self) -> List[SampleFiles]:
+        # image_2 of the stereo archives, often unpacked at the same place, holds *_11.png too.
+        images, labels, instances = (
+            Files(os.path.join(self.root, "training", folder), "_10.png")
+            for folder in ("image_2", "semantic", "instance")
+        )
+        return [
+            SampleFiles(key, images.path(key), labels.path(key), instances.path(key))
+            for key in labelled_keys(images, labels, SEMANTICS_LAYOUT)
+        ]
+
+
+class KittiStep(FileDataset):
+    """``ROOT/panoptic_maps/SPLIT/SEQUENCE`` with the frames of KITTI's tracking benchmark.
+
+    The maps' folders decide which sequences a split has: as published, val is 0002, 0006, 0007,
+    0008, 0010, 0013, 0014, 0016 and 0018, and train the other twelve. The frames are where KITTI's
+    archive puts them, or sorted into splits as the data set's authors describe.
+    """
+
+    label_set = CITYSCAPES_19_AS_TRAIN_IDS
+    splits = ("train", "val")
+    instance_classes = ("person", "car")
+
+    def _find(self) -> List[SampleFiles]:
+        maps_folder = os.path.join(self.root, "panoptic_maps", self.split)
+        require_folder(maps_folder, STEP_LAYOUT)
+        samples = []
+        for sequence in sorted(os.listdir(maps_folder)):
+            maps = Files(os.path.join(maps_folder, sequence), ".png")
+            images = Files(os.path.join(self._images_folder(), sequence), ".png")
+            samples += [
+                SampleFiles(
+                    "%s/%s" % (sequence, key), images.path(key), maps.path(key), maps.path(key)
+                )
+                for key in labelled_keys(images, maps, STEP_LAYOUT)
+            ]
+        if not samples:
+            raise DatasetError("%s: no sequences; expected %s" % (maps_folder, STEP_LAYOUT))
+        return samples
+
+    def _images_folder(self) -> str:
+        sorted_folder = os.path.join(self.root, "images", self.split)
+        if os.path.isdir(sorted_folder):
+            return sorted_folder
+        return os.path.join(self.root, "training", "image_02")
+
+    def drive_position(self, index: int) -> Optional[DrivePosition]:
+        sequence, _, frame = self.samples[index].name.rpartition("/")
+        return (sequence, int(frame)) if frame.isdigit() else None
+
+    def __getitem__(self, index: int) -> Frame:
+        """R is the class; G and B are the high and the low byte of the instance's number."""
+        files = self.samples[index]
+        image = read_image(files.image)
+        panoptic_bgr = read_ids(files.labels, image, np.uint8, channels=3)
+        labels = to_train_ids(files.labels, panoptic_bgr[..., 2], self.label_set)
+        instances = None
+        if self.with_instances:
+            numbers = panoptic_bgr[..., 1].astype(np.int32) * 256 + panoptic_bgr[..., 0]
+            instances = instance_ids(labels, numbers)
+        return Frame(files.name, image, labels, instances, position=self.drive_position(index))
 
 
 class KittiRaw(Drive):
@@ -26,25 +128,25 @@ class KittiRaw(Drive):
     as UTC. ``calib_cam_to_cam.txt`` lies in the date's folder; the frames can do without it.
     """
 
-    rate_hz = RATE_HZ
-    frame_id = CAMERA
+    rate_hz = RAW_RATE_HZ
+    frame_id = RAW_CAMERA
     has_times = True
 
     def __init__(self, root: str, split: str = "") -> None:
         drive = _find_drive(root, split)
         self.split = os.path.basename(drive)
-        self.folder = os.path.join(drive, CAMERA)
+        self.folder = os.path.join(drive, RAW_CAMERA)
         data = os.path.join(self.folder, "data")
-        require_folder(data, LAYOUT)
+        require_folder(data, RAW_LAYOUT)
         names = sorted(name for name in os.listdir(data) if re.match(r"\d+\.(png|jpg)$", name))
         if not names:
-            raise DatasetError("%s: no images; expected %s" % (data, LAYOUT))
+            raise DatasetError("%s: no images; expected %s" % (data, RAW_LAYOUT))
         self._paths = [os.path.join(data, name) for name in names]
         self._stamps_ns = _read_stamps(os.path.join(self.folder, "timestamps.txt"))
         self.length = len(names)
         self._calibrate()
 
-    def frames(self) -> Iterator[DriveFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Every image; its number in the file name is its line in timestamps.txt."""
         drive = self.split
         last_ns = -1
@@ -62,7 +164,7 @@ class KittiRaw(Drive):
                 )
             last_ns = stamp_ns
             name = "%s/%010d" % (drive, number)
-            yield DriveFrame(name, read_image(path), None, stamp_ns, (drive, number))
+            yield Frame(name, read_image(path), stamp_ns=stamp_ns, position=(drive, number))
 
     def _calibrate(self) -> None:
         date_folder = os.path.dirname(os.path.dirname(self.folder))
@@ -82,18 +184,18 @@ class KittiRaw(Drive):
 
 
 def _find_drive(root: str, split: str) -> str:
-    require_folder(root, LAYOUT)
-    if os.path.isdir(os.path.join(root, CAMERA)):
+    require_folder(root, RAW_LAYOUT)
+    if os.path.isdir(os.path.join(root, RAW_CAMERA)):
         return os.path.abspath(root)
     found: Dict[str, str] = {}
     for folder in [root] + [os.path.join(root, name) for name in sorted(os.listdir(root))]:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            if os.path.isdir(os.path.join(folder, name, CAMERA)):
+            if os.path.isdir(os.path.join(folder, name, RAW_CAMERA)):
                 found[name] = os.path.abspath(os.path.join(folder, name))
     if split in found:
         return found[split]
     if not found:
-        raise DatasetError("%s: no drive with %s; expected %s" % (root, CAMERA, LAYOUT))
+        raise DatasetError("%s: no drive with %s; expected %s" % (root, RAW_CAMERA, RAW_LAYOUT))
     if split or len(found) > 1:
         raise DatasetError(
             "%s: %s; --split names one of %s"
@@ -104,7 +206,7 @@ def _find_drive(root: str, split: str) -> str:
 
 def _read_stamps(path: str) -> List[int]:
     if not os.path.isfile(path):
-        raise DatasetError("%s: no such file; expected %s" % (path, LAYOUT))
+        raise DatasetError("%s: no such file; expected %s" % (path, RAW_LAYOUT))
     stamps_ns = []
     with open(path) as lines:
         for number, line in enumerate(lines, 1):

@@ -3,47 +3,32 @@
 The one publisher and collector: the demo, live evaluation and the latency tests use it.
 """
 
+import importlib
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Set, Tuple, Union
 
 import numpy as np
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_node.errors import ReplayError
-from segmentation_node.evaluation.live.graph import image_inputs, message_class
-from segmentation_node.evaluation.live.node_status import NodeStatus
-from segmentation_node.evaluation.live.pace import TICK_S, ClockPublisher, Pace, time_message
-from segmentation_node.evaluation.live.pairing import Pairing, Result, keep_all_qos
-from segmentation_node.evaluation.live.target import LONGEST_TURN_S, spin_once
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.live.pairing import Collector, Pairing, Result, keep_all_qos
+from segmentation_node.evaluation.live.target import LONGEST_TURN_S, image_inputs, spin_once
 from segmentation_node.ros.outputs import KeptImage, latched_qos
 
 READY_TIMEOUT_S = 60.0
 QUIET_S = 5.0
 # The node may find the last of our subscriptions a little after we have found it.
 SETTLE_S = 0.3
+# A sender that fell behind does not catch up on more than this.
+LAG_S = 1.0
+TICK_S = 0.01
 
 
-@dataclass
-class PlayedImage:
-    """An RGB image, sent as rgb8 and stamped then, or a recorded one.
-
-    Of a recorded one ``message`` is serialized and sent as it is, ``stamp_ns`` and ``frame_id``
-    are its header's, and ``recorded_ns`` is when it was recorded. ``payload`` comes back in its
-    result.
-    """
-
-    image_hwc: Optional[np.ndarray]
-    payload: Any = None
-    message: Optional[bytes] = None
-    stamp_ns: int = 0
-    frame_id: str = "camera"
-    recorded_ns: Optional[int] = None
-
-
-@dataclass
+@dataclass(frozen=True)
 class PlayedMessage:
     """Another recorded message, sent as it is on its own topic."""
 
@@ -52,15 +37,65 @@ class PlayedMessage:
     recorded_ns: int
 
 
-Played = Union[np.ndarray, PlayedImage, PlayedMessage]
+Played = Union[np.ndarray, Frame, PlayedMessage]
 
 
-class Replay(Node):
+class Pace:
+    """``rate_hz`` images per second, or recorded time times ``factor``; neither: no waiting."""
+
+    def __init__(self, rate_hz: float = 0.0, factor: float = 0.0) -> None:
+        self.rate_hz = rate_hz
+        self.factor = factor
+        self._start_s: Optional[float] = None
+        self._start_ns: Optional[int] = None
+        self._sent = 0
+
+    def due_s(self, recorded_ns: Optional[int], is_image: bool = True) -> float:
+        """When the next message has to go out, on the monotonic clock; a rate counts images."""
+        now_s = time.monotonic()
+        is_first_recorded = self._start_ns is None and recorded_ns is not None
+        if self._start_s is None or is_first_recorded:
+            self._start_s, self._start_ns = now_s, recorded_ns
+        due_s = now_s
+        if self.rate_hz and is_image:
+            due_s = self._start_s + self._sent / self.rate_hz
+        elif self.factor and recorded_ns is not None and self._start_ns is not None:
+            due_s = self._start_s + (recorded_ns - self._start_ns) * 1e-9 / self.factor
+        self._sent += is_image
+        self._start_s += max(0.0, now_s - LAG_S - due_s)
+        return due_s
+
+    def position_ns(self) -> Optional[int]:
+        """The recorded time that is due now; None where images are not sent by it."""
+        if not self.factor or self._start_s is None or self._start_ns is None:
+            return None
+        return self._start_ns + int((time.monotonic() - self._start_s) * self.factor * 1e9)
+
+
+class ClockPublisher:
+    """Publishes recorded time on /clock, for nodes that run with ``use_sim_time``."""
+
+    def __init__(self, node: Any) -> None:
+        self._publisher = node.create_publisher(Clock, "/clock", 10)
+        self._now_ns = 0
+
+    def is_heard(self) -> bool:
+        """Whether anybody subscribes to the clock."""
+        return bool(self._publisher.get_subscription_count() > 0)
+
+    def publish(self, now_ns: int) -> None:
+        """It is this time, in ns; the clock never goes back."""
+        now_ns = self._now_ns = max(now_ns, self._now_ns)
+        self._publisher.publish(Clock(clock=time_message(now_ns)))
+
+
+class Replay(Collector):
     """Publishes images for one segmentation node and collects its outputs.
 
     An ``image_topic`` that is empty is where the node takes its images, once it does.
-    ``on_result`` gets each complete result, in the order of completion, ``on_lost`` each image
-    without one, with the reason. Without them they stay in ``results`` and ``lost``.
+    ``pairing.on_result`` gets each complete result, in the order of completion,
+    ``pairing.on_lost`` each image without one, with the reason; where they are not set, both stay
+    in ``results`` and ``lost``.
     ``other_topics`` are those of played messages: name -> type such as
     ``sensor_msgs/msg/CameraInfo``, and whether it is latched. ``with_clock`` publishes recorded
     time on /clock.
@@ -71,8 +106,6 @@ class Replay(Node):
         target: str = "/segmentation_node",
         image_topic: str = "image",
         with_overlay: bool = True,
-        on_result: Optional[Callable[[Result], None]] = None,
-        on_lost: Optional[Callable[[Result, str], None]] = None,
         name: str = "segmentation_replay",
         compressed: bool = False,
         other_topics: Optional[Dict[str, Tuple[str, bool]]] = None,
@@ -80,9 +113,7 @@ class Replay(Node):
         quiet_s: float = QUIET_S,
     ) -> None:
         """``quiet_s``: without a result for this long, images in flight are lost."""
-        super().__init__(name)
-        self.results: List[Result] = []
-        self.lost: List[Tuple[Result, str]] = []
+        super().__init__(name, target)
         self.sent = 0
         self.repeated_stamps = 0
         self._quiet_s = quiet_s
@@ -100,19 +131,17 @@ class Replay(Node):
         }
         self._clock_publisher = ClockPublisher(self) if with_clock else None
         self._kept = KeptImage("rgb8", 3)
-        self._target = target
-        self.on_result = on_result or self.results.append
-        self.on_lost = on_lost or (lambda result, reason: self.lost.append((result, reason)))
-        self.pairing = Pairing(
-            self,
-            target,
-            with_overlay,
-            lambda result: self.on_result(result),
-            lambda result, reason: self.on_lost(result, reason),
-        )
-        self.status = NodeStatus(self, target)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self)
+        self.pairing = Pairing(self, target, with_overlay)
+
+    @property
+    def results(self) -> List[Result]:
+        """Every complete result, while nobody else takes them."""
+        return self.pairing.results
+
+    @property
+    def lost(self) -> List[Tuple[Result, str]]:
+        """Every image without one, and why, while nobody else takes them."""
+        return self.pairing.lost
 
     @property
     def in_flight(self) -> int:
@@ -124,16 +153,8 @@ class Replay(Node):
         return sorted(self.pairing.stamps() + [result.stamp_ns for result, _ in self.lost])
 
     def wait_until_ready(self, process: Any, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Spin until the node has a model and takes images. Raises ReplayError otherwise.
-
-        ``process``, here and below, has ``check()``, which raises when the node is gone.
-        """
-        deadline_s = time.monotonic() + timeout_s
-        while self._not_ready():
-            process.check()
-            if time.monotonic() > deadline_s:
-                raise ReplayError("%s, waited %.0f s" % (self._not_ready(), timeout_s))
-            self.spin_for(0.05)
+        """Spin until the node has a model and takes images. Raises ReplayError otherwise."""
+        super().wait_until_ready(process, timeout_s)
         self.spin_for(SETTLE_S)
 
     def play(
@@ -144,11 +165,13 @@ class Replay(Node):
         in_flight: int = 4,
         factor: float = 0.0,
     ) -> None:
-        """Publish RGB images, or what was recorded, and spin until the results are in.
+        """Publish images, or what was recorded, and spin until the results are in.
 
-        At most ``in_flight`` images are on their way; 0 sends regardless of what came back.
-        They go out at ``rate_hz``, or at their recorded times, ``factor`` times as fast, or, with
-        neither, as fast as the node takes them. Raises ReplayError when the node ends.
+        A ``Frame`` with a message goes out as it was recorded, other images as rgb8, stamped then;
+        it comes back as its result's ``payload``. At most ``in_flight`` images are on their way; 0
+        sends regardless of what came back. They go out at ``rate_hz``, or at their recorded times,
+        ``factor`` times as fast, or, with neither, as fast as the node takes them. Raises
+        ReplayError when the node ends.
         """
         pace = Pace(rate_hz, factor)
         for item in items:
@@ -156,11 +179,16 @@ class Replay(Node):
                 self._wait_until(pace.due_s(item.recorded_ns, is_image=False), pace)
                 self._others[item.topic].publish(item.message)
             else:
-                self._wait_for_room(in_flight, process)
+                self.wait_for_room(in_flight, process)
                 self._wait_until(pace.due_s(getattr(item, "recorded_ns", None)), pace)
                 self._send_item(item, process)
             self.spin_for(0.0)
-        self._wait_for_room(1, process)
+        self.wait_for_room(1, process)
+
+    def wait_for_room(self, in_flight: int, process: Any) -> None:
+        """Spin until fewer than ``in_flight`` images are on their way; at once where it is 0."""
+        while in_flight and self.in_flight >= in_flight:
+            self._progress(process)
 
     def send(self, image_hwc: np.ndarray, frame_id: str = "camera", payload: Any = None) -> int:
         """Publish one RGB image stamped now; gives the stamp in ns."""
@@ -175,51 +203,37 @@ class Replay(Node):
         self._publish(self._kept.message, result)
         return stamp_ns
 
-    def spin_for(self, duration_s: float) -> None:
-        """Handle what arrives for this long, or just what is there already."""
-        deadline_s = time.monotonic() + duration_s
-        while True:
-            remaining_s = max(0.0, deadline_s - time.monotonic())
-            spin_once(self._executor, remaining_s)
-            if remaining_s == 0.0:
-                return
-
-    def _send_item(self, item: Union[np.ndarray, PlayedImage], process: Any) -> None:
-        if not isinstance(item, PlayedImage):
+    def _send_item(self, item: Union[np.ndarray, Frame], process: Any) -> None:
+        if not isinstance(item, Frame):
             self.send(item)
         elif item.message is None:
-            assert item.image_hwc is not None
-            self.send(item.image_hwc, item.frame_id, item.payload)
+            self.send(item.image_hwc, item.frame_id, item)
         else:
             self._send_recorded(item, process)
 
-    def _send_recorded(self, item: PlayedImage, process: Any) -> None:
-        result = Result(
-            self.sent, item.stamp_ns, item.frame_id, item.image_hwc, payload=item.payload
-        )
-        if self.pairing.expects(item.stamp_ns):
+    def _send_recorded(self, frame: Frame, process: Any) -> None:
+        assert frame.stamp_ns is not None and frame.message is not None
+        result = Result(self.sent, frame.stamp_ns, frame.frame_id, frame.image_hwc, payload=frame)
+        if self.pairing.expects(frame.stamp_ns):
             self.repeated_stamps += 1
-        while self.pairing.expects(item.stamp_ns):
+        while self.pairing.expects(frame.stamp_ns):
             self._progress(process)
-        if item.stamp_ns in self._given_up:
+        if frame.stamp_ns in self._given_up:
             # Its results could be the earlier image's, late.
-            self.on_lost(result, "not sent: an earlier image of the same stamp got no answer")
+            reason = "not sent: an earlier image of the same stamp got no answer"
+            self.pairing.on_lost(result, reason)
             return
-        if self._clock_publisher is not None and item.recorded_ns is not None:
-            self._clock_publisher.publish(item.recorded_ns)
+        if self._clock_publisher is not None and frame.recorded_ns is not None:
+            self._clock_publisher.publish(frame.recorded_ns)
             # The node has no time at all before its first clock message.
             self.spin_for(SETTLE_S if self.sent == 0 else 0.0)
-        self._publish(item.message, result)
+        self._publish(bytes(frame.message), result)
 
     def _publish(self, message: Any, result: Result) -> None:
         self.pairing.expect(result)
         result.sent_s = time.monotonic()
         self._images.publish(message)
         self.sent += 1
-
-    def _wait_for_room(self, in_flight: int, process: Any) -> None:
-        while in_flight and self.in_flight >= in_flight:
-            self._progress(process)
 
     def _wait_until(self, due_s: float, pace: Pace) -> None:
         while time.monotonic() < due_s:
@@ -242,34 +256,55 @@ class Replay(Node):
                 return
             spin_once(self._executor, LONGEST_TURN_S)
 
-    def _not_ready(self) -> str:
+    def not_ready(self) -> str:
         """What is still missing; empty when nothing is."""
         for output in self.pairing.outputs:
-            topic = "%s/%s" % (self._target, output)
+            topic = "%s/%s" % (self.target, output)
             publishers = self.count_publishers(topic)
             if publishers == 0:
                 return "nothing publishes %s" % topic
             if publishers > 1:
                 return "%d nodes publish %s; results need one" % (publishers, topic)
-        if self.status.label_info is None:
-            return "%s/label_info says nothing" % self._target
+        missing = super().not_ready()
+        if missing:
+            return missing
         if self._clock_publisher is not None and not self._clock_publisher.is_heard():
-            return "nobody listens to /clock; start %s with use_sim_time" % self._target
+            return "nobody listens to /clock; start %s with use_sim_time" % self.target
         return self._input_not_ready()
 
     def _input_not_ready(self) -> str:
-        inputs = image_inputs(self, self._target)
+        inputs = image_inputs(self, self.target)
         if self._images is None:
             kind = "sensor_msgs/msg/" + self._kind.__name__
             topics = [topic for topic, found in inputs if found == kind]
             if not topics:
                 return "%s takes no %s, only %s; set its input.transport" % (
-                    self._target, kind, inputs,
+                    self.target, kind, inputs,
                 )  # fmt: skip
             self._images = self.create_publisher(self._kind, topics[0], keep_all_qos())
         if self._images.get_subscription_count() == 0:
             found = ", ".join("%s (%s)" % item for item in inputs) or "no image"
             return "%s does not take %s (%s), but %s" % (
-                self._target, self._images.topic_name, self._kind.__name__, found,
+                self.target, self._images.topic_name, self._kind.__name__, found,
             )  # fmt: skip
         return ""
+
+
+def message_class(type_name: str) -> Any:
+    """The class of a message type such as ``sensor_msgs/msg/Image``.
+
+    Raises ReplayError where its package is not installed.
+    """
+    package, _, name = type_name.split("/")
+    try:
+        return getattr(importlib.import_module(package + ".msg"), name)
+    except (ImportError, AttributeError):
+        raise ReplayError(
+            "%s is not installed here, so its topic cannot be played; leave the topic out"
+            % type_name
+        ) from None
+
+
+def time_message(time_ns: int) -> Time:
+    """Nanoseconds as a builtin_interfaces/Time."""
+    return Time(sec=time_ns // 10**9, nanosec=time_ns % 10**9)

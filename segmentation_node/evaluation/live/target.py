@@ -1,17 +1,68 @@
-"""The segmentation node as a process that a replay starts, watches and ends."""
+"""The node that is scored: started here, or one that runs; and what it says of itself."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from segmentation_node.errors import ReplayError
-from segmentation_node.models import models_folder
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import NodeNameNonExistentError
+from rclpy.signals import SignalHandlerOptions
 
+from segmentation_msgs.msg import LabelInfo
+from segmentation_node.backends import BACKENDS
+from segmentation_node.errors import ReplayError, SegmentationError
+from segmentation_node.evaluation.run.provenance import environment_facts
+from segmentation_node.labels import LABEL_SETS, LabelSet
+from segmentation_node.model_card import ModelCard, models_folder, open_model
+from segmentation_node.ros.outputs import latched_qos
+
+DEFAULT_NAME = "/segmentation_node"
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 LONGEST_TURN_S = 0.1
+STATUSES_KEPT = 60
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """The node to score: ``node`` names one that runs; without it one is started with the rest."""
+
+    node: str = ""
+    model: str = ""
+    policy: str = "every"
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "fp32"
+    num_threads: int = 0
+    sim_time: bool = False
+
+    @property
+    def name(self) -> str:
+        """The node's full name."""
+        return "/" + (self.node or DEFAULT_NAME).strip("/")
+
+    def card(self) -> ModelCard:
+        """The card of the model to start with."""
+        return open_model(self.model)
+
+    def parameters(self, compressed: bool) -> Dict[str, Any]:
+        """The parameters of the node to start; ``compressed`` is how it gets its images."""
+        return {
+            "model": self.card().folder,
+            "backend": self.backend,
+            "device": self.device,
+            "precision": self.precision,
+            "num_threads": self.num_threads,
+            "frame_policy": self.policy,
+            "input.transport": "compressed" if compressed else "raw",
+            "use_sim_time": self.sim_time,
+        }
 
 
 class NodeProcess:
@@ -28,6 +79,11 @@ class NodeProcess:
         for remap in remaps:
             command += ["-r", remap]
         self.process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=log)
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self.process.pid
 
     def __enter__(self) -> "NodeProcess":
         return self
@@ -55,6 +111,8 @@ class NodeProcess:
 class RunningNode:
     """A node that somebody else started: gone once nobody publishes its class map any more."""
 
+    pid: Optional[int] = None  # it may be on another machine
+
     def __init__(self, graph: Any, target: str) -> None:
         """``graph`` is any rclpy node."""
         self._graph = graph
@@ -69,14 +127,100 @@ class RunningNode:
         self._was_there = is_there
 
 
-def resident_mb(pid: int) -> float:
-    """Memory that a process holds now, in MiB; NaN when it has ended."""
+@contextmanager
+def target_of(
+    options: TargetOptions, graph: Any, image_topic: str, compressed: bool
+) -> Iterator[Union[NodeProcess, RunningNode]]:
+    """The node that the options ask for; ``graph`` is any rclpy node.
+
+    One that is started takes ``image_topic``, which is without ``/compressed``.
+    """
+    if options.node:
+        yield RunningNode(graph, options.name)
+        return
+    with NodeProcess(options.parameters(compressed), ["image:=" + image_topic]) as process:
+        yield process
+
+
+class NodeStatus:
+    """Subscribes to one node's label info and diagnostics on behalf of another node."""
+
+    def __init__(self, node: Any, target: str) -> None:
+        self.label_info: Any = None
+        self._prefix = target.strip("/") + ":"
+        self._statuses: Deque[Any] = deque(maxlen=STATUSES_KEPT)
+        node.create_subscription(
+            LabelInfo, target + "/label_info", self._on_label_info, latched_qos()
+        )
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    @property
+    def diagnostics(self) -> List[Any]:
+        """The node's last statuses, oldest first."""
+        return list(self._statuses)
+
+    def labels(self) -> LabelSet:
+        """The label set of a node that is ready. Raises SegmentationError on one not known here."""
+        name = self.label_info.label_set
+        if name not in LABEL_SETS:
+            raise SegmentationError(
+                "the node's label set is %r; known: %s" % (name, ", ".join(sorted(LABEL_SETS)))
+            )
+        return LABEL_SETS[name]
+
+    def facts(self, options: TargetOptions) -> Dict[str, Any]:
+        """What ran, as a node that is ready says of itself, and on which machine."""
+        found: Dict[str, Any] = {"model": self.label_info.model}
+        values = {}
+        if self._statuses:
+            values = {item.key: item.value for item in self._statuses[-1].values}
+        backend = values.get("backend", "")
+        if not options.node and backend in BACKENDS:
+            kind = BACKENDS[backend].kind_for(values.get("precision", ""))
+            artifacts = options.card().artifacts
+            found["model_sha256"] = next(item.sha256 for item in artifacts if item.kind == kind)
+        found["label_set"] = self.label_info.label_set
+        for key in ("backend", "device", "precision", "frame_policy"):
+            if key in values:
+                found[key] = values[key]
+        found.update(environment_facts())
+        return found
+
+    def _on_label_info(self, message: LabelInfo) -> None:
+        self.label_info = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._statuses.extend(
+            status for status in message.status if status.name.startswith(self._prefix)
+        )
+
+
+def image_inputs(graph: Any, target: str) -> List[Tuple[str, str]]:
+    """Topic and type of the images that a node, named in full, subscribes to now.
+
+    ``graph`` is any rclpy node. Empty while the node is not there or does not want images.
+    """
+    namespace, _, name = target.rpartition("/")
     try:
-        with open("/proc/%d/statm" % pid) as stream:
-            pages = int(stream.read().split()[1])
-    except (OSError, IndexError):
-        return float("nan")
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2.0**20
+        topics = graph.get_subscriber_names_and_types_by_node(name, namespace or "/")
+    except NodeNameNonExistentError:
+        return []
+    return [(topic, kind) for topic, kinds in topics for kind in kinds if kind in IMAGE_TYPES]
+
+
+@contextmanager
+def joined_graph() -> Iterator[None]:
+    """Take part in the graph; Ctrl-C stays Python's, so that results can still be written.
+
+    SIGTERM is taken as Ctrl-C is: the node that was started has to be ended too.
+    """
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        rclpy.shutdown()
 
 
 def prepare_middleware(stay_local: bool = True) -> None:
@@ -119,3 +263,13 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
     if waiting:
         raise KeyboardInterrupt
+
+
+def resident_mb(pid: int) -> float:
+    """Memory that a process holds now, in MiB; NaN when it has ended."""
+    try:
+        with open("/proc/%d/statm" % pid) as stream:
+            pages = int(stream.read().split()[1])
+    except (OSError, IndexError):
+        return float("nan")
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2.0**20

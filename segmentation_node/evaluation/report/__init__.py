@@ -1,6 +1,5 @@
 """Results for people (tables, a page) and for machines (JSON files)."""
 
-from segmentation_node.evaluation.report.files import write_json
 from segmentation_node.evaluation.report.text import (
     accuracy_table,
     category_table,
@@ -10,6 +9,7 @@ from segmentation_node.evaluation.report.text import (
     percent,
     run_text,
     table,
+    write_json,
 )
 
 __all__ = [

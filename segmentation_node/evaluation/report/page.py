@@ -3,7 +3,8 @@
 import os
 from typing import Any, Dict, List, Optional
 
-from segmentation_node.evaluation.report import frames, sections
+from segmentation_node.evaluation.report import sections
+from segmentation_node.evaluation.report.gallery import example_frames
 from segmentation_node.evaluation.report.markup import Markup, element, join
 from segmentation_node.evaluation.report.style import STYLE
 from segmentation_node.evaluation.report.text import milliseconds, percent
@@ -42,7 +43,7 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             sections.latency(run, result),
             sections.by_frame(run, result),
             sections.consistency(run, result),
-            frames.example_frames(run),
+            example_frames(run),
             sections.problems(result),
             sections.source(result),
         ),

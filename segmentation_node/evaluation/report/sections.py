@@ -5,8 +5,14 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 import numpy as np
 
 from segmentation_node.evaluation.report.charts import bar, histogram, timeline
-from segmentation_node.evaluation.report.markup import Markup, element, join, table
-from segmentation_node.evaluation.report.parts import section, swatch
+from segmentation_node.evaluation.report.markup import (
+    Markup,
+    element,
+    join,
+    section,
+    swatch,
+    table,
+)
 from segmentation_node.evaluation.report.text import milliseconds, percent
 from segmentation_node.evaluation.run.accuracy import Scores
 from segmentation_node.evaluation.run.run import Run

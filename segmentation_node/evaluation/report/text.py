@@ -1,8 +1,11 @@
-"""Figures as text on the terminal. What is shown is what ``Run.as_json`` gives."""
+"""Figures as text on the terminal and as JSON. What is shown is what ``Run.as_json`` gives."""
 
+import json
+import math
 from typing import Any, Dict, List, Optional, Sequence
 
 from segmentation_node.evaluation.run.accuracy import Scores
+from segmentation_node.files import write_whole
 from segmentation_node.timing import PERCENTILES
 
 NAMED_PROBLEMS = 10
@@ -123,3 +126,18 @@ def _percentiles_table(title: str, values: Dict[str, Dict[str, Optional[float]]]
 
 def _plain(value: Optional[float]) -> str:
     return "n/a" if value is None or value != value else "%.2f" % value
+
+
+def write_json(path: str, content: Dict[str, Any]) -> None:
+    """Write a JSON file; NaN and infinity, which JSON does not have, become null."""
+    write_whole(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

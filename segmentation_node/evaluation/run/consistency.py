@@ -8,11 +8,9 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from segmentation_node.evaluation.frame import DrivePosition
 from segmentation_node.evaluation.run.confusion import joint_histogram
 from segmentation_node.labels import UNLABELLED, LabelSet
-
-DrivePosition = Tuple[str, int]
-"""Name of a drive (empty where there is one only) and the number of the frame in it."""
 
 
 class Change(NamedTuple):

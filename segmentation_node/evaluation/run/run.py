@@ -1,51 +1,18 @@
 """One run of an evaluation, whatever its frames come from: a data set, a bag or the live node."""
 
 import time
-from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
-import numpy as np
-
 from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.frame import Problem, ScoredFrame
 from segmentation_node.evaluation.run.accuracy import Accuracy, defined
 from segmentation_node.evaluation.run.best_and_worst import Examples
-from segmentation_node.evaluation.run.consistency import DrivePosition, TemporalConsistency
+from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
 from segmentation_node.labels import LabelSet
 
 # Facts of the source that stand in the report's first level too.
 NAMES = ("model", "dataset", "split", "bag", "backend", "device")
-
-
-@dataclass(frozen=True)
-class ScoredFrame:
-    """A segmented frame, and its truth where there is one. Its arrays may be kept: do not reuse.
-
-    ``class_map_hw`` and ``truth_hw`` are uint8 (H, W) of one size, train ids of the network's and
-    of the data's label set; ``instances_hw`` is int32 as ``evaluation.instances`` defines it;
-    ``image_hwc`` is uint8 RGB. ``stages_ms`` goes into the report as it is: what every way of
-    evaluation has is preprocess, inference, postprocess and processing (image to class map).
-    ``position`` makes a frame comparable with the one before it in the same drive.
-    ``done_s`` is when the result was there, on the monotonic clock; by default now.
-    """
-
-    name: str
-    class_map_hw: np.ndarray
-    stamp_ns: Optional[int] = None
-    image_hwc: Optional[np.ndarray] = None
-    truth_hw: Optional[np.ndarray] = None
-    instances_hw: Optional[np.ndarray] = None
-    stages_ms: Dict[str, float] = field(default_factory=dict)
-    position: Optional[DrivePosition] = None
-    done_s: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A frame without a result, and why in one line."""
-
-    name: str
-    reason: str
 
 
 class Run:

@@ -2,9 +2,10 @@
 
 from typing import Dict, Tuple
 
-from segmentation_node.evaluation.datasets.base import Dataset, Sample
+from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.datasets.street.classes import OCCURRING
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CITYSCAPES_19
 
 # Seeds of different splits never meet: a test drive is a street that training has not seen.
@@ -32,14 +33,14 @@ class Street(Dataset):
     def __len__(self) -> int:
         return len(self.seeds) * FRAMES_PER_DRIVE
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Frame:
         if not 0 <= index < len(self):
             raise IndexError(index)
         seed, frame = self._place(index)
         if seed not in self._drives:
             self._drives = {seed: StreetDrive(seed)}
         image, labels = self._drives[seed].frame(frame)
-        return Sample(self.sample_name(index), image, labels)
+        return Frame(self.sample_name(index), image, labels)
 
     def sample_name(self, index: int) -> str:
         return "drive%d_frame%04d" % self._place(index)
