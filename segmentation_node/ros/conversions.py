@@ -192,9 +192,7 @@ def choose_converter() -> Tuple[RgbConverter, str]:
     except ImportError as error:
         return to_rgb, _BY_OPENCV % ("is missing", one_line(error))
     except Exception as error:  # a cv_bridge built for another NumPy fails in its own ways
-        return to_rgb, "images are converted by OpenCV, since cv_bridge fails (%s)" % one_line(
-            error
-        )
+        return to_rgb, _BY_OPENCV % ("fails", one_line(error))
     return _bridge_converter(bridge), "images are converted by cv_bridge"
 
 
