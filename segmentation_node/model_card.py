@@ -206,8 +206,8 @@ def _find_model(model: str) -> str:
     if model in known:
         return os.path.join(models_folder(), model)
     raise CardError(
-        "model %r is neither a folder nor a shipped model; shipped: %s, in %s"
-        % (model, ", ".join(known) or "none", models_folder() or "no folder")
+        "model %r is neither a folder nor a model in %s; there are: %s"
+        % (model, models_folder() or "share/segmentation_node/models", ", ".join(known) or "none")
     )
 
 
