@@ -56,12 +56,6 @@ class LabelsError(SegmentationError, ValueError):
     """A label set or a grouping that cannot be used: the message names the file and the entry."""
 
 
-def one_line(said: object) -> str:
-    """An error or a text as one line of bounded length; the kind of an error that says nothing."""
-    line = " ".join(str(said).split())[:1000]
-    return line or (type(said).__name__ if isinstance(said, BaseException) else "")
-
-
 def exit_code(command: Callable[[], int]) -> int:
     """What a command gives; 1 after a known error or a file that fails, 130 after Ctrl-C.
 
@@ -70,7 +64,7 @@ def exit_code(command: Callable[[], int]) -> int:
     try:
         return command()
     except (SegmentationError, OSError) as error:
-        print("error: %s" % one_line(error), file=sys.stderr)
+        print("error: %s" % reason(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(": ".join(["interrupted"] + [str(item) for item in interrupt.args]), file=sys.stderr)
@@ -86,3 +80,9 @@ _SHORT.maxstring = _SHORT.maxother = 80
 def shown(value: Any) -> str:
     """A refused value as a message shows it: its ``repr``, cut where that is long."""
     return _SHORT.repr(value)
+
+
+def reason(error: object) -> str:
+    """What an error or a log says, as one line of bounded length; the kind of a silent error."""
+    line = " ".join(str(error).split())[:1000]
+    return line or (type(error).__name__ if isinstance(error, BaseException) else "")

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from segmentation_node.errors import one_line
+from segmentation_node.errors import reason
 from segmentation_node.files import new_file
 from training.errors import TrainingError, writing
 
@@ -31,7 +31,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise TrainingError(f"{path}: not this network's weights: {one_line(error)}") from error
+        raise TrainingError(f"{path}: not this network's weights: {reason(error)}") from error
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             damaged = archive.testzip()
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise TrainingError(f"{path}: not a whole checkpoint: {one_line(error)}") from error
+        raise TrainingError(f"{path}: not a whole checkpoint: {reason(error)}") from error
     if damaged or not isinstance(content, dict) or set(content) != {"recipe", "state"}:
         found = f"{damaged} is damaged" if damaged else "it holds something else"
         raise TrainingError(f"{path}: not a whole checkpoint: {found}")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segmentation_node.errors import exit_code, one_line
+from segmentation_node.errors import exit_code, reason
 from training.errors import TrainingError, writing
 
 
@@ -23,7 +23,7 @@ def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
                     if row[name]:
                         values.append((int(row["epoch"]), float(row[name])))
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path}: not a run's log.csv: {one_line(error)}") from error
+        raise TrainingError(f"{path}: not a run's log.csv: {reason(error)}") from error
     return columns
 
 

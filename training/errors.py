@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from segmentation_node.errors import OutputError, SegmentationError, one_line
+from segmentation_node.errors import OutputError, SegmentationError, reason
 
 
 class TrainingError(SegmentationError):
@@ -30,4 +30,4 @@ def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise OutputError(f"{path}: cannot be written ({one_line(error)})") from error
+        raise OutputError(f"{path}: cannot be written ({reason(error)})") from error

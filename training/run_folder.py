@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from segmentation_node.errors import one_line
+from segmentation_node.errors import reason
 from segmentation_node.files import new_file, write_whole
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
@@ -84,7 +84,7 @@ class RunFolder:
             self.state.load_state_dict(content["state"])
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             path = self.path / CHECKPOINT_FILE
-            raise TrainingError(f"{path}: not a state of this run: {one_line(error)}") from error
+            raise TrainingError(f"{path}: not a state of this run: {reason(error)}") from error
 
     def save_checkpoint(self) -> None:
         """Replace the checkpoint by the state of now."""
@@ -208,7 +208,7 @@ def _rows(path: Path, epochs: int) -> list[dict[str, str]]:
         with open(path, newline="") as stream:
             return [row for row in csv.DictReader(stream) if int(row["epoch"]) <= epochs]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path}: not the log of this run: {one_line(error)}") from error
+        raise TrainingError(f"{path}: not the log of this run: {reason(error)}") from error
 
 
 def _write(path: str, rows: list[dict[str, str]]) -> None:

@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segmentation_node.errors import one_line
+from segmentation_node.errors import reason
 from segmentation_node.networks import build_network
 from training.errors import DivergedError, TrainingError
 from training.pretrained import load_start, load_trunk
@@ -67,7 +67,7 @@ class WithHeads(nn.Module):
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise TrainingError(
                 "the network does not compute with these network_options and auxiliary_heads: "
-                + one_line(error)
+                + reason(error)
             ) from error
         self.network.train(was_training)
         return [output.shape[1] for output in found]

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segmentation_node.errors import exit_code, one_line
+from segmentation_node.errors import exit_code, reason
 from segmentation_node.networks import NETWORKS, build_network
 from training.arguments import MAX_BATCH, MAX_CLASSES, image_size, network_options, whole
 from training.errors import TrainingError
@@ -151,7 +151,7 @@ def _print(
     try:
         layers = summarise(network, sizes, batch)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise TrainingError(f"{name} does not compute with {options}: {one_line(error)}") from error
+        raise TrainingError(f"{name} does not compute with {options}: {reason(error)}") from error
     print(table(layers, sizes))
     parameters = count_parameters(network)
     print(f"\n{name}, {classes} classes: {parameters / 1e6:.3f} M parameters")

@@ -13,7 +13,7 @@ from segmentation_node.backends.onnx_file import (
     keep_output,
     spell_out_activations,
 )
-from segmentation_node.errors import BackendError, one_line
+from segmentation_node.errors import BackendError, reason
 
 CPU_PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8"}
@@ -70,7 +70,7 @@ class OnnxRuntimeBackend(Backend):
             return onnxruntime.InferenceSession(faster, session_options, providers=[CPU_PROVIDER])
         except Exception as error:  # the run time's own exceptions share no base class
             raise BackendError(
-                "%s: ONNX Runtime cannot load it: %s" % (artifact_path, one_line(error))
+                "%s: ONNX Runtime cannot load it: %s" % (artifact_path, reason(error))
             ) from error
 
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
@@ -79,9 +79,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             outputs = session.run(names, {"image": image_nhwc})
         except Exception as error:
-            raise BackendError(
-                "backend onnxruntime: the run failed: %s" % one_line(error)
-            ) from error
+            raise BackendError("backend onnxruntime: the run failed: %s" % reason(error)) from error
         return Prediction(outputs[0], outputs[1] if with_confidence else None)
 
     def _close(self) -> None:

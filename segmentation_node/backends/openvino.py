@@ -9,7 +9,7 @@ import numpy as np
 
 from segmentation_node.backends.base import Backend, Prediction
 from segmentation_node.backends.onnx_file import OnnxGraph, check_graph, keep_output
-from segmentation_node.errors import BackendError, one_line
+from segmentation_node.errors import BackendError, reason
 
 TELEMETRY = "openvino_telemetry"
 DTYPES = {"u8": "uint8"}
@@ -156,4 +156,4 @@ def _shape(port: Any) -> Any:
 
 def _line(error: Any) -> str:
     """The error without the places in OpenVINO's sources, in one line."""
-    return one_line(re.sub(r"Exception from \S+:\d+:", "", str(error)))
+    return reason(re.sub(r"Exception from \S+:\d+:", "", str(error)))

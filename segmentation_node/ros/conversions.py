@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import cv2
 import numpy as np
 
-from segmentation_node.errors import ImageError, one_line
+from segmentation_node.errors import ImageError, reason
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS, decode_as_stored, decode_rgb
 
 # encoding -> (bytes per channel, channels, OpenCV conversion to RGB or None)
@@ -162,7 +162,7 @@ def _converted(pixels: np.ndarray, encoding: str, code: Optional[int] = None) ->
     except cv2.error as error:
         raise ImageError(
             "a %dx%d image of %s cannot be converted: %s"
-            % (pixels.shape[1], pixels.shape[0], encoding, one_line(error))
+            % (pixels.shape[1], pixels.shape[0], encoding, reason(error))
         ) from error
     return _scaled(rgb)
 
@@ -190,9 +190,9 @@ def choose_converter() -> Tuple[RgbConverter, str]:
         bridge = CvBridge()
         _try_bridge(bridge)
     except ImportError as error:
-        return to_rgb, _BY_OPENCV % ("is missing", one_line(error))
+        return to_rgb, _BY_OPENCV % ("is missing", reason(error))
     except Exception as error:  # a cv_bridge built for another NumPy fails in its own ways
-        return to_rgb, _BY_OPENCV % ("fails", one_line(error))
+        return to_rgb, _BY_OPENCV % ("fails", reason(error))
     return _bridge_converter(bridge), "images are converted by cv_bridge"
 
 
@@ -205,7 +205,7 @@ def _bridge_converter(bridge: Any) -> RgbConverter:
         try:
             return bridge.imgmsg_to_cv2(message, "rgb8")
         except Exception as error:  # CvBridgeError and what NumPy and OpenCV raise below it
-            raise ImageError("cv_bridge cannot convert it: %s" % one_line(error)) from error
+            raise ImageError("cv_bridge cannot convert it: %s" % reason(error)) from error
 
     return convert
 

@@ -1,15 +1,17 @@
 """All that exists from configure to cleanup: built whole or not at all, closed in one place."""
 
+import os
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 from rclpy.lifecycle import LifecycleNode
 
 from segmentation_node.accounting import Accounts
 from segmentation_node.backends import BackendChoice, choose_backend
 from segmentation_node.errors import SegmentationError
+from segmentation_node.labels import Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import ModelCard, open_model
 from segmentation_node.pipeline import Segmenter, open_segmenter
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
@@ -32,6 +34,7 @@ class Session:
         self.settings = parameters.settings()
         self.card = open_model(self.settings.model)
         _check_threshold(self.card, parameters["confidence.threshold"])
+        self._grouping = _read_grouping(self.settings.grouping, self.card.labels)
         self.choice = _choose_backend(self.card, self.settings)
         self.accounts = Accounts()
         self.demanded = False
@@ -71,7 +74,11 @@ class Session:
             on_missed=counters.replace if policy == "latest" else counters.lose,
         )
         made.callback(self.input.drop)
-        self._outputs.publish_labels(self.card, self._clock.now().to_msg())
+        labels = self.segmenter.labels
+        self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
+        missing = self._outputs.vision_labels_missing
+        if missing:
+            self._logger.info("no ~/vision_label_info: " + missing)
 
     @property
     def backlog_s(self) -> float:
@@ -89,6 +96,7 @@ class Session:
             ("precision", self.settings.options.precision),
             ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
+            ("vision_label_info", self._outputs.vision_labels_missing or "published"),
         ]
 
     def start(self) -> None:
@@ -137,10 +145,9 @@ class Session:
         self._queue.put(Frame(message, received_s, now_ns))
 
     def _open_segmenter(self) -> Segmenter:
-        settings = self.settings
-        return open_segmenter(
-            self.card, self.choice.name, settings.options, settings.output_resolution
-        )
+        settings, name = self.settings, self.choice.name
+        resolution, grouping = settings.output_resolution, self._grouping
+        return open_segmenter(self.card, name, settings.options, resolution, grouping)
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:
@@ -149,6 +156,14 @@ def _check_threshold(card: ModelCard, threshold: float) -> None:
             "confidence.threshold is %g, but model %s gives no confidence; set it to 0 or "
             "choose another model" % (threshold, card.name)
         )
+
+
+def _read_grouping(path: str, labels: LabelSet) -> Optional[Grouping]:
+    if not path:
+        return None
+    grouping = read_grouping(os.path.expanduser(path))
+    grouping.fold(labels)  # what does not fit is told before anything is loaded
+    return grouping
 
 
 def _choose_backend(card: ModelCard, settings: Settings) -> BackendChoice:

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 from support.linear_model import write_model
 
-from benchmarks.random_model import random_model
+from benchmarks.measured_models import random_model
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.onnx_file import keep_output, spell_out_activations
 from segmentation_node.errors import BackendError

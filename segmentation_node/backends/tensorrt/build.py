@@ -12,8 +12,8 @@ import time
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TextIO
 
 from segmentation_node.backends.tensorrt.cuda import MIB, CudaRuntime
-from segmentation_node.backends.tensorrt.versions import make_logger, reason
-from segmentation_node.errors import BackendError, one_line
+from segmentation_node.backends.tensorrt.versions import last_error, make_logger
+from segmentation_node.errors import BackendError, reason
 
 EXPLICIT_BATCH = 1  # bit 0 of the network's flags in 8 and 10; 11 ignores it
 MEMORY_FILE = "/proc/meminfo"
@@ -80,7 +80,8 @@ def build(trt: Any, request: BuildRequest, report: Report) -> BuildResult:
         return BuildResult(bytes(plan), bytes(cache.serialize()), notes)
     except (TypeError, RuntimeError, MemoryError) as error:  # how the bindings say "no object"
         raise BackendError(
-            "TensorRT %s cannot build: %s (%s)" % (trt.__version__, one_line(error), reason(logger))
+            "TensorRT %s cannot build: %s (%s)"
+            % (trt.__version__, reason(error), last_error(logger))
         ) from error
 
 
@@ -88,13 +89,13 @@ def _parse(trt: Any, network: Any, onnx: bytes, logger: Any) -> None:
     parser = trt.OnnxParser(network, logger)
     if parser.parse(onnx):
         return
-    messages = [one_line(parser.get_error(index).desc()) for index in range(parser.num_errors)]
+    messages = [reason(parser.get_error(index).desc()) for index in range(parser.num_errors)]
     found = [_REFUSED_OPERATOR.search(text) for text in messages + list(logger.errors)]
     operators = sorted({match.group(match.lastindex or 0) for match in found if match})
     raise BackendError(
         "TensorRT %s does not take operator %s of the graph: %s; run the model on backend "
         "onnxruntime or torch, or export a network without it"
-        % (trt.__version__, ", ".join(operators) or "?", "; ".join(messages) or reason(logger))
+        % (trt.__version__, ", ".join(operators) or "?", "; ".join(messages) or last_error(logger))
     )
 
 
@@ -151,11 +152,11 @@ def _report_timing(message: str, report: Report) -> None:
     """What 8 tells about its progress: the layer whose kernels it is trying."""
     timed = _TIMED_LAYER.search(message)
     if timed:
-        report("timing " + one_line(timed.group(1)))
+        report("timing " + reason(timed.group(1)))
 
 
 def _failed(logger: Any, request: BuildRequest) -> str:
-    why = reason(logger)
+    why = last_error(logger)
     advice = ""
     if re.search("memory|workspace", why, re.IGNORECASE):
         advice = (
