@@ -214,6 +214,8 @@ def as_shown(default):
     """A default as the page shows it."""
     if isinstance(default, bool):
         return str(default).lower()
+    if default == "":
+        return "empty"
     return f"{default:g}" if isinstance(default, float) else str(default).replace(HOME, "~")
 
 
