@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -28,9 +27,9 @@ from benchmarks.options import Size, add_threads, parser_of, size_text
 from benchmarks.record import Record
 from benchmarks.timing import FrameMetrics, cpu_s, frame_metrics
 from segmentation_node.backends import BACKENDS
-from segmentation_node.evaluation.commands.demo import prepare_middleware
 from segmentation_node.evaluation.datasets.street import StreetDrive
-from segmentation_node.evaluation.live.replay import keep_all_qos
+from segmentation_node.evaluation.live.pairing import keep_all_qos
+from segmentation_node.evaluation.live.target import joined_graph, prepare_middleware
 from segmentation_node.model_card import ModelCard
 from segmentation_node.ros.processor import stamp_nanoseconds
 
@@ -194,17 +193,13 @@ def main(arguments: list[str] | None = None) -> None:
     about = {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}
     record = Record("end_to_end", about, arguments)
     prepare_middleware()
-    rclpy.init()
     rows: list[dict[str, Any]] = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in options.models:
-                card = model_named(name, Path(folder) / "random")
-                for size in SIZES:
-                    at_size = resized(card, size, Path(folder) / "resized")
-                    rows += measure(at_size, size, nodes, **settings)
-    finally:
-        rclpy.shutdown()
+    with joined_graph(), tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            card = model_named(name, Path(folder) / "random")
+            for size in SIZES:
+                at_size = resized(card, size, Path(folder) / "resized")
+                rows += measure(at_size, size, nodes, **settings)
     record.finish(rows, options.output, SHOWN)
 
 

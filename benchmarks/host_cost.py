@@ -51,21 +51,17 @@ def measure(
 
     parameters: dict[str, Any] = {"model": card.folder, "backend": backend, "device": "cpu"}
     parameters.update(frame_policy="every", num_threads=threads)
-    replay = Replay(with_overlay=with_overlay)
-    try:
-        with NodeProcess(parameters) as process:
-            replay.wait_until_ready(process)
-            replay.play(_images(size, WARM_UP_FRAMES), process, in_flight=1)
-            replay.results.clear()
-            node = psutil.Process(process.process.pid)
-            cpu_ms = []
-            for _ in range(max(1, frames // CHUNK_FRAMES)):
-                before_s = cpu_s(node)
-                replay.play(_images(size, CHUNK_FRAMES), process, in_flight=1)
-                cpu_ms.append((cpu_s(node) - before_s) / CHUNK_FRAMES * 1e3)
+    with Replay(with_overlay=with_overlay) as replay, NodeProcess(parameters) as process:
+        replay.wait_until_ready(process)
+        replay.play(_images(size, WARM_UP_FRAMES), process, in_flight=1)
+        replay.results.clear()
+        node = psutil.Process(process.pid)
+        cpu_ms = []
+        for _ in range(max(1, frames // CHUNK_FRAMES)):
+            before_s = cpu_s(node)
+            replay.play(_images(size, CHUNK_FRAMES), process, in_flight=1)
+            cpu_ms.append((cpu_s(node) - before_s) / CHUNK_FRAMES * 1e3)
         latencies = [result.latency for result in replay.results]
-    finally:
-        replay.destroy_node()
     stages_ms = {
         stage: _median([getattr(item, stage + "_ms") for item in latencies])
         for stage in (*HOST_STAGES, "inference", "transport")
@@ -91,9 +87,7 @@ def measure(
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure models and backends at two sizes, with and without overlay; write the rows."""
-    import rclpy
-
-    from segmentation_node.evaluation.commands.demo import prepare_middleware
+    from segmentation_node.evaluation.live.target import joined_graph, prepare_middleware
 
     parser = parser_of("host_cost", __doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -104,13 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_middleware()
     settings = {"threads": options.threads, "frames": options.frames}
     record = Record("host_cost", settings, arguments)
-    rclpy.init()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            cases = list(_cases(options.models, Path(folder)))
-            rows = _rows(cases, options.backends, options.frames, options.threads)
-    finally:
-        rclpy.shutdown()
+    with joined_graph(), tempfile.TemporaryDirectory() as folder:
+        cases = list(_cases(options.models, Path(folder)))
+        rows = _rows(cases, options.backends, options.frames, options.threads)
     record.finish(rows, options.output, SHOWN)
 
 
@@ -180,7 +170,7 @@ class HostCost(TypedDict):
     network_cpu_ms_per_frame: float  # of the network alone in the benchmark's process
 
 
-CASE = {
+CASE: dict[str, shown.Cell] = {
     "Model": "`{model}`",
     "Backend": lambda row: shown.RUN_TIME_NAMES.get(row["backend"], row["backend"]),
     "Image": "{image}",

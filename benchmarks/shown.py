@@ -141,7 +141,7 @@ def yes_or_no(key: str) -> Cell:
 
 def run_time(row: Row) -> str:
     """The run time's own spelling of its name."""
-    name = row.get("run_time", "onnxruntime")
+    name: str = row.get("run_time", "onnxruntime")
     return RUN_TIME_NAMES.get(name, name)
 
 
