@@ -11,16 +11,15 @@ from segmentation_node.evaluation.datasets.drive import START_NS
 
 FRAMES = 30
 MASTERS = {0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0x1F43B675, 0xE0}
-DURATION, DEFAULT_DURATION, SIMPLE_BLOCK = 0x4489, 0x23E383, 0xA3
+DURATION, DEFAULT_DURATION, SIMPLE_BLOCK, CLUSTER_TIME = 0x4489, 0x23E383, 0xA3, 0xE7
 
 
 def write_video(path, codec, rate_hz=15.0, frames=FRAMES):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate_hz, (64, 48))
     assert writer.isOpened()
     for number in range(frames):
-        picture = np.full((48, 64, 3), 40 + 5 * number, np.uint8)
-        cv2.rectangle(picture, (number, 5), (number + 20, 30), (0, 200, 255), -1)
-        writer.write(picture)
+        noise = np.random.RandomState(number).randint(0, 256, (48, 64, 3)).astype(np.uint8)
+        writer.write(noise)
     writer.release()
     return path
 
@@ -46,17 +45,19 @@ def elements(data, at, end):
 
 def as_a_browser_records(path):
     """Without durations, frames about 67 ms apart; gives their times in ms."""
-    data, times_ms = bytearray(path.read_bytes()), []
+    data, times_ms, cluster_ms = bytearray(path.read_bytes()), [], 0
     random = np.random.RandomState(7)
     for ident, start, content, stop in list(elements(data, 0, len(data))):
         if ident in (DURATION, DEFAULT_DURATION):  # becomes Void
             length = stop - start
             data[start:stop] = b"\xec" + bytes([0x80 | (length - 2)]) + bytes(length - 2)
+        elif ident == CLUSTER_TIME:
+            cluster_ms = int.from_bytes(data[content:stop], "big")
         elif ident == SIMPLE_BLOCK:
             (time_ms,) = struct.unpack_from(">h", data, content + 1)
             time_ms = max(0, time_ms + int(random.randint(-13, 14))) if time_ms else 0
             struct.pack_into(">h", data, content + 1, time_ms)
-            times_ms.append(time_ms)
+            times_ms.append(cluster_ms + time_ms)
     path.write_bytes(data)
     return times_ms
 
