@@ -80,7 +80,7 @@ FAULTS = [
     (manifest_says(format=2), "has format 2, expected 1"),
     (manifest_says(tensors=["image", 3]), "has tensors ['image', 3]; expected name, direction"),
     (
-        manifest_says(tensors=[dict(name="a", direction="input", shape=[1e999], dtype="uint8")]),
+        manifest_says(tensors=[{"name": "", "direction": "", "shape": [1e999], "dtype": ""}]),
         "expected name, direction, shape and dtype of each",
     ),
     (change_a_shape, "(1, 8, 8, 3)"),
