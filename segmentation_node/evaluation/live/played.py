@@ -133,6 +133,7 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
             source.facts,
             source.instance_classes,
             items=frames,
+            warnings=lambda: list(dataset.notes),
         )
 
 
