@@ -59,6 +59,10 @@ def open_clip(source: str, frames: int, image_topic: Optional[str] = None) -> Cl
         return _drive(ImageFolder(source), frames)
     if source.isdigit() or source.startswith("/dev/"):
         return _camera(source, frames)
+    if not os.path.isfile(source):
+        raise DatasetError(
+            "%s: neither an image folder nor a video nor a camera that opens, nor a bag" % source
+        )
     return _drive(Video(source), frames)
 
 

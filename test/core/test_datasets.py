@@ -96,7 +96,7 @@ def test_a_folder_without_images_is_named(root):
 def test_a_missing_file_is_named(root, folder):
     (root / "train.txt").write_text("train/a.png trainannot/a.png\n")
     (root / folder / "a.png").unlink()
-    assert_refused(root, root / folder / "a.png", "no such file")
+    assert_refused(root, root / folder / "a.png", "o such file")
 
 
 @pytest.mark.parametrize("folder", ["train", "trainannot"])

@@ -59,10 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     for note in clip.notes():
         print("note: " + note, file=sys.stderr)
     print(
-        "%d frames segmented, %d left out, %d lost, %d headers changed; see %s/overlay.webm"
+        "%d frames segmented%s, %d lost, %d headers changed; see %s/overlay.webm"
         % (
             recorder.frames,
-            len(recorder.left_out),
+            " (%d left out)" % len(recorder.left_out) if recorder.left_out else "",
             lost,
             recorder.header_mismatches,
             arguments.output,
