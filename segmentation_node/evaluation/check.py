@@ -164,5 +164,5 @@ class DataCheck:
 
 def _digest(image_hwc: np.ndarray) -> bytes:
     digest = hashlib.blake2b(repr(image_hwc.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image_hwc))
+    digest.update(image_hwc.tobytes())
     return digest.digest()

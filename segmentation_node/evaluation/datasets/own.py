@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation.datasets.base import Dataset, read_image, require_folder
@@ -196,7 +196,7 @@ class Voc(PairedPictures):
 
 def _read_labelmap(path: str) -> LabelSet:
     """The classes of a ``labelmap.txt``; a colour that is left out is VOC's for the place."""
-    classes = []
+    classes: List[Dict[str, Any]] = []
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             text = line.strip()
