@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
+ROS2_ENCODINGS = ("cdr", "")
+
 
 @dataclass(frozen=True, order=True)
 class Topic:
@@ -21,6 +23,11 @@ class RawMessage(NamedTuple):
     type: str
     recorded_ns: int
     data: bytes
+
+
+def type_name(type_: str, encoding: str) -> str:
+    """A topic's type; what is no ROS 2 message has its encoding before it, and so is no type."""
+    return type_ if encoding in ROS2_ENCODINGS else "%s %s" % (encoding, type_)
 
 
 Report = Callable[[str], None]
