@@ -104,6 +104,8 @@ class Matcher:
                 self._report("%s: %s" % (_where(message), error))
             return
         stamp_ns = header.stamp_ns
+        if part == self._leading and stamp_ns < self._latest_ns.get(part, stamp_ns):
+            self._latest_ns.clear()  # another drive: no topic is past it
         self._latest_ns[part] = stamp_ns
         if part != self._leading:
             self._keep(stamp_ns, part, message)

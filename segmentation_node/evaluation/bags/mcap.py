@@ -15,7 +15,7 @@ from segmentation_node.evaluation.bags.records import RawMessage, Topic, type_na
 from segmentation_node.evaluation.bags.unpacking import LARGEST_BLOCK_BYTES, unpack
 
 MAGIC = b"\x89MCAP0\r\n"
-FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 0x02, 0x03, 0x04, 0x05, 0x06
+FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0B
 PREFIX = struct.Struct("<BQ")
 MESSAGE_HEADER = struct.Struct("<HIQQ")
 _CHUNK = struct.Struct("<QQQI")

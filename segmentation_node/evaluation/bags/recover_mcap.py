@@ -3,7 +3,7 @@
 import struct
 from collections import Counter
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from segmentation_node.errors import reason
 from segmentation_node.evaluation.bags.mcap import (
@@ -15,6 +15,7 @@ from segmentation_node.evaluation.bags.mcap import (
     MESSAGE_HEADER,
     PREFIX,
     SCHEMA,
+    STATISTICS,
     chunk_data,
     records_of,
     text_at,
@@ -48,6 +49,7 @@ class DamagedMcap:
         self._report = report
         self._schemas: Dict[int, str] = {}
         self._channels: Dict[int, Channel] = {}
+        self._stated: Optional[int] = None
         self._has_end = False
 
     def topics(self) -> List[Topic]:
@@ -57,6 +59,10 @@ class DamagedMcap:
         unknown = sum(counts[id_] for id_ in counts.keys() - self._channels.keys())
         if unknown:
             problems.append("%s: %d messages whose topics are not readable" % (self._name, unknown))
+            self._report(problems[-1])
+        if self._stated is not None and self._stated > sum(counts.values()):
+            found = (self._name, self._stated, sum(counts.values()))
+            problems.append("%s: its index counts %d messages, %d can be read" % found)
             self._report(problems[-1])
         self.is_whole = self._has_end and not problems
         return [Topic(item.topic, item.type, counts[id_], item.latched)
@@ -108,6 +114,8 @@ class DamagedMcap:
             latched = b"durability: transient_local" in metadata or b"durability: 1" in metadata
             type_ = type_name(self._schemas.get(schema_id, ""), encoding.decode())
             self._channels[channel_id] = Channel(topic.decode(), type_, latched)
+        elif opcode == STATISTICS:
+            (self._stated,) = struct.unpack_from("<Q", body)
         elif opcode == MESSAGE and len(body) >= MESSAGE_HEADER.size:
             channel_id, _, log_ns, _ = MESSAGE_HEADER.unpack_from(body)
             yield channel_id, log_ns, body[MESSAGE_HEADER.size :]
@@ -131,7 +139,7 @@ def _records(stream: BinaryIO) -> Iterator[Tuple[int, int, bytes, bool]]:
             yield position, opcode, stream.read(_FOOTER_BYTES), True
             return
         after = position + PREFIX.size + length
-        if opcode in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
+        if opcode in (SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS):
             body = stream.read(min(length, size - position, LARGEST_BLOCK_BYTES))
             yield position, opcode, body, len(body) == length
         if after >= size:
