@@ -7,14 +7,14 @@ from typing import Any
 import torch
 import yaml
 
-from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.files import write_whole
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import open_segmenter
 from segmentation_node.yaml_and_json import parse_yaml
 from training.onnx_graph import OPSET
 from training.recipe import Recipe
@@ -133,9 +133,10 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """The card's accuracy entry: the shipped file through the pipeline on ONNX Runtime."""
     card = read_card(str(folder))
-    with open_backend("onnxruntime", card, BackendOptions(precision=precision)) as backend:
-        result = evaluate_dataset(Segmenter(backend), dataset).accuracy
-        kind = backend.kind_for(precision)
+    options = BackendOptions(precision=precision)
+    with open_segmenter(card, "onnxruntime", options) as segmenter:
+        result = evaluate_dataset(segmenter, dataset).accuracy
+        kind = segmenter.backend.kind_for(precision)
     return {
         "dataset": dataset_name,
         "split": dataset.split,

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
+from segmentation_node.errors import reason
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
@@ -98,6 +99,9 @@ PARAMETERS = (
     ParameterSpec(
         "num_threads", 0, "CPU threads of the run time; 0: its own choice", limits=(0, MAX_THREADS)
     ),
+    ParameterSpec(
+        "grouping", "", "File of a grouping that folds the classes into fewer; empty: none"
+    ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
         "overlay.alpha",
@@ -155,6 +159,7 @@ class Settings:
     transport: str
     reliability: str
     output_resolution: str
+    grouping: str
 
 
 class NodeParameters:
@@ -195,6 +200,7 @@ class NodeParameters:
             transport=self["input.transport"],
             reliability=self["input.reliability"],
             output_resolution=self["output_resolution"],
+            grouping=self["grouping"],
         )
 
     def _declare(self, spec: ParameterSpec) -> None:
@@ -202,7 +208,7 @@ class NodeParameters:
             self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             # The node stays up to say so, and to be given a better value.
-            self._refused[spec.name] = "%s; %s" % (" ".join(str(error).split()), spec.expected())
+            self._refused[spec.name] = "%s; %s" % (reason(error), spec.expected())
             self._node.declare_parameter(
                 spec.name, spec.default, spec.descriptor(), ignore_override=True
             )

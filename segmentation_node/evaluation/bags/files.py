@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Set, Tuple
 
-from segmentation_node.errors import BagError, ContentError, reason
+from segmentation_node.errors import BagError, ContentError, reason, shown
 from segmentation_node.evaluation.bags.records import Report
 from segmentation_node.evaluation.bags.sqlite import LOG_ENDINGS, with_log
 from segmentation_node.evaluation.bags.storage import STORAGE_SUFFIXES
@@ -13,6 +13,11 @@ from segmentation_node.yaml_and_json import read_yaml
 
 NEWEST_METADATA = 9
 METADATA = "metadata.yaml"
+METADATA_TYPES = {
+    "relative_file_paths": list,
+    "topics_with_message_count": list,
+    "custom_data": dict,
+}
 ROS1 = ".bag"
 _BESIDE = LOG_ENDINGS + ("-shm",)
 
@@ -131,32 +136,28 @@ def _read_metadata(path: Path, report: Report) -> Metadata:
         report("%s: no such file; the bag is read without it" % path)
         return Metadata()
     try:
-        content = _mapping(read_yaml(str(path)))["rosbag2_bagfile_information"]
-        version = _mapping(content).get("version")
+        content = read_yaml(str(path))["rosbag2_bagfile_information"]
+        if not isinstance(content, dict):
+            raise TypeError("no mapping")
+        for key, kind in METADATA_TYPES.items():
+            if not isinstance(content.get(key) or kind(), kind):
+                raise TypeError("%s is %s" % (key, shown(content[key])))
         metadata = Metadata(
             tuple(Path(str(name)).name for name in content.get("relative_file_paths") or ()),
             {
                 str(item["topic_metadata"]["name"]): int(item["message_count"])
                 for item in content.get("topics_with_message_count") or ()
             },
-            {
-                str(key): str(value)
-                for key, value in _mapping(content.get("custom_data") or {}).items()
-            },
+            {str(key): str(value) for key, value in (content.get("custom_data") or {}).items()},
         )
-    except (ContentError, ArithmeticError, TypeError, KeyError, ValueError) as error:
+    except (ContentError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         found = error.reason if isinstance(error, ContentError) else reason(error)
         report("%s: not readable (%s); the bag is read without it" % (path, found))
         return Metadata()
+    version = content.get("version")
     if isinstance(version, int) and version > NEWEST_METADATA:
         raise BagError("%s: version %d; expected at most %d" % (path, version, NEWEST_METADATA))
     return metadata
-
-
-def _mapping(value: Any) -> Dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("no mapping")
-    return value
 
 
 def _natural(path: Path) -> List[Any]:

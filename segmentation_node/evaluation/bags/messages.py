@@ -9,14 +9,8 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from segmentation_node.errors import BagError, ImageError, reason
-from segmentation_node.labels import (
-    LABEL_SETS,
-    UNLABELLED,
-    LabelClass,
-    LabelSet,
-    label_set_by_name,
-)
+from segmentation_node.errors import BagError, ImageError, LabelsError, reason
+from segmentation_node.labels import UNLABELLED, LabelSet, told_label_set
 from segmentation_node.pictures import LOSSY, decode_as_stored, read_header
 from segmentation_node.timing import STAGES
 
@@ -146,25 +140,10 @@ def label_set_of(data: bytes) -> LabelSet:
     Raises BagError where it has the name of a known label set but other classes.
     """
     message = deserialize(data, LABEL_INFO)
-    classes = tuple(
-        LabelClass(item.name, item.category, tuple(int(value) for value in item.color_rgb))  # type: ignore[arg-type]
-        for item in message.classes
-    )
-    names = [item.name for item in classes]
-    if message.label_set in LABEL_SETS:
-        known = label_set_by_name(message.label_set)
-        if list(known.names) != names:
-            raise BagError(
-                "the bag's label set %r has the classes %s, this version's has %s"
-                % (message.label_set, names, list(known.names))
-            )
-        return known
-    if [int(item.id) for item in message.classes] != list(range(len(classes))):
-        raise BagError(
-            "the bag's label set %r does not number its classes from 0" % message.label_set
-        )
-    ids = {index: index for index in range(len(classes))}
-    return LabelSet(message.label_set, classes, ids, tuple(ids) + (UNLABELLED,))
+    try:
+        return told_label_set(message)
+    except LabelsError as error:
+        raise BagError("of the bag, %s" % error) from error
 
 
 def stamp(stamp_ns: int) -> Any:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
-from segmentation_node.errors import BagError, ImageError, LabelsError, reason
+from segmentation_node.errors import BagError, ImageError
 from segmentation_node.evaluation.bags.files import find_files, opened
 from segmentation_node.evaluation.bags.frames import (
     DriveCounter,
@@ -88,8 +88,8 @@ class Bag:
                 for message in self._read({name}):
                     try:
                         return label_set_of(message.data)
-                    except (ImageError, LabelsError) as error:
-                        self._report("message on %s: %s" % (name, reason(error)))
+                    except ImageError as error:
+                        self._report("message on %s: %s" % (name, error))
         return None
 
     @property

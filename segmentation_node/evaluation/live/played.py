@@ -15,7 +15,7 @@ from segmentation_node.evaluation.sources import (
     DatasetSource,
     import_bags,
 )
-from segmentation_node.labels import LABEL_SETS, LabelSet
+from segmentation_node.labels import LabelSet, label_set_by_name
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 # A data set's images have no topic of their own.
@@ -105,7 +105,7 @@ def open_expected(options: SourceOptions) -> ExpectedSource:
     return ExpectedSource(
         base_topic(image_topic),
         image_topic.endswith("/compressed"),
-        LABEL_SETS[topics.labels] if topics.labels else None,
+        label_set_by_name(topics.labels) if topics.labels else None,
         None,
         {},
         truth_topic=topics.truth_topic or "",
