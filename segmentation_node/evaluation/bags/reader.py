@@ -11,16 +11,18 @@ from segmentation_node.evaluation.bags.frames import (
     camera_frames,
     recorded_frames,
 )
-from segmentation_node.evaluation.bags.messages import LABEL_INFO, label_set_of
+from segmentation_node.evaluation.bags.messages import LABEL_INFO, deserialize, label_set_of
 from segmentation_node.evaluation.bags.records import (
     DATASET,
     SINGLE,
+    SINGLE_IMAGES,
     SPLIT,
     RawMessage,
     Topic,
 )
 from segmentation_node.evaluation.bags.storage import StorageFile, merged_topics
 from segmentation_node.evaluation.bags.topics import (
+    TRUTH_TOPIC,
     Topics,
     base_name,
     choose_topics,
@@ -147,7 +149,21 @@ class Bag:
 
     def drive_counter(self) -> DriveCounter:
         """What numbers the bag's frames from the first one on."""
-        return DriveCounter(self.custom_data.get(SINGLE) == "true")
+        return DriveCounter(
+            self.custom_data.get(SINGLE) == "true" or self._tells_of_single_images()
+        )
+
+    def _tells_of_single_images(self) -> bool:
+        """Whether the truth's LabelInfo does: a bag that is recorded again has no custom_data."""
+        name = TRUTH_TOPIC + "/label_info"
+        if name not in [topic.name for topic in self.topics if topic.type == LABEL_INFO]:
+            return False
+        for message in self._read({name}):
+            try:
+                return str(deserialize(message.data, LABEL_INFO).model).endswith(SINGLE_IMAGES)
+            except ImageError:
+                continue  # told where the label set is asked for
+        return False
 
     def _checked(self, frames: Iterator[Any]) -> Iterator[Any]:
         for frame in frames:

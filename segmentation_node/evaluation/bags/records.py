@@ -39,3 +39,5 @@ DATASET, SPLIT, SINGLE = (
     "segmentation_node.split",
     "segmentation_node.single_images",
 )
+# Ends the LabelInfo's ``model`` of such images: it is recorded again, custom_data is not.
+SINGLE_IMAGES = ", single images"

@@ -87,7 +87,8 @@ class StorageFile:
                 )
 
     def _report_damage(self, error: Exception) -> None:
-        found = reason(error)
+        # It may be a copy of the file, which nobody has heard of.
+        found = reason(error).replace(str(self._path), self.name)
         self._report("%s: damaged or cut off (%s); read to its end" % (self.name, found))
 
     def _recover(self) -> Any:

@@ -30,8 +30,7 @@ COMPRESSIONS = ("none", "zstd")
 # As rmw writes a duration without end.
 _FOREVER = QosTime(9223372036, 854775807)
 _DEPTH = 10
-# UnicodeError: a folder whose name is no text; metadata.yaml could not have it.
-_FAILURES = (OSError, UnicodeError, WriterError, sqlite3.Error)
+_FAILURES = (OSError, WriterError, sqlite3.Error)
 _NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+$")
 
 
@@ -67,6 +66,8 @@ class BagWriter:
     ) -> None:
         if compression == "zstd" and storage != "mcap":
             raise BagError("zstd compresses MCAP's chunks; %s has none: choose mcap" % storage)
+        if not _is_text(os.path.basename(os.path.realpath(path))):
+            raise BagError("%r: a bag's name is to be text (UTF-8): metadata.yaml holds it" % path)
         self.path = path
         self._folder = new_folder(path, _layout(path), sources, replace)
         self._stack = contextlib.ExitStack()
@@ -125,6 +126,10 @@ class BagWriter:
             self._opened.close()
         except _FAILURES as error:
             raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
+
+
+def _is_text(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _layout(path: str) -> Layout:
