@@ -133,6 +133,36 @@ def test_a_broken_log_is_named(tmp_path):
     assert any("drive.db3-wal" in line and "not used" in line for line in damage)
 
 
+@pytest.mark.parametrize("schema", [1, 2, 3])
+def test_older_databases_are_read(schema, tmp_path):
+    """Of Eloquent and before; with QoS, as Foxy's; with a table of the schema, as Humble's."""
+    sent = drive(2)
+    with sqlite3.connect(str(tmp_path / "drive.db3")) as connection:
+        qos = "" if schema == 1 else ", offered_qos_profiles TEXT NOT NULL"
+        connection.execute(
+            "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, "
+            "serialization_format TEXT NOT NULL%s)" % qos
+        )
+        connection.execute(
+            "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, "
+            "timestamp INTEGER NOT NULL, data BLOB NOT NULL)"
+        )
+        if schema == 3:
+            connection.execute("CREATE TABLE schema(schema_version INTEGER, ros_distro TEXT)")
+            connection.execute("INSERT INTO schema VALUES (3, 'humble')")
+        for id_, topic in enumerate((IMAGE, TRUTH), 1):
+            row = [id_, topic, messages.IMAGE, "cdr"] + ["- durability: 1"] * (schema > 1)
+            marks = ",".join("?" * len(row))
+            connection.execute("INSERT INTO topics VALUES (%s)" % marks, row)
+        for index, (topic, _, time_ns, data) in enumerate(sent):
+            row = (index + 1, 1 if topic == IMAGE else 2, time_ns, data)
+            connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", row)
+    found, damage = read(tmp_path / "drive.db3")
+    assert found == sent and damage == []
+    with open_bag(str(tmp_path / "drive.db3")) as bag:
+        assert [topic.latched for topic in bag.topics] == [schema > 1] * 2
+
+
 def pack(path, ending=".zstd"):
     packed = path.with_name(path.name + ending)
     packed.write_bytes(unpacking.zstd.compress(path.read_bytes()))
