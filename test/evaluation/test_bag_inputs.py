@@ -55,6 +55,10 @@ def test_a_bag_is_where_it_was_asked_for_and_read_from_there(name, storage, tmp_
     found, damage = read(cut, strict=False)
     assert found == sent[: len(found)] and len(found) > 1
     assert any("damaged or cut off" in line for line in damage)
+    assert not any("\n" in line for line in damage)
+    file = next(path for path in bag.iterdir() if path.suffix != ".yaml")
+    (bag / "metadata.yaml").unlink()
+    assert read(file.rename(bag / file.name.upper()))[0] == sent  # as some file systems do
 
 
 def test_a_name_that_is_no_text_is_read_and_refused_in_one_line(tmp_path):
@@ -326,6 +330,14 @@ def test_a_ros_1_bag_is_named_with_its_converter(tmp_path):
     for given in (path, tmp_path):
         with pytest.raises(BagError, match="of ROS 1: rosbags-convert --src drive.bag --dst"):
             open_bag(str(given))
+
+
+def test_a_folder_without_a_bag_says_what_it_holds(tmp_path):
+    write_bag(tmp_path / "monday", "mcap", drive(1))
+    write_bag(tmp_path / "tuesday", "mcap", drive(1))
+    with pytest.raises(BagError, match="no .mcap or .db3 file in it; it holds monday, tuesday"):
+        with open_bag(str(tmp_path)):
+            pass
 
 
 def compressed(topic, stamp_ns, pixels, format_, ending):

@@ -51,7 +51,10 @@ def find_files(path: Path, report: Report, note: Report) -> Tuple[Metadata, List
     chosen = _listed(path, metadata, files, report) or _by_content(files, report)
     others = [item for item in there if item not in files and not _belongs(item, files)]
     if not chosen:
-        raise BagError("%s: not a bag; no .mcap or .db3 file in it%s" % (path, _ros1_hint(others)))
+        holds = "; it holds " + _few(others) if others else ""
+        raise BagError(
+            "%s: not a bag; no .mcap or .db3 file in it%s%s" % (path, holds, _ros1_hint(others))
+        )
     if others:
         note("%s: no files of the bag, left out: %s" % (path, _few(others)))
     return metadata, chosen
@@ -59,13 +62,13 @@ def find_files(path: Path, report: Report, note: Report) -> Tuple[Metadata, List
 
 def is_storage(name: str) -> bool:
     """Whether a file of this name holds messages, as it is or packed."""
-    return unpacked_name(name).endswith(STORAGE_SUFFIXES)
+    return unpacked_name(name).lower().endswith(STORAGE_SUFFIXES)
 
 
 def unpacked_name(name: str) -> str:
     """A storage file's name without ``.zstd``."""
     for ending in PACKED_ENDINGS:
-        if name.endswith(ending):
+        if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
 

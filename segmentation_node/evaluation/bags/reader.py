@@ -192,6 +192,7 @@ class Bag:
         self._note(line)
 
     def _note(self, line: str) -> None:
+        line = "\\n".join(line.splitlines())  # a folder may be called so
         if line not in self._known:
             self._known.add(line)
             self.damage.append(line)

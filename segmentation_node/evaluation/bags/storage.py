@@ -28,7 +28,7 @@ class StorageFile:
         self._report = report
         self._reader: Optional[Any] = None
         self._recovered: Optional[Any] = None
-        reader_class, self._damaged_class = _PLUGINS[path.suffix]
+        reader_class, self._damaged_class = _PLUGINS[path.suffix.lower()]
         try:
             with open(path, "rb"):
                 pass
