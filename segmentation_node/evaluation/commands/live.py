@@ -76,7 +76,7 @@ def _add_pace_options(group: Any) -> None:
         "--timeout", type=positive, default=30.0, help="s without a result until images are lost"
     )
     group.add_argument(
-        "--idle", type=positive, default=5.0, help="s without an image that end --listen"
+        "--idle", type=positive, default=5.0, help="s without an image or result that end --listen"
     )
     group.add_argument(
         "--sim-time", action="store_true", help="publish recorded time on /clock for the node"
