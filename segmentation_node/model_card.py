@@ -56,6 +56,16 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True)
+class SourceInfo:
+    """Of an imported network: the foreign file, its sha256, its family and its licence."""
+
+    file: str
+    sha256: str
+    family: str
+    licence: str
+
+
+@dataclass(frozen=True)
 class AccuracyInfo:
     """What ``evaluation dataset`` computes from the shipped file on one split.
 
@@ -97,6 +107,7 @@ class ModelCard:
     weights: WeightsInfo
     accuracy: List[AccuracyInfo]
     artifacts: List[ArtifactInfo]
+    source: Optional[SourceInfo] = None
     folder: str = field(default="", compare=False)
     own_labels: Optional[LabelSet] = None
 
@@ -172,6 +183,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         own_labels = _own_labels(values["label_set"], path)
         values = dict(values, label_set=own_labels.name)
     content = _checked(values, schema, path, "")
+    source = content.get("source")
     card = ModelCard(
         name=content["name"],
         network=_record(NetworkInfo, content["network"], path, "network"),
@@ -181,6 +193,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         weights=_record(WeightsInfo, content["weights"], path, "weights"),
         accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
         artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
+        source=source and _record(SourceInfo, source, path, "source"),
         folder=folder,
         own_labels=own_labels,
     )

@@ -162,8 +162,9 @@ def _mappings(values: Any) -> Iterator[dict[str, Any]]:
     """All mappings in a file, outer ones first."""
     if isinstance(values, dict):
         yield values
-    for value in values.values() if isinstance(values, dict) else values:
-        if isinstance(value, dict | list):
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
             yield from _mappings(value)
 
 
@@ -205,9 +206,12 @@ def _triple(values: dict[str, Any], key: str, path: Path) -> Triple | None:
     return red, green, blue
 
 
-def _size(found: Any, where: str) -> tuple[int, int]:
+def _size(found: Any, where: str) -> tuple[int, int] | None:
+    """Height and width; None of a rule by which every picture has a size of its own."""
     if isinstance(found, dict):
-        found = [found.get("height"), found.get("width")]
+        if not {"height", "width"} <= set(found):
+            return None
+        found = [found["height"], found["width"]]
     if isinstance(found, int):
         found = [found, found]
     try:
