@@ -1,27 +1,25 @@
-"""``python -m benchmarks.documents``: results files into README.md and docs/*.md.
+"""``python -m benchmarks.documents``: results files into README.md, docs/*.md and docs/*.png.
 
 A document holds ``<!-- table: NAME -->`` and ``<!-- end -->``, each on a line; what is between them
-is written here. ``<!-- line: NAME -->`` asks for a single sentence, ``<!-- picture: FILE -->`` for
-one of ``benchmarks.plots``.
+is written here. ``<!-- line: NAME -->`` asks for a sentence, ``<!-- picture: FILE -->`` for a
+picture.
 """
 
 import argparse
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.line_makers import LINES
-from benchmarks.markdown import any_table, provenance
-from benchmarks.plots import DOCS, PLOTS
+from benchmarks import BENCHMARKS, plots
 from benchmarks.record import RESULTS, ROOT, read_record
-from benchmarks.registry import BENCHMARKS
-from benchmarks.table_makers import TABLES
+from benchmarks.shown import Plot, markdown, shown_of
 from segmentation_node.files import write_whole
 
 COMMAND = "python -m benchmarks.documents"
-MAKERS: dict[str, dict[str, Any]] = {"table": {**TABLES}, "line": {**LINES}, "picture": {**PLOTS}}
+DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- (table|line|picture): (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 MARKER = re.compile(r"<!-- (?:table|line|picture): (\S+) -->")
 
@@ -31,31 +29,58 @@ class MarkerError(ValueError):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the documents, or with ``--check`` name what is out of date; 1 where something is."""
+    """Write what is out of date, or with ``--check`` name it; 1 where something is wrong."""
     parser = argparse.ArgumentParser(prog="benchmarks.documents", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
-    options = parser.parse_args(arguments)
-    wrong = []
-    for path in documents(ROOT):
-        text = path.read_text(encoding="utf-8")
-        place = path.relative_to(ROOT)
-        try:
-            new, stale = updated(text, RESULTS, path.parent)
-        except MarkerError as error:
-            wrong.append(f"{place}: {error}")
-            continue
-        if stale and not options.check:
-            write_whole(str(path), new)
-            print(f"wrote {place}: {', '.join(stale)}")
-        elif stale:
-            wrong += [f"{place}: {what} is out of date; {COMMAND} writes it" for what in stale]
+    is_check = parser.parse_args(arguments).check
+    wrong = [*texts(is_check), *pictures(is_check)]
     print("\n".join(wrong), end="\n" if wrong else "")
     return 1 if wrong else 0
 
 
-def documents(root: Path) -> list[Path]:
-    """Files that may have markers."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+def texts(is_check: bool) -> Iterator[str]:
+    """Bring the documents up to date, or say what is not."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        place = path.relative_to(ROOT)
+        try:
+            new, stale = updated(path.read_text(encoding="utf-8"), RESULTS, path.parent)
+        except MarkerError as error:
+            yield f"{place}: {error}"
+            continue
+        if is_check:
+            yield from (f"{place}: {what} is out of date; {COMMAND} writes it" for what in stale)
+        elif stale:
+            write_whole(str(path), new)
+            print(f"wrote {place}: {', '.join(stale)}")
+
+
+def pictures(is_check: bool) -> Iterator[str]:
+    """The same for the pictures."""
+    for file, (benchmark, plot) in declared()["picture"].items():
+        source, path = RESULTS / f"{benchmark}.json", DOCS / file
+        if not source.exists():
+            print(f"{file}: never run; python -m benchmarks {benchmark} measures it")
+            continue
+        record = read_record(source)
+        if plots.shown_by(path) == plots.fingerprint(record):
+            continue
+        if is_check:
+            yield f"docs/{file} is out of date; {COMMAND} draws it"
+        else:
+            plots.save(plot.draw(record), record, path)
+            print(f"wrote docs/{file}")
+
+
+def declared() -> dict[str, dict[str, tuple[str, Any]]]:
+    """What a marker can ask for: by kind and name the benchmark, and what makes it."""
+    found: dict[str, dict[str, tuple[str, Any]]] = {"table": {}, "line": {}, "picture": {}}
+    for benchmark in BENCHMARKS:
+        shown = shown_of(benchmark)
+        found["table"].update({name: (benchmark, table) for name, table in shown.tables.items()})
+        found["picture"].update({file: (benchmark, plot) for file, plot in shown.plots.items()})
+        if shown.line:
+            found["line"][benchmark] = (benchmark, shown.line)
+    return found
 
 
 def updated(text: str, results: Path, folder: Path = ROOT) -> tuple[str, list[str]]:
@@ -79,24 +104,48 @@ def updated(text: str, results: Path, folder: Path = ROOT) -> tuple[str, list[st
 
 def content(kind: str, name: str, results: Path, folder: Path) -> str:
     """What belongs between the markers of a document in the folder; raises MarkerError."""
-    makers = MAKERS[kind]
-    stem = PLOTS[name].benchmark if name in PLOTS else name.partition(".")[0]
-    path = results / f"{stem}.json"
-    # A benchmark without a table of its own has the plain one.
-    is_plain = kind == "table" and (name in BENCHMARKS or (name == stem and path.exists()))
-    if name not in makers and not is_plain:
-        raise MarkerError(f"there is no {kind} {name}; there are {', '.join(makers)}")
+    known = declared()[kind]
+    if name not in known:
+        raise MarkerError(f"there is no {kind} {name}; there are {', '.join(known)}")
+    benchmark, make = known[name]
+    path = results / f"{benchmark}.json"
     if not path.exists():
-        return f"*Never run: `python -m benchmarks {stem}` measures it.*\n"
-    if kind == "picture":
-        return f"![{PLOTS[name].shows}]({os.path.relpath(DOCS / name, folder)})\n"
+        return f"*Never run: `python -m benchmarks {benchmark}` measures it.*\n"
+    if isinstance(make, Plot):
+        return f"![{make.shows}]({os.path.relpath(DOCS / name, folder)})\n"
     record = read_record(path)
-    return f"{makers[name](record)}\n" if kind == "line" else _table(record, name)
+    made = make(record)
+    return f"{made}\n" if kind == "line" else f"\n{markdown(made)}\n\n{provenance(record)}\n"
 
 
-def _table(record: dict[str, Any], name: str) -> str:
-    body = TABLES.get(name, any_table)(record)
-    return f"\n{body}\n\n{provenance(record)}\n"
+def provenance(record: dict[str, Any]) -> str:
+    """The line below a table: command, date, machine, versions."""
+    machine = record["machine"]
+    took = "" if record["took_s"] is None else f", {_duration(record['took_s'])}"
+    versions = [f"{name} {text}" for name, text in machine["versions"].items() if text[0].isdigit()]
+    parts = [
+        f"`{record['command']}`, {record['started_utc'][:10]}{took}",
+        _processor(machine),
+        f"load {machine['load_average'][0]:.1f} before",
+        ", ".join([f"Python {machine['python']}", *versions]),
+        f"commit {machine['commit']}",
+    ]
+    return f"*{'; '.join(parts)}.*"
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    """Name, cores and instruction sets, and the GPU where one was measured."""
+    usable, logical = machine["usable_cores"], machine["logical_cores"]
+    cores = f"{logical} logical cores" if usable == logical else f"pinned to {usable} of {logical}"
+    virtual = " of a virtual machine" if machine["is_virtual"] else ""
+    flags = f" ({' '.join(machine['cpu_flags'])})" if machine["cpu_flags"] else ""
+    gpu = f", {machine['gpu']['name']}" if machine.get("gpu") else ""
+    return f"{machine['processor']}, {cores}{virtual}{flags}{gpu}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds below two minutes, else minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 if __name__ == "__main__":

@@ -125,12 +125,14 @@ class Grouping:
     def fold(self, labels: LabelSet) -> Tuple[LabelSet, np.ndarray]:
         """The groups as a label set, and the group's train id by train id: uint8 (256,).
 
-        A group has the colour of the first of its classes. Classes in no group are unlabelled.
+        A group has the colour of the first of its classes. Classes in no group are unlabelled; an
+        id that is no class stays none (254).
         A group may name classes of several label sets. Raises LabelsError when a group holds none
         of these classes.
         """
         named = {name for members in self.groups.values() for name in members}
         lut = np.full(256, UNLABELLED, np.uint8)
+        lut[len(labels) : UNLABELLED] = UNLABELLED - 1
         classes = []
         for index, (group, members) in enumerate(self.groups.items()):
             if members == (REST,):
@@ -147,6 +149,10 @@ class Grouping:
             classes.append(LabelClass(group, "", first))
         ids = {index: index for index in range(len(classes))}
         return LabelSet(self.name, tuple(classes), ids, tuple(ids) + (UNLABELLED,)), lut
+
+    def has_made(self, labels: LabelSet) -> bool:
+        """Whether this label set holds this grouping's groups already."""
+        return labels.names == tuple(self.groups)
 
     def unused(self, *label_sets: LabelSet) -> List[str]:
         """Names in the groups that none of these label sets has: other people's, or mistyped."""
@@ -205,6 +211,30 @@ def parse_label_set(values: Any, source: str) -> LabelSet:
         )
     ignored = _ignored_ids(values.get("ignored_ids", [UNLABELLED]), ids, classes, source)
     return LabelSet(name, tuple(classes), ids, tuple(sorted(set(ids) | set(ignored))))
+
+
+def told_label_set(message: Any) -> LabelSet:
+    """The label set that a segmentation_msgs/LabelInfo, of whatever binding, tells of.
+
+    A built-in one where it has its name. Raises LabelsError where that has other classes, and where
+    the ids do not count from 0.
+    """
+    name = message.label_set
+    classes = []
+    for item in message.classes:
+        red, green, blue = (int(value) for value in item.color_rgb)
+        classes.append(LabelClass(item.name, item.category, (red, green, blue)))
+    names = [item.name for item in classes]
+    if name in LABEL_SETS:
+        if list(LABEL_SETS[name].names) != names:
+            raise LabelsError(
+                "the label set %r has the classes %s, this version's has %s"
+                % (name, names, list(LABEL_SETS[name].names))
+            )
+        return LABEL_SETS[name]
+    if not classes or [int(item.id) for item in message.classes] != list(range(len(classes))):
+        raise LabelsError("the label set %r does not number its classes from 0" % name)
+    return LabelSet(name, tuple(classes), {0: 0}, (0,)).in_train_ids()
 
 
 def describe(labels: LabelSet) -> Dict[str, Any]:

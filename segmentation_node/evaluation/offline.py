@@ -31,7 +31,7 @@ def evaluate_dataset(
     ``progress`` wraps the frames, for a bar. Raises DatasetError on a broken frame.
     """
     source = DatasetSource(dataset, "")
-    run = Run(segmenter.card.labels, source.truth, {}, source.instance_classes)
+    run = Run(segmenter.labels, source.truth, {}, source.instance_classes)
     with closing(source.frames(indices)) as frames:
         score_frames(segmented(segmenter, progress(frames)), run, strict=True)
     run.finish()

@@ -8,7 +8,7 @@ from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.evaluation.read_ahead import iterate_ahead, read_ahead
 from segmentation_node.evaluation.run.run import Run
-from segmentation_node.labels import LABEL_SETS, LabelSet, label_set_by_name
+from segmentation_node.labels import LABEL_SETS, Grouping, LabelSet, label_set_by_name
 
 Frames = Generator[Union[Frame, Problem], None, None]
 RecordedFrames = Generator[Union[ScoredFrame, Problem], None, None]
@@ -26,9 +26,12 @@ class Source:
     facts: Dict[str, Any]
     instance_classes: Tuple[str, ...] = ()
 
-    def new_run(self, predicted: LabelSet, facts: Dict[str, Any]) -> Run:
+    def new_run(
+        self, predicted: LabelSet, facts: Dict[str, Any], grouping: Optional[Grouping] = None
+    ) -> Run:
         """A run without frames; ``facts`` say what segments them."""
-        return Run(predicted, self.truth, dict(facts, **self.facts), self.instance_classes)
+        facts = dict(facts, **self.facts)
+        return Run(predicted, self.truth, facts, self.instance_classes, grouping)
 
 
 class DatasetSource(Source):

@@ -1,6 +1,7 @@
 """What the node publishes for a frame: messages that are kept, arrays written in place."""
 
 import array
+import os
 from contextlib import ExitStack
 from typing import Any, Callable, Optional, Tuple
 
@@ -11,7 +12,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReli
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
-from segmentation_node.labels import UNLABELLED
+from segmentation_node.labels import UNLABELLED, LabelSet
 from segmentation_node.model_card import ModelCard
 
 try:
@@ -148,34 +149,42 @@ class Outputs:
         images = [self.class_map, self.overlay] + ([self.confidence] if self.confidence else [])
         return self.latency.get_subscription_count() > 0 or any(item.wanted for item in images)
 
-    def publish_labels(self, card: ModelCard, stamp: Any) -> None:
+    def publish_labels(self, labels: LabelSet, model: str, stamp: Any) -> None:
         """Say what the class map's ids mean, to everybody who comes while the topics exist."""
-        self._labels.publish(label_info(card, stamp))
+        self._labels.publish(label_info(labels, model, stamp))
         if self._vision_labels is not None:
-            self._vision_labels.publish(vision_label_info(card, stamp))
+            self._vision_labels.publish(vision_label_info(labels, stamp))
+
+    @property
+    def vision_labels_missing(self) -> str:
+        """Why there is no ~/vision_label_info and what to do; empty where there is."""
+        if self._vision_labels is not None:
+            return ""
+        distribution = os.environ.get("ROS_DISTRO") or "DISTRO"
+        return "vision_msgs is not installed; install ros-%s-vision-msgs" % distribution
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
         self._made.close()
 
 
-def label_info(card: ModelCard, stamp: Any) -> LabelInfo:
+def label_info(labels: LabelSet, model: str, stamp: Any) -> LabelInfo:
     """What the class map's ids mean."""
-    message = LabelInfo(label_set=card.label_set, model=card.name, unlabelled=UNLABELLED)
+    message = LabelInfo(label_set=labels.name, model=model, unlabelled=UNLABELLED)
     message.header.stamp = stamp
     message.classes = [
         ClassInfo(id=index, name=item.name, category=item.category, color_rgb=item.color_rgb)
-        for index, item in enumerate(card.labels.classes)
+        for index, item in enumerate(labels.classes)
     ]
     return message
 
 
-def vision_label_info(card: ModelCard, stamp: Any) -> Any:
+def vision_label_info(labels: LabelSet, stamp: Any) -> Any:
     """The same as vision_msgs/LabelInfo, where vision_msgs is installed."""
     message = VisionLabelInfo()
     message.header.stamp = stamp
     message.class_map = [
         VisionClass(class_id=index, class_name=item.name)
-        for index, item in enumerate(card.labels.classes)
+        for index, item in enumerate(labels.classes)
     ]
     return message

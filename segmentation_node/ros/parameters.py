@@ -98,6 +98,9 @@ PARAMETERS = (
     ParameterSpec(
         "num_threads", 0, "CPU threads of the run time; 0: its own choice", limits=(0, MAX_THREADS)
     ),
+    ParameterSpec(
+        "grouping", "", "File of a grouping that folds the classes into fewer; empty: none"
+    ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
         "overlay.alpha",
@@ -155,6 +158,7 @@ class Settings:
     transport: str
     reliability: str
     output_resolution: str
+    grouping: str
 
 
 class NodeParameters:
@@ -195,6 +199,7 @@ class NodeParameters:
             transport=self["input.transport"],
             reliability=self["input.reliability"],
             output_resolution=self["output_resolution"],
+            grouping=self["grouping"],
         )
 
     def _declare(self, spec: ParameterSpec) -> None:

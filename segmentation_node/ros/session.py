@@ -1,15 +1,17 @@
 """All that exists from configure to cleanup: built whole or not at all, closed in one place."""
 
+import os
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 from rclpy.lifecycle import LifecycleNode
 
 from segmentation_node.accounting import Accounts
 from segmentation_node.backends import choose_backend, open_backend
 from segmentation_node.errors import SegmentationError
+from segmentation_node.labels import Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.pipeline import Segmenter
@@ -33,6 +35,7 @@ class Session:
         self.settings = parameters.settings()
         self.card = read_card(find_model(self.settings.model, models_folder()))
         _check_threshold(self.card, parameters["confidence.threshold"])
+        self._grouping = _read_grouping(self.settings.grouping, self.card.labels)
         self.backend_name, self.backend_choice = _choose_backend(self.card, self.settings)
         self.accounts = Accounts()
         self.demanded = False
@@ -72,7 +75,11 @@ class Session:
             on_missed=counters.replace if policy == "latest" else counters.lose,
         )
         made.callback(self.input.drop)
-        self._outputs.publish_labels(self.card, self._clock.now().to_msg())
+        labels = self.segmenter.labels
+        self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
+        missing = self._outputs.vision_labels_missing
+        if missing:
+            self._logger.info("no ~/vision_label_info: " + missing)
 
     @property
     def backlog_s(self) -> float:
@@ -90,6 +97,7 @@ class Session:
             ("precision", self.settings.options.precision),
             ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
+            ("vision_label_info", self._outputs.vision_labels_missing or "published"),
         ]
 
     def start(self) -> None:
@@ -139,7 +147,7 @@ class Session:
 
     def _open_segmenter(self) -> Segmenter:
         backend = open_backend(self.backend_name, self.card, self.settings.options)
-        segmenter = Segmenter(backend, self.settings.output_resolution)
+        segmenter = Segmenter(backend, self.settings.output_resolution, self._grouping)
         try:
             segmenter.warm_up()
         except BaseException:
@@ -154,6 +162,14 @@ def _check_threshold(card: ModelCard, threshold: float) -> None:
             "confidence.threshold is %g, but model %s gives no confidence; set it to 0 or "
             "choose another model" % (threshold, card.name)
         )
+
+
+def _read_grouping(path: str, labels: LabelSet) -> Optional[Grouping]:
+    if not path:
+        return None
+    grouping = read_grouping(os.path.expanduser(path))
+    grouping.fold(labels)  # what does not fit is told before anything is loaded
+    return grouping
 
 
 def _choose_backend(card: ModelCard, settings: Settings) -> Tuple[str, str]:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from support.linear_model import write_model
 
-from benchmarks.random_model import random_model
+from benchmarks.measured_models import random_model
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.onnx_activations import spell_out_activations
 from segmentation_node.errors import BackendError

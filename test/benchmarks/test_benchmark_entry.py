@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from benchmarks import BENCHMARKS, Benchmark
 from benchmarks import __main__ as entry
 from benchmarks.record import RESULTS, TRIALS
-from benchmarks.registry import BENCHMARKS, Benchmark
 from segmentation_node.errors import DatasetError
 
 WRITE = """
@@ -59,13 +59,13 @@ def test_one_that_fails_does_not_stop_the_others(run, tmp_path):
 
 def test_all_well_is_zero(run):
     code, shown = run({"one": WRITE})
-    assert code == 0 and "not as documented" not in shown
+    assert code == 0 and "not as declared" not in shown
 
 
-def test_a_file_that_is_not_as_documented_fails(run):
+def test_a_file_that_is_not_as_declared_fails(run):
     code, shown = run({"one": WRITE.replace('"ratio": 1', '"ratio": None')})
     assert code == 1
-    assert "not as documented: one.json: results[0]: 'ratio' is None" in shown
+    assert "not as declared: one.json: results[0]: 'ratio' is None" in shown
 
 
 def test_what_needs_more_runs_only_by_name(run, tmp_path):

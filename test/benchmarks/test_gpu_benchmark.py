@@ -7,8 +7,9 @@ import pytest
 import torch
 from support.fake_cuda import FakeCuda, FakeGpuBackend
 
-from benchmarks import gpu, machine, torch_speed
-from benchmarks.torch_speed import Case, Speed
+from benchmarks import gpu, gpu_case, machine
+from benchmarks.gpu_case import Case, Speed
+from benchmarks.shown import text
 from segmentation_node.backends import BACKENDS
 from segmentation_node.networks import NETWORKS
 
@@ -51,7 +52,8 @@ def test_a_small_part_on_the_cpu(results, capsys):
         assert row["images_per_s"] == pytest.approx(batch * 1e3 / longest["p50"], rel=0.01, abs=0.1)
         assert "needs CUDA" in rows[batch, "fp16"]["error"]
     shown = capsys.readouterr().out
-    assert "random weights" in shown and "enet 48x32 1 fp16 eager: backend torch:" in shown
+    assert "random weights" in shown
+    assert "not measured: enet 48x32 1 fp16 eager random: backend torch:" in shown
 
 
 def test_a_small_part_on_a_fake_gpu(results, monkeypatch):
@@ -183,8 +185,9 @@ def test_the_target_is_judged_by_the_best_execution(fastest, verdict):
 
 
 def test_the_table_shows_three_percentiles_a_stage():
-    shown = gpu.summary([row()])
-    assert "upload ms" in shown and "0.80 0.90 1.00" in shown
+    shown = text(gpu.SHOWN, {"results": [row()], "machine": {"gpu": {"name": "Fake GPU"}}})
+    assert "upload, ms" in shown and "0.80 (0.90, 1.00)" in shown
+    assert "On Fake GPU, elu_squeezenet takes 0.80 ms in fp16 at 640x360." in shown
 
 
 def test_every_place_of_a_batch_is_compared():
@@ -199,7 +202,7 @@ def test_every_place_of_a_batch_is_compared():
             return type("Prediction", (), {"class_map_nhw": maps})
 
     frames = [np.full((720, 1280, 3), value, np.uint8) for value in (10, 20, 30, 40)]
-    found = torch_speed._class_maps(LastPlaceWrong(), frames)
+    found = gpu_case._class_maps(LastPlaceWrong(), frames)
     assert [int(item[0, 0]) for item in found] == [10, 20, 225, 40]
 
 

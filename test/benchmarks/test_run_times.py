@@ -6,13 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import network_latency, run_times
-from benchmarks import timing as rounds
+from benchmarks import network_latency, timing
 from benchmarks.conv_peak import Convolution, measure_peak, peak_share
-from benchmarks.latency_tables import latency_table
+from benchmarks.measured_models import LOGITS_FILE, RUN_TIMES, network_on, random_model, resized
 from benchmarks.operator_times import Node, breakdown, profile
-from benchmarks.random_model import random_model
-from benchmarks.run_times import RUN_TIMES
+from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import BackendError
 from training.summary import count_macs, meta_network
 
@@ -20,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NETWORK = "fast_elu_squeezenet"
 SIZE = (32, 48)
-HAS_OPENVINO = not RUN_TIMES["openvino"].missing()
+HAS_OPENVINO = not BACKENDS["openvino"].unavailable()
 PEAK = {"gflops": 100.0, "copy_gb_per_s": 10.0}
 
 
@@ -51,13 +49,24 @@ def test_run_times_give_the_same_classes(name, card, image, expected):
     if name == "openvino" and not HAS_OPENVINO:
         pytest.skip("OpenVINO is not installed: its class map was NOT compared")
     assert len(np.unique(expected)) > 1
-    opened = RUN_TIMES[name].open(card, 1)
-    try:
-        found = opened.run(image)
+    with network_on(name, card, 1) as run:
+        found = run(image)
         assert found.shape == expected.shape and found.dtype == np.uint8
         assert (found == expected).mean() >= 0.999
-    finally:
-        opened.close()
+
+
+def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
+    found = resized(card, (64, 32), tmp_path)
+    assert found.input_size == (64, 32) and found.labels == card.labels
+    weights = [
+        item.sha256 for item in (*card.artifacts, *found.artifacts) if item.kind == "weights"
+    ]
+    assert weights[0] == weights[1]
+    image = np.zeros((1, 64, 32, 3), np.uint8)
+    for name in ("onnxruntime", "torch"):
+        with network_on(name, found, 1) as run:
+            assert run(image).shape == (1, 64, 32)
+    assert (tmp_path / f"{card.name}_32x64" / LOGITS_FILE).exists()
 
 
 def test_every_run_time_is_tested():
@@ -73,14 +82,14 @@ def test_what_is_not_installed_is_left_out_in_one_line(monkeypatch, capsys):
     assert "pip install openvino" in line[0]
 
 
-def broken(card, threads):
-    raise BackendError("backend torch: no compiler")
+def without_compiler(run_time, card, threads):
+    if run_time == "torch_compile":
+        raise BackendError("backend torch: no compiler")
+    return network_on(run_time, card, threads)
 
 
 def test_rows_of_a_small_run(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(
-        run_times.RUN_TIMES, "torch_compile", RUN_TIMES["torch_compile"]._replace(open=broken)
-    )
+    monkeypatch.setattr(network_latency, "network_on", without_compiler)
     monkeypatch.setattr(network_latency, "PROFILED_SIZE", SIZE)
     monkeypatch.setattr(network_latency, "PROFILED_RUNS", 2)
     monkeypatch.setattr(network_latency, "BLOCK_S", 0.01)
@@ -88,8 +97,7 @@ def test_rows_of_a_small_run(monkeypatch, tmp_path, capsys):
     output = tmp_path / "latency.json"
     arguments = ["--networks", NETWORK, "--sizes", "48x32", "--threads", "1", "--rounds", "2"]
     arguments += ["--run-times", "onnxruntime", "torch", "torch_compile", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", ["network_latency", *arguments])
-    network_latency.main()
+    network_latency.main(arguments)
     content = json.loads(output.read_text())
     assert content["settings"]["run_times"] == ["onnxruntime", "torch", "torch_compile"]
     peak, reference, operators, torch_row, failed = sorted(
@@ -110,8 +118,9 @@ def test_rows_of_a_small_run(monkeypatch, tmp_path, capsys):
     assert "median_ms" not in failed
     assert operators["total_ms"] > 0 and "Conv" in operators["operators"]
     shown = capsys.readouterr().out
-    assert f"{NETWORK} 48x32 torch_compile: not available: backend torch: no compiler" in shown
-    assert "convolutions alone reach" in shown and "GFLOP/s" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("not measured")]
+    assert NETWORK in line and line.endswith("torch_compile: backend torch: no compiler")
+    assert "network_latency.convolutions:" in shown and "GFLOP/s" in shown
 
 
 def small_peak(threads, rounds):
@@ -172,7 +181,7 @@ def test_a_breakdown_of_known_nodes():
 
 def test_slow_runs_take_few_turns(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(rounds.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     calls = []
 
     def takes(name, seconds):
@@ -182,27 +191,11 @@ def test_slow_runs_take_few_turns(monkeypatch):
 
         return run
 
-    found = rounds.take_timed_turns(
+    found = timing.take_timed_turns(
         {"slow": takes("slow", 2.0), "fast": takes("fast", 0.1)}, rounds=5, block_s=0.35
     )
     assert found["slow"] == pytest.approx([2000.0] * 3) and calls.count("slow") == 4
     assert found["fast"] == pytest.approx([100.0] * 20)
-    assert calls.count("fast") == 1 + 5 * (rounds.UNCOUNTED_RUNS + 4)
+    assert calls.count("fast") == 1 + 5 * (timing.UNCOUNTED_RUNS + 4)
     # In turns: the slow one is not over before the fast one's first round.
     assert calls.index("fast", 2) < len(calls) - calls[::-1].index("slow") - 1
-
-
-def test_the_table_compares_with_enet_on_the_same_run_time():
-    def row(network, run_time, median_ms):
-        figures = {"runs": 3, "median_ms": median_ms, "p95_ms": 1.0, "least_ms": 1.0}
-        keys = {"network": network, "image": "48x32", "run_time": run_time}
-        return {**keys, "parameters": 1, "gmac": 1.0, "peak_share": 0.1, **figures}
-
-    rows = [
-        row("enet", "a", 10.0),
-        row("enet", "b", 40.0),
-        row("x", "a", 20.0),
-        row("x", "b", 20.0),
-    ]
-    lines = latency_table(rows).splitlines()[2:]
-    assert [line.split()[-2] for line in lines] == ["1.00", "1.00", "2.00", "0.50"]

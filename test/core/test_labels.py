@@ -240,7 +240,7 @@ def test_a_grouping_folds_any_label_set_alike(tmp_path):
         assert folded.classes[0].color_rgb == (128, 64, 128) and not folded.has_categories
         for train_id, name in enumerate(labels.names):
             assert lut[train_id] == (0 if name in drivable else 1 if name in people else 2)
-        assert (lut[len(labels) :] == UNLABELLED).all()
+        assert lut[UNLABELLED] == UNLABELLED and (lut[len(labels) : UNLABELLED] == 254).all()
     assert grouping.unused(CAMVID_11) == ["sidewalk", "person", "rider"]
     assert grouping.unused(CAMVID_11, CITYSCAPES_19) == []
 

@@ -173,6 +173,12 @@ def test_what_is_no_bag_is_said_in_one_line(missing, tmp_path):
     [
         "", "[1, 2]", "a: {b", "\x00",
         "rosbag2_bagfile_information:\n  topics_with_message_count: [{message_count: many}]\n",
+        "rosbag2_bagfile_information: {topics_with_message_count: [5]}",
+        "rosbag2_bagfile_information: {relative_file_paths: 5}",
+        "rosbag2_bagfile_information: {custom_data: [text]}",
+        "rosbag2_bagfile_information: {compression_mode: {file: 1}}",
+        "rosbag2_bagfile_information: 2020-13-45",
+        "rosbag2_bagfile_information: &a [*a]",
     ],
 )  # fmt: skip
 def test_a_bag_with_unreadable_metadata_is_read_without_it(content, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from support.ros_sources import PROJECT, sources_root
 
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+DISCOVERY = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
 PROFILE = str(PROJECT / "config" / "fastdds_large_images.xml")
 
 RUN = """
@@ -36,6 +37,7 @@ import json, os, sys, time
 
 call = {{"argv": sys.argv[1:], "files": []}}
 call["profiles"] = [os.environ.get(name, "") for name in {profiles}]
+call["discovery"] = [os.environ.get(name, "") for name in {discovery}]
 for flag, value in zip(sys.argv, sys.argv[1:]):
     if flag == "--params-file":
         call["files"].append([value, open(value).read()])
@@ -81,7 +83,9 @@ def stand_in(tmp_path, launch_environment):
         (index / name.split("/")[0]).touch()
         executable = tmp_path / "prefix/lib" / name
         executable.parent.mkdir(parents=True, exist_ok=True)
-        text = STAND_IN.format(python=sys.executable, calls=str(calls), profiles=PROFILES)
+        text = STAND_IN.format(
+            python=sys.executable, calls=str(calls), profiles=PROFILES, discovery=DISCOVERY
+        )
         executable.write_text(text)
         executable.chmod(0o755)
     return Launcher(tmp_path, launch_environment)
@@ -91,7 +95,7 @@ class Launcher:
     def __init__(self, folder: Path, environment: dict) -> None:
         self.folder = folder
         self.environment = dict(environment)
-        for name in (*PROFILES, "RMW_IMPLEMENTATION"):
+        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION"):
             self.environment.pop(name, None)
         prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
         self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
@@ -174,6 +178,33 @@ def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("distribution", "set_to"), [("jazzy", ["LOCALHOST", ""]), ("humble", ["", "1"])]
+)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("cpu", []),
+        ("tx1", []),
+        ("desktop", []),
+        ("segmentation", ["rviz:=true"]),
+        ("cameras", ["cameras:=front,left"]),
+        ("replay", ["bag:=/data/drive"]),
+    ],
+)
+def test_this_machine_only_on_demand(stand_in, name, arguments, distribution, set_to):
+    variables = {"ROS_DISTRO": distribution, "STAND_IN_SECONDS": "3"}
+    code, output = stand_in.run(name, *arguments, "localhost_only:=true", **variables)
+    assert code == 0, output
+    calls = stand_in.calls()
+    assert len(calls) == (2 if arguments else 1)
+    assert [call["discovery"] for call in calls] == [set_to] * len(calls)
+
+
+def test_the_whole_network_by_default_as_ros_does(stand_in):
+    assert stand_in.call("cpu")["discovery"] == ["", ""]
+
+
 def test_interrupting_the_launch_is_no_error(stand_in):
     process = stand_in.start("cpu", STAND_IN_SECONDS="30")
     deadline = time.monotonic() + 30
@@ -188,6 +219,7 @@ def test_interrupting_the_launch_is_no_error(stand_in):
     ("name", "argument", "words"),
     [
         ("cpu", "params_file:=/nowhere.yaml", "no file '/nowhere.yaml'"),
+        ("cpu", "localhost_only:=1", "localhost_only: got '1', expected true or false"),
         ("cpu", "rviz:=maybe", "rviz: got 'maybe', expected true or false"),
         ("cameras", "cameras:=front,,left", "cameras: got 'front,,left'"),
         ("cameras", "cameras:=front,front", "cameras: got 'front,front'"),

@@ -197,3 +197,26 @@ def test_shutdown_by_transition(peer, tiny_folder, log_path):
         os.kill(node.process.process.pid, signal.SIGINT)
         assert node.exit_code() == 0
         assert error_lines(node.log) == []
+
+
+def test_a_grouping_is_published_in_place_of_the_classes(peer, tiny_folder, log_path, tmp_path):
+    path = tmp_path / "ways.yaml"
+    path.write_text('{name: ways, groups: {way: [road, pavement], rest: "*"}}')
+    image = linear_model.blocks(SIZE, 1)
+    parameters = {"model": tiny_folder, "num_threads": 1, "grouping": str(path)}
+    with LiveNode(peer, parameters, log_path) as node:
+        node.until(lambda: node.label_info, "labels")
+        names = [item.name for item in node.label_info.classes]
+        assert (node.label_info.label_set, names) == ("ways", ["way", "rest"])
+        expected = np.where(np.isin(linear_model.classify(image), (3, 4)), 0, 1)
+        assert np.array_equal(class_map_of(node.active(), image), expected)
+
+
+def test_a_grouping_that_does_not_fit_is_one_line(peer, tiny_folder, log_path, tmp_path):
+    path = tmp_path / "ways.yaml"
+    path.write_text("{name: ways, groups: {rail: [railway]}}")
+    parameters = {"model": tiny_folder, "grouping": str(path), "autostart": False}
+    with LiveNode(peer, parameters, log_path) as node:
+        assert not node.change("configure")
+        (line,) = error_lines(node.log)
+        assert "ways" in line and "'rail'" in line and "camvid11" in line

@@ -85,3 +85,28 @@ def test_a_topic_that_cannot_be_made_takes_the_others_with_it(node, monkeypatch)
         spoilt.setattr(node, "create_lifecycle_publisher", all_but_latency)
         assert node.trigger_configure().name == "FAILURE"
     assert remains(node) == []
+
+
+def test_a_missing_vision_msgs_is_said_once_and_in_the_diagnostics(node, monkeypatch, capfd):
+    monkeypatch.setattr("segmentation_node.ros.outputs.VisionLabelInfo", None)
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert node.trigger_configure().name == "SUCCESS"
+    missing = "vision_msgs is not installed; install ros-jazzy-vision-msgs"
+    assert dict(node.session.identity())["vision_label_info"] == missing
+    assert capfd.readouterr().err.count("no ~/vision_label_info: " + missing) == 1
+
+
+def test_vision_label_info_is_published_where_it_can_be(node, monkeypatch):
+    from segmentation_msgs.msg import ClassInfo, LabelInfo
+    from segmentation_node.ros import outputs
+
+    published = []
+    monkeypatch.setattr(outputs, "VisionLabelInfo", LabelInfo)  # stands in: any message type does
+    monkeypatch.setattr(outputs, "VisionClass", ClassInfo)
+    monkeypatch.setattr(
+        outputs, "vision_label_info", lambda card, _: published.append(card.name) or LabelInfo()
+    )
+    assert node.trigger_configure().name == "SUCCESS"
+    assert published == ["linear"]
+    assert "/session_under_test/vision_label_info" in remains(node)
+    assert dict(node.session.identity())["vision_label_info"] == "published"

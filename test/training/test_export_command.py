@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import training.add_variants
 import training.card
 import training.export
-from benchmarks.quantise import count_int8_convolutions
+from benchmarks.int8_graphs import count_int8_convolutions
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import DATASETS, Dataset
 from segmentation_node.evaluation.frame import Frame

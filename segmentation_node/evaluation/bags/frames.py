@@ -1,6 +1,7 @@
 """Frames of a bag: image, ground truth and prediction of one stamp, paired in bounded memory."""
 
 from collections import OrderedDict
+from itertools import chain
 from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence, Union
 
 import numpy as np
@@ -68,7 +69,7 @@ class Match:
         self.arrays: Dict[str, np.ndarray] = {}
 
 
-class Pairing:
+class Matcher:
     """Joins messages of several topics by their header's stamp.
 
     A match is given once it has all parts that exist, or once a wanted part's topic has gone
@@ -193,18 +194,11 @@ def recorded_frames(
 def _decoded_matches(
     messages: Iterable[RawMessage], topics: Topics, leading: str
 ) -> Iterator[Union[Match, Problem]]:
-    for match in _matches(messages, topics, leading):
-        yield match if isinstance(match, Problem) else _decoded(match)
-
-
-def _matches(
-    messages: Iterable[RawMessage], topics: Topics, leading: str
-) -> Iterator[Union[Match, Problem]]:
     parts = {topic.name: part for part, topic in topics._asdict().items() if topic is not None}
-    pairing = Pairing([part for part in parts.values() if part != leading], leading)
-    for message in messages:
-        yield from pairing.add(parts[message.topic], message)
-    yield from pairing.finish()
+    matcher = Matcher([part for part in parts.values() if part != leading], leading)
+    found = (matcher.add(parts[message.topic], message) for message in messages)
+    for match in chain(chain.from_iterable(found), matcher.finish()):
+        yield match if isinstance(match, Problem) else _decoded(match)
 
 
 def _leading(topics: Topics) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
 from rosbags.rosbag2.storage_mcap import zstd
 
-from segmentation_node.errors import BagError, ContentError
+from segmentation_node.errors import BagError, ContentError, reason, shown
 from segmentation_node.evaluation.bags.frames import (
     DriveCounter,
     camera_frames,
@@ -21,7 +21,6 @@ from segmentation_node.evaluation.bags.records import (
     SPLIT,
     RawMessage,
     Topic,
-    one_line,
 )
 from segmentation_node.evaluation.bags.storage import (
     STORAGE_SUFFIXES,
@@ -34,6 +33,12 @@ from segmentation_node.labels import LabelSet
 from segmentation_node.yaml_and_json import read_yaml
 
 NEWEST_METADATA = 9
+METADATA_TYPES = {
+    "relative_file_paths": list,
+    "topics_with_message_count": list,
+    "custom_data": dict,
+    "compression_mode": str,
+}
 
 
 class Bag:
@@ -128,7 +133,7 @@ class Bag:
         """Images with their truth, paired by header stamp, in the order of the images.
 
         Without ``topics`` they are chosen (see ``choose_topics``). Memory is bounded: a frame
-        that waits for its truth is given without it once too many wait (``bags.frames.Pairing``).
+        that waits for its truth is given without it once too many wait (``bags.frames.Matcher``).
         Raises BagError where no image topic is chosen, and under ``strict`` at the first problem.
         """
         topics = topics or self.choose_topics(prediction="")
@@ -165,7 +170,7 @@ class Bag:
                     data = zstd.decompress(message.data)
                 except zstd.ZstdError as error:
                     self._report(
-                        "message on %s: not decompressed (%s)" % (message.topic, one_line(error))
+                        "message on %s: not decompressed (%s)" % (message.topic, reason(error))
                     )
                 else:
                     yield message._replace(data=data)
@@ -219,12 +224,15 @@ class Bag:
             content = read_yaml(str(path))["rosbag2_bagfile_information"]
             if not isinstance(content, dict):
                 raise TypeError("no mapping")
+            for key, kind in METADATA_TYPES.items():
+                if not isinstance(content.get(key) or kind(), kind):
+                    raise TypeError("%s is %s" % (key, shown(content[key])))
             content["counts"] = {
                 item["topic_metadata"]["name"]: int(item["message_count"])
                 for item in content.get("topics_with_message_count") or ()
             }
-        except (ContentError, TypeError, KeyError, ValueError) as error:
-            found = error.reason if isinstance(error, ContentError) else one_line(error)
+        except (ContentError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            found = error.reason if isinstance(error, ContentError) else reason(error)
             self._report("%s: not readable (%s); the bag is read without it" % (path, found))
             return {}
         version = content.get("version")
@@ -245,7 +253,7 @@ class Bag:
                 with zstd.open(path, "rb") as packed, open(target, "wb") as out:
                     shutil.copyfileobj(packed, out)
             except (zstd.ZstdError, EOFError) as error:
-                self._report("%s: cut off or corrupt (%s)" % (path, one_line(error)))
+                self._report("%s: cut off or corrupt (%s)" % (path, reason(error)))
             yield target
 
 

@@ -32,8 +32,3 @@ DATASET, SPLIT, SINGLE = (
     "segmentation_node.split",
     "segmentation_node.single_images",
 )
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message as one line, or its kind where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__

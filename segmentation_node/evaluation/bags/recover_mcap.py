@@ -8,7 +8,8 @@ from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Set, Tuple
 from lz4.frame import LZ4FrameDecompressor
 from rosbags.rosbag2.storage_mcap import decompress, zstd
 
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic, one_line
+from segmentation_node.errors import reason
+from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -65,7 +66,7 @@ class DamagedMcap:
                 except Exception as error:  # each compressor has its own
                     report(
                         "%s, record at byte %d: not readable, its messages are lost (%s)"
-                        % (self._path, position, one_line(error))
+                        % (self._path, position, reason(error))
                     )
                     continue
                 # Stable: messages of one time stay in the order in which they were written.

@@ -9,8 +9,8 @@ from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
-from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic, one_line
+from segmentation_node.errors import BagError, reason
+from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
 from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
 
@@ -40,7 +40,7 @@ class StorageFile:
         except PermissionError as error:
             raise BagError("%s: not readable by this user" % path) from error
         except Exception as error:
-            self._report_damage(one_line(error))
+            self._report_damage(error)
             self.topics = self._recover().topics()
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class StorageFile:
                     self._compare(passed, names)
                     return
                 except Exception as error:
-                    self._report_damage(one_line(error))
+                    self._report_damage(error)
                     break
                 passed[connection.topic] += 1
                 yield RawMessage(connection.topic, connection.msgtype, recorded_ns, data)
@@ -82,8 +82,9 @@ class StorageFile:
                     % (self.path, topic.count, topic.name, passed.get(topic.name, 0))
                 )
 
-    def _report_damage(self, reason: str) -> None:
-        self._report("%s: damaged or cut off (%s); read to its end" % (self.path, reason))
+    def _report_damage(self, error: Exception) -> None:
+        found = reason(error)
+        self._report("%s: damaged or cut off (%s); read to its end" % (self.path, found))
 
     def _recover(self) -> Any:
         if self._recovered is None:

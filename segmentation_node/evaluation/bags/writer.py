@@ -18,9 +18,9 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
-from segmentation_node.errors import BagError
+from segmentation_node.errors import BagError, reason
 from segmentation_node.evaluation.bags.messages import typestore
-from segmentation_node.evaluation.bags.records import DATASET, one_line
+from segmentation_node.evaluation.bags.records import DATASET
 from segmentation_node.files import Layout, new_folder
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -65,7 +65,7 @@ class BagWriter:
                     self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
                 self._writer.open()
             except (OSError, WriterError, sqlite3.Error) as error:
-                raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+                raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
             stack.push(self._end)
             self._stack = stack.pop_all()
         return self
@@ -97,7 +97,7 @@ class BagWriter:
         try:
             self._opened.write(self._connections[topic], recorded_ns, data)
         except (OSError, WriterError, sqlite3.Error) as error:
-            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+            raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
 
     def _end(self, kind: Any, *_: Any) -> None:
         if kind is not None:
@@ -106,7 +106,7 @@ class BagWriter:
         try:
             self._opened.close()
         except (OSError, WriterError, sqlite3.Error) as error:
-            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+            raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
 
 
 def _layout(path: str) -> Layout:

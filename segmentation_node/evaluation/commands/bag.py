@@ -53,12 +53,13 @@ def add_topic_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--labels",
-        choices=sorted(LABEL_SETS),
-        help="label set of the ground truth, where no LabelInfo in the bag says it",
+        metavar="LABELS",
+        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
+        % ", ".join(LABEL_SETS),
     )
     parser.add_argument(
         "--prediction-labels",
-        choices=sorted(LABEL_SETS),
+        metavar="LABELS",
         help="the same of recorded predictions",
     )
 
@@ -85,17 +86,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
+    output = output_options(arguments)
     with open_segmenter(arguments) as segmenter, closing(source.frames()) as frames:
-        run = source.new_run(segmenter.card.labels, run_facts(segmenter))
+        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)
         seen = segmented(segmenter, progress_bar(source.length)(frames))
-        _score(seen, source, run, output_options(arguments))
+        _score(seen, source, run, output)
 
 
 def _score_recorded(source: RecordedSource, arguments: argparse.Namespace) -> None:
+    output = output_options(arguments)
     with closing(source.frames()) as frames:
-        run = source.new_run(source.predicted, environment_facts())
+        run = source.new_run(source.predicted, environment_facts(), output.grouping)
         recorded = progress_bar(source.length)(frames)
-        _score(recorded, source, run, output_options(arguments))
+        _score(recorded, source, run, output)
 
 
 def _score(

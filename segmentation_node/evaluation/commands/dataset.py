@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     source = DatasetSource(dataset, arguments.dataset)
     with open_segmenter(arguments) as segmenter:
-        run = source.new_run(segmenter.card.labels, run_facts(segmenter))
+        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
             score_frames(segmented(segmenter, progress(frames)), run, output.strict)

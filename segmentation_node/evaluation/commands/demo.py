@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from segmentation_node.errors import exit_code
+from segmentation_node.errors import LabelsError, exit_code
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
 from segmentation_node.evaluation.commands.output import progress_bar
@@ -19,6 +19,7 @@ from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, 
 from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.files import Layout, new_folder, write_whole
+from segmentation_node.labels import LabelSet
 
 STREET_MODEL = "elu_squeezenet_street"
 CAMVID_MODEL = "fast_elu_squeezenet_camvid"
@@ -59,15 +60,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if lost or recorder.header_mismatches else 0
 
 
+def _comparable(predicted: LabelSet, truth: LabelSet) -> Optional[Accuracy]:
+    try:
+        return Accuracy(predicted, truth)
+    except LabelsError as error:
+        print("note: accuracy is not measured: %s" % error, file=sys.stderr)
+        return None
+
+
 def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
     interrupted = False
     with Replay() as replay:
         replay.pairing.on_result = recorder.take
+        replay.pairing.on_lost = lambda result, reason: None  # they are counted, not kept
         with NodeProcess(parameters) as process:
             try:
                 replay.wait_until_ready(process)
                 if clip.truth is not None:
-                    recorder.accuracy = Accuracy(replay.status.labels(), clip.truth)
+                    recorder.accuracy = _comparable(replay.status.labels(), clip.truth)
                 bar = progress_bar(clip.length)
                 frames = bar(_one_by_one(clip, replay, process), desc="segmenting")
                 replay.play(frames, process, rate_hz=clip.fps, in_flight=1)

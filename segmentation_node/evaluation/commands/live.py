@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import (
@@ -14,7 +14,7 @@ from segmentation_node.evaluation.commands.options import (
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.sources import BagOptions
-from segmentation_node.labels import LABEL_SETS
+from segmentation_node.labels import LABEL_SETS, Grouping
 
 if TYPE_CHECKING:
     from segmentation_node.evaluation.live.evaluate import LiveOptions
@@ -36,8 +36,9 @@ def add_parser(commands: Any) -> None:
     source.add_argument("--truth-topic", help="default: /ground_truth; empty: none")
     source.add_argument(
         "--labels",
-        choices=sorted(LABEL_SETS),
-        help="label set of the ground truth, where no LabelInfo in the bag says it",
+        metavar="LABELS",
+        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
+        % ", ".join(LABEL_SETS),
     )
     source.add_argument(
         "--also", nargs="+", default=[], metavar="TOPIC", help="play these as well, or all"
@@ -84,6 +85,7 @@ def _add_pace_options(group: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; frames lost are an error unless allowed."""
     _check(arguments)
+    output = output_options(arguments)
     try:
         from segmentation_node.evaluation.live import evaluate, target
     except ImportError as error:
@@ -91,8 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
             "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
         ) from error
     target.prepare_middleware(stay_local=not arguments.node and not arguments.listen)
-    with target.joined_graph(), evaluate.live_run(_options(arguments)) as live:
-        with reported(live.run, output_options(arguments)):
+    with target.joined_graph(), evaluate.live_run(_options(arguments, output.grouping)) as live:
+        with reported(live.run, output):
             live.score(progress_bar(live.length)(None))
         missing = live.losses()
     if missing and arguments.allow_loss:
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(arguments: argparse.Namespace) -> "LiveOptions":
+def _options(arguments: argparse.Namespace, grouping: Optional[Grouping]) -> "LiveOptions":
     from segmentation_node.evaluation.live.evaluate import LiveOptions, PaceOptions
     from segmentation_node.evaluation.live.played import SourceOptions
     from segmentation_node.evaluation.live.target import TargetOptions
@@ -132,6 +134,7 @@ def _options(arguments: argparse.Namespace) -> "LiveOptions":
             arguments.rate, arguments.hz, arguments.in_flight, arguments.timeout, arguments.idle
         ),
         arguments.listen,
+        grouping,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Optional
 
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node.labels import Grouping, read_grouping
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.pipeline import Segmenter
@@ -32,15 +33,25 @@ def add_backend_options(parser: Any) -> None:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Files for the figures and for the page, and whether the first broken frame ends the run."""
+    """What is counted, and where it goes.
 
+    ``grouping`` folds classes into groups; ``json`` and ``html`` are files for the figures and for
+    the page; ``strict`` ends the run at the first broken frame.
+    """
+
+    grouping: Optional[Grouping] = None
     json: Optional[str] = None
     html: Optional[str] = None
     strict: bool = False
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Where the figures go, and what ends a run."""
+    """What is counted, where the figures go, and what ends a run."""
+    parser.add_argument(
+        "--grouping",
+        metavar="FILE",
+        help="fold classes into the groups of this file, and score those",
+    )
     parser.add_argument(
         "--json", type=_writable, metavar="FILE", help="also write the figures to this file"
     )
@@ -59,7 +70,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
     """What ``add_output_options`` asked for."""
-    return OutputOptions(arguments.json, arguments.html, arguments.strict)
+    grouping = read_grouping(arguments.grouping) if arguments.grouping else None
+    return OutputOptions(grouping, arguments.json, arguments.html, arguments.strict)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, Set, Union
+from typing import Any, Dict, Iterator, Optional, Set, Union
 
 from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.live.listening import Listening
@@ -31,6 +31,7 @@ from segmentation_node.evaluation.live.target import (
     target_of,
 )
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.labels import Grouping
 
 READY_TIMEOUT_S = 120.0
 
@@ -53,12 +54,16 @@ class PaceOptions:
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """``target`` is scored on ``source``, which we play, or with ``listen`` somebody else."""
+    """``target`` is scored on ``source``, which we play, or with ``listen`` somebody else.
+
+    With a ``grouping`` its groups are scored.
+    """
 
     target: TargetOptions
     source: SourceOptions
     pace: PaceOptions = PaceOptions()
     listen: bool = False
+    grouping: Optional[Grouping] = None
 
 
 class LiveRun:
@@ -73,11 +78,17 @@ class LiveRun:
     ) -> None:
         facts = collector.status.facts(options.target)
         facts.update(source.facts, **self.how(options))
-        self.run = Run(collector.status.labels(), source.truth, facts, source.instance_classes)
+        self.run = Run(
+            collector.status.labels(),
+            source.truth,
+            facts,
+            source.instance_classes,
+            options.grouping,
+        )
         self.length = source.length
         self._options = options
-        self._source: Any = source
-        self._collector: Any = collector
+        self.source = source
+        self.collector = collector
         self._process = process
 
     def how(self, options: LiveOptions) -> Dict[str, Any]:
@@ -93,8 +104,8 @@ class LiveRun:
             with LiveScorer(self.run, self._options.source.strict, bar, pids) as scorer:
                 self.fill(scorer)
         finally:
-            if self._collector.pairing.unpaired_count:
-                self.run.source["unpaired_results"] = self._collector.pairing.unpaired_count
+            if self.collector.pairing.unpaired_count:
+                self.run.source["unpaired_results"] = self.collector.pairing.unpaired_count
 
     def fill(self, scorer: LiveScorer) -> None:
         """Give the scorer every result and whatever has none."""
@@ -102,12 +113,15 @@ class LiveRun:
 
     def losses(self) -> str:
         """What went missing, in one line; empty when nothing did."""
-        pairing = self._collector.pairing
+        pairing = self.collector.pairing
         return losses(self.run, pairing.unpaired, pairing.unpaired_count)
 
 
 class PlayedRun(LiveRun):
     """We play the images."""
+
+    source: PlayedSource
+    collector: Replay
 
     def how(self, options: LiveOptions) -> Dict[str, Any]:
         """The pace, as far as it was asked for."""
@@ -119,7 +133,7 @@ class PlayedRun(LiveRun):
 
     def fill(self, scorer: LiveScorer) -> None:
         """Play everything."""
-        source, replay, pace = self._source, self._collector, self._options.pace
+        source, replay, pace = self.source, self.collector, self._options.pace
         replay.pairing.on_result = lambda result: scorer.take(
             result, result.payload, played_stages(result)
         )
@@ -141,9 +155,12 @@ class PlayedRun(LiveRun):
 class HeardRun(LiveRun):
     """Somebody else plays the images, ``ros2 bag play`` or a camera."""
 
+    source: ExpectedSource
+    collector: Listening
+
     def fill(self, scorer: LiveScorer) -> None:
         """Listen until no image has come for a while."""
-        listening, expected = self._collector, self._source
+        listening, expected = self.collector, self.source
         seen: Set[int] = set()
 
         def take(result: Result) -> None:

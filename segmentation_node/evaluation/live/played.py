@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 
 from segmentation_node.errors import BagError, SegmentationError
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
+from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem, stamp_text
 from segmentation_node.evaluation.live.replay import PlayedMessage
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 from segmentation_node.evaluation.sources import (
@@ -15,7 +15,7 @@ from segmentation_node.evaluation.sources import (
     DatasetSource,
     import_bags,
 )
-from segmentation_node.labels import LABEL_SETS, LabelSet
+from segmentation_node.labels import LabelSet, label_set_by_name
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 # A data set's images have no topic of their own.
@@ -81,8 +81,7 @@ class ExpectedSource(LiveSource):
 
     def frame(self, stamp_ns: int, index: int) -> ExpectedFrame:
         """Name and place of an image heard; without a bag frames follow as they come."""
-        name = "%d.%09d" % divmod(stamp_ns, 10**9)
-        without = (name, None if self.frames else ("", index))
+        without = (stamp_text(stamp_ns), None if self.frames else ("", index))
         return self.frames.get(stamp_ns, without)
 
 
@@ -106,7 +105,7 @@ def open_expected(options: SourceOptions) -> ExpectedSource:
     return ExpectedSource(
         base_topic(image_topic),
         image_topic.endswith("/compressed"),
-        LABEL_SETS[topics.labels] if topics.labels else None,
+        label_set_by_name(topics.labels) if topics.labels else None,
         None,
         {},
         truth_topic=topics.truth_topic or "",

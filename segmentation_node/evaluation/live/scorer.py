@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Dict, Iterable, Iterator, List
 
-from segmentation_node.evaluation.frame import Frame, Problem
+from segmentation_node.evaluation.frame import Frame, Problem, stamp_text
 from segmentation_node.evaluation.live.target import resident_mb
 from segmentation_node.evaluation.offline import ScoringThread, leave_out
 from segmentation_node.evaluation.run.run import Run
@@ -130,7 +130,7 @@ def losses(run: Run, unpaired: List[int], unpaired_count: int) -> str:
             "%d of %d frames lost: %s%s" % (len(run.lost_frames), sent, ", ".join(named), more)
         )
     if unpaired_count:
-        stamps = ", ".join("%d.%09d" % divmod(stamp, 10**9) for stamp in unpaired[:NAMED_LOSSES])
+        stamps = ", ".join(stamp_text(stamp) for stamp in unpaired[:NAMED_LOSSES])
         parts.append(
             "%d results belong to no image that was sent (stamps %s)" % (unpaired_count, stamps)
         )

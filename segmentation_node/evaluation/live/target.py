@@ -17,9 +17,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from segmentation_msgs.msg import LabelInfo
 from segmentation_node.backends import BACKENDS
-from segmentation_node.errors import ReplayError, SegmentationError
+from segmentation_node.errors import ReplayError
 from segmentation_node.evaluation.run.provenance import environment_facts
-from segmentation_node.labels import LABEL_SETS, LabelSet
+from segmentation_node.labels import LabelSet, told_label_set
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.ros.outputs import latched_qos
@@ -161,13 +161,8 @@ class NodeStatus:
         return list(self._statuses)
 
     def labels(self) -> LabelSet:
-        """The label set of a node that is ready. Raises SegmentationError on one not known here."""
-        name = self.label_info.label_set
-        if name not in LABEL_SETS:
-            raise SegmentationError(
-                "the node's label set is %r; known: %s" % (name, ", ".join(sorted(LABEL_SETS)))
-            )
-        return LABEL_SETS[name]
+        """The label set of a node that is ready. Raises LabelsError as ``told_label_set`` does."""
+        return told_label_set(self.label_info)
 
     def facts(self, options: TargetOptions) -> Dict[str, Any]:
         """What ran, as a node that is ready says of itself, and on which machine."""

@@ -78,7 +78,7 @@ def _tiles(result: Dict[str, Any]) -> Markup:
     tiles: List[Markup] = []
     if result["frames_with_truth"]:
         tiles.append(_tile("mean IoU", percent(result["mean_iou"]), "%"))
-        if result["level"] == "class":
+        if result["level"] == "class" and "category_iou" in result:
             tiles.append(_tile("category IoU", percent(result["mean_category_iou"]), "%"))
         if result["mean_class_iiou"] is not None:
             tiles.append(_tile("mean iIoU", percent(result["mean_class_iiou"]), "%"))

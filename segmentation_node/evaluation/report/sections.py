@@ -48,7 +48,7 @@ def accuracy(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
             ),
         ),
     ]
-    if level == "class":
+    if level == "class" and "category_iou" in result:
         parts.append(element("h3", "By category"))
         parts.append(
             _score_table("category", result["category_iou"], result["category_iiou"], None, None)

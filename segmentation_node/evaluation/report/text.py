@@ -29,7 +29,7 @@ def run_text(result: Dict[str, Any]) -> str:
     parts = []
     if result["frames_with_truth"]:
         parts.append(accuracy_table(result))
-        if result["level"] == "class":
+        if result["level"] == "class" and "category_iou" in result:
             parts.append(category_table(result))
     if result["stages_ms"]:
         parts.append(latency_table(result["stages_ms"]))

@@ -4,6 +4,7 @@ from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
+from segmentation_node.errors import LabelsError
 from segmentation_node.evaluation.run.confusion import ConfusionMatrix, mean_of_defined
 from segmentation_node.evaluation.run.instances import InstanceWeightedCounts
 from segmentation_node.labels import CATEGORIES, LabelSet
@@ -14,11 +15,19 @@ Scores = Dict[str, Optional[float]]
 class CommonLevel:
     """The level on which a prediction and a truth can be compared.
 
-    Classes where both use one label set; Cityscapes' 7 categories where they differ.
+    Classes where both have the same ones; Cityscapes' 7 categories where they differ. Raises
+    LabelsError where they differ and have no categories.
     """
 
     def __init__(self, predicted: LabelSet, truth: LabelSet) -> None:
-        self.is_class_level = predicted.name == truth.name
+        self.is_class_level = predicted.names == truth.names
+        self.has_categories = predicted.has_categories and truth.has_categories
+        if not self.is_class_level and not self.has_categories:
+            raise LabelsError(
+                "the network's classes (%s) are not the data's (%s), and they have no categories "
+                "to be compared by: fold both into the same groups with --grouping FILE"
+                % (predicted.name, truth.name)
+            )
         self.name = "class" if self.is_class_level else "category"
         self.names = truth.names if self.is_class_level else CATEGORIES
         self._predicted_lut = predicted.category_lut()
@@ -98,10 +107,12 @@ class Accuracy:
         return _scores(self.instances.category_iiou(categories).items())
 
     def as_json(self) -> Dict[str, Any]:
-        """All figures; undefined ones are None. ``docs/evaluation.md`` defines them."""
-        category_iou, class_iiou = self.category_iou(), self.class_iiou()
-        category_iiou = self.category_iiou()
-        return {
+        """All figures; undefined ones are None, those of categories are there where there are any.
+
+        ``docs/evaluation.md`` defines them.
+        """
+        class_iiou = self.class_iiou()
+        figures = {
             "mean_iou": defined(self.matrix.mean_iou()),
             "class_iou": self.class_iou(),
             "global_accuracy": defined(self.matrix.global_accuracy()),
@@ -110,18 +121,23 @@ class Accuracy:
             "frames": self.frames,
             "level": self.level.name,
             "class_accuracy": self.class_accuracy(),
-            "mean_category_iou": _mean(category_iou),
-            "category_iou": category_iou,
             "mean_class_iiou": _mean(class_iiou),
             "class_iiou": class_iiou,
-            "mean_category_iiou": _mean(category_iiou),
-            "category_iiou": category_iiou,
             "confusion_matrix": {
                 "truth": list(self.level.names),
                 "predicted": list(self.level.names) + ["unlabelled"],
                 "pixels": self.matrix.counts.tolist(),
             },
         }
+        if self.level.has_categories:
+            category_iou, category_iiou = self.category_iou(), self.category_iiou()
+            figures.update(
+                mean_category_iou=_mean(category_iou),
+                category_iou=category_iou,
+                mean_category_iiou=_mean(category_iiou),
+                category_iiou=category_iiou,
+            )
+        return figures
 
 
 def defined(value: float) -> Optional[float]:

@@ -52,7 +52,7 @@ class InstanceWeightedCounts:
         self._size_px = np.zeros(256)
         for name in classes:
             self._size_px[truth.names.index(name)] = AVERAGE_SIZE_PX[name]
-        self.class_names = tuple(classes) if predicted.name == truth.name else ()
+        self.class_names = tuple(classes) if predicted.names == truth.names else ()
         self.category_names = tuple(
             name for name in CATEGORIES if _is_numbered(name, truth, classes)
         )

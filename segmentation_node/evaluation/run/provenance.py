@@ -11,6 +11,9 @@ from segmentation_node import __version__
 from segmentation_node.model_card import ModelCard
 from segmentation_node.pipeline import Segmenter
 
+CPU_INFO = "/proc/cpuinfo"
+BOARD = "/proc/device-tree/model"
+
 
 def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
     """Facts of a run through the pipeline in this process."""
@@ -36,15 +39,31 @@ def _sha256(card: ModelCard, kind: str) -> str:
 def environment_facts() -> Dict[str, Any]:
     """Facts of this machine, this moment and this command."""
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    facts: Dict[str, Any] = {"date": now.isoformat(), "command": _command()}
+    facts.update(machine_facts())
+    facts["versions"] = _versions()
+    return facts
+
+
+def machine_facts() -> Dict[str, Any]:
+    """Facts of this machine and its load at this moment."""
     return {
-        "date": now.isoformat(),
-        "command": _command(),
-        "processor": _processor(),
+        "processor": cpu_info().get("model name") or _board() or platform.machine(),
         "logical_cores": os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "system": platform.platform(),
-        "versions": _versions(),
     }
+
+
+def cpu_info() -> Dict[str, str]:
+    """What Linux says of the first logical core; Arm has neither a name nor ``flags``."""
+    try:
+        with open(CPU_INFO) as lines:
+            first = lines.read().partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _command() -> str:
@@ -54,15 +73,13 @@ def _command() -> str:
     return " ".join([program] + [shlex.quote(argument) for argument in arguments])
 
 
-def _processor() -> str:
+def _board() -> str:
+    """As on a Jetson; empty where there is no device tree."""
     try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+        with open(BOARD) as text:
+            return text.read().strip().rstrip("\0")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
 
 
 def _versions() -> Dict[str, str]:

@@ -1,7 +1,11 @@
 """One run of an evaluation, whatever its frames come from: a data set, a bag or the live node."""
 
 import time
+from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence
+
+import cv2
+import numpy as np
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.frame import Problem, ScoredFrame
@@ -9,7 +13,7 @@ from segmentation_node.evaluation.run.accuracy import Accuracy, defined
 from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
-from segmentation_node.labels import LabelSet
+from segmentation_node.labels import Grouping, LabelSet
 
 # Facts of the source that stand in the report's first level too.
 NAMES = ("model", "dataset", "split", "bag", "backend", "device")
@@ -20,7 +24,8 @@ class Run:
 
     ``predicted`` and ``truth`` are the label sets of network and data; ``truth`` is None where
     the data has no labels. ``source`` says what was run, on what, with what; it goes into the
-    report as it is. Frames come in the order of their drive, from one thread. ``counters`` is for
+    report as it is. With a ``grouping`` the groups are scored; class maps may hold them already.
+    Frames come in the order of their drive, from one thread. ``counters`` is for
     what a live node counted (received, dropped ...).
     """
 
@@ -30,10 +35,21 @@ class Run:
         truth: Optional[LabelSet],
         source: Dict[str, Any],
         instance_classes: Sequence[str] = (),
+        grouping: Optional[Grouping] = None,
     ) -> None:
+        self.source = dict(source)
+        self.unused_names: List[str] = []
+        self._predicted_lut = self._truth_lut = None
+        if grouping is not None:
+            instance_classes = ()
+            self.source["grouping"] = grouping.name
+            self.unused_names = grouping.unused(predicted, truth or predicted)
+            if not grouping.has_made(predicted):
+                predicted, self._predicted_lut = grouping.fold(predicted)
+            if truth is not None:
+                truth, self._truth_lut = grouping.fold(truth)
         self.predicted = predicted
         self.truth = truth
-        self.source = dict(source)
         self.accuracy = Accuracy(predicted, truth or predicted, instance_classes)
         self.consistency = TemporalConsistency(predicted)
         self.examples = Examples()
@@ -53,6 +69,11 @@ class Run:
         Raises DatasetError that names the frame, and counts nothing, where truth and class map
         differ in size or hold ids that are no class.
         """
+        frame = replace(
+            frame,
+            class_map_hw=_folded(frame.class_map_hw, self._predicted_lut),
+            truth_hw=_folded(frame.truth_hw, self._truth_lut),
+        )
         figures = {"done_s": frame.done_s - self._start_s}
         score = None
         if frame.truth_hw is not None:
@@ -141,6 +162,11 @@ class Run:
                 "%d of %d frames have no ground truth: accuracy is that of the others"
                 % (frames - labelled, frames)
             )
+        if self.unused_names:
+            notes.append(
+                "the grouping names classes that neither network nor data has: %s"
+                % ", ".join(self.unused_names)
+            )
         if self.truth is not None and not self.accuracy.level.is_class_level:
             notes.append(
                 "label sets differ (network %s, data %s): compared on Cityscapes' 7 categories"
@@ -157,3 +183,7 @@ class Run:
             }
             for row in rows
         ]
+
+
+def _folded(ids_hw: Optional[np.ndarray], lut: Optional[np.ndarray]) -> Any:
+    return ids_hw if ids_hw is None or lut is None else cv2.LUT(ids_hw, lut)

@@ -12,44 +12,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.random_model import RANDOM, random_model
+from benchmarks.measured_models import RANDOM, forget_compiled, model_named
+from benchmarks.options import Size, size_text
 from segmentation_node.backends import Backend, BackendOptions, open_backend
 from segmentation_node.errors import BackendError
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.images import place, to_network
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard
 
-LABEL_SET = "cityscapes19"
 CAMERA_SIZE = (720, 1280)
 PERCENTILES = (50, 95, 99)
 
 
 class Case(NamedTuple):
-    """What a row is about; the size is (height, width)."""
+    """What a row is about."""
 
     network: str
-    size: tuple[int, int]
+    size: Size
     batch: int
     precision: str
     execution: str
 
     def keys(self) -> dict[str, Any]:
         """As in the JSON."""
-        return {**self._asdict(), "size": f"{self.size[1]}x{self.size[0]}"}
-
-
-def card_of(network: str, folder: Path) -> ModelCard:
-    """A shipped model of this network on street classes, else one of random weights in ``folder``.
-
-    Weights decide nothing about time; the JSON says which they were.
-    """
-    shipped = Path(models_folder())
-    for path in sorted(shipped.glob("[!.]*/model.yaml")):
-        card = read_card(find_model(path.parent.name, str(shipped)))
-        if card.network.name == network and card.label_set == LABEL_SET:
-            return card
-    return random_model(network, LABEL_SET, (360, 640), folder / network)
+        return {**self._asdict(), "size": size_text(self.size)}
 
 
 def camera_frames(count: int) -> list[np.ndarray]:
@@ -67,16 +53,16 @@ class Speed:
         self.frames = frames
         self._folder = folder
         self._cards: dict[str, ModelCard] = {}
-        self._expected: dict[tuple[str, tuple[int, int]], list[np.ndarray]] = {}
+        self._expected: dict[tuple[str, Size], list[np.ndarray]] = {}
 
-    def card(self, network: str, size: tuple[int, int]) -> ModelCard:
+    def card(self, network: str, size: Size) -> ModelCard:
         """The network's card with its input at this size."""
         if network not in self._cards:
-            self._cards[network] = card_of(network, self._folder)
+            self._cards[network] = model_named(network, self._folder)
         card = self._cards[network]
         return replace(card, input=replace(card.input, height=size[0], width=size[1]))
 
-    def expected(self, network: str, size: tuple[int, int]) -> list[np.ndarray]:
+    def expected(self, network: str, size: Size) -> list[np.ndarray]:
         """Class maps (H, W) of the frames on the CPU in fp32."""
         if (network, size) not in self._expected:
             card = self.card(network, size)
@@ -101,7 +87,7 @@ class Speed:
         except BackendError as error:
             row["error"] = str(error)
         finally:
-            _forget_compiled(case.execution)
+            forget_compiled(case.execution)
         return row
 
     def _measure(
@@ -190,11 +176,3 @@ def peak_memory_mib(device: str) -> float | None:
     if device == "cpu":
         return None
     return round(torch.cuda.max_memory_reserved(device) / 2**20, 1)
-
-
-def _forget_compiled(execution: str) -> None:
-    """All networks are compiled through one function, and PyTorch keeps eight of them at most."""
-    import torch
-
-    if execution.startswith("compiled"):
-        torch._dynamo.reset()
