@@ -18,6 +18,7 @@ from segmentation_node.yaml_and_json import read_yaml
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
+NO_WEIGHTS = "an imported network has no weights for PyTorch"
 ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", "weights")
 
 
@@ -134,26 +135,38 @@ class ModelCard:
         for artifact in self.artifacts:
             if artifact.kind == kind:
                 return _verified_path(self.folder, artifact)
-        command = self.command_to_add(kind)
         raise CardError(
             "%s: no artifact of kind %r; it has %s%s"
             % (
                 self._path(),
                 kind,
                 [artifact.kind for artifact in self.artifacts],
-                "; add it on a machine with PyTorch: %s" % command if command else "",
+                self._how_to_add(kind),
             )
         )
 
     def command_to_add(self, kind: str) -> str:
-        """The command that makes this form of the graph from the weights; empty: none does."""
+        """The command that makes this form of the graph; empty: none does."""
         _, _, variant = kind.partition("onnx_")
         if not variant:
             return ""
+        if self.source is not None:
+            lacks_images = variant == "int8" and "--images" not in self.weights.provenance
+            return self.weights.provenance + (" --images FOLDER" if lacks_images else "")
         folder = shlex.quote(os.path.abspath(self.folder))
         command = "python3 -m training.add_variants %s --variant %s" % (folder, variant)
         # Its ranges come from the images that it was trained on.
         return command + (" --dataset NAME --root FOLDER" if variant == "int8" else "")
+
+    def _how_to_add(self, kind: str) -> str:
+        command = self.command_to_add(kind)
+        if command and self.source is not None:
+            return "; import the network again: %s" % command
+        if command:
+            return "; add it on a machine with PyTorch: %s" % command
+        if kind == "weights" and self.source is not None:
+            return "; %s: choose another backend than torch" % NO_WEIGHTS
+        return ""
 
     def _path(self) -> str:
         return os.path.join(self.folder, CARD_FILE)

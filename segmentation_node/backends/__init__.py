@@ -16,7 +16,7 @@ from segmentation_node.backends.openvino import OpenVinoBackend
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend
 from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.errors import BackendError
-from segmentation_node.model_card import ModelCard
+from segmentation_node.model_card import NO_WEIGHTS, ModelCard
 
 # In the order in which ``auto`` prefers them where they can use an accelerator.
 BACKENDS = {
@@ -92,5 +92,7 @@ def _refusal(backend: Type[Backend], card: ModelCard, options: BackendOptions) -
     kind = backend.kind_for(options.precision)
     if not card.offers(kind):
         command = card.command_to_add(kind)
+        if kind == "weights" and card.source is not None:
+            return NO_WEIGHTS
         return "the card has no %s artifact%s" % (kind, command and "; add it with: " + command)
     return backend.unavailable() or backend.unready(card, options)

@@ -13,6 +13,8 @@ from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.errors import NetworkImportError, reason
 from segmentation_node.importing.model_folder import OPSET
 
+RESIZE_BY_CENTRES = 11
+"""The opset from which on Resize takes pixels for areas, not for points at their corners."""
 # Operators whose newer form takes as an input what the older one has as an attribute.
 AXES_AS_ATTRIBUTE = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
 AXES_AS_ATTRIBUTE |= {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
@@ -113,13 +115,31 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
             model.graph.input.append(
                 helper.make_tensor_value_info(constant.name, constant.data_type, constant.dims)
             )
+    found = opset_of(model)
     try:
-        return version_converter.convert_version(model, OPSET)
+        raised = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter's errors share no base class
         raise NetworkImportError(
-            f"opset {opset_of(model)} cannot be converted to {OPSET} ({reason(error)}); export the "
+            f"opset {found} cannot be converted to {OPSET} ({reason(error)}); export the "
             f"network again with opset {OPSET} or later"
         ) from error
+    if found < RESIZE_BY_CENTRES:
+        _resize_by_corners(raised)
+    return raised
+
+
+def _resize_by_corners(model: onnx.ModelProto) -> None:
+    """Let Resize mean what it meant; the converter leaves it to the newer default."""
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            by_name = {item.name: item for item in node.attribute}
+            if "coordinate_transformation_mode" not in by_name:
+                node.attribute.extend(
+                    [
+                        helper.make_attribute("coordinate_transformation_mode", "asymmetric"),
+                        helper.make_attribute("nearest_mode", "floor"),
+                    ]
+                )
 
 
 def _initializers_are_no_inputs(model: onnx.ModelProto) -> None:
