@@ -1,4 +1,4 @@
-"""``python -m segmentation_node.importing NET --output FOLDER``: a foreign network, for the node."""
+"""``python -m segmentation_node.importing NET --output FOLDER``: networks of others."""
 
 import argparse
 import math
@@ -26,9 +26,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--from", dest="family", default="", help="what the network is of")
     made.add_argument("--labels", help="a label set's name, or a labels.yaml")
     made.add_argument("--size", type=_size, metavar="HxW", help="where the file does not fix it")
-    three = {"nargs": 3, "type": _number, "metavar": ("R", "G", "B")}
-    made.add_argument("--mean", **three, help="the network sees (pixel * scale - mean) / std")
-    made.add_argument("--std", **three)
+    for name in ("--mean", "--std"):
+        made.add_argument(
+            name,
+            nargs=3,
+            type=_number,
+            metavar=("R", "G", "B"),
+            help="the network sees (pixel * scale - mean) / std",
+        )
     made.add_argument("--scale", type=_number)
     made.add_argument("--order", choices=("rgb", "bgr"), help="in which it takes the channels")
     made.add_argument("--layout", choices=("nchw", "nhwc"))

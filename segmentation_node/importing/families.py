@@ -62,9 +62,7 @@ FAMILIES: dict[str, Family] = {
         usual=Settings(scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), order="bgr")
     ),
     "paddleseg": Family(
-        usual=Settings(
-            scale=FROM_BYTES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), order="rgb"
-        ),
+        usual=Settings(scale=FROM_BYTES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), order="rgb"),
         reader=side_files.paddle,
         marks=("deploy.yaml",),
     ),
@@ -85,16 +83,12 @@ FAMILIES: dict[str, Family] = {
     "smp": Family(usual=IMAGENET),
     "supergradients": Family(usual=IMAGENET, reader=side_files.ontology),
     "tao": Family(
-        usual=Settings(
-            scale=FROM_BYTES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), order="rgb"
-        )
+        usual=Settings(scale=FROM_BYTES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), order="rgb")
     ),
     # The auxiliary head, where there is one, comes second.
     "torchvision": Family(usual=_from_imagenet(labels=LABEL_SETS["voc21"], head=0)),
     "twinlitenet": Family(
-        usual=Settings(
-            scale=FROM_BYTES, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), order="rgb"
-        )
+        usual=Settings(scale=FROM_BYTES, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), order="rgb")
     ),
     "ultralytics": Family(
         usual=Settings(

@@ -17,7 +17,7 @@ ONNX = ".onnx"
 ONLY_OPENVINO = {
     ".xml": "export the network that it was made of to ONNX",
     ".bin": "export the network that it was made of to ONNX",
-    ".tflite": "convert it with: python -m tf2onnx.convert --tflite FILE --opset 13 --output NET.onnx",
+    ".tflite": "convert it: python -m tf2onnx.convert --tflite FILE --opset 13 --output NET.onnx",
 }
 """What OpenVINO reads and writes no ONNX of, and what to do."""
 
@@ -109,8 +109,8 @@ def read_entry(
         )
     if channels not in (COLORS, None):
         raise NetworkImportError(
-            f"{name}: its input has {channels} channels ({_shown(shape)}, {found_layout}), expected "
-            f"{COLORS}, red, green and blue"
+            f"{name}: its input has {channels} channels ({_shown(shape)}, {found_layout}), "
+            f"expected {COLORS}, red, green and blue"
         )
     height, width = shape[2:] if found_layout == "nchw" else shape[1:3]
     entry = Entry(
@@ -143,7 +143,7 @@ def _channels(
 
 
 def _channels_of_first_convolution(graph: onnx.GraphProto, entry: str) -> int | None:
-    """Channels that a convolution takes right from the input: where there is one, they come first."""
+    """Channels that a convolution takes right from the input; they come first then."""
     weights = {item.name: item.dims for item in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv" and node.input[0] == entry and node.input[1] in weights:

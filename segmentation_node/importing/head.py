@@ -1,4 +1,4 @@
-"""A network's output, by what it gave on pictures: where the classes lie, and what the values are."""
+"""A network's output, by what it gave on pictures: where the classes lie, and what they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,8 +132,8 @@ def kind_of(planes: Sequence[np.ndarray]) -> tuple[str, str]:
         return "score", f"one channel of {span}, which is no probability"
     if first.dtype.kind in "iub":
         raise NetworkImportError(
-            f"an output of {first.shape[0]} channels of whole numbers ({first.dtype}) holds neither "
-            "scores nor ids; name another by --output-head"
+            f"an output of {first.shape[0]} channels of whole numbers ({first.dtype}) holds "
+            "neither scores nor ids; name another by --output-head"
         )
     if low >= 0 and high <= 1 + SUM_TOLERANCE:
         sums = [plane.sum(axis=0, dtype=np.float64) for plane in planes]

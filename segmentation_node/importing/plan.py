@@ -1,4 +1,4 @@
-"""Everything that was settled of an import: what the new graph, its check and the card are made of."""
+"""All that was settled of an import: what the new graph, its check and the card are made of."""
 
 from dataclasses import dataclass
 

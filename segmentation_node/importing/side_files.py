@@ -1,4 +1,4 @@
-"""What families of exporters leave beside a network, or inside it: classes, sizes, normalisation."""
+"""What families leave beside a network, or inside it: classes, sizes, normalisation."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -148,7 +148,9 @@ def ontology(around: Surroundings) -> list[Told]:
         return []
     classes = [step for step in _mappings(read_yaml(str(path))) if "name" in step]
     if not classes:
-        raise NetworkImportError(f"{path}: found no classes; expected ontology.classes, each a name")
+        raise NetworkImportError(
+            f"{path}: found no classes; expected ontology.classes, each a name"
+        )
     names, colors = ["background"], [[0, 0, 0]]
     for entry in classes:
         names.append(str(entry["name"]))

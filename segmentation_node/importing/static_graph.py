@@ -1,4 +1,4 @@
-"""A foreign graph -> the same graph with fixed sizes, one output, and an opset that all can read."""
+"""A foreign graph -> the same with fixed sizes, one output, and an opset that all can read."""
 
 import copy
 import tempfile
