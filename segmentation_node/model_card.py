@@ -15,6 +15,7 @@ from segmentation_node.errors import CardError, ContentError, LabelsError, shown
 from segmentation_node.labels import LABEL_SETS, LabelSet, parse_label_set
 from segmentation_node.yaml_and_json import read_yaml
 
+PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
@@ -214,26 +215,51 @@ def parse_card(values: Any, folder: str) -> ModelCard:
     return card
 
 
-def find_model(model: str, models_folder: Optional[str] = None) -> str:
-    """Folder of a model given as a folder or as a name under ``models_folder``.
+def open_model(model: str) -> ModelCard:
+    """The card of a model given as a folder, or as a shipped model's name. Raises CardError."""
+    return read_card(_find_model(model))
+
+
+def _find_model(model: str) -> str:
+    """Folder of a model given as a folder, or as a shipped model's name.
 
     Raises CardError that lists the models there are.
     """
-    if os.path.isdir(os.path.expanduser(model)):
-        return os.path.expanduser(model)
-    known: List[str] = []
-    if models_folder and os.path.isdir(models_folder):
-        known = sorted(
-            name
-            for name in os.listdir(models_folder)
-            if os.path.isfile(os.path.join(models_folder, name, CARD_FILE))
-        )
+    folder = os.path.expanduser(model)
+    if os.path.isdir(folder):
+        return folder
+    known = shipped_models()
     if model in known:
-        return os.path.join(str(models_folder), model)
+        return os.path.join(models_folder(), model)
     raise CardError(
         "model %r is neither a folder nor a model in %s; there are: %s"
-        % (model, models_folder, ", ".join(known) or "none")
+        % (model, models_folder() or "share/segmentation_node/models", ", ".join(known) or "none")
     )
+
+
+def shipped_models() -> List[str]:
+    """Names of the shipped models, sorted."""
+    folder = models_folder()
+    return sorted(
+        name
+        for name in (os.listdir(folder) if folder else [])
+        if os.path.isfile(os.path.join(folder, name, CARD_FILE))
+    )
+
+
+def models_folder() -> str:
+    """The folder of the shipped models; empty when there is none.
+
+    ``models/`` beside the package where it runs from the source tree, otherwise
+    ``share/segmentation_node/models`` in a prefix of ``AMENT_PREFIX_PATH``.
+    """
+    candidates = [os.path.join(os.path.dirname(PACKAGE_FOLDER), "models")]
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        candidates.append(os.path.join(prefix, "share", "segmentation_node", "models"))
+    for candidate in candidates:
+        if os.path.isdir(candidate):
+            return candidate
+    return ""
 
 
 def sha256_of(path: str) -> str:

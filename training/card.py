@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.importing.model_folder import ARTIFACTS, artifact, onnx_artifact, write_card
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import open_segmenter
 from training.recipe import Recipe
 
 __all__ = [
@@ -117,9 +117,10 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """The card's accuracy entry: the shipped file through the pipeline on ONNX Runtime."""
     card = read_card(str(folder))
-    with open_backend("onnxruntime", card, BackendOptions(precision=precision)) as backend:
-        result = evaluate_dataset(Segmenter(backend), dataset).accuracy
-        kind = backend.kind_for(precision)
+    options = BackendOptions(precision=precision)
+    with open_segmenter(card, "onnxruntime", options) as segmenter:
+        result = evaluate_dataset(segmenter, dataset).accuracy
+        kind = segmenter.backend.kind_for(precision)
     return {
         "dataset": dataset_name,
         "split": dataset.split,

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from segmentation_node.backends.base import Backend, Prediction
-from segmentation_node.backends.onnx_activations import spell_out_activations
-from segmentation_node.backends.onnx_checks import OnnxGraph, check_graph
-from segmentation_node.backends.onnx_outputs import keep_output
-from segmentation_node.errors import BackendError
+from segmentation_node.backends.onnx_file import (
+    OnnxGraph,
+    check_graph,
+    keep_output,
+    spell_out_activations,
+)
+from segmentation_node.errors import BackendError, reason
 
 CPU_PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8"}
@@ -67,7 +70,7 @@ class OnnxRuntimeBackend(Backend):
             return onnxruntime.InferenceSession(faster, session_options, providers=[CPU_PROVIDER])
         except Exception as error:  # the run time's own exceptions share no base class
             raise BackendError(
-                "%s: ONNX Runtime cannot load it: %s" % (artifact_path, _line(error))
+                "%s: ONNX Runtime cannot load it: %s" % (artifact_path, reason(error))
             ) from error
 
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
@@ -76,7 +79,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             outputs = session.run(names, {"image": image_nhwc})
         except Exception as error:
-            raise BackendError("backend onnxruntime: the run failed: %s" % _line(error)) from error
+            raise BackendError("backend onnxruntime: the run failed: %s" % reason(error)) from error
         return Prediction(outputs[0], outputs[1] if with_confidence else None)
 
     def _close(self) -> None:
@@ -97,7 +100,3 @@ def _described(session: Any) -> OnnxGraph:
 def _read(artifact_path: str) -> bytes:
     with open(artifact_path, "rb") as artifact:
         return artifact.read()
-
-
-def _line(error: Any) -> str:
-    return " ".join(str(error).split())

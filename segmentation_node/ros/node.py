@@ -123,7 +123,8 @@ class SegmentationNode(LifecycleNode):
             raise SegmentationError("told to stop while configuring")
         backend = session.segmenter.backend
         self.get_logger().info(
-            "model %s on %s (%s)" % (session.card.name, backend.name, backend.device)
+            "model %s, backend %s on %s (%s)"
+            % (session.card.name, backend.name, backend.device, session.choice.summary)
         )
         for line in backend.warnings:
             self.get_logger().warning(line)

@@ -160,8 +160,9 @@ class Outputs:
         """Why there is no ~/vision_label_info and what to do; empty where there is."""
         if self._vision_labels is not None:
             return ""
-        distribution = os.environ.get("ROS_DISTRO") or "DISTRO"
-        return "vision_msgs is not installed; install ros-%s-vision-msgs" % distribution
+        distribution = os.environ.get("ROS_DISTRO")
+        package = "ros-%s-vision-msgs" % distribution if distribution else "that ROS package"
+        return "vision_msgs is not installed; install %s" % package
 
     def destroy(self) -> None:
         """Take the topics off the graph."""

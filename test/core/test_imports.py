@@ -22,7 +22,7 @@ BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
-CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
+CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
 CORE |= {"interrupts", "pictures"}
 MAY_IMPORT = {
     "": set(),
@@ -32,14 +32,13 @@ MAY_IMPORT = {
     "labels": {"errors", "yaml_and_json"},
     "yaml_and_json": {"errors"},
     "timing": set(),
-    "models": set(),
     "accounting": {"timing"},
     "model_card": {"errors", "labels", "yaml_and_json"},
     "images": BASE,
     "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
-    "engine": BASE | {"backends", "models"},
+    "engine": BASE | {"backends"},
     "pipeline": BASE | {"images", "pictures", "backends", "timing"},
     "ros": CORE | {"ros"},
 }

@@ -18,8 +18,7 @@ from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
 
 PROJECT = str(Path(__file__).resolve().parents[2])
@@ -221,7 +220,7 @@ def test_a_models_figures_are_the_scorers(name, tmp_path, monkeypatch):
     root = folder_of(name)
     if not hasattr(np, "in1d"):
         monkeypatch.setattr(np, "in1d", np.isin, raising=False)
-    card = read_card(find_model("elu_squeezenet_street", models_folder()))
+    card = open_model("elu_squeezenet_street")
     dataset = open_dataset(name, root, "train", with_instances=True)
     with open_backend("onnxruntime", card, BackendOptions()) as backend:
         segmenter = Recording(backend)

@@ -95,7 +95,7 @@ class Launcher:
     def __init__(self, folder: Path, environment: dict) -> None:
         self.folder = folder
         self.environment = dict(environment)
-        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION"):
+        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION", "ROS_DISTRO"):
             self.environment.pop(name, None)
         prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
         self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
@@ -169,6 +169,13 @@ def test_arguments_win_over_the_file_and_name_the_node_in_full(stand_in):
 def test_the_users_middleware_settings_stay(stand_in, variables):
     call = stand_in.call("cpu", **variables)
     assert call["profiles"] == [variables.get(name, "") for name in PROFILES]
+
+
+@pytest.mark.parametrize(
+    ("distribution", "profiles"), [("jazzy", [PROFILE, ""]), ("kilted", ["", PROFILE])]
+)
+def test_the_middleware_gets_the_variable_that_it_knows(stand_in, distribution, profiles):
+    assert stand_in.call("cpu", ROS_DISTRO=distribution)["profiles"] == profiles
 
 
 def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):

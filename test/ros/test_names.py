@@ -214,7 +214,9 @@ def as_shown(default):
     """A default as the page shows it."""
     if isinstance(default, bool):
         return str(default).lower()
-    return f"{default:g}" if isinstance(default, float) else str(default).replace(HOME, "~")
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default).replace(HOME, "~") or "empty"
 
 
 def test_the_page_of_the_node_names_every_launch_file(node_page):

@@ -104,9 +104,9 @@ def test_vision_label_info_is_published_where_it_can_be(node, monkeypatch):
     monkeypatch.setattr(outputs, "VisionLabelInfo", LabelInfo)  # stands in: any message type does
     monkeypatch.setattr(outputs, "VisionClass", ClassInfo)
     monkeypatch.setattr(
-        outputs, "vision_label_info", lambda card, _: published.append(card.name) or LabelInfo()
+        outputs, "vision_label_info", lambda labels, _: published.append(labels.name) or LabelInfo()
     )
     assert node.trigger_configure().name == "SUCCESS"
-    assert published == ["linear"]
+    assert published == ["camvid11"]
     assert "/session_under_test/vision_label_info" in remains(node)
     assert dict(node.session.identity())["vision_label_info"] == "published"

@@ -245,7 +245,7 @@ REFUSALS = {
     "unknown key": ({"learning_rte": 1}, (), "unknown keys ['learning_rte']; known: "),
     "text for a number": ({"learning_rate": "1e-8"}, (), "not a number"),
     "unknown choice": ({"schedule": "cosine"}, (), "expected one of ['one_cycle', 'poly'"),
-    "unknown section key": ({"ohem": {"treshold": 1}}, (), "unknown keys ['treshold']"),
+    "unknown section key": ({"ohem": {"treshold": 1}}, (), "unknown keys ['ohem.treshold']"),
     "unknown head": ({"auxiliary_heads": {"neck": 1.0}}, (), "no modules ['neck']"),
     "few class weights": ({"class_weights": [1.0, 2.0]}, (), "2 class_weights for the"),
     "too few images": ({"batch_size": 64}, (), "more than the 12 training images"),
