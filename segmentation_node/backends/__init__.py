@@ -69,13 +69,14 @@ def choose_backend(card: ModelCard, options: Optional[BackendOptions] = None) ->
     Raises BackendError that says of each backend why it cannot be used.
     """
     options = options or BackendOptions()
+    asks_for_gpu = options.device.startswith("cuda")
     refusals: Dict[str, str] = {}
     usable: List[str] = []
     for name, backend in BACKENDS.items():
         reason = _refusal(backend, card, options)
         if reason:
             refusals[name] = reason
-        elif options.device != "cpu" and backend.accelerated():
+        elif asks_for_gpu or (options.device != "cpu" and backend.accelerated()):
             return _choice(name, "on the GPU", "it can use this machine's accelerator", refusals)
         else:
             usable.append(name)
@@ -111,6 +112,8 @@ def _cpu_order() -> Tuple[str, ...]:
 def _refusal(backend: Type[Backend], card: ModelCard, options: BackendOptions) -> str:
     if options.precision not in backend.precisions:
         return "it offers no precision %r" % options.precision
+    if backend.devices and options.device not in backend.devices:
+        return "it offers no device %r" % options.device
     kind = backend.kind_for(options.precision)
     if not card.offers(kind):
         command = card.command_to_add(kind)
