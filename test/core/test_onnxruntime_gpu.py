@@ -61,6 +61,13 @@ def built_with(monkeypatch):
     return make
 
 
+def imported_card():
+    """The tiny card without weights, as if its network were another's."""
+    card = tiny.card()
+    kept = [artifact for artifact in card.artifacts if artifact.kind != "weights"]
+    return replace(card, artifacts=kept, source=SourceInfo("net.onnx", "0" * 64, "smp", "MIT"))
+
+
 def on(device, folder, execution="auto", **more):
     options = BackendOptions(device=device, engine_dir=str(folder), execution=execution, **more)
     return open_backend("onnxruntime", tiny.card(), options)
@@ -126,7 +133,7 @@ def test_what_it_does_not_offer(built_with, tmp_path):
 
 def test_auto_takes_it_where_a_gpu_is_asked_for(built_with):
     built_with(CUDA)
-    card = replace(tiny.card(), source=SourceInfo("net.onnx", "0" * 64, "smp", "MIT"))
+    card = imported_card()
     chosen = choose_backend(card, BackendOptions(device="cuda"))
     assert chosen.name == "onnxruntime"
     assert "openvino: it offers no device 'cuda'" in chosen.details
@@ -134,7 +141,7 @@ def test_auto_takes_it_where_a_gpu_is_asked_for(built_with):
 
 def test_auto_says_why_no_backend_takes_an_imported_network(built_with):
     built_with()
-    card = replace(tiny.card(), source=SourceInfo("net.onnx", "0" * 64, "smp", "MIT"))
+    card = imported_card()
     with pytest.raises(BackendError) as caught:
         choose_backend(card, BackendOptions(device="cuda"))
     weightless = "torch: an imported network has no weights for PyTorch"
