@@ -55,17 +55,13 @@ def pack(options: argparse.Namespace) -> int:
         counts = pack_camvid(options.camvid, folder / CAMVID_FILE)
         room = MOST_SENT_BYTES - size_of(folder) - MANIFEST_BYTES
         sent = list(add_starts(options.start, folder, room)) if options.start else []
-        manifest = {
-            "commit": commit(ROOT),
-            "camvid": counts,
-            "starts": sent,
-            "bytes": check_sizes(folder),
-        }
+        size = check_sizes(folder)
+        manifest = {"commit": commit(ROOT), "camvid": counts, "starts": sent, "bytes": size}
         (folder / PACK_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     print(
         f"{counts['train']} + {counts['val']} pictures, goes on from: {', '.join(sent) or 'none'}"
     )
-    print(f"wrote {options.output}: {manifest['bytes'] / 1e6:.1f} MB")
+    print(f"wrote {options.output}: {size / 1e6:.1f} MB")
     return 0
 
 

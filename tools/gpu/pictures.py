@@ -49,7 +49,7 @@ def unpack_camvid(path: Path, root: Path) -> None:
         (root / split).mkdir(parents=True)
         (root / f"{split}annot").mkdir()
     with zipfile.ZipFile(path) as archive, ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda entry: _write(*entry, root), _entries(archive)):
+        for _ in pool.map(lambda entry: _write(entry, root), _entries(archive)):
             pass
 
 
@@ -71,7 +71,8 @@ def _entries(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
     return ((name, archive.read(name)) for name in archive.namelist())
 
 
-def _write(name: str, content: bytes, root: Path) -> None:
+def _write(entry: tuple[str, bytes], root: Path) -> None:
+    name, content = entry
     path = root / name
     if path.suffix == ".jpg":
         path = path.with_suffix(".png")

@@ -73,7 +73,8 @@ class Run:
     def training(self) -> None:
         """Every network; one that fails is tried once more without a CUDA graph, then left out."""
         ends_s = time.monotonic() + self.limits.training
-        left, eager = list(TRAININGS), []
+        left = list(TRAININGS)
+        eager: list[str] = []
         while left:
             left_s = ends_s - time.monotonic()
             ended = self._run("training", self._train(left, eager, left_s), left_s)

@@ -20,12 +20,12 @@ from benchmarks.shown import Shown, text
 from segmentation_node.errors import SegmentationError, exit_code, reason
 from segmentation_node.evaluation.report import table, write_json
 from segmentation_node.files import new_folder, write_whole
+from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
 from tools.gpu import GPU_FILE, ROOT, RUN_FILE, STEP_FILE, TRAININGS, GpuError
 from tools.gpu.pack import size_of
 from tools.gpu.parts import read_parts
 from tools.gpu.weights import unpacked_weights
-from training.card import ARTIFACTS
 from training.checkpoint import WEIGHTS_FILE
 from training.export import LAYOUT, export_run
 from training.run_folder import LOG_FILE, RECIPE_FILE
