@@ -125,7 +125,8 @@ class Take:
                 files.setdefault(network, {})[file] = content
         except GpuError as error:
             self.failed.append(str(error))
-        self.failed += [f"{network}: did not come back" for network in TRAININGS.keys() - files]
+        missing = [network for network in TRAININGS if network not in files]
+        self.failed += [f"{network}: did not come back" for network in missing]
         for network, found in files.items():
             if f"{WEIGHTS_FILE}.z" in found:
                 yield network, found
