@@ -9,27 +9,19 @@ import torch
 from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
-from segmentation_node.importing.model_folder import ARTIFACTS, artifact, onnx_artifact, write_card
-from segmentation_node.labels import LabelSet
-from segmentation_node.model_card import read_card
+from segmentation_node.importing.model_folder import artifact, onnx_artifact
+from segmentation_node.labels import LabelSet, describe, is_built_in
+from segmentation_node.model_card import CARD_FILE, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.recipe import Recipe
 
-__all__ = [
-    "ARTIFACTS",
-    "DATA",
-    "MEASURED",
-    "count_parameters",
-    "make_card",
-    "measure_accuracy",
-    "onnx_artifact",
-    "started_from",
-    "write_card",
-]
-
 MEASURED = {"fp32": "uint8", "int8": "int8"}
 """Variants whose accuracy the card gives, by the precision at which they run."""
+OWN_DATA = (
+    "pictures of one's own",
+    "as whoever owns the pictures permits; to be stated here before the weights are passed on",
+)
 DATA = {
     "camvid": (
         "CamVid train in SegNet's layout, 367 images at 480x360",
@@ -43,6 +35,7 @@ DATA = {
         "Cityscapes, coarse annotations",
         "not to be shipped: Cityscapes' terms ask everybody to register for the images",
     ),
+    "folder": OWN_DATA,
     "kitti_semantics": (
         "KITTI semantic segmentation, training, 200 images",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",
@@ -55,6 +48,7 @@ DATA = {
         "the procedural street drive of this package, no recorded image",
         "Apache-2.0",
     ),
+    "voc": OWN_DATA,
 }
 """Training data and the licence that it puts on the weights, by data set."""
 
@@ -70,6 +64,7 @@ def make_card(
 ) -> dict[str, Any]:
     """The card of the artifacts in ``folder``, without accuracy."""
     data, licence = DATA[recipe.dataset]
+    inherited = licence_of_start(recipe)
     return {
         "name": name,
         "network": {
@@ -77,7 +72,7 @@ def make_card(
             "options": recipe.network_options,
             "parameters": count_parameters(recipe, labels),
         },
-        "label_set": labels.name,
+        "label_set": labels.name if is_built_in(labels) else describe(labels),
         "input": {
             "height": size[0],
             "width": size[1],
@@ -88,7 +83,7 @@ def make_card(
         "outputs": ["class_map", "confidence"],
         "weights": {
             "data": f"{data}; {started_from(recipe)}",
-            "licence": licence,
+            "licence": f"{licence}; of what it started from: {inherited}" if inherited else licence,
             "provenance": command,
         },
         "accuracy": [],
@@ -103,6 +98,14 @@ def started_from(recipe: Recipe) -> str:
     """What the weights were before this training, for the card: its data count as well."""
     source = recipe.trunk or recipe.start_weights
     return f"started from {source}" if source else "no pre-training"
+
+
+def licence_of_start(recipe: Recipe) -> str:
+    """The licence on the card beside the weights that training started from; empty without one."""
+    folder = Path(recipe.start_weights).parent
+    if not recipe.start_weights or not (folder / CARD_FILE).is_file():
+        return ""
+    return read_card(str(folder)).weights.licence
 
 
 def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
