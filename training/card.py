@@ -5,27 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
-from segmentation_node.files import write_whole
+from segmentation_node.importing.model_folder import artifact, onnx_artifact
 from segmentation_node.labels import LabelSet, describe, is_built_in
-from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
+from segmentation_node.model_card import CARD_FILE, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
-from segmentation_node.yaml_and_json import parse_yaml
-from training.onnx_graph import OPSET
 from training.recipe import Recipe
 
-ARTIFACTS = {
-    "uint8": ("model.onnx", "onnx", "uint8 in and out"),
-    "float": ("model_float.onnx", "onnx_float", "float32 in, int32 out"),
-    "fp16": ("model_fp16.onnx", "onnx_fp16", "float16 inside, uint8 in and out"),
-    "int8": ("model_int8.onnx", "onnx_int8", "int8 convolutions (QDQ), uint8 in and out"),
-}
-"""File, kind on the card and description, by variant."""
 MEASURED = {"fp32": "uint8", "int8": "int8"}
 """Variants whose accuracy the card gives, by the precision at which they run."""
 OWN_DATA = (
@@ -61,13 +51,6 @@ DATA = {
     "voc": OWN_DATA,
 }
 """Training data and the licence that it puts on the weights, by data set."""
-
-
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Validate the card and put it beside its artifacts."""
-    text = yaml.safe_dump(card, sort_keys=False, width=96)
-    parse_card(parse_yaml(text, CARD_FILE), str(folder))
-    write_whole(str(folder / CARD_FILE), text)
 
 
 def make_card(
@@ -106,7 +89,7 @@ def make_card(
         "accuracy": [],
         "artifacts": [
             *(onnx_artifact(folder, variant) for variant in variants),
-            _artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
+            artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
         ],
     }
 
@@ -130,17 +113,6 @@ def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
     with torch.device("meta"):
         network = build_network(recipe.network, len(labels), recipe.network_options)
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def onnx_artifact(folder: Path, variant: str) -> dict[str, Any]:
-    """The card's entry for a variant's file in this folder."""
-    file, kind, description = ARTIFACTS[variant]
-    return _artifact(folder / file, kind, f"opset {OPSET}, {description}")
-
-
-def _artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
-    path.chmod(0o644)
-    return {"file": path.name, "kind": kind, "sha256": sha256_of(str(path)), "version": version}
 
 
 def measure_accuracy(

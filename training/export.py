@@ -18,12 +18,13 @@ from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.images import place, to_network
+from segmentation_node.importing.model_folder import ARTIFACTS, write_card
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
-from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
+from training.card import MEASURED, make_card, measure_accuracy
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.data import open_data
 from training.errors import ExportError
