@@ -1,28 +1,37 @@
 """Optimisers and learning-rate schedules by the names that recipes use."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
-import torch
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from training.recipe import Recipe
 
 
-def make_optimiser(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-    """The recipe's optimiser at its peak learning rate."""
+def make_optimiser(recipe: Recipe, model: nn.Module, trunk: Collection[str] = ()) -> Optimizer:
+    """The recipe's optimiser at its peak learning rates.
+
+    ``trunk`` names the model's parameters that came from a pre-trained trunk: they are its last
+    group, at ``trunk_rate`` of the others' rate.
+    """
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    named = list(model.named_parameters())
+    groups = [{"params": [value for name, value in named if name not in trunk], "lr": rate}]
+    loaded = [value for name, value in named if name in trunk]
+    if loaded:
+        groups.append({"params": loaded, "lr": rate * recipe.trunk_rate})
     if recipe.optimiser == "sgd":
-        return SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay)
-    return AdamW(parameters, rate, weight_decay=decay)
+        return SGD(groups, rate, momentum=recipe.momentum, weight_decay=decay)
+    return AdamW(groups, rate, weight_decay=decay)
 
 
 def make_schedule(recipe: Recipe, optimiser: Optimizer, total_steps: int) -> LRScheduler:
-    """The recipe's schedule over that many optimiser steps."""
+    """The recipe's schedule over that many optimiser steps; the optimiser's rates are its peaks."""
     if recipe.schedule == "one_cycle":
         return OneCycleLR(
             optimiser,
-            recipe.learning_rate,
+            [group["lr"] for group in optimiser.param_groups],
             total_steps,
             pct_start=recipe.warmup_share,
             # SGD keeps the recipe's momentum; AdamW's cycles, as torch has it.

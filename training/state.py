@@ -24,8 +24,11 @@ class TrainingState:
         torch.manual_seed(recipe.seed)
         try:
             network = build_network(recipe.network, classes, recipe.network_options)
+            trunk: list[str] = []
             if recipe.trunk:
-                print(load_trunk(network, recipe.trunk), flush=True)
+                report = load_trunk(network, recipe.trunk)
+                print(report, flush=True)
+                trunk = [f"network.{name}" for name in report.matched]
             if recipe.start_weights:
                 resized = sized_by_classes(recipe, classes)
                 print(load_start(network, recipe.start_weights, resized), flush=True)
@@ -34,7 +37,7 @@ class TrainingState:
         self.model = WithHeads(network, recipe.auxiliary_heads, classes)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = _average(self.model.network, recipe.ema_decay)
-        self.optimiser = make_optimiser(recipe, self.model.parameters())
+        self.optimiser = make_optimiser(recipe, self.model, trunk)
         self.schedule = make_schedule(recipe, self.optimiser, recipe.epochs * steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.guard = DivergenceGuard(recipe.learning_rate)
