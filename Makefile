@@ -3,12 +3,16 @@
 SHELL := /bin/bash
 RUN := tools/run
 PYTHON ?=
-export PYTHON
 WORKERS ?= 2
+# What a user gives reaches the recipes as it is, through the environment: neither make nor the
+# shell looks for commands in it.
+GIVEN := PYTHON WORKERS INPUT MODEL ARGS
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
 
 # What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
-PY36_SOURCES := setup.py segmentation_node launch test/core
-PY36_EXCEPT := segmentation_node/evaluation/(bags/.*|report)\.py$$
+PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
+PY36_EXCEPT := segmentation_node/evaluation/(bags|report)/.*\.py$$
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-openvino setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
@@ -33,8 +37,8 @@ setup-bench:  ## the same with what the benchmarks need
 	@tools/setup bench
 
 demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder, video or camera; MODEL=name
-	@$(RUN) python -m segmentation_node.ros.demo --output out/demo \
-		$(if $(INPUT),--input "$(INPUT)") $(if $(MODEL),--model "$(MODEL)")
+	@$(RUN) python -m segmentation_node.evaluation.commands.demo --output out/demo \
+		--input="$$INPUT" --model="$$MODEL"
 
 lint: setup-test  ## ruff, mypy, and vermin for Python 3.6
 	$(RUN) ruff check
@@ -51,13 +55,13 @@ checks:
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-py36
 
 test: checks  ## all checks and the quick tests
-	$(RUN) python -m pytest -n $(WORKERS)
+	$(RUN) python -m pytest -n "$$WORKERS"
 
 test-all: checks  ## all checks and all tests, the slow ones too
 	$(RUN) python tools/verify.py
 
 bench: setup-bench  ## run the benchmarks; ARGS="--list", ARGS="--quick", ARGS="NAME -- OPTIONS"
-	@$(RUN) python -m benchmarks $(ARGS)
+	@set -f; $(RUN) python -m benchmarks $$ARGS  # words between spaces, without globs
 
 clean:  ## remove what setup, build and demo made
 	rm -rf .venv .venv36 .venv.lock build install log out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -49,6 +49,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=[NAME, NAME + ".*"]),
+    package_data={NAME: ["label_sets/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/" + NAME]),
         (SHARE, ["package.xml"]),

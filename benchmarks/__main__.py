@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.format import problems
-from benchmarks.record import RESULTS, ROOT, TRIALS, read_record
-from benchmarks.registry import BENCHMARKS
+from benchmarks import BENCHMARKS
+from benchmarks.record import RESULTS, ROOT, TRIALS, problems, read_record
 from segmentation_node.evaluation.report import table
 
 INTERRUPTED = 130
@@ -31,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what was asked for; 1 where a benchmark failed or wrote what is not documented."""
+    """Run what was asked for; 1 where a benchmark failed or wrote what it does not declare."""
     own, passed_on = _split(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(own)
     if options.list:
@@ -85,9 +84,9 @@ def closing(names: list[str], outcomes: list[Outcome]) -> str:
     ]
     rows += [[name, "not run", "", ""] for name in names[len(outcomes) :]]
     lines = ["", table(["benchmark", "result", "took", "wrote"], rows)]
-    lines += [f"not as documented: {line}" for item in outcomes for line in item.problems]
+    lines += [f"not as declared: {line}" for item in outcomes for line in item.problems]
     if any(path.parent == RESULTS for item in outcomes for path in item.written):
-        lines.append("into the documents: python -m benchmarks.tables; python -m benchmarks.plots")
+        lines.append("into the documents: python -m benchmarks.documents")
     return "\n".join(lines)
 
 

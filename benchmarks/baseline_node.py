@@ -8,6 +8,7 @@ weights are those of the model that the package's node runs.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.model_card import ModelCard, read_card
 
 LogitsOf = Callable[[np.ndarray], np.ndarray]
@@ -68,28 +70,18 @@ class BaselineNode(Node):
 
 def onnxruntime_logits(card: ModelCard, threads: int) -> LogitsOf:
     """ONNX Runtime on the graph of the bare network."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(Path(card.folder) / "logits.onnx"), options)
     return lambda blob: session.run(None, {"image": blob})[0]  # type: ignore[no-any-return]
 
 
-def torch_logits(card: ModelCard, threads: int) -> LogitsOf:
-    """PyTorch as it comes: eager, float32."""
-    return _torch_logits(card, threads, is_compiled=False)
-
-
-def compiled_logits(card: ModelCard, threads: int) -> LogitsOf:
-    """PyTorch through torch.compile."""
-    return _torch_logits(card, threads, is_compiled=True)
-
-
-def _torch_logits(card: ModelCard, threads: int, is_compiled: bool) -> LogitsOf:
+def torch_logits(card: ModelCard, threads: int, is_compiled: bool) -> LogitsOf:
+    """PyTorch in float32, eager as it comes or through torch.compile."""
     import torch
 
-    from benchmarks.resized_models import trained_network
+    from benchmarks.measured_models import trained_network
 
     torch.set_num_threads(threads)
     network = trained_network(card)
@@ -107,8 +99,8 @@ def _torch_logits(card: ModelCard, threads: int, is_compiled: bool) -> LogitsOf:
 
 RUN_TIMES = {
     "onnxruntime": onnxruntime_logits,
-    "torch": torch_logits,
-    "torch_compile": compiled_logits,
+    "torch": partial(torch_logits, is_compiled=False),
+    "torch_compile": partial(torch_logits, is_compiled=True),
 }
 
 

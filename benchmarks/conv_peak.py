@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import mkldnn
 
-from benchmarks.rounds import spread, take_timed_turns
+from benchmarks.timing import spread, take_timed_turns
 from segmentation_node.backends.torch import thread_count
 
 BLOCK_S = 0.15

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 
-from benchmarks.stopwatch import Stopwatch
+from benchmarks.options import Size, size_text
+from benchmarks.record import ROOT
+from benchmarks.timing import Stopwatch
 from segmentation_node.errors import SegmentationError
 from training.distributed import Group, join_group
 from training.losses import Criterion
@@ -29,19 +31,38 @@ from training.step import TrainStep
 from training.train import prepare_arithmetic
 
 WARM_UP_STEPS = {"cpu": 1, "cuda": 5}
-PROJECT = Path(__file__).parent.parent
 
 
 class Load(NamedTuple):
-    """What all processes together do in one step; the size is (height, width)."""
+    """What all processes together do in one step."""
 
     network: str
-    size: tuple[int, int]
+    size: Size
     batch: int
     classes: int
     device: str
     precision: str
     steps: int
+
+
+class Spread(TypedDict):
+    """A row: one batch over several processes, update included."""
+
+    table: str  # article_2
+    network: str
+    image: str
+    batch: int  # of all processes together
+    device: str
+    precision: str
+    processes: int
+    threads_per_process: int
+    is_oversubscribed: bool  # more threads than cores
+    steps: int  # counted
+    ms_per_image: float  # median
+    most_ms_per_image: float
+    loss: float  # of the first step; the same for every number of processes
+    speed_up: float  # over the first row
+    efficiency: float  # speed_up by how much more of the machine is used
 
 
 def measure(load: Load, processes: int, threads: int) -> dict[str, Any]:
@@ -54,7 +75,7 @@ def measure(load: Load, processes: int, threads: int) -> dict[str, Any]:
     return {
         "table": "article_2",
         "network": load.network,
-        "image": f"{load.size[1]}x{load.size[0]}",
+        "image": size_text(load.size),
         "batch": load.batch,
         "device": found["device"],
         "precision": load.precision,
@@ -100,7 +121,7 @@ def _torchrun(load: Load, processes: int, threads: int, output: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
         command,
-        cwd=PROJECT,
+        cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -6,41 +6,46 @@ throughput, while the others wait. ``class map`` asks for that alone; the baseli
 all the same, as such nodes do. A node's CPU time includes the middleware and rclpy.
 """
 
-import argparse
 import contextlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from benchmarks.baseline_node import RUN_TIMES
-from benchmarks.frame_metrics import frame_metrics
-from benchmarks.processor import usable_cores
-from benchmarks.record import RESULTS, Record
-from benchmarks.resized_models import card_named, resized
+from benchmarks import plots, shown
+from benchmarks.measured_models import model_named, resized
+from benchmarks.options import Size, add_threads, parser_of, size_text
+from benchmarks.record import Record
+from benchmarks.timing import FrameMetrics, cpu_s, frame_metrics
 from segmentation_node.backends import BACKENDS
-from segmentation_node.evaluation.report import table
-from segmentation_node.evaluation.street import StreetDrive
+from segmentation_node.evaluation.datasets.street import StreetDrive
+from segmentation_node.evaluation.live.pairing import keep_all_qos
+from segmentation_node.evaluation.live.target import joined_graph, prepare_middleware
 from segmentation_node.model_card import ModelCard
-from segmentation_node.ros.demo import prepare_middleware
-from segmentation_node.ros.frames import stamp_nanoseconds
-from segmentation_node.ros.replay import keep_all_qos
+from segmentation_node.ros.processor import stamp_nanoseconds
 
 SIZES = ((360, 640), (720, 1280))
 MODELS = ("fast_elu_squeezenet_camvid", "fast_elu_squeezenet")
-BASELINE = "baseline_onnxruntime"
-NODES = (BASELINE, "baseline_torch", "node_onnxruntime", "node_torch", "node_openvino")
-ALL_NODES = (*NODES, "baseline_torch_compile")
+BASELINE, OURS = "baseline_onnxruntime", "node_onnxruntime"
+NODES = (BASELINE, "baseline_torch", OURS, "node_torch", "node_openvino")
+NODE_NAMES = {
+    BASELINE: "the usual node",
+    "baseline_torch": "the usual node, torch eager",
+    "baseline_torch_compile": "the usual node, torch.compile",
+    OURS: "this node, ONNX Runtime",
+    "node_openvino": "this node, OpenVINO",
+    "node_torch": "this node, torch eager",
+}
+CLASS_MAP = "class map"
 IN_FLIGHT = 2
 UNCOUNTED_FRAMES = 4
 LEAST_FRAMES = 8
@@ -52,8 +57,8 @@ RATE = "mean_frame_rate_fps"
 class Client(Node):
     """Publishes images for one node and waits for its class maps.
 
-    ``segmentation_node.ros.replay.Replay`` does the same for this package's node; it pairs class
-    maps with latencies and labels, which the baseline does not publish.
+    ``Replay`` of ``evaluation.live`` does the same for this package's node; it pairs class maps
+    with latencies and labels, which the baseline does not publish.
     """
 
     def __init__(self, target: str) -> None:
@@ -114,7 +119,7 @@ class Client(Node):
 
 
 def command(node: str, card: ModelCard, threads: int) -> list[str]:
-    """What starts this node; ``node`` is one of ``ALL_NODES``."""
+    """What starts this node; ``node`` is one of ``NODE_NAMES``."""
     kind, _, run_time = node.partition("_")
     parameters: dict[str, Any] = {}
     if kind == "baseline":
@@ -132,31 +137,29 @@ def command(node: str, card: ModelCard, threads: int) -> list[str]:
 def missing(node: str) -> str:
     """Why this node cannot run here; empty when it can."""
     kind, _, run_time = node.partition("_")
-    if kind == "baseline":
-        return "" if run_time in RUN_TIMES else f"no run time {run_time}"
-    backend = BACKENDS.get(run_time)
-    return f"no backend {run_time}" if backend is None else backend.unavailable()
+    return "" if kind == "baseline" else BACKENDS[run_time].unavailable()
 
 
 def measure(
     card: ModelCard,
-    size: tuple[int, int],
+    size: Size,
     nodes: list[str],
     threads: int,
     rounds: int,
     turn_s: float,
 ) -> list[dict[str, Any]]:
-    """Every node on images of one (height, width), in turns; one row a node and question."""
+    """Every node on images of one size, in turns; one row a node and question."""
     messages = _messages(size)
     rows = []
     with contextlib.ExitStack() as stack:
         processes = {node: _start(stack, command(node, card, threads)) for node in nodes}
-        clients = {node: _client(stack, node) for node in nodes}
+        clients = {node: Client(node) for node in nodes}
         for client in clients.values():
+            stack.callback(client.destroy_node)
             client.wait_for_node()
-        for asked_for in ("class map", "class map, overlay"):
-            print(f"{card.name}, {size[1]}x{size[0]}, {asked_for} ...", flush=True)
-            if asked_for != "class map":
+        for asked_for in (CLASS_MAP, f"{CLASS_MAP}, overlay"):
+            print(f"{card.name}, {size_text(size)}, {asked_for} ...", flush=True)
+            if asked_for != CLASS_MAP:
                 for client in clients.values():
                     client.ask_for_overlay()
             # A node may find a subscription a little later than it was made.
@@ -166,70 +169,47 @@ def measure(
                 for node, client in clients.items():
                     turns[node].append(_turn(client, processes[node], messages, turn_s))
             about = {"model": card.name, "classes": len(card.labels)}
-            about.update(image=f"{size[1]}x{size[0]}", asked_for=asked_for)
+            about.update(image=size_text(size), asked_for=asked_for)
             rows += [{**about, **_row(node, turns)} for node in nodes]
     return rows
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table, each beside the baseline's frames per second."""
-    header = ["model", "classes", "image", "asked for", "node", "frames/s", "median ms", "p95 ms"]
-    header += ["CPU ms", "of the baseline's rate"]
-    cells = [
-        [
-            *(str(row[key]) for key in ("model", "classes", "image", "asked_for", "node")),
-            *(f"{row[key]:.1f}" for key in (RATE, "median_latency_ms", "p95_latency_ms")),
-            f"{row['cpu_ms_per_frame']:.0f}",
-            f"{row['ratio']:.2f}",
-        ]
-        for row in rows
-    ]
-    return table(header, cells)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the nodes for every model and size; print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="benchmarks.end_to_end", description=__doc__)
+    """Measure the nodes for every model and size; write and print the rows."""
+    parser = parser_of("end_to_end", __doc__)
     parser.add_argument(
         "--models", nargs="+", default=list(MODELS), help="models, or a network for 19 classes"
     )
-    parser.add_argument("--nodes", nargs="+", default=list(NODES), choices=ALL_NODES)
+    parser.add_argument("--nodes", nargs="+", default=list(NODES), choices=list(NODE_NAMES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turn-s", type=float, default=2.0, help="seconds of a node's turn")
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--output", type=Path, default=RESULTS / "end_to_end.json")
+    add_threads(parser)
     options = parser.parse_args(arguments)
     nodes = [BASELINE, *(node for node in options.nodes if node != BASELINE)]
     for node in [node for node in nodes if missing(node)]:
         print(f"{node} is left out: {missing(node)}")
         nodes.remove(node)
     settings = {name: getattr(options, name) for name in ("rounds", "turn_s", "threads")}
-    record = Record(
-        "end_to_end", {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}, arguments
-    )
+    about = {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}
+    record = Record("end_to_end", about, arguments)
     prepare_middleware()
-    rclpy.init()
     rows: list[dict[str, Any]] = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in options.models:
-                card = card_named(name, Path(folder) / "random")
-                for size in SIZES:
-                    at_size = resized(card, size, Path(folder) / "resized")
-                    rows += measure(at_size, size, nodes, **settings)
-    finally:
-        rclpy.shutdown()
-    print(summary(rows))
-    record.write(rows, options.output)
+    with joined_graph(), tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            card = model_named(name, Path(folder) / "random")
+            for size in SIZES:
+                at_size = resized(card, size, Path(folder) / "resized")
+                rows += measure(at_size, size, nodes, **settings)
+    record.finish(rows, options.output, SHOWN)
 
 
 def _turn(
     client: Client, process: psutil.Process, messages: list[Image], turn_s: float
 ) -> dict[str, Any]:
     client.warm_up(messages)
-    before_s = _cpu_s(process)
+    before_s = cpu_s(process)
     found = client.play(messages, turn_s)
-    found["cpu_ms_per_frame"] = (_cpu_s(process) - before_s) / found["num_frames_sent"] * 1e3
+    found["cpu_ms_per_frame"] = (cpu_s(process) - before_s) / found["num_frames_sent"] * 1e3
     return found
 
 
@@ -246,7 +226,7 @@ def _row(node: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def _messages(size: tuple[int, int]) -> list[Image]:
+def _messages(size: Size) -> list[Image]:
     drive = StreetDrive(seed=8, width=size[1], height=size[0])
     messages = []
     for index in range(8):
@@ -258,28 +238,101 @@ def _messages(size: tuple[int, int]) -> list[Image]:
 
 
 def _start(stack: contextlib.ExitStack, arguments: list[str]) -> psutil.Process:
-    return psutil.Process(stack.enter_context(_running(arguments)).pid)
-
-
-def _client(stack: contextlib.ExitStack, node: str) -> Client:
-    client = Client(node)
-    stack.callback(client.destroy_node)
-    return client
-
-
-@contextlib.contextmanager
-def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(arguments, stdout=quiet, stderr=quiet) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
+    child = stack.enter_context(subprocess.Popen(arguments, stdout=quiet, stderr=quiet))
+    stack.callback(child.kill)
+    return psutil.Process(child.pid)
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+class Compared(FrameMetrics):
+    """A node; figures of streams are medians over the rounds, from sending to receipt here."""
+
+    model: str
+    image: str  # that is published and that the network takes
+    classes: int
+    asked_for: str  # what is subscribed: "class map", or "class map, overlay"
+    node: str  # in NODE_NAMES; a baseline is benchmarks/baseline_node.py
+    rounds: int
+    ratio: float  # median over rounds of the frame rate over the baseline's
+    ratios: list[float]  # by round
+    cpu_ms_per_frame: float  # of the node's process
+
+
+CASE = {"Model": "`{model}`", "Classes": "{classes}", "Image": "{image}"}
+
+
+def _for_class_map(record: dict[str, Any]) -> list[shown.Row]:
+    """Rows where the class map alone is asked for, in the order of ``NODE_NAMES``."""
+    rows = [row for row in record["results"] if row["asked_for"] == CLASS_MAP]
+    return sorted(rows, key=lambda row: list(NODE_NAMES).index(row["node"]))
+
+
+def _name(row: shown.Row) -> str:
+    return NODE_NAMES[row["node"]]
+
+
+def _rate(row: shown.Row) -> str:
+    rate = f"{row[RATE]:.1f}"
+    return rate if row["node"] == BASELINE else f"{rate} (**{row['ratio']:.2f}**)"
+
+
+def _short(record: dict[str, Any]) -> shown.Grid:
+    return shown.pivot(_for_class_map(record), CASE, {"{}": _rate}, across=_name)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """The ratios by image."""
+    rows = [row for row in _for_class_map(record) if row["node"] == OURS]
+    if not rows:
+        return f"`{OURS}` was not measured."
+    parts = []
+    for image in shown.images_of({"results": rows}):
+        ratios = [row["ratio"] for row in rows if row["image"] == image]
+        ends = dict.fromkeys(f"{end:.2f}" for end in (min(ratios), max(ratios)))
+        parts.append(f"{' to '.join(ends)} times at {image}")
+    return (
+        f"On ONNX Runtime, the node gives the usual one's frames per second {shown.listed(parts)}."
+    )
+
+
+def _draw(record: dict[str, Any]) -> Any:
+    """Frames per second of every node where the class map alone is asked for."""
+    rows = _for_class_map(record)
+    cases = list(dict.fromkeys((row["model"], row["image"]) for row in rows))
+    series: dict[str, dict[int, float]] = {}
+    for row in rows:
+        place = cases.index((row["model"], row["image"]))
+        series.setdefault(_name(row), {})[place] = row[RATE]
+    figure, (axes,) = plots.panels(1, height=4)
+    plots.bars(axes, series)
+    axes.set_xticks(range(len(cases)), ["\n".join(case) for case in cases], fontsize="small")
+    axes.set_ylabel("frames/s")
+    axes.margins(y=0.12)
+    plots.legend(figure, axes, columns=3)
+    return figure
+
+
+SHOWN = shown.Shown(
+    rows={"": Compared},
+    tables={
+        "end_to_end": shown.columns(
+            {
+                **CASE,
+                "Asked for": "{asked_for}",
+                "Node": _name,
+                "Frames/s": "{mean_frame_rate_fps:.1f}",
+                "Ratio": "{ratio:.2f}",
+                "Latency, ms (p95)": "{median_latency_ms:.0f} ({p95_latency_ms:.0f})",
+                "CPU time a frame": "{cpu_ms_per_frame:.0f} ms",
+            }
+        ),
+        "end_to_end.short": _short,
+    },
+    line=_line,
+    plots={
+        "end_to_end.png": shown.Plot(_draw, "Frames per second of this node and the usual one"),
+    },
+)
 
 
 if __name__ == "__main__":

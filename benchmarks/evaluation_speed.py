@@ -6,21 +6,19 @@ is ready in memory. The ratio of the two rates is the share of the evaluation th
 gets.
 """
 
-import argparse
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 
-from benchmarks.record import RESULTS, Record
+from benchmarks import shown
+from benchmarks.options import parser_of
+from benchmarks.record import Record
+from benchmarks.timing import wall_and_cpu_s
 from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.dataset import new_run, score_dataset
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
-from segmentation_node.evaluation.report import table
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.pipeline import Segmenter
 
 LEAST_RATIO = 0.85
@@ -39,9 +37,7 @@ def measure(
     count = min(frames, len(dataset))
 
     def score() -> None:
-        run = new_run(segmenter, dataset, {})
-        score_dataset(segmenter, dataset, run, range(count), strict=True)
-        run.finish()
+        evaluate_dataset(segmenter, dataset, range(count))
 
     def infer() -> None:
         for _ in range(count):
@@ -51,14 +47,14 @@ def measure(
         segmenter.backend.run(image)
     whole, alone = [], []
     for _ in progress_bar(rounds)(range(rounds)):
-        alone.append(_seconds_per_frame(infer, count))
-        whole.append(_seconds_per_frame(score, count))
+        alone.append(wall_and_cpu_s(infer))
+        whole.append(wall_and_cpu_s(score))
     pairs = list(zip(whole, alone, strict=True))
     return [
         {
             "clock": clock,
-            "evaluation_s_per_frame": statistics.median(pair[0][index] for pair in pairs),
-            "backend_s_per_frame": statistics.median(pair[1][index] for pair in pairs),
+            "evaluation_s_per_frame": statistics.median(pair[0][index] for pair in pairs) / count,
+            "backend_s_per_frame": statistics.median(pair[1][index] for pair in pairs) / count,
             "ratio": statistics.median(pair[1][index] / pair[0][index] for pair in pairs),
             "ratios": [round(pair[1][index] / pair[0][index], 4) for pair in pairs],
         }
@@ -66,37 +62,15 @@ def measure(
     ]
 
 
-def _seconds_per_frame(work: Callable[[], None], frames: int) -> tuple[float, float]:
-    """Wall and CPU time."""
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    work()
-    return (time.perf_counter() - wall_s) / frames, (time.process_time() - cpu_s) / frames
-
-
-def summary(results: list[dict[str, Any]]) -> str:
-    """The results as a table."""
-    rows = [
-        [
-            found["clock"],
-            f"{1 / found['evaluation_s_per_frame']:.2f}",
-            f"{1 / found['backend_s_per_frame']:.2f}",
-            f"{found['ratio']:.3f}",
-        ]
-        for found in results
-    ]
-    return table(["clock", "evaluation frames/s", "backend alone frames/s", "ratio"], rows)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a table, write benchmarks/results/evaluation_speed.json."""
-    parser = argparse.ArgumentParser(prog="benchmarks.evaluation_speed", description=__doc__)
+    """Measure, write, print."""
+    parser = parser_of("evaluation_speed", __doc__)
     add_model_options(parser)
     parser.add_argument("--dataset", default="camvid")
     parser.add_argument("--root", default="")
     parser.add_argument("--split", default="val")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS / "evaluation_speed.json")
     options = parser.parse_args(arguments)
     dataset = open_dataset(options.dataset, options.root, options.split)
     settings = {
@@ -112,8 +86,42 @@ def main(arguments: list[str] | None = None) -> None:
         size = segmenter.card.input
         settings["input_size"] = f"{size.width}x{size.height}"
         results = measure(segmenter, dataset, options.frames, options.rounds)
-    print(summary(results))
-    record.write(results, options.output)
+    record.finish(results, options.output, SHOWN)
+
+
+class Row(TypedDict):
+    """By one clock."""
+
+    clock: str  # wall or cpu
+    evaluation_s_per_frame: float  # reading, decoding, network, scoring
+    backend_s_per_frame: float  # the network alone
+    ratio: float  # median over rounds of the evaluation's rate over the network's
+    ratios: list[float]  # by round
+
+
+def _line(record: dict[str, Any]) -> str:
+    settings, row = record["settings"], record["results"][0]
+    return (
+        f"Evaluating `{settings['model']}` on {settings['dataset']} {settings['split']} reaches "
+        f"{row['ratio']:.2f} of the backend's bare frames per second: "
+        f"{1 / row['evaluation_s_per_frame']:.1f} against {1 / row['backend_s_per_frame']:.1f}."
+    )
+
+
+SHOWN = shown.Shown(
+    rows={"": Row},
+    tables={
+        "evaluation_speed": shown.columns(
+            {
+                "Clock": "{clock}",
+                "Evaluation, frames/s": lambda row: f"{1 / row['evaluation_s_per_frame']:.1f}",
+                "Backend alone, frames/s": lambda row: f"{1 / row['backend_s_per_frame']:.1f}",
+                "Ratio": "{ratio:.2f}",
+            }
+        )
+    },
+    line=_line,
+)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,21 @@ import itertools
 import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from tqdm import tqdm
 
+from benchmarks import shown
+from benchmarks.gpu_case import RANDOM, Case, Speed, camera_frames
 from benchmarks.machine import gpu_facts
-from benchmarks.record import RESULTS, TRIALS, Record, read_record
-from benchmarks.torch_speed import RANDOM, Case, Speed, camera_frames
+from benchmarks.options import parser_of, size_of
+from benchmarks.record import TRIALS, Record, read_record
 from segmentation_node.backends import EXECUTIONS, LEAST_AGREEMENT
 from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.backends.torch_cuda import choose_gpu
 from segmentation_node.errors import BackendError
-from segmentation_node.evaluation.report import table
 
 SIZES = ((320, 480), (360, 640), (720, 1280))
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -48,7 +50,7 @@ KEYS = ("network", "size", "batch", "precision", "execution")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write; 1 where there is no such GPU, or classes agree too little."""
+    """Measure, write, print; 1 where there is no such GPU, or classes agree too little."""
     try:
         options = parse(arguments)
         if on_gpu(options):
@@ -61,8 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     record.content["machine"]["gpu"] = gpu_facts(options.device) if on_gpu(options) else None
     rows = rows_of(options.output, record.content) if options.resume else []
     measure(options, record, rows)
-    print(summary(rows))
-    print(f"wrote {options.output}")
+    record.finish(rows, options.output, SHOWN)
+    print("\n".join([*agreement_lines(rows), *target_lines(rows)]))
     return 1 if disagreeing(rows) else 0
 
 
@@ -121,30 +123,6 @@ def disagreeing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """The table (p50, p95 and p99 of each stage in ms), the errors, and the two verdicts."""
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.get("stages_ms", {})))
-    header = ["network", "size", "batch", "precision", "execution"]
-    header += [f"{stage} ms" for stage in stages] + ["images/s", "agreement %"]
-    lines = ["each stage: p50 p95 p99"]
-    lines.append(table(header, [_cells(row, stages) for row in rows if "error" not in row]))
-    for row in rows:
-        if "error" in row:
-            lines.append(" ".join(str(row[key]) for key in KEYS) + ": " + row["error"])
-    return "\n".join([*lines, *agreement_lines(rows), *target_lines(rows)])
-
-
-def _cells(row: dict[str, Any], stages: list[str]) -> list[str]:
-    spans = [row["stages_ms"].get(stage) for stage in stages]
-    mark = "" if row["weights"] != RANDOM else " (random weights)"
-    return [
-        *(str(row[key]) for key in KEYS),
-        *(" ".join(f"{value:.2f}" for value in span.values()) if span else "" for span in spans),
-        f"{row['images_per_s']:.1f}",
-        f"{100 * row['agreement']:.3f}{mark}",
-    ]
-
-
 def agreement_lines(rows: list[dict[str, Any]]) -> list[str]:
     """Per precision the least agreement of trained weights with the CPU in fp32."""
     lines = []
@@ -181,12 +159,6 @@ def target_lines(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """(height, width) of WIDTHxHEIGHT."""
-    width, height = (int(part) for part in text.split("x"))
-    return height, width
-
-
 def positive(text: str) -> int:
     """A whole number from 1."""
     if int(text) < 1:
@@ -198,7 +170,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; what is not given depends on the device."""
     from segmentation_node.networks import NETWORKS
 
-    parser = argparse.ArgumentParser(prog="benchmarks.gpu", description=__doc__)
+    parser = parser_of("gpu", __doc__)
     parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N")
     parser.add_argument("--networks", nargs="+", default=sorted(NETWORKS), choices=sorted(NETWORKS))
     parser.add_argument("--sizes", nargs="+", type=size_of, metavar="WIDTHxHEIGHT")
@@ -209,7 +181,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=10, help="batches before those")
     parser.add_argument("--images", type=positive, default=4, help="street frames of the run")
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUTPUT has")
-    parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", options.device):
         parser.error(f"device {options.device!r} is not offered; choose cpu, cuda or cuda:N")
@@ -217,9 +188,93 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name, default in DEFAULTS[kind].items():
         if getattr(options, name) is None:
             setattr(options, name, default)
-    default = RESULTS / "gpu.json" if on_gpu(options) else TRIALS / "gpu_cpu.json"
-    options.output = options.output or default
+    if options.output == parser.get_default("output") and not on_gpu(options):
+        options.output = TRIALS / "gpu_cpu.json"
     return options
+
+
+class Measured(TypedDict):
+    """A case; one that could not be measured has ``error`` and nothing of what follows it."""
+
+    network: str
+    size: str  # of the network's input
+    batch: int
+    precision: str
+    execution: str
+    weights: str  # name of a shipped model, or "random", whose agreement is not judged
+    error: NotRequired[str]  # why there are no figures
+    device: NotRequired[str]  # as the backend names it
+    load_s: NotRequired[float]
+    frames: NotRequired[int]  # batches counted
+    peak_gpu_memory_mib: NotRequired[float | None]
+    warnings: NotRequired[list[str]]  # of the backend
+    agreement: NotRequired[float]  # share of pixels of the class that the CPU gives in fp32
+    images_per_s: NotRequired[float]  # from the median of end_to_end
+    stages_ms: NotRequired[dict[str, Any]]  # p50, p95 and p99 by stage
+
+
+CASE = {
+    "Network": "`{network}`",
+    "Image": "{size}",
+    "Batch": "{batch}",
+    "Precision": "{precision}",
+    "Execution": "{execution}",
+}
+
+
+def _run(row: shown.Row) -> str:
+    return _span(row, "run") if "error" not in row else "failed"
+
+
+def _span(row: shown.Row, stage: str) -> str:
+    if stage not in row.get("stages_ms", {}):
+        return shown.NOT_MEASURED
+    return "{p50:.2f} ({p95:.2f}, {p99:.2f})".format(**row["stages_ms"][stage])
+
+
+def _agreement(row: shown.Row) -> str:
+    return shown.percent(row.get("agreement"), 1) + (
+        ", random weights" if row["weights"] == RANDOM and "error" not in row else ""
+    )
+
+
+def _stages(record: dict[str, Any]) -> shown.Grid:
+    stages = dict.fromkeys(s for row in record["results"] for s in row.get("stages_ms", {}))
+    spans = {f"{stage}, ms": partial(_span, stage=stage) for stage in stages}
+    return shown.columns({**CASE, **spans})(record)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """The fastest case of every precision."""
+    best: dict[str, float] = {}
+    for row in record["results"]:
+        if [row[key] for key in KEYS[:3]] == list(TARGET.keys().values())[
+            :3
+        ] and "error" not in row:
+            run_ms = row["stages_ms"]["run"]["p50"]
+            best[row["precision"]] = min(run_ms, best.get(row["precision"], run_ms))
+    if not best:
+        return f"`{TARGET.network}` at 640x360 was not timed."
+    parts = [f"{run_ms:.2f} ms in {precision}" for precision, run_ms in best.items()]
+    where = (record["machine"]["gpu"] or {"name": "the CPU"})["name"]
+    return f"On {where}, `{TARGET.network}` takes {shown.listed(parts)} at 640x360."
+
+
+SHOWN = shown.Shown(
+    rows={"": Measured},
+    tables={
+        "gpu": shown.columns(
+            {
+                **CASE,
+                "Run, ms (p95, p99)": _run,
+                "Images/s": "{images_per_s:.0f}",
+                "Classes as on the CPU": _agreement,
+            }
+        ),
+        "gpu.stages": _stages,
+    },
+    line=_line,
+)
 
 
 if __name__ == "__main__":

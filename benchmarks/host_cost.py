@@ -8,23 +8,23 @@ image's size. What the middleware and rclpy spend before the node's callback is 
 the CPU time of the whole process against that of the network alone shows it.
 """
 
-import argparse
 import itertools
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import psutil
 
-from benchmarks.processor import usable_cores
-from benchmarks.record import RESULTS, Record
-from benchmarks.resized_models import resized
+from benchmarks import shown
+from benchmarks.measured_models import resized
+from benchmarks.options import Size, add_threads, parser_of, size_text
+from benchmarks.record import Record
+from benchmarks.timing import cpu_s
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
-from segmentation_node.evaluation.report import table
-from segmentation_node.evaluation.street import StreetDrive
+from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 
@@ -40,32 +40,28 @@ CHUNK_FRAMES = 10
 def measure(
     card: ModelCard,
     backend: str,
-    size: tuple[int, int],
+    size: Size,
     frames: int,
     with_overlay: bool,
     threads: int,
 ) -> dict[str, Any]:
-    """Medians in ms over ``frames`` frames of this (height, width) through a node process."""
-    from segmentation_node.ros.node_process import NodeProcess
-    from segmentation_node.ros.replay import Replay
+    """Medians in ms over ``frames`` frames of this size through a node process."""
+    from segmentation_node.evaluation.live.replay import Replay
+    from segmentation_node.evaluation.live.target import NodeProcess
 
     parameters: dict[str, Any] = {"model": card.folder, "backend": backend, "device": "cpu"}
     parameters.update(frame_policy="every", num_threads=threads)
-    replay = Replay(with_overlay=with_overlay)
-    try:
-        with NodeProcess(parameters) as process:
-            replay.wait_until_ready(process)
-            replay.play(_images(size, WARM_UP_FRAMES), process, in_flight=1)
-            replay.results.clear()
-            node = psutil.Process(process.process.pid)
-            cpu_ms = []
-            for _ in range(max(1, frames // CHUNK_FRAMES)):
-                before_s = _cpu_s(node)
-                replay.play(_images(size, CHUNK_FRAMES), process, in_flight=1)
-                cpu_ms.append((_cpu_s(node) - before_s) / CHUNK_FRAMES * 1e3)
+    with Replay(with_overlay=with_overlay) as replay, NodeProcess(parameters) as process:
+        replay.wait_until_ready(process)
+        replay.play(_images(size, WARM_UP_FRAMES), process, in_flight=1)
+        replay.results.clear()
+        node = psutil.Process(process.pid)
+        cpu_ms = []
+        for _ in range(max(1, frames // CHUNK_FRAMES)):
+            before_s = cpu_s(node)
+            replay.play(_images(size, CHUNK_FRAMES), process, in_flight=1)
+            cpu_ms.append((cpu_s(node) - before_s) / CHUNK_FRAMES * 1e3)
         latencies = [result.latency for result in replay.results]
-    finally:
-        replay.destroy_node()
     stages_ms = {
         stage: _median([getattr(item, stage + "_ms") for item in latencies])
         for stage in (*HOST_STAGES, "inference", "transport")
@@ -76,7 +72,7 @@ def measure(
     return {
         "model": card.name,
         "backend": backend,
-        "image": f"{size[1]}x{size[0]}",
+        "image": size_text(size),
         "graph": f"{card.input.width}x{card.input.height}",
         "overlay": with_overlay,
         "threads": threads,
@@ -91,33 +87,25 @@ def measure(
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure models and backends at two sizes, with and without overlay; write the rows."""
-    import rclpy
+    from segmentation_node.evaluation.live.target import joined_graph, prepare_middleware
 
-    from segmentation_node.ros.demo import prepare_middleware
-
-    parser = argparse.ArgumentParser(prog="benchmarks.host_cost", description=__doc__)
+    parser = parser_of("host_cost", __doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS_TIMED), choices=BACKENDS)
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--output", type=Path, default=RESULTS / "host_cost.json")
+    add_threads(parser)
     options = parser.parse_args(arguments)
     prepare_middleware()
     settings = {"threads": options.threads, "frames": options.frames}
     record = Record("host_cost", settings, arguments)
-    rclpy.init()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            cases = list(_cases(options.models, Path(folder)))
-            rows = _rows(cases, options.backends, options.frames, options.threads)
-    finally:
-        rclpy.shutdown()
-    print(summary(rows))
-    record.write(rows, options.output)
+    with joined_graph(), tempfile.TemporaryDirectory() as folder:
+        cases = list(_cases(options.models, Path(folder)))
+        rows = _rows(cases, options.backends, options.frames, options.threads)
+    record.finish(rows, options.output, SHOWN)
 
 
 def _rows(
-    cases: list[tuple[ModelCard, tuple[int, int]]], backends: list[str], frames: int, threads: int
+    cases: list[tuple[ModelCard, Size]], backends: list[str], frames: int, threads: int
 ) -> list[dict[str, Any]]:
     rows = []
     for backend in backends:
@@ -127,12 +115,12 @@ def _rows(
             continue
         for (card, size), with_overlay in itertools.product(cases, (False, True)):
             about = f"{card.name} at {card.input.width}x{card.input.height} on {backend}"
-            print(f"{about}, {size[1]}x{size[0]}, overlay {with_overlay} ...", flush=True)
+            print(f"{about}, {size_text(size)}, overlay {with_overlay} ...", flush=True)
             rows.append(measure(card, backend, size, frames, with_overlay, threads))
     return rows
 
 
-def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, tuple[int, int]]]:
+def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, Size]]:
     """Every image size into the model's own graph, and into one of the image's size."""
     for model in models:
         card = read_card(find_model(model, models_folder()))
@@ -142,38 +130,7 @@ def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, tuple[i
                 yield resized(card, size, folder), size
 
 
-def summary(results: list[dict[str, Any]]) -> str:
-    """The results as a table."""
-    header = [
-        "model",
-        "backend",
-        "image",
-        "graph",
-        "overlay",
-        "inference ms",
-        "host ms",
-        "host / inference",
-    ]
-    header += ["process CPU ms", "network CPU ms"]
-    rows = [
-        [
-            result["model"],
-            result["backend"],
-            result["image"],
-            result["graph"],
-            "yes" if result["overlay"] else "no",
-            f"{result['stages_ms']['inference']:.2f}",
-            f"{result['host_ms']:.2f}",
-            f"{result['host_share_of_inference']:.2%}",
-            f"{result['process_cpu_ms_per_frame']:.1f}",
-            f"{result['network_cpu_ms_per_frame']:.1f}",
-        ]
-        for result in results
-    ]
-    return table(header, rows)
-
-
-def _images(size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
+def _images(size: Size, frames: int) -> Iterator[np.ndarray]:
     drive = StreetDrive(seed=8, width=size[1], height=size[0])
     rendered = [drive.frame(index)[0] for index in range(8)]
     for index in range(frames):
@@ -192,13 +149,63 @@ def _network_cpu_ms(card: ModelCard, backend: str, threads: int, frames: int) ->
         return (time.process_time() - before_s) / frames * 1e3
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 def _median(values: list[float]) -> float:
     return float(np.median(values))
+
+
+class HostCost(TypedDict):
+    """A model on a backend at an image size."""
+
+    model: str
+    backend: str
+    image: str  # that is published
+    graph: str  # size of the network's input: the model's own, or the image's
+    overlay: bool  # whether somebody takes the overlay
+    threads: int
+    frames: int  # counted
+    stages_ms: dict[str, float]  # medians by stage of ~/latency; transport is stamp to receipt
+    host_ms: float  # median of a frame's HOST_STAGES together
+    host_share_of_inference: float
+    process_cpu_ms_per_frame: float  # of the node's process, rclpy and the middleware included
+    network_cpu_ms_per_frame: float  # of the network alone in the benchmark's process
+
+
+CASE: dict[str, shown.Cell] = {
+    "Model": "`{model}`",
+    "Backend": lambda row: shown.RUN_TIME_NAMES.get(row["backend"], row["backend"]),
+    "Image": "{image}",
+    "Graph": "{graph}",
+    "Overlay": shown.yes_or_no("overlay"),
+}
+_table = shown.columns(
+    {
+        **CASE,
+        "Network": "{stages_ms[inference]:.1f} ms",
+        "Host": "{host_ms:.2f} ms",
+        "Host / network": "{host_share_of_inference:.1%}",
+        "CPU time, process": "{process_cpu_ms_per_frame:.0f} ms",
+        "CPU time, network alone": "{network_cpu_ms_per_frame:.0f} ms",
+    }
+)
+
+
+def _short(record: dict[str, Any]) -> shown.Grid:
+    """The rows of the smallest images."""
+    smallest = shown.images_of(record)[0]
+    return _table({"results": [row for row in record["results"] if row["image"] == smallest]})
+
+
+def _stages(record: dict[str, Any]) -> shown.Grid:
+    stages = dict.fromkeys(stage for row in record["results"] for stage in row["stages_ms"])
+    return shown.columns(
+        {**CASE, **{f"{stage}, ms": f"{{stages_ms[{stage}]:.2f}}" for stage in stages}}
+    )(record)
+
+
+SHOWN = shown.Shown(
+    rows={"": HostCost},
+    tables={"host_cost": _table, "host_cost.short": _short, "host_cost.stages": _stages},
+)
 
 
 if __name__ == "__main__":

@@ -5,34 +5,61 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from benchmarks.processor import processor_facts
+from segmentation_node.evaluation.run.provenance import cpu_info, machine_facts
 
-ROOT = Path(__file__).resolve().parents[1]
+FLAGS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+"""Those that decide which kernels a run time takes: x86-64 first, then Arm."""
 PACKAGES = (
     "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "ros-rmw-fastrtps-cpp",
 )  # fmt: skip
 SMI_FIELDS = (
-    "driver_version",
-    "persistence_mode",
-    "power.limit",
-    "clocks.sm",
-    "clocks.max.sm",
-    "clocks.mem",
-    "temperature.gpu",
-    "utilization.gpu",
-)
+    "driver_version", "persistence_mode", "power.limit", "clocks.sm", "clocks.max.sm",
+    "clocks.mem", "temperature.gpu", "utilization.gpu",
+)  # fmt: skip
+CPU_FOLDER = Path("/sys/devices/system/cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def machine_facts() -> dict[str, Any]:
-    """Processor, memory, versions, commit and load at this moment."""
+class Machine(TypedDict):
+    """Under ``machine`` in a results file: at the start of the run."""
+
+    processor: str  # as Linux names it; on a Jetson the board
+    logical_cores: int
+    physical_cores: int | None
+    threads_per_core: int | None
+    usable_cores: int  # logical cores that the benchmark was allowed
+    cpu_flags: list[str]  # those of FLAGS that it has
+    governor: str | None  # of the clock; most virtual machines do not say
+    is_virtual: bool | None  # whether there is a hypervisor; Arm does not say
+    memory_gib: float
+    load_average: list[float]  # over 1, 5 and 15 minutes
+    system: str  # kernel and C library
+    python: str
+    versions: dict[str, str]  # of PACKAGES, or "not installed"
+    commit: str  # of this repository
+    gpu: NotRequired[dict[str, Any] | None]  # gpu_facts; None where a CPU stood in for it
+
+
+def facts() -> dict[str, Any]:
+    """A ``Machine`` as it is at this moment."""
+    info = cpu_info()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    logical, physical = os.cpu_count() or 1, _physical_cores()
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        **processor_facts(),
+        **machine_facts(),
+        "physical_cores": physical,
+        "threads_per_core": logical // physical if physical else None,
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "cpu_flags": [flag for flag in FLAGS if flag in flags],
+        "governor": _text(CPU_FOLDER / "cpu0" / "cpufreq" / "scaling_governor"),
+        "is_virtual": "hypervisor" in flags if "flags" in info else None,
         "memory_gib": round(memory_bytes / 2**30, 1),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
-        "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
@@ -85,3 +112,16 @@ def _commit() -> str:
         check=False,
     )
     return done.stdout.strip() or "unknown"
+
+
+def _physical_cores() -> int | None:
+    """Logical cores that share their hardware count once."""
+    siblings = {_text(path) for path in CPU_FOLDER.glob("cpu*/topology/thread_siblings_list")}
+    return len(siblings) or None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -14,19 +14,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from benchmarks import plots, shown
 from benchmarks.conv_peak import measure_peak, peak_share
-from benchmarks.latency_tables import latency_table, peak_line
+from benchmarks.measured_models import REFERENCE, RUN_TIMES, network_on, random_model
 from benchmarks.operator_times import breakdown, profile
-from benchmarks.operator_times import summary as operator_tables
-from benchmarks.processor import usable_cores
-from benchmarks.random_model import random_model
-from benchmarks.record import RESULTS, Record
-from benchmarks.rounds import spread, take_timed_turns
-from benchmarks.run_times import REFERENCE, RUN_TIMES
+from benchmarks.options import Size, add_threads, parser_of, size_of, size_text
+from benchmarks.record import Record
+from benchmarks.roofline import TX1_MS, TX1_SOURCE
+from benchmarks.timing import spread, take_timed_turns
+from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import BackendError
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 from segmentation_node.model_card import ModelCard
@@ -36,21 +36,62 @@ from training.summary import count_macs, count_parameters, meta_network
 SIZES = ((320, 480), (360, 640), (720, 1280))
 PROFILED_SIZE = (360, 640)
 LABELS = {len(labels): labels.name for labels in (CAMVID_11, CITYSCAPES_19)}
-DEFAULT_NETWORKS = ("elu_squeezenet", "enet", "fast_elu_squeezenet", "segnet")
+VARIANT, PAPER, ENET = "fast_elu_squeezenet", "elu_squeezenet", "enet"
+DEFAULT_NETWORKS = (PAPER, ENET, VARIANT, "segnet")
 BLOCK_S = 0.4
 PROFILED_RUNS = 5
+OF_THE_NODE = ("onnxruntime", "openvino")
+LEAST_SHARE = 0.02
+"""Operators below it are left out of the tables."""
+TOP = 1.15
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, write the JSON, print the tables."""
+    options = _parse(arguments)
+    run_times = installed(options.run_times)
+    settings = {
+        "classes": options.classes,
+        "threads": options.threads,
+        "run_times": run_times,
+        "precision": "fp32",
+        "weights": "random",
+    }
+    record = Record("network_latency", settings, arguments)
+    print("convolution peak ...", flush=True)
+    peak = measure_peak(options.threads, rounds=4)
+    rows: list[dict[str, Any]] = [{"peak": peak}]
+    for size in options.sizes:
+        print(f"{size_text(size)} ...", flush=True)
+        rows += measure(size, run_times, peak, options)
+    record.finish(rows, options.output, SHOWN)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = parser_of("network_latency", __doc__)
+    add = partial(parser.add_argument, nargs="+")
+    add("--networks", default=list(DEFAULT_NETWORKS), choices=sorted(NETWORKS))
+    add("--run-times", default=list(RUN_TIMES), choices=list(RUN_TIMES))
+    add("--sizes", default=list(SIZES), type=size_of, metavar="WIDTHxHEIGHT")
+    parser.add_argument("--classes", type=int, default=11, choices=sorted(LABELS))
+    add_threads(parser)
+    parser.add_argument("--rounds", type=int, default=4)
+    return parser.parse_args(arguments)
+
+
+def installed(names: list[str]) -> list[str]:
+    """The run times that this machine has; prints a line about each that it lacks."""
+    reasons = {name: BACKENDS[RUN_TIMES[name].backend].unavailable() for name in names}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"{name} is left out: {reason}", flush=True)
+    return [name for name in names if not reasons[name]]
 
 
 def measure(
-    networks: list[str],
-    run_times: list[str],
-    size: tuple[int, int],
-    classes: int,
-    threads: int,
-    rounds: int,
-    peak: dict[str, Any],
+    size: Size, run_times: list[str], peak: dict[str, Any], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Rows of every network on every run time at one (height, width).
+    """Rows of every network on every run time at one size.
 
     A pair that cannot be run has the reason under ``error`` in place of its figures.
     """
@@ -59,22 +100,23 @@ def measure(
     rows = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for network in networks:
-            row = _network_row(network, size, classes)
-            card = random_model(network, LABELS[classes], size, folder / network, with_onnx=True)
+        for network in options.networks:
+            row = _network_row(network, size, options.classes)
+            labels = LABELS[options.classes]
+            card = random_model(network, labels, size, folder / network, with_onnx=True)
             for name in run_times:
                 rows[network, name] = {**row, "run_time": name}
                 try:
-                    opened = RUN_TIMES[name].open(card, threads)
+                    run = stack.enter_context(network_on(name, card, options.threads))
                 except BackendError as error:
                     rows[network, name]["error"] = str(error)
                     continue
-                stack.callback(opened.close)
-                calls[network, name] = partial(opened.run, image_nhwc)
+                calls[network, name] = partial(run, image_nhwc)
             if size == PROFILED_SIZE and REFERENCE in run_times:
-                rows[network, "operators"] = _operators(row, card, image_nhwc, threads, peak)
+                found = _operators(row, card, image_nhwc, options.threads, peak)
+                rows[network, "operators"] = found
         class_maps = {pair: call().copy() for pair, call in calls.items()}
-        for pair, times_ms in take_timed_turns(calls, rounds, BLOCK_S).items():
+        for pair, times_ms in take_timed_turns(calls, options.rounds, BLOCK_S).items():
             rows[pair].update(_figures(rows[pair]["gmac"], times_ms, peak))
             reference = class_maps.get((pair[0], REFERENCE))
             if reference is not None:
@@ -82,73 +124,11 @@ def measure(
     return list(rows.values())
 
 
-def installed(names: list[str]) -> list[str]:
-    """The run times that this machine has; prints a line about each that it lacks."""
-    found = []
-    for name in names:
-        reason = RUN_TIMES[name].missing()
-        if reason:
-            print(f"{name} is left out: {reason}", flush=True)
-        else:
-            found.append(name)
-    return found
-
-
-def main() -> None:
-    """Measure, print the tables, write the JSON."""
-    arguments = _parse()
-    run_times = installed(arguments.run_times)
-    settings = {
-        "classes": arguments.classes,
-        "threads": arguments.threads,
-        "run_times": run_times,
-        "precision": "fp32",
-        "weights": "random",
-    }
-    record = Record("network_latency", settings)
-    print("convolution peak ...", flush=True)
-    peak = measure_peak(arguments.threads, rounds=4)
-    print(peak_line(peak), flush=True)
-    rows: list[dict[str, Any]] = [{"peak": peak}]
-    for size in arguments.sizes:
-        print(f"{size[1]}x{size[0]} ...", flush=True)
-        rows += measure(
-            arguments.networks,
-            run_times,
-            size,
-            arguments.classes,
-            arguments.threads,
-            arguments.rounds,
-            peak,
-        )
-    print("\n" + latency_table(rows) + "\n")
-    print(operator_tables([row for row in rows if "operators" in row], peak))
-    record.write(rows, arguments.output)
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.network_latency", description=__doc__)
-    add = partial(parser.add_argument, nargs="+")
-    add("--networks", default=list(DEFAULT_NETWORKS), choices=sorted(NETWORKS))
-    add("--run-times", default=list(RUN_TIMES), choices=list(RUN_TIMES))
-    add("--sizes", default=list(SIZES), type=_size, metavar="WIDTHxHEIGHT")
-    parser.add_argument("--classes", type=int, default=11, choices=sorted(LABELS))
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--output", type=Path, default=RESULTS / "network_latency.json")
-    return parser.parse_args()
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(height), int(width)
-
-
-def _network_row(network: str, size: tuple[int, int], classes: int) -> dict[str, Any]:
+def _network_row(network: str, size: Size, classes: int) -> dict[str, Any]:
     built = meta_network(network, classes, {})
     return {
         "network": network,
-        "image": f"{size[1]}x{size[0]}",
+        "image": size_text(size),
         "parameters": count_parameters(built),
         "gmac": count_macs(built, size) / 1e9,
     }
@@ -165,6 +145,206 @@ def _operators(
     nodes = profile(card.artifact_path("onnx"), image_nhwc, threads, PROFILED_RUNS)
     keys = {key: row[key] for key in ("network", "image", "gmac")}
     return {**keys, "run_time": REFERENCE, **breakdown(nodes, row["gmac"], peak)}
+
+
+class Timed(TypedDict):
+    """A network on a run time at a size."""
+
+    network: str  # name in NETWORKS
+    image: str
+    run_time: NotRequired[str]  # onnxruntime where it is missing
+    parameters: int
+    gmac: float  # 10^9 multiply-adds of an image
+    error: NotRequired[str]  # why there are no figures; then nothing follows
+    runs: NotRequired[int]  # counted
+    median_ms: NotRequired[float]  # image in, class map out
+    p95_ms: NotRequired[float]
+    least_ms: NotRequired[float]
+    peak_share: NotRequired[float]  # of the fp32 convolution peak, measured in the same run
+    agreement: NotRequired[float]  # share of pixels of the class that ONNX Runtime gives
+
+
+class Peak(TypedDict):
+    """The machine's best: ``gflops`` of a ``convolution`` in a ``layout``, ``copy_gb_per_s``."""
+
+    peak: dict[str, Any]  # with all that was "tried"
+
+
+class Profiled(TypedDict):
+    """Where the time goes on ONNX Runtime, by its profiler."""
+
+    network: str
+    image: str
+    gmac: float
+    run_time: str
+    total_ms: float  # of all operators
+    conv_peak_share: float | None  # of the peak that the convolutions alone reach
+    operators: dict[str, Any]  # by kind: nodes, median_ms, share, gb_per_s read and written
+    convolutions: dict[
+        str, Any
+    ]  # by kernel and channels: nodes, median_ms, share, gmac, peak_share
+
+
+NETWORK: dict[str, shown.Cell] = {"Network": "`{network}`", "Run time": shown.run_time}
+
+
+def _millions(row: shown.Row) -> str:
+    return f"{row['parameters'] / 1e6:.2f} M"
+
+
+def _by_image(line: dict[str, shown.Cell], cells: dict[str, shown.Cell]) -> shown.Table:
+    return lambda record: shown.pivot(_timed(record), line, cells)
+
+
+def _short(record: dict[str, Any]) -> shown.Grid:
+    """Medians of the run times that the node has on a CPU, and the paper's on a TX1."""
+    rows = [row for row in _timed(record) if row.get("run_time", REFERENCE) in OF_THE_NODE]
+    grid = shown.pivot(rows, NETWORK, {"{}": "{median_ms:.1f} ms"})
+    for network in dict.fromkeys(network for network, _ in TX1_MS):
+        published = [TX1_MS.get((network, image)) for image in shown.images_of(record)]
+        times = [f"{ms:.0f} ms" if ms else shown.NOT_MEASURED for ms in published]
+        grid.rows.append([f"`{network}`", f"on a Jetson TX1 ({TX1_SOURCE})", *times])
+    return grid
+
+
+def _ratios(record: dict[str, Any]) -> shown.Grid:
+    """Every median over ENet's on the same run time, and over the paper's network on a TX1."""
+    enet = {
+        (row.get("run_time"), row["image"]): row["median_ms"]
+        for row in _timed(record)
+        if row["network"] == ENET
+    }
+
+    def over(row: shown.Row, reference_ms: float | None) -> str:
+        return f"{row['median_ms'] / reference_ms:.2f}" if reference_ms else shown.NOT_MEASURED
+
+    cells = {
+        "{} / ENet": lambda row: over(row, enet.get((row.get("run_time"), row["image"]))),
+        "{} / TX1": lambda row: over(row, TX1_MS.get((PAPER, row["image"]))),
+    }
+    return shown.pivot(_timed(record), NETWORK, cells)
+
+
+def _peak_shares(record: dict[str, Any]) -> shown.Grid:
+    notes = [
+        f"The peak is {row['peak']['gflops']:.0f} GFLOP/s ({row['peak']['convolution']}, "
+        f"{row['peak']['layout']}); a copy moves {row['peak']['copy_gb_per_s']:.0f} GB/s."
+        for row in record["results"]
+        if "peak" in row
+    ]
+    grid = shown.pivot(_timed(record), NETWORK, {"{}": "{peak_share:.0%}"})
+    return grid._replace(notes=tuple(notes))
+
+
+def _parts(what: str, more: dict[str, shown.Cell]) -> shown.Table:
+    """Where the time goes, largest first."""
+    cells = {
+        "Network": "`{network}`",
+        what[:-1].capitalize(): "{part}",
+        "Nodes": "{nodes}",
+        "ms": "{median_ms:.1f}",
+        "Share": "{share:.0%}",
+        **more,
+    }
+
+    def table(record: dict[str, Any]) -> shown.Grid:
+        parts = [
+            {**figures, "network": row["network"], "part": part}
+            for row in record["results"]
+            for part, figures in row.get(what, {}).items()
+            if figures["share"] >= LEAST_SHARE
+        ]
+        return shown.columns(cells)({"results": parts})
+
+    return table
+
+
+def _timed(record: dict[str, Any]) -> list[shown.Row]:
+    return [row for row in record["results"] if "median_ms" in row]
+
+
+def _medians_ms(record: dict[str, Any]) -> dict[tuple[str, str, str], float]:
+    """By network, run time and image."""
+    return {
+        (row["network"], row.get("run_time", REFERENCE), row["image"]): row["median_ms"]
+        for row in _timed(record)
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    """The variant against ENet, the paper's network likewise."""
+    found, images = _medians_ms(record), shown.images_of(record)
+    compared = (VARIANT, ENET, PAPER)
+    if any((item, REFERENCE, image) not in found for item in compared for image in images):
+        return (
+            f"Not all of {shown.listed([f'`{item}`' for item in compared])} were timed in this run."
+        )
+
+    def ratios(network: str) -> str:
+        pairs = ((found[item, REFERENCE, at] for item in (network, ENET)) for at in images)
+        return shown.listed([f"{ours / enets:.2f}" for ours, enets in pairs])
+
+    return (
+        f"At {shown.listed(images)}, `{VARIANT}` takes {ratios(VARIANT)} of ENet's time on ONNX "
+        f"Runtime, and the paper's network {ratios(PAPER)} (1.25 to 1.48 in the paper, on a TX1)."
+    )
+
+
+def _draw(record: dict[str, Any]) -> Any:
+    """Bars of every network by run time, one panel an image, the paper's TX1 times as marks."""
+    found, images = _medians_ms(record), shown.images_of(record)
+    networks = list(dict.fromkeys(network for network, _, _ in found))
+    run_times = list(dict.fromkeys(name for _, name, _ in found))
+    figure, panels = plots.panels(len(images), height=3.9)
+    for axes, image in zip(panels, images, strict=True):
+        series = {
+            shown.RUN_TIME_NAMES.get(name, name): {
+                place: found[network, name, image]
+                for place, network in enumerate(networks)
+                if (network, name, image) in found
+            }
+            for name in run_times
+        }
+        published = {
+            place: TX1_MS[network, image]
+            for place, network in enumerate(networks)
+            if (network, image) in TX1_MS
+        }
+        # SegNet would flatten all the others.
+        light = [
+            ms for key, ms in found.items() if key[2] == image and not key[0].startswith("segnet")
+        ]
+        top = TOP * max([*light, *published.values()])
+        plots.bars(axes, series, top)
+        label = f"Jetson TX1, {TX1_SOURCE}"
+        marks = (list(published), list(published.values()))
+        axes.plot(*marks, "D", color="black", markersize=6, label=label)
+        axes.set_xticks(range(len(networks)), networks, rotation=35, ha="right", fontsize="small")
+        axes.set_title(image)
+        axes.set_ylim(0, top)
+    panels[0].set_ylabel("latency, ms")
+    plots.legend(figure, panels[0], columns=5)
+    return figure
+
+
+SHOWN = shown.Shown(
+    rows={"": Timed, "peak": Peak, "operators": Profiled},
+    tables={
+        "network_latency": _by_image(
+            {**NETWORK, "Parameters": _millions}, {"{}, ms (p95)": "{median_ms:.1f} ({p95_ms:.1f})"}
+        ),
+        "network_latency.short": _short,
+        "network_latency.ratios": _ratios,
+        "network_latency.peak_share": _peak_shares,
+        "network_latency.agreement": _by_image(NETWORK, {"{}": "{agreement:.2%}"}),
+        "network_latency.operators": _parts("operators", {"GB/s": "{gb_per_s:.1f}"}),
+        "network_latency.convolutions": _parts(
+            "convolutions", {"GMAC": "{gmac:.3f}", "Of the peak": "{peak_share:.0%}"}
+        ),
+    },
+    line=_line,
+    plots={"latency.png": shown.Plot(_draw, "Latency of the networks by run time")},
+)
 
 
 if __name__ == "__main__":

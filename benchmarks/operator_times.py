@@ -24,7 +24,7 @@ import onnx
 
 from benchmarks.conv_peak import peak_share
 from segmentation_node.backends.onnx_activations import spell_out_activations
-from segmentation_node.evaluation.report import table
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 
 UNCOUNTED_RUNS = 3
 EVENT = "_kernel_time"
@@ -43,8 +43,7 @@ class Node(NamedTuple):
 
 def profile(model_path: str, image_nhwc: np.ndarray, threads: int, runs: int) -> list[Node]:
     """The nodes of an ONNX file, in the order in which they run; medians over ``runs`` runs."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -87,43 +86,6 @@ def breakdown(nodes: list[Node], gmac: float, peak: dict[str, Any]) -> dict[str,
             for group, found in groups.items()
         },
     }
-
-
-def summary(rows: list[dict[str, Any]], peak: dict[str, Any]) -> str:
-    """A table of the operators of every row, largest share first, and one of its convolutions."""
-    parts = []
-    for row in rows:
-        share = row["conv_peak_share"]
-        title = f"{row['network']} {row['image']} on ONNX Runtime: {row['total_ms']:.1f} ms"
-        if share is not None:
-            title += f"; its convolutions alone reach {share:.0%} of the peak"
-        parts.append(f"{title}\n{_table(row, peak)}")
-    return "\n\n".join(parts)
-
-
-def _table(row: dict[str, Any], peak: dict[str, Any]) -> str:
-    copy = peak["copy_gb_per_s"]
-    cells = [
-        [
-            kind,
-            *_cells(found),
-            f"{found['gb_per_s']:.1f}",
-            f"{found['gb_per_s'] / copy:.0%}",
-            "",
-            "",
-        ]
-        for kind, found in row["operators"].items()
-    ]
-    cells += [
-        [f"  {group}", *_cells(found), "", "", f"{found['gmac']:.3f}", f"{found['peak_share']:.0%}"]
-        for group, found in row["convolutions"].items()
-    ]
-    header = ["operator", "nodes", "ms", "share", "GB/s", "of a copy's", "GMAC", "of the peak"]
-    return table(header, cells)
-
-
-def _cells(found: dict[str, Any]) -> list[str]:
-    return [str(found["nodes"]), f"{found['median_ms']:.2f}", f"{found['share']:.1%}"]
 
 
 def _transposed_weights(model: bytes) -> dict[str, list[int]]:

@@ -13,22 +13,19 @@ Images and labels are random and ready on the device. Never run on a GPU yet.
 import argparse
 import sys
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import data_parallel
+from benchmarks import data_parallel, shown
 from benchmarks.data_parallel import Load
 from benchmarks.machine import gpu_facts
-from benchmarks.processor import usable_cores
-from benchmarks.record import RESULTS, Record
-from benchmarks.rounds import spread
-from benchmarks.stopwatch import Stopwatch
+from benchmarks.options import Size, add_threads, parser_of, size_of, size_text
+from benchmarks.record import Record
+from benchmarks.timing import Stopwatch, spread
 from segmentation_node.errors import SegmentationError
-from segmentation_node.evaluation.report import table
 from segmentation_node.networks import NETWORKS, build_network
 from training.step import AMP_TYPES
 from training.train import prepare_arithmetic
@@ -39,32 +36,22 @@ CLASSES = 12
 MOST_STEPS = 100
 LEAST_STEPS = 3
 WARM_UP_STEPS = {"cpu": 1, "cuda": 10}
+STEPS = {"cpu": 4, "cuda": 50}
 
 
 class Case(NamedTuple):
-    """So many images of (height, width) in one step."""
+    """So many images in one step."""
 
     batch: int
-    size: tuple[int, int]
-
-
-class Published(NamedTuple):
-    """Times in ms that somebody else measured."""
-
-    forward_ms: float
-    backward_ms: float
-    total_ms: float
-    on: str
+    size: Size
 
 
 CASES = (Case(4, (256, 512)), Case(1, (128, 256)))
-QUICK_CASES = CASES[1:]
 PARALLEL_CASES = {"cpu": Case(4, (128, 256)), "cuda": Case(16, (256, 512))}
-PUBLISHED = {
-    ("segnet", CASES[0]): Published(
-        101, 164, 265, "neon, in the article (its repository, on a Titan X: 109, 193, 302)"
-    )
-}
+PARTS = ("forward", "backward", "total")
+PUBLISHED = {("segnet", CASES[0]): (101, 164, 265)}
+"""Times in ms of ``PARTS``."""
+PUBLISHED_ON = "neon, in the article (its repository, on a Titan X: 109, 193, 302)"
 
 
 def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
@@ -80,11 +67,11 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
     laps_ms = _steps(network, images, labels, load.precision, seconds)
     forward_ms, backward_ms = zip(*laps_ms, strict=True)
     total = spread([sum(laps) for laps in laps_ms])
-    found = PUBLISHED.get((load.network, Case(load.batch, load.size)))
+    published = PUBLISHED.get((load.network, Case(load.batch, load.size)))
     return {
         "table": "article_1",
         "network": load.network,
-        "image": f"{load.size[1]}x{load.size[0]}",
+        "image": size_text(load.size),
         "batch": load.batch,
         "classes": load.classes,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -95,10 +82,8 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
         "backward_ms": spread(list(backward_ms))["median_ms"],
         "total_ms": total["median_ms"],
         "total_p95_ms": total["p95_ms"],
-        "published_forward_ms": found and found.forward_ms,
-        "published_backward_ms": found and found.backward_ms,
-        "published_total_ms": found and found.total_ms,
-        "published_on": found and found.on,
+        **{f"published_{part}_ms": ms for part, ms in zip(PARTS, published or (None,) * 3)},
+        "published_on": PUBLISHED_ON if published else None,
     }
 
 
@@ -146,7 +131,7 @@ def measure_parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
             found = torch.cuda.device_count()
             print(f"NOT RUN: {processes} processes need {processes} GPUs, found {found}")
             continue
-        threads = options.threads_per_process or max(1, options.threads // processes)
+        threads = max(1, options.threads // processes)
         print(f"{options.parallel_network}, {processes} x {threads} threads ...", flush=True)
         load = _load(options, options.parallel_network, options.parallel_case)
         rows.append(data_parallel.measure(load, processes, threads))
@@ -155,96 +140,36 @@ def measure_parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """Both tables, with what is published beside."""
-    steps = [row for row in rows if row["table"] == "article_1"]
-    parallel = [row for row in rows if row["table"] == "article_2"]
-    parts = []
-    if steps:
-        parts.append("Table 1: one training step in ms, without the update of the weights")
-        parts.append(_step_table(steps))
-    if parallel:
-        first = parallel[0]
-        parts.append(
-            f"Table 2: {first['network']}, {first['batch']} images of {first['image']} a step over "
-            "all processes, update included"
-        )
-        parts.append(_parallel_table(parallel))
-    return "\n".join(parts)
-
-
-def _step_table(rows: list[dict[str, Any]]) -> str:
-    header = ["network", "image", "batch", "device", "forward", "backward", "total", "published"]
-    cells = [
-        [
-            row["network"],
-            row["image"],
-            str(row["batch"]),
-            row["device"],
-            *(f"{row[key]:.1f}" for key in ("forward_ms", "backward_ms", "total_ms")),
-            _published(row),
-        ]
-        for row in rows
-    ]
-    return table(header, cells)
-
-
-def _published(row: dict[str, Any]) -> str:
-    if row["published_total_ms"] is None:
-        return ""
-    times = (row[f"published_{key}_ms"] for key in ("forward", "backward", "total"))
-    return "{:.0f}, {:.0f}, {:.0f}: {}".format(*times, row["published_on"])
-
-
-def _parallel_table(rows: list[dict[str, Any]]) -> str:
-    header = ["processes", "device", "threads each", "ms per image", "speed-up", "efficiency", ""]
-    cells = [
-        [
-            str(row["processes"]),
-            row["device"],
-            str(row["threads_per_process"]),
-            f"{row['ms_per_image']:.1f}",
-            f"{row['speed_up']:.2f}",
-            f"{row['efficiency']:.2f}",
-            "more threads than cores" if row["is_oversubscribed"] else "",
-        ]
-        for row in rows
-    ]
-    return table(header, cells)
-
-
 def case_of(text: str) -> Case:
     """BATCHxWIDTHxHEIGHT."""
-    batch, width, height = (int(part) for part in text.split("x"))
-    return Case(batch, (height, width))
+    batch, _, size = text.partition("x")
+    return Case(int(batch), size_of(size))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; what is not given depends on the device and on ``--quick``."""
-    parser = argparse.ArgumentParser(prog="benchmarks.paper_tables", description=__doc__)
+    """The command line; what is not given depends on the device."""
+    parser = parser_of("paper_tables", __doc__)
     add = parser.add_argument
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--precision", choices=PRECISIONS, default="fp32")
-    add("--quick", action="store_true", help="one image only, fewer steps")
     add("--tables", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     add("--networks", nargs="+", choices=sorted(NETWORKS), default=NETWORKS_SHOWN)
-    add("--cases", nargs="+", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
+    add("--cases", nargs="+", default=CASES, type=case_of, metavar="BATCHxWIDTHxHEIGHT")
     add("--classes", type=int, default=CLASSES)
-    add("--seconds", type=float, help=f"of each row of Table 1; {LEAST_STEPS} steps at least")
-    add("--threads", type=int, default=usable_cores(), help="of all processes together")
+    add(
+        "--seconds",
+        type=float,
+        default=6.0,
+        help=f"of each row of Table 1; {LEAST_STEPS} steps at least",
+    )
+    add_threads(parser, "of all processes together")
     add("--processes", nargs="+", type=int, default=[1, 2, 4])
-    add("--threads-per-process", type=int, help="instead of dividing --threads")
     add("--parallel-network", choices=sorted(NETWORKS), default="segnet")
     add("--parallel-case", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
     add("--steps", type=int, help="counted steps of each row of Table 2")
-    add("--output", type=Path, default=RESULTS / "paper_tables.json")
     options = parser.parse_args(arguments)
-    options.cases = options.cases or (QUICK_CASES if options.quick else CASES)
     options.parallel_case = options.parallel_case or PARALLEL_CASES[options.device]
-    if options.seconds is None:
-        options.seconds = 2.0 if options.quick else 6.0
-    if options.steps is None:
-        options.steps = 2 if options.quick else 4 if options.device == "cpu" else 50
+    options.steps = options.steps or STEPS[options.device]
     for processes in options.processes:
         if options.parallel_case.batch % processes:
             parser.error(f"a batch of {options.parallel_case.batch} does not divide by {processes}")
@@ -256,7 +181,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for case in options.cases if 1 in options.tables else ():
         for network in options.networks:
-            print(f"{network}, {case.batch} x {case.size[1]}x{case.size[0]} ...", flush=True)
+            print(f"{network}, {case.batch} x {size_text(case.size)} ...", flush=True)
             load = _load(options, network, case)
             rows.append(measure_step(load, options.threads, options.seconds))
     return rows + (measure_parallel(options) if 2 in options.tables else [])
@@ -275,23 +200,102 @@ def _load(options: argparse.Namespace, network: str, case: Case) -> Load:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write; 1 where the device is missing or a process failed."""
+    """Measure, write, print; 1 where the device is missing or a process failed."""
     options = parse(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("NOT RUN: PyTorch finds no GPU; --device cpu measures the CPU", file=sys.stderr)
         return 1
-    settings = {"device": options.device, "precision": options.precision, "quick": options.quick}
+    settings = {"device": options.device, "precision": options.precision}
     if options.device == "cuda":
         settings["gpu"] = gpu_facts("cuda")
-    record = Record("paper_tables", settings)
+    record = Record("paper_tables", settings, arguments)
     try:
         rows = measure(options)
     except SegmentationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(summary(rows))
-    record.write(rows, options.output)
+    record.finish(rows, options.output, SHOWN)
     return 0
+
+
+class Step(TypedDict):
+    """Table 1: one training step without the update of the weights."""
+
+    table: str  # article_1
+    network: str
+    image: str
+    batch: int
+    classes: int
+    device: str
+    threads: int
+    precision: str
+    steps: int  # counted
+    forward_ms: float
+    backward_ms: float
+    total_ms: float
+    total_p95_ms: float
+    published_forward_ms: float | None
+    published_backward_ms: float | None
+    published_total_ms: float | None
+    published_on: str | None
+
+
+def _published(row: shown.Row) -> str:
+    if row["published_total_ms"] is None:
+        return shown.NOT_MEASURED
+    times = ", ".join(f"{row[f'published_{part}_ms']:.0f}" for part in PARTS)
+    return f"{times} ms: {row['published_on']}"
+
+
+def _line(record: dict[str, Any]) -> str:
+    """The step of SegNet that the article times, where it was measured."""
+    rows = [row for row in record["results"] if row.get("published_total_ms") is not None]
+    if not rows:
+        return "The step that the article times was not measured."
+    row = rows[0]
+    ours, published = (
+        shown.listed([f"{row[f'{prefix}{part}_ms']:.0f}" for part in PARTS])
+        for prefix in ("", "published_")
+    )
+    return (
+        f"A training step of `{row['network']}` with {row['batch']} images of {row['image']} takes "
+        f"{ours} ms forward, backward and in total ({published} ms published, "
+        f"{row['published_on']})."
+    )
+
+
+SHOWN = shown.Shown(
+    rows={"": Step, "processes": data_parallel.Spread},
+    tables={
+        "paper_tables.article_1": shown.columns(
+            {
+                "Network": "`{network}`",
+                "Image": "{image}",
+                "Batch": "{batch}",
+                "Forward": "{forward_ms:.0f} ms",
+                "Backward": "{backward_ms:.0f} ms",
+                "Total": "{total_ms:.0f} ms",
+                "Published": _published,
+            },
+            where=lambda row: row["table"] == "article_1",
+        ),
+        "paper_tables.article_2": shown.columns(
+            {
+                "network": "{network}",
+                "image": "{image}",
+                "batch": "{batch}",
+                "processes": "{processes}",
+                "threads per process": "{threads_per_process}",
+                "ms per image": "{ms_per_image:.4g}",
+                "speed up": "{speed_up:.4g}",
+                "efficiency": "{efficiency:.4g}",
+                "is oversubscribed": shown.yes_or_no("is_oversubscribed"),
+            },
+            where=lambda row: row["table"] == "article_2",
+        ),
+    },
+    line=_line,
+)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,31 @@ Nothing was run on a TX1: the published times stand beside the estimate to show 
 good implementation lies.
 """
 
-import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.published import TX1_MS
-from benchmarks.record import RESULTS, Record
-from segmentation_node.evaluation.report import table
+from benchmarks import shown
+from benchmarks.options import Size, parser_of, size_text
+from benchmarks.record import Record
 from segmentation_node.networks import NETWORKS
 from training.summary import count_macs, meta_network
 
 SIZES = ((320, 480), (360, 640), (720, 1280))
 CLASSES = 19
 BYTES_PER_S = 25.6e9
+PAPER = "elu_squeezenet"
+TX1_MS = {
+    (PAPER, "480x320"): 60.0,
+    (PAPER, "640x360"): 86.0,
+    (PAPER, "1280x720"): 389.0,
+}
+"""Latency in ms that was measured on a Jetson TX1 by network and image: Treml et al. 2016, Table 3.
+"""
+TX1_SOURCE = "Treml et al. 2016"
 
 
 class Precision(NamedTuple):
@@ -72,8 +79,8 @@ class Counter(TorchDispatchMode):
         return output
 
 
-def operations(name: str, classes: int, size: tuple[int, int]) -> list[Operation]:
-    """What a network runs for one image of (height, width)."""
+def operations(name: str, classes: int, size: Size) -> list[Operation]:
+    """What a network runs for one image."""
     network = meta_network(name, classes, {})
     with torch.no_grad(), Counter() as counter:
         network(torch.empty((1, 3, *size), device="meta"))
@@ -92,10 +99,8 @@ def least_ms(found: list[Operation], precision: Precision) -> tuple[float, float
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the estimate for every network, size and precision, and write it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.roofline", description=__doc__)
-    parser.add_argument("--output", type=Path, default=RESULTS / "roofline.json")
-    options = parser.parse_args(arguments)
+    """Estimate for every network, size and precision; write and print it."""
+    options = parser_of("roofline", __doc__).parse_args(arguments)
     settings = {
         "kind": "estimate; nothing was run on a TX1",
         "bytes_per_s": BYTES_PER_S,
@@ -104,32 +109,13 @@ def main(arguments: list[str] | None = None) -> None:
     }
     record = Record("roofline", settings, arguments)
     results = [_row(name, size) for name in sorted(NETWORKS) for size in SIZES]
-    print(summary(results))
-    record.write(results, options.output)
+    record.finish(results, options.output, SHOWN)
 
 
-def summary(results: list[dict[str, Any]]) -> str:
-    """The results as a table."""
-    header = ["network", "image", "GMAC", "fp32 ms", "fp16 ms", "memory-bound", "published ms"]
-    rows = [
-        [
-            row["network"],
-            row["image"],
-            f"{row['gmac']:.2f}",
-            f"{row['least_ms']['fp32']:.1f}",
-            f"{row['least_ms']['fp16']:.1f}",
-            f"{row['memory_bound_share']['fp16']:.0%}",
-            f"{row['published_ms']:.0f}" if row["published_ms"] else "",
-        ]
-        for row in results
-    ]
-    return table(header, rows)
-
-
-def _row(name: str, size: tuple[int, int]) -> dict[str, Any]:
+def _row(name: str, size: Size) -> dict[str, Any]:
     found = operations(name, CLASSES, size)
     estimates = {key: least_ms(found, precision) for key, precision in PRECISIONS.items()}
-    image = f"{size[1]}x{size[0]}"
+    image = size_text(size)
     return {
         "network": name,
         "image": image,
@@ -152,6 +138,47 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     if isinstance(values, (list, tuple)):
         return [tensor for value in values for tensor in _tensors(value)]
     return []
+
+
+class Row(TypedDict):
+    """An estimate; ``settings`` has the peak rates that it assumes."""
+
+    network: str
+    image: str
+    gmac: float
+    least_ms: dict[str, float]  # by precision
+    memory_bound_share: dict[str, float]  # of that time, by precision
+    published_ms: float | None  # measured on a TX1 by the network's authors
+
+
+def _line(record: dict[str, Any]) -> str:
+    """The paper's network on a TX1."""
+    rows = [row for row in record["results"] if row["network"] == PAPER]
+    least = shown.listed([f"{row['least_ms']['fp16']:.0f}" for row in rows])
+    published = shown.listed([f"{row['published_ms']:.0f}" for row in rows])
+    return (
+        f"By an estimate, the paper's network takes a TX1 at least {least} ms in fp16 at "
+        f"{shown.listed([row['image'] for row in rows])}; the paper measured {published} ms."
+    )
+
+
+SHOWN = shown.Shown(
+    rows={"": Row},
+    tables={
+        "roofline": shown.columns(
+            {
+                "Network": "`{network}`",
+                "Image": "{image}",
+                "GMAC": "{gmac:.2f}",
+                "At least, fp32": "{least_ms[fp32]:.1f} ms",
+                "At least, fp16": "{least_ms[fp16]:.1f} ms",
+                "Bound by memory": "{memory_bound_share[fp16]:.0%}",
+                "Published": "{published_ms:.0f} ms",
+            }
+        )
+    },
+    line=_line,
+)
 
 
 if __name__ == "__main__":

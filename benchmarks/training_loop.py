@@ -8,16 +8,17 @@ the share of the loop that the network gets.
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
-from benchmarks.record import RESULTS, Record
+from benchmarks import shown
+from benchmarks.options import parser_of
+from benchmarks.record import Record
+from benchmarks.timing import wall_and_cpu_s
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.report import table
 from training.data import AnySplit, Split, StreamingSplit
 from training.recipe import Recipe
 from training.train import prepare_arithmetic
@@ -54,9 +55,8 @@ def measure(recipe: Recipe, split: AnySplit, rounds: int) -> list[dict[str, Any]
 def _seconds_per_image(trainer: Trainer, work: Callable[[], Any]) -> tuple[float, float]:
     """Wall and CPU time."""
     images = trainer.steps_per_epoch * trainer.recipe.batch_size
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    work()
-    return (time.perf_counter() - wall_s) / images, (time.process_time() - cpu_s) / images
+    wall_s, process_s = wall_and_cpu_s(work)
+    return wall_s / images, process_s / images
 
 
 def _bare_steps(trainer: Trainer) -> Callable[[], None]:
@@ -76,14 +76,13 @@ def _median(times: list[tuple[float, float]], index: int) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure a split in memory and one that is streamed; print and write the ratios."""
-    parser = argparse.ArgumentParser(prog="benchmarks.training_loop", description=__doc__)
+    """Measure a split in memory and one that is streamed; write and print the ratios."""
+    parser = parser_of("training_loop", __doc__)
     parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
     parser.add_argument("--network", default="elu_squeezenet")
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--output", type=Path, default=RESULTS / "training_loop.json")
     options = parser.parse_args(arguments)
     recipe = _recipe(options)
     prepare_arithmetic(recipe, options.threads)
@@ -93,8 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     for kind, make in KINDS.items():
         split = make(dataset, torch.device("cpu"), options.images)
         rows += [{"data": kind, **row} for row in measure(recipe, split, options.rounds)]
-    print(summary(rows))
-    record.write(rows, options.output)
+    record.finish(rows, options.output, SHOWN)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -121,19 +119,40 @@ def _settings(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
-    cells = [
-        [
-            row["data"],
-            row["clock"],
-            f"{1 / row['loop_s_per_image']:.2f}",
-            f"{1 / row['bare_s_per_image']:.2f}",
-            f"{row['ratio']:.3f}",
-        ]
-        for row in rows
-    ]
-    return table(["data", "clock", "loop images/s", "bare images/s", "ratio"], cells)
+class Row(TypedDict):
+    """A way to hold the data, by one clock."""
+
+    data: str  # memory or stream
+    clock: str  # wall or cpu
+    loop_s_per_image: float  # the trainer's loop
+    bare_s_per_image: float  # its steps on one batch that is ready
+    ratio: float  # bare over loop
+
+
+def _line(record: dict[str, Any]) -> str:
+    ratio = {row["data"]: row["ratio"] for row in record["results"] if row["clock"] == "wall"}
+    return (
+        f"The training loop keeps {ratio['memory']:.2f} of the bare steps' images per second with "
+        f"{record['settings']['dataset']} in memory, and {ratio['stream']:.2f} when it streams "
+        "from the disk."
+    )
+
+
+SHOWN = shown.Shown(
+    rows={"": Row},
+    tables={
+        "training_loop": shown.columns(
+            {
+                "Data": "{data}",
+                "Clock": "{clock}",
+                "Loop, images/s": lambda row: f"{1 / row['loop_s_per_image']:.1f}",
+                "Bare steps, images/s": lambda row: f"{1 / row['bare_s_per_image']:.1f}",
+                "Ratio": "{ratio:.2f}",
+            }
+        )
+    },
+    line=_line,
+)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks.frame_metrics import frame_metrics
-from benchmarks.record import RESULTS, Record
-from segmentation_node.evaluation.report import table
-from segmentation_node.evaluation.street import StreetDrive
+from benchmarks import shown
+from benchmarks.options import Size, parser_of, size_of, size_text
+from benchmarks.record import Record
+from benchmarks.timing import FrameMetrics, frame_metrics
+from segmentation_node.evaluation.datasets.street import StreetDrive
 
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -39,7 +40,6 @@ class Setting(NamedTuple):
     is_compressed: bool = False
 
 
-LATENCIES = ("median_latency_ms", "p95_latency_ms")
 SETTINGS = {
     "default, best effort": Setting(False, False, False),
     "default, reliable": Setting(True, False, False),
@@ -53,7 +53,7 @@ SETTINGS = {
 }
 
 
-def camera(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]:
+def camera(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
     """Publish images at the rate; runs in a process of its own."""
     import rclpy
 
@@ -83,7 +83,7 @@ def camera(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, An
     return {"cpu_ms_per_frame": cpu_ms, "bytes": len(messages[0].data), "rate_fps": rate_fps}
 
 
-def node(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]:
+def node(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
     """Take images until none has come for a while; runs in a process of its own."""
     import rclpy
 
@@ -111,10 +111,10 @@ def node(size: tuple[int, int], frames: int, setting: Setting) -> dict[str, Any]
 ROLES = {"camera": camera, "node": node}
 
 
-def measure(size: tuple[int, int], frames: int, name: str) -> dict[str, Any]:
+def measure(size: Size, frames: int, name: str) -> dict[str, Any]:
     """One size under one setting, in two fresh processes."""
     setting = SETTINGS[name]
-    arguments = [str(size[0]), str(size[1]), str(frames), name]
+    arguments = [size_text(size), str(frames), name]
     has_profile = {"camera": setting.sender_has_profile, "node": setting.receiver_has_profile}
     children = {
         role: subprocess.Popen(
@@ -132,7 +132,7 @@ def measure(size: tuple[int, int], frames: int, name: str) -> dict[str, Any]:
     found = {role: json.loads(output.splitlines()[-1]) for role, output in outputs.items()}
     metrics = found["node"]["metrics"]
     return {
-        "image": f"{size[1]}x{size[0]}",
+        "image": size_text(size),
         "setting": name,
         "message_bytes": found["camera"]["bytes"],
         "mean_playback_frame_rate_fps": found["camera"]["rate_fps"],
@@ -143,47 +143,26 @@ def measure(size: tuple[int, int], frames: int, name: str) -> dict[str, Any]:
     }
 
 
-def summary(results: list[dict[str, Any]]) -> str:
-    """The results as a table."""
-    header = ["setting", "image", "MB", "delivered", "p50 ms", "p95 ms", "camera CPU", "node CPU"]
-    rows = [
-        [
-            row["setting"],
-            row["image"],
-            f"{row['message_bytes'] / 1e6:.2f}",
-            f"{row['delivered']:.1%}",
-            *("n/a" if row[key] is None else f"{row[key]:.1f}" for key in LATENCIES),
-            f"{row['camera_cpu_ms_per_frame']:.1f}",
-            f"{row['node_cpu_ms_per_frame']:.1f}",
-        ]
-        for row in results
-    ]
-    return table(header, rows)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure every size and setting, or play one role of a measurement."""
-    parser = argparse.ArgumentParser(prog="benchmarks.transport", description=__doc__)
+    parser = parser_of("transport", __doc__)
     parser.add_argument("--frames", type=int, default=100)
-    names = [f"{width}x{height}" for height, width in SIZES]
-    parser.add_argument("--sizes", nargs="+", default=names, choices=names)
-    parser.add_argument("--output", type=Path, default=RESULTS / "transport.json")
-    parser.add_argument("--role", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, type=size_of, metavar="WIDTHxHEIGHT")
+    parser.add_argument("--role", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.role:
-        role, height, width, frames, name = options.role
-        found = ROLES[role]((int(height), int(width)), int(frames), SETTINGS[name])
+        role, size, frames, name = options.role
+        found = ROLES[role](size_of(size), int(frames), SETTINGS[name])
         print(json.dumps(found), flush=True)
         # Nothing is left to save; tearing the middleware down can take seconds.
         os._exit(0)
     settings = {"rate_hz": RATE_HZ, "frames": options.frames, "jpeg_quality": JPEG_QUALITY}
     record, results = Record("transport", settings, arguments), []
-    for size in [size for size, name in zip(SIZES, names) if name in options.sizes]:
+    for size in options.sizes:
         for name in SETTINGS:
-            print(f"{size[1]}x{size[0]}, {name} ...", flush=True)
+            print(f"{size_text(size)}, {name} ...", flush=True)
             results.append(measure(size, options.frames, name))
-    print(summary(results))
-    record.write(results, options.output)
+    record.finish(results, options.output, SHOWN)
 
 
 def _environment(has_profile: bool) -> dict[str, str]:
@@ -211,7 +190,7 @@ def _qos(setting: Setting) -> Any:
     )
 
 
-def _messages(size: tuple[int, int], setting: Setting) -> list[Any]:
+def _messages(size: Size, setting: Setting) -> list[Any]:
     drive = StreetDrive(seed=8, width=size[1], height=size[0])
     return [_message(drive.frame(index)[0], setting) for index in range(4)]
 
@@ -230,6 +209,53 @@ def _message(image_hwc: np.ndarray, setting: Setting) -> Any:
     message.step = 3 * message.width
     message.data.frombytes(image_hwc.tobytes())
     return message
+
+
+class Transported(FrameMetrics):
+    """An image size under one setting; latencies are from stamp to callback."""
+
+    image: str
+    setting: str  # name in SETTINGS
+    message_bytes: int  # of the image's data
+    mean_playback_frame_rate_fps: float | None  # that the camera reached
+    delivered: float  # share
+    camera_cpu_ms_per_frame: float  # of the sending process
+    node_cpu_ms_per_frame: float  # of the receiving process, by received frame
+
+
+def _delivered(row: shown.Row) -> str:
+    share = shown.percent(row["delivered"])
+    if row["median_latency_ms"] is None:
+        return share
+    return f"{share}, {row['median_latency_ms']:.1f} ({row['p95_latency_ms']:.1f}) ms"
+
+
+def _by_setting(cell: shown.Cell) -> shown.Table:
+    return lambda record: shown.pivot(record["results"], {"Setting": "{setting}"}, {"{}": cell})
+
+
+def _line(record: dict[str, Any]) -> str:
+    """The defaults against the profile on the sending side."""
+
+    def delivered(setting: str) -> str:
+        rows = [row for row in record["results"] if row["setting"] == setting]
+        return shown.listed([shown.percent(row["delivered"]) for row in rows])
+
+    images, settings = shown.listed(shown.images_of(record)), record["settings"]
+    return (
+        f"Of images of {images} at {settings['rate_hz']:g} Hz, best effort delivers "
+        f"{delivered('default, best effort')} with the middleware's defaults, and "
+        f"{delivered('profile on the sender, best effort')} with the shipped profile on the "
+        "sending side."
+    )
+
+
+CPU_MS = "{camera_cpu_ms_per_frame:.1f} + {node_cpu_ms_per_frame:.1f} ms"
+SHOWN = shown.Shown(
+    rows={"": Transported},
+    tables={"transport": _by_setting(_delivered), "transport.cpu": _by_setting(CPU_MS)},
+    line=_line,
+)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 LAUNCH = os.path.dirname(os.path.abspath(__file__))
 CONFIG = os.path.join(os.path.dirname(LAUNCH), "config")
-PASSED_ON = ("model", "backend", "image", "log_level")
+PASSED_ON = ("model", "backend", "image", "log_level", "localhost_only")
 
 ARGUMENTS = (
     ("cameras", "front,left,right", "Namespaces of the cameras, separated by commas"),
@@ -25,6 +25,7 @@ ARGUMENTS = (
     ("backend", "", "As in segmentation.launch.py, for every camera"),
     ("params_file", "", "Parameter file of every camera; empty: the target's"),
     ("log_level", "info", "As in segmentation.launch.py, for every camera"),
+    ("localhost_only", "false", "As in segmentation.launch.py, for every camera"),
 )
 
 

@@ -38,14 +38,15 @@ ARGUMENTS = (
     ("backend", "", "As in segmentation.launch.py"),
     ("namespace", "", "As in segmentation.launch.py"),
     ("params_file", "", "As in segmentation.launch.py"),
-    ("frame_policy", "every", "every: no frame is dropped by the node; latest: the newest wins"),
+    ("frame_policy", "every", "every: all, up to 512 MiB wait; latest: the newest wins"),
     ("transport", "raw", "raw or compressed, as the bag's image topic is"),
     ("use_sim_time", "false", "true: recorded time on /clock, and the node runs on it"),
     ("rviz", "false", "As in segmentation.launch.py"),
+    ("localhost_only", "false", "As in segmentation.launch.py, for the replay too"),
 )
 PASSED_ON = (
     "model", "backend", "namespace", "params_file", "frame_policy", "transport", "use_sim_time",
-    "rviz",
+    "rviz", "localhost_only",
 )  # fmt: skip
 # Argument -> option of `evaluation live`; an empty value leaves the option out.
 OPTIONS = (
@@ -76,6 +77,7 @@ def start(context):
         raise RuntimeError("bag: got nothing, expected the path of a bag")
     if not is_true("play", given["play"]) and not given["image"]:
         raise RuntimeError("image: got nothing, expected the image topic that will be played")
+    # In this order: what localhost_only sets there, the replay reads too.
     return [segmentation_node(given), replay(given)]
 
 

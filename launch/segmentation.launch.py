@@ -3,7 +3,7 @@
 import os
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -26,11 +26,12 @@ ARGUMENTS = (
     ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
     ("params_file", "", "Parameter file; empty: the node's own defaults"),
     ("autostart", "", "true or false: whether the node configures and activates itself"),
-    ("frame_policy", "", "latest (the newest frame wins) or every (the node drops none)"),
+    ("frame_policy", "", "latest (the newest frame wins) or every (all; up to 512 MiB wait)"),
     ("transport", "", "raw or compressed: which image topic is read"),
     ("use_sim_time", "", "true or false: whether the node runs on /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
     ("rviz", "false", "true: show the image and the overlay in RViz"),
+    ("localhost_only", "false", "true: speak to this machine only, not to the whole network"),
     ("required", "true", "true: a node that fails ends the launch with exit code 1"),
 )
 
@@ -45,10 +46,20 @@ def generate_launch_description():
 
 def start(context):
     given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
-    nodes = [segmentation_node(given)]
+    actions = this_machine_only() if is_true("localhost_only", given["localhost_only"]) else []
+    actions.append(segmentation_node(given))
     if is_true("rviz", given["rviz"]):
-        nodes.append(rviz_node(given))
-    return nodes
+        actions.append(rviz_node(given))
+    return actions
+
+
+def this_machine_only():
+    """Set what every process that is launched from now on reads."""
+    variables = [("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")]
+    # Later distributions warn of this one.
+    if os.environ.get("ROS_DISTRO") == "humble":
+        variables = [("ROS_LOCALHOST_ONLY", "1")]
+    return [SetEnvironmentVariable(name, value) for name, value in variables]
 
 
 def segmentation_node(given):

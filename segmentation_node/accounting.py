@@ -1,8 +1,9 @@
 """What became of every frame: counters that always add up, and latencies by stage."""
 
 import threading
+import time
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from segmentation_node.timing import RollingPercentiles
 
@@ -11,7 +12,8 @@ from segmentation_node.timing import RollingPercentiles
 class Counts:
     """Frames since activation: received = processed + dropped + failed + queued.
 
-    ``queued`` frames wait or are in work; ``lost`` ones never reached the node.
+    ``dropped`` ones came to this machine and were given up before work on them began; ``queued``
+    ones wait or are in work; ``lost`` ones never came.
     """
 
     received: int = 0
@@ -45,8 +47,14 @@ class FrameCounters:
         """Work on a frame ended in an error."""
         self._add("failed", 1)
 
+    def replace(self, frames: int) -> None:
+        """Frames gave way to newer ones in the subscription's history: received and dropped."""
+        with self._lock:
+            self._values["received"] += frames
+            self._values["dropped"] += frames
+
     def lose(self, frames: int) -> None:
-        """The middleware reported frames lost before the node."""
+        """Frames never came to the node."""
         self._add("lost", frames)
 
     def reset(self) -> None:
@@ -64,6 +72,58 @@ class FrameCounters:
     def _add(self, fate: str, frames: int) -> None:
         with self._lock:
             self._values[fate] += frames
+
+
+class SequenceGaps:
+    """Frames that a sender numbered and that never came, though the middleware reported no loss.
+
+    A frame does not tell whose it is: with several senders at once nothing is known. Safe to use
+    from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sender: Any = None
+        self._newest: Optional[int] = None
+        self._fresh = 0  # gaps since the last ``settle``
+        self._ripe = 0  # those of the time before: what was lost of them is reported by now
+        self._missed = 0  # gaps less what was reported as lost; not told yet
+        self._total = 0
+
+    def come(self, number: Optional[int]) -> None:
+        """A frame came with this number of its sender's; None: the middleware gives none."""
+        with self._lock:
+            if number is not None and self._newest is not None:
+                self._fresh += max(0, number - self._newest - 1)
+            self._newest = number
+
+    def lose(self, frames: int) -> None:
+        """The middleware itself reported frames lost: they are gaps as well."""
+        with self._lock:
+            self._missed -= frames
+
+    def settle(self, senders: Sequence[Any]) -> int:
+        """Frames that were missed and not told yet; ``senders`` are those known now.
+
+        Gaps count at the second call after them, when there was one sender all the time.
+        """
+        sender = senders[0] if len(senders) == 1 else None
+        with self._lock:
+            if sender is None or sender != self._sender:
+                self._sender, self._newest = sender, None
+                self._fresh = self._ripe = self._missed = 0
+            self._missed += self._ripe
+            self._ripe, self._fresh = self._fresh, 0
+            missed = max(0, self._missed)
+            self._missed -= missed
+            self._total += missed
+            return missed
+
+    @property
+    def total(self) -> Optional[int]:
+        """Frames missed in all; None while the numbers say nothing."""
+        with self._lock:
+            return None if self._newest is None else self._total
 
 
 class LatencyStatistics:
@@ -94,11 +154,14 @@ class LatencyStatistics:
 
 
 class RateMeter:
-    """Frames per second over the last ``window`` looks at the counters."""
+    """Frames per second over the last ``window`` looks at the counters.
+
+    Safe to use from several threads: the list of looks is never changed, only replaced.
+    """
 
     def __init__(self, window: int = 5) -> None:
         self._window = window
-        self._looks: List[tuple] = []
+        self._looks: List[Tuple[float, Counts]] = []
 
     def look(self, now_s: float, counts: Counts) -> None:
         """Remember the counters at a time of a clock that never goes back."""
@@ -110,13 +173,34 @@ class RateMeter:
 
     def rate_hz(self, fate: str) -> float:
         """Frames per second of this fate; NaN before the second look."""
-        if len(self._looks) < 2 or self._looks[-1][0] <= self._looks[0][0]:
+        looks = self._looks
+        if len(looks) < 2 or looks[-1][0] <= looks[0][0]:
             return float("nan")
-        (first_s, first), (last_s, last) = self._looks[0], self._looks[-1]
+        (first_s, first), (last_s, last) = looks[0], looks[-1]
         return (getattr(last, fate) - getattr(first, fate)) / (last_s - first_s)
 
     def recent(self, fate: str) -> int:
         """Frames of this fate since the look before the last."""
-        if len(self._looks) < 2:
+        looks = self._looks
+        if len(looks) < 2:
             return 0
-        return getattr(self._looks[-1][1], fate) - getattr(self._looks[-2][1], fate)
+        return int(getattr(looks[-1][1], fate) - getattr(looks[-2][1], fate))
+
+
+class Accounts:
+    """The books of one session: counters, latencies and rates."""
+
+    def __init__(self) -> None:
+        self.counters = FrameCounters()
+        self.latencies = LatencyStatistics()
+        self.rates = RateMeter()
+
+    def begin(self) -> None:
+        """Frames are asked for from now on: what was measured before is forgotten."""
+        self.latencies.clear()
+        self.rates.clear()
+        self.look()
+
+    def look(self) -> None:
+        """Measure the rates up to now."""
+        self.rates.look(time.monotonic(), self.counters.snapshot())

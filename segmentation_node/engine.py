@@ -12,25 +12,25 @@ import threading
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
-from segmentation_node.backends import engine_files
 from segmentation_node.backends.base import BackendOptions
-from segmentation_node.backends.build_checks import (
+from segmentation_node.backends.tensorrt import engine_files
+from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
+from segmentation_node.backends.tensorrt.build import BuildRequest, build, onnx_kind
+from segmentation_node.backends.tensorrt.build_checks import (
     check_folder,
     check_memory,
     gpu_free_mib,
     host_free_mib,
     unwritable,
 )
-from segmentation_node.backends.build_progress import BuildProgress
-from segmentation_node.backends.cuda_runtime import (
+from segmentation_node.backends.tensorrt.build_progress import BuildProgress
+from segmentation_node.backends.tensorrt.cuda import (
     choose_device,
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.engine_manifest import Machine, make_manifest
-from segmentation_node.backends.tensorrt import TensorRtBackend, read_machine
-from segmentation_node.backends.tensorrt_builder import BuildRequest, build, onnx_kind
-from segmentation_node.backends.tensorrt_dialects import (
+from segmentation_node.backends.tensorrt.engine_manifest import Machine, make_manifest
+from segmentation_node.backends.tensorrt.versions import (
     DIALECTS,
     TensorInfo,
     deserialize,
@@ -38,7 +38,8 @@ from segmentation_node.backends.tensorrt_dialects import (
     import_tensorrt,
     make_logger,
 )
-from segmentation_node.errors import BackendError, SegmentationError
+from segmentation_node.errors import BackendError, OutputError, exit_code
+from segmentation_node.files import write_whole
 from segmentation_node.model_card import ModelCard, find_model, read_card
 from segmentation_node.models import models_folder
 
@@ -89,21 +90,18 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Build, or say what would be built; a known error is one line and exit code 1."""
+    """Build, or say what would be built; gives the exit code."""
     parsed = parse(arguments)
-    try:
-        card = read_card(find_model(parsed.model, models_folder()))
-        options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
-        job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
-        if parsed.dry_run:
-            return dry_run(job)
-        print(make_engine(job, parsed.force))
-    except SegmentationError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(parsed))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    card = read_card(find_model(parsed.model, models_folder()))
+    options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
+    job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
+    if parsed.dry_run:
+        return dry_run(job)
+    print(make_engine(job, parsed.force))
     return 0
 
 
@@ -133,8 +131,8 @@ def make_engine(job: Job, force: bool = False) -> str:
     engine_files.write_engine(path, result.plan, manifest)
     notes = list(result.notes)
     try:
-        engine_files.write_whole(cache_path, result.timing_cache)
-    except BackendError as error:
+        write_whole(cache_path, result.timing_cache)
+    except OutputError as error:
         notes.append("the engine is good, but the timing cache is not kept: %s" % error)
     return "\n".join(["note: %s" % note for note in notes] + ["wrote %s" % path])
 

@@ -11,10 +11,9 @@ import shlex
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Tuple
 
-import yaml
-
-from segmentation_node.errors import CardError
-from segmentation_node.labels import LABEL_SETS, LabelSet
+from segmentation_node.errors import CardError, ContentError, LabelsError, shown
+from segmentation_node.labels import LABEL_SETS, LabelSet, parse_label_set
+from segmentation_node.yaml_and_json import read_yaml
 
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
@@ -99,11 +98,12 @@ class ModelCard:
     accuracy: List[AccuracyInfo]
     artifacts: List[ArtifactInfo]
     folder: str = field(default="", compare=False)
+    own_labels: Optional[LabelSet] = None
 
     @property
     def labels(self) -> LabelSet:
-        """The label set that the card names."""
-        return LABEL_SETS[self.label_set]
+        """The label set that the card carries, or names."""
+        return self.own_labels or LABEL_SETS[self.label_set]
 
     @property
     def input_size(self) -> Tuple[int, int]:
@@ -155,21 +155,23 @@ def read_card(folder: str) -> ModelCard:
         raise CardError("%s: no such model folder" % folder)
     if not os.path.isfile(path):
         raise CardError("%s: no %s in this model folder" % (folder, CARD_FILE))
-    with open(path, "rb") as card_file:
-        try:
-            values = yaml.safe_load(card_file)
-        except yaml.YAMLError as error:
-            raise CardError(
-                "%s: not valid YAML: %s" % (path, " ".join(str(error).split()))
-            ) from error
+    try:
+        values = read_yaml(path)
+    except ContentError as error:
+        raise CardError(str(error)) from error
     return parse_card(values, folder)
 
 
 def parse_card(values: Any, folder: str) -> ModelCard:
     """Validate the values of a card that lies, or will lie, in ``folder``. Raises CardError."""
     path = os.path.join(folder, CARD_FILE)
-    required = {item.name: item for item in fields(ModelCard) if item.name != "folder"}
-    content = _checked(values, required, path, "")
+    inside = ("folder", "own_labels")
+    schema = {item.name: item for item in fields(ModelCard) if item.name not in inside}
+    own_labels = None
+    if isinstance(values, dict) and isinstance(values.get("label_set"), dict):
+        own_labels = _own_labels(values["label_set"], path)
+        values = dict(values, label_set=own_labels.name)
+    content = _checked(values, schema, path, "")
     card = ModelCard(
         name=content["name"],
         network=_record(NetworkInfo, content["network"], path, "network"),
@@ -180,6 +182,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
         artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
         folder=folder,
+        own_labels=own_labels,
     )
     _check_values(card, path)
     return card
@@ -229,8 +232,22 @@ def _verified_path(folder: str, artifact: ArtifactInfo) -> str:
     return path
 
 
+def _own_labels(content: Any, path: str) -> LabelSet:
+    try:
+        labels = parse_label_set(content, "%s: label_set" % path)
+    except LabelsError as error:
+        raise CardError(str(error)) from error
+    if labels != LABEL_SETS.get(labels.name, labels):
+        raise CardError(
+            "%s: label_set.name %s is that of a built-in label set with other classes; choose "
+            "another name" % (path, shown(labels.name))
+        )
+    return labels
+
+
 def _check_values(card: ModelCard, path: str) -> None:
-    _check_choice(card.label_set, sorted(LABEL_SETS), path, "label_set")
+    if card.own_labels is None:
+        _check_choice(card.label_set, sorted(LABEL_SETS), path, "label_set")
     _check_choice(card.input.resize, RESIZE_POLICIES, path, "input.resize")
     for output in card.outputs:
         _check_choice(output, OUTPUTS, path, "outputs")
@@ -240,8 +257,8 @@ def _check_values(card: ModelCard, path: str) -> None:
         _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
         if os.path.basename(artifact.file) != artifact.file:
             raise CardError(
-                "%s: artifact %r must be a file name in the card's own folder"
-                % (path, artifact.file)
+                "%s: artifact %s must be a file name in the card's own folder"
+                % (path, shown(artifact.file))
             )
     kinds = [artifact.kind for artifact in card.artifacts]
     for kind in kinds:
@@ -254,10 +271,10 @@ def _check_values(card: ModelCard, path: str) -> None:
     if trained != sorted(set(trained) & set(range(len(card.labels)))):
         raise CardError(
             "%s: weights.trained_classes are %s; expected ascending train ids of %s, 0-%d"
-            % (path, trained, card.label_set, len(card.labels) - 1)
+            % (path, shown(trained), card.label_set, len(card.labels) - 1)
         )
     if "class_map" not in card.outputs:
-        raise CardError("%s: outputs %s lack 'class_map'" % (path, card.outputs))
+        raise CardError("%s: outputs %s lack 'class_map'" % (path, shown(card.outputs)))
     if card.input.height < 1 or card.input.width < 1:
         raise CardError(
             "%s: input is %dx%d; width and height must be positive"
@@ -269,13 +286,15 @@ def _check_values(card: ModelCard, path: str) -> None:
     if not all(map(math.isfinite, mean_rgb + std_rgb)) or min(std_rgb) <= 0:
         raise CardError(
             "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
-            % (path, mean_rgb, std_rgb)
+            % (path, shown(mean_rgb), shown(std_rgb))
         )
 
 
 def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:
     if found not in choices:
-        raise CardError("%s: %s is %r; expected one of %s" % (path, key, found, list(choices)))
+        raise CardError(
+            "%s: %s is %s; expected one of %s" % (path, key, shown(found), list(choices))
+        )
 
 
 def _record(record_class: Any, values: Any, path: str, where: str) -> Any:
@@ -296,11 +315,10 @@ def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict
             "%s: %s is %s; expected a mapping with the keys %s"
             % (path, where.rstrip(".") or "the card", type(values).__name__, sorted(schema))
         )
-    unknown = sorted(str(key) for key in set(values) - set(schema))
+    unknown = sorted(where + str(key) for key in set(values) - set(schema))
     if unknown:
         raise CardError(
-            "%s: unknown key %s; known keys are %s"
-            % (path, ", ".join(where + key for key in unknown), sorted(schema))
+            "%s: unknown keys %s; known keys are %s" % (path, shown(unknown), sorted(schema))
         )
     for key, item in schema.items():
         if key not in values:
@@ -321,8 +339,8 @@ def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
     wanted = plain or (list if expected is list or _is_list(expected) else dict)
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise CardError(
-            "%s: %s is %r (%s); expected %s"
-            % (path, key, value, type(value).__name__, wanted.__name__)
+            "%s: %s is %s (%s); expected %s"
+            % (path, key, shown(value), type(value).__name__, wanted.__name__)
         )
     return value
 

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
+import cv2
 import numpy as np
 
 from segmentation_node.backends.base import Backend
 from segmentation_node.errors import ImageError
 from segmentation_node.images import NearestMapper, Placement, blend, place, to_network
-from segmentation_node.labels import UNLABELLED
+from segmentation_node.labels import UNLABELLED, Grouping
+from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.timing import StageTimer
 
 OUTPUT_RESOLUTIONS = ("input", "network")
-LARGEST_IMAGE_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,16 @@ class Segmenter:
     """Segments one image at a time on a backend.
 
     ``output_resolution`` is ``input`` (maps have the image's size) or ``network`` (maps have the
-    network's size, whatever the image's).
+    network's size, whatever the image's). A ``grouping`` folds the classes; ``labels`` is what the
+    ids of the class maps mean. Raises LabelsError on one that does not fit the card's classes.
     """
 
-    def __init__(self, backend: Backend, output_resolution: str = "input") -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        output_resolution: str = "input",
+        grouping: Optional[Grouping] = None,
+    ) -> None:
         if output_resolution not in OUTPUT_RESOLUTIONS:
             raise ValueError(
                 "output_resolution is %r; expected one of %s"
@@ -54,7 +61,10 @@ class Segmenter:
         self.backend = backend
         self.card = backend.card
         self.output_resolution = output_resolution
-        self._palette = self.card.labels.palette()
+        self.labels, self._fold = self.card.labels, None
+        if grouping is not None:
+            self.labels, self._fold = grouping.fold(self.labels)
+        self._palette = self.labels.palette()
         self._frame: Optional[_Frame] = None
         # An image goes in first place; a graph of a larger batch runs with the others black.
         self._input_nhwc = np.zeros(backend.input_shape, np.uint8)
@@ -89,7 +99,10 @@ class Segmenter:
         prediction = self.backend.run(self._input_nhwc, wants_confidence)
         timer.lap("inference")
         class_map = frame.class_map if out_class_map_hw is None else out_class_map_hw
-        self._map_out(prediction.class_map_nhw[0], class_map, UNLABELLED)
+        ids_hw = prediction.class_map_nhw[0]
+        if self._fold is not None:
+            ids_hw = cv2.LUT(ids_hw, self._fold)
+        self._map_out(ids_hw, class_map, UNLABELLED)
         confidence = None
         if prediction.confidence_nhw is not None:
             confidence = frame.confidence if out_confidence_hw is None else out_confidence_hw

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime themselves
 if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -81,7 +82,7 @@ def ros(ros_environment):
 @pytest.fixture(scope="module")
 def peer(ros):
     """The test's own side of the graph."""
-    from live import Peer
+    from support.live import Peer
 
     with Peer() as found:
         yield found
@@ -90,7 +91,7 @@ def peer(ros):
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A tiny model of 48x64 pixels."""
-    from linear_model import write_model
+    from support.linear_model import write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "linear", (48, 64))
 
@@ -98,7 +99,9 @@ def tiny_folder(tmp_path_factory):
 @functools.lru_cache(maxsize=None)
 def _imported(path):
     """What a test file imports at its top."""
-    return re.findall(r"^(?:from|import) (\w+)", Path(path).read_text(), re.MULTILINE)
+    return re.findall(
+        r"^(?:from|import) (?:support(?:\.| import ))?(\w+)", Path(path).read_text(), re.MULTILINE
+    )
 
 
 def _free_domain():

@@ -5,20 +5,21 @@
 """
 
 import argparse
-import dataclasses
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
-from segmentation_node.model_card import ModelCard, read_card
+from segmentation_node.files import write_whole
+from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
+from segmentation_node.yaml_and_json import read_yaml
 from training.card import ARTIFACTS, measure_accuracy, onnx_artifact, write_card
+from training.checkpoint import load_weights
 from training.export import export_variant
 
 OFFERED = ("float", "fp16", "int8")
@@ -34,23 +35,17 @@ def add_variants(
     """Export the card's weights in these variants; the card lists them beside what it has.
 
     Each is compared with torch on images of ``dataset`` first. Ranges of int8 come from images of
-    ``training``, and the card gets its accuracy on ``dataset``. Raises CardError, or RuntimeError
+    ``training``, and the card gets its accuracy on ``dataset``. Raises CardError, or ExportError
     when they agree too little: then the folder stays as it was.
     """
     card = read_card(str(folder))
     graph = graph_of(card)
     for variant in variants:
-        partial = folder / ".partial"
-        partial.mkdir(exist_ok=True)
         file, kind, _ = ARTIFACTS[variant]
-        try:
-            size, labels = card.input_size, card.label_set
-            export_variant(graph, variant, size, 1, labels, dataset, partial, training)
-            (partial / file).replace(folder / file)
-        finally:
-            for left in partial.iterdir():
-                left.unlink()
-            partial.rmdir()
+        with tempfile.TemporaryDirectory() as scratch:
+            made, size, labels = Path(scratch), card.input_size, card.label_set
+            export_variant(graph, variant, size, 1, labels, dataset, made, training)
+            write_whole(str(folder / file), (made / file).read_bytes())
         content = _content(folder)
         others = [item for item in content["artifacts"] if item["kind"] != kind]
         content["artifacts"] = others + [onnx_artifact(folder, variant)]
@@ -62,21 +57,23 @@ def add_variants(
 def _add_accuracy(folder: Path, entry: dict[str, Any]) -> None:
     """Put the entry on the card, in place of one of the same file and split."""
     content = _content(folder)
-    same = ("dataset", "split", "artifact")
-    others = [item for item in content["accuracy"] if any(item[key] != entry[key] for key in same)]
+    others = [item for item in content["accuracy"] if _scored(item) != _scored(entry)]
     write_card(folder, {**content, "accuracy": [*others, entry]})
 
 
+def _scored(entry: dict[str, Any]) -> tuple[str, ...]:
+    return entry["dataset"], entry["split"], entry.get("artifact", "onnx")
+
+
 def _content(folder: Path) -> dict[str, Any]:
-    content = dataclasses.asdict(read_card(str(folder)))
-    del content["folder"]
+    content: dict[str, Any] = read_yaml(str(folder / CARD_FILE))
     return content
 
 
 def graph_of(card: ModelCard) -> DeployGraph:
     """The deployed graph of a card's weights, in evaluation mode on the CPU."""
     network = build_network(card.network.name, len(card.labels), card.network.options)
-    network.load_state_dict(load_file(card.artifact_path("weights")))
+    load_weights(network, Path(card.artifact_path("weights")))
     return DeployGraph(
         Normalise(card.input.mean_rgb, card.input.std_rgb),
         network,
@@ -95,17 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="val", help="compared and scored on")
     parser.add_argument("--training-split", default="train", help="where int8's ranges come from")
     options = parser.parse_args(arguments)
-    try:
+
+    def add() -> int:
         dataset = open_dataset(options.dataset, options.root, options.split)
         training = None
         if "int8" in options.variant:
             training = open_dataset(options.dataset, options.root, options.training_split)
         add_variants(options.model, options.variant, options.dataset, dataset, training)
-    except (SegmentationError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.model}: {', '.join(options.variant)} added")
-    return 0
+        print(f"{options.model}: {', '.join(options.variant)} added")
+        return 0
+
+    return exit_code(add)
 
 
 if __name__ == "__main__":

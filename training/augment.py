@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from segmentation_node.labels import UNLABELLED
+from training.recipe import Recipe
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 """A batch: one tensor where the sizes are equal, one tensor per image where they differ."""
@@ -30,6 +31,17 @@ class Augmentation:
     light_jitter: float
     color_jitter: float = 0.0
     flip: bool = True
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Augmentation":
+        """What the recipe asks for."""
+        return cls(
+            recipe.crop_size,
+            recipe.scale_range,
+            recipe.light_jitter,
+            recipe.color_jitter,
+            recipe.flip,
+        )
 
     def __call__(
         self, images: Images, labels: Images, generator: torch.Generator

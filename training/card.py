@@ -8,12 +8,14 @@ import torch
 import yaml
 
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation.dataset import evaluate_dataset
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.files import write_whole
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import Segmenter
+from segmentation_node.yaml_and_json import parse_yaml
 from training.onnx_graph import OPSET
 from training.recipe import Recipe
 
@@ -57,10 +59,9 @@ DATA = {
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Validate the card and put it beside its artifacts."""
-    parse_card(yaml.safe_load(yaml.safe_dump(card)), str(folder))
-    partial = folder / (CARD_FILE + ".partial")
-    partial.write_text(yaml.safe_dump(card, sort_keys=False, width=96))
-    partial.rename(folder / CARD_FILE)
+    text = yaml.safe_dump(card, sort_keys=False, width=96)
+    parse_card(parse_yaml(text, CARD_FILE), str(folder))
+    write_whole(str(folder / CARD_FILE), text)
 
 
 def make_card(

@@ -1,45 +1,62 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Weights and checkpoints on disk, each whole or not at all."""
 
-import os
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training.errors import TrainingError
+from segmentation_node.errors import reason
+from segmentation_node.files import new_file
+from training.errors import TrainingError, writing
 
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "weights.safetensors"
 BEST_FILE = "best.safetensors"
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a file beside ``path``, bring it to the disk, and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    with open(partial, "rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
-
-
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Write a network's parameters and buffers as safetensors."""
+    """Write a network's parameters and buffers as safetensors. Raises OutputError."""
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(path, lambda partial: save_file(weights, partial))
+    with writing(path, SafetensorError), new_file(str(path)) as partial:
+        save_file(weights, partial)
     path.chmod(0o644)
 
 
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Give a network the weights of a safetensors file. Raises TrainingError."""
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(f"{path}: not this network's weights: {reason(error)}") from error
+
+
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
-    """Replace the folder's checkpoint."""
-    write_atomically(folder / CHECKPOINT_FILE, lambda partial: torch.save(content, partial))
+    """Replace the folder's checkpoint. Raises OutputError; then the last one stays."""
+    path = folder / CHECKPOINT_FILE
+    with writing(path, RuntimeError), new_file(str(path)) as partial:
+        torch.save(content, partial)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the folder's checkpoint; nothing but tensors and plain values is unpickled."""
+    """Read the folder's checkpoint; nothing but tensors and plain values is unpickled.
+
+    Raises TrainingError where there is none, or a damaged one.
+    """
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # Damaged bytes make zipfile and torch raise nearly anything.
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise TrainingError(f"{path}: not a whole checkpoint: {reason(error)}") from error
+    if damaged or not isinstance(content, dict) or set(content) != {"recipe", "state"}:
+        found = f"{damaged} is damaged" if damaged else "it holds something else"
+        raise TrainingError(f"{path}: not a whole checkpoint: {found}")
+    return content

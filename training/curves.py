@@ -5,18 +5,25 @@ Loss and mean IoU on the validation split against epochs.
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 from typing import Any
+
+from segmentation_node.errors import exit_code, reason
+from training.errors import TrainingError, writing
 
 
 def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Columns of a run's log.csv: (epoch, value) wherever there is a value."""
     columns: dict[str, list[tuple[int, float]]] = {"loss": [], "val_mean_iou": []}
-    with path.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            for name, values in columns.items():
-                if row[name]:
-                    values.append((int(row["epoch"]), float(row[name])))
+    try:
+        with path.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                for name, values in columns.items():
+                    if row[name]:
+                        values.append((int(row["epoch"]), float(row[name])))
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path}: not a run's log.csv: {reason(error)}") from error
     return columns
 
 
@@ -37,17 +44,23 @@ def draw(logs: dict[str, dict[str, list[tuple[int, float]]]]) -> Any:
     return figure
 
 
-def main() -> None:
-    """Draw the logs that are given into one picture."""
+def main(arguments: list[str] | None = None) -> int:
+    """Draw the logs that are given into one picture; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.curves", description=__doc__)
     parser.add_argument("logs", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="a .png or .svg file")
-    arguments = parser.parse_args()
-    names = [path.parent.name if path.stem == "log" else path.stem for path in arguments.logs]
-    logs = dict(zip(names, map(read_log, arguments.logs), strict=True))
-    draw(logs).savefig(arguments.output, dpi=110)
-    print(f"wrote {arguments.output}")
+    parsed = parser.parse_args(arguments)
+    return exit_code(lambda: _draw(parsed.logs, parsed.output))
+
+
+def _draw(paths: list[Path], output: Path) -> int:
+    names = [path.parent.name if path.stem == "log" else path.stem for path in paths]
+    logs = dict(zip(names, map(read_log, paths), strict=True))
+    with writing(output, ValueError):
+        draw(logs).savefig(output, dpi=110)
+    print(f"wrote {output}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from segmentation_node.evaluation.datasets import Dataset, Sample
+from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.evaluation.frame import Frame
 from training.augment import Images
 
 MEMORY_SHARE = 0.3
@@ -32,13 +33,13 @@ class Reader:
         self.workers = workers
         self._local = threading.local()
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> Frame:
         """One sample, read in the calling thread."""
         if not hasattr(self._local, "dataset"):
             self._local.dataset = copy.copy(self.dataset)
         return self._local.dataset[index]
 
-    def read_all(self) -> list[Sample]:
+    def read_all(self) -> list[Frame]:
         """All samples, in order; each thread reads neighbours, which some data sets cache."""
         chunk = -(-self.count // self.workers)
         starts = range(0, self.count, max(1, chunk))
@@ -46,7 +47,7 @@ class Reader:
             parts = pool.map(lambda start: self._read_range(start, start + chunk), starts)
             return [sample for part in parts for sample in part]
 
-    def _read_range(self, start: int, stop: int) -> list[Sample]:
+    def _read_range(self, start: int, stop: int) -> list[Frame]:
         return [self.read(index) for index in range(start, min(stop, self.count))]
 
 
@@ -105,7 +106,7 @@ class StreamingSplit:
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Images, Images]]:
         """Images and labels of each group of indices, read ahead of their use."""
-        waiting: deque[list[Future[Sample]]] = deque()
+        waiting: deque[list[Future[Frame]]] = deque()
         with ThreadPoolExecutor(self.reader.workers) as pool:
             for indices in plan:
                 waiting.append([pool.submit(self.reader.read, int(index)) for index in indices])
@@ -121,9 +122,9 @@ class StreamingSplit:
             return torch.stack(list(counted))
 
     def _count(self, index: int) -> torch.Tensor:
-        return _count(self.reader.read(index).labels_hw, self.classes)
+        return _count(_labels(self.reader.read(index)), self.classes)
 
-    def _collect(self, futures: list[Future[Sample]]) -> tuple[Images, Images]:
+    def _collect(self, futures: list[Future[Frame]]) -> tuple[Images, Images]:
         return _collate([future.result() for future in futures], self.device, pin=True)
 
 
@@ -151,7 +152,12 @@ def open_split(
 
 def _size_bytes(dataset: Dataset, count: int) -> int:
     sample = dataset[0]
-    return count * (sample.image_hwc.nbytes + sample.labels_hw.nbytes)
+    return count * (sample.image_hwc.nbytes + _labels(sample).nbytes)
+
+
+def _labels(frame: Frame) -> np.ndarray:
+    assert frame.truth_hw is not None, "every frame of a data set is labelled"
+    return frame.truth_hw
 
 
 def _free_bytes(device: torch.device) -> float:
@@ -160,9 +166,9 @@ def _free_bytes(device: torch.device) -> float:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE
 
 
-def _collate(samples: Sequence[Sample], device: torch.device, pin: bool = False) -> tuple[Any, Any]:
+def _collate(samples: Sequence[Frame], device: torch.device, pin: bool = False) -> tuple[Any, Any]:
     images = _join([sample.image_hwc for sample in samples], device, pin)
-    return images, _join([sample.labels_hw for sample in samples], device, pin)
+    return images, _join([_labels(sample) for sample in samples], device, pin)
 
 
 def _join(arrays: Sequence[np.ndarray], device: torch.device, pin: bool) -> Images:

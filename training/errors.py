@@ -1,6 +1,10 @@
-"""Errors of training whose message is one line for the user."""
+"""Errors of training whose message is one line for the user, and how a failed write is told."""
 
-from segmentation_node.errors import SegmentationError
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from segmentation_node.errors import OutputError, SegmentationError, reason
 
 
 class TrainingError(SegmentationError):
@@ -13,3 +17,17 @@ class RecipeError(TrainingError, ValueError):
 
 class DivergedError(TrainingError, FloatingPointError):
     """A loss that is no number any more, or that grows instead of falling."""
+
+
+class ExportError(TrainingError, RuntimeError):
+    """A graph that does not give what the network gives."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Name the file that cannot be written, by an OutputError; of OSErrors and of ``errors``."""
+    kinds: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except kinds as error:
+        raise OutputError(f"{path}: cannot be written ({reason(error)})") from error

@@ -5,29 +5,45 @@ images of the data set. ``--variant float fp16 int8`` adds those forms of the sa
 """
 
 import argparse
-import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import numpy as np
+import torch
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.files import Layout, new_folder, plain_name
+from segmentation_node.images import place, to_network
 from segmentation_node.labels import LabelSet
+from segmentation_node.model_card import CARD_FILE
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
+from training.arguments import MAX_BATCH, image_size, whole
 from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
+from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
+from training.errors import ExportError
 from training.onnx_graph import export_onnx, graph_variant
-from training.parity import agreement
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
 
+LAYOUT = Layout(
+    "an exported model",
+    (CARD_FILE, WEIGHTS_FILE, *[file for file, _, _ in ARTIFACTS.values()]),
+    CARD_FILE,
+    "label_set:",
+)
 LEAST_AGREEMENT = 0.9999
 LEAST_AGREEMENT_FP16 = 0.995
 """Half precision decides otherwise where two classes are as good as equal."""
 LEAST_AGREEMENT_INT8 = 0.99
 """Of a trained model: values of 8 bits decide otherwise along the borders of objects."""
 PARITY_FRAMES = 20
+ARRAY_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+"""Of a graph's input, by ONNX Runtime's name."""
 
 
 def deploy_graph(
@@ -35,7 +51,7 @@ def deploy_graph(
 ) -> DeployGraph:
     """The deployed graph of a run's weights, in evaluation mode on the CPU."""
     network = build_network(recipe.network, len(labels), recipe.network_options)
-    network.load_state_dict(load_file(weights))
+    load_weights(network, weights)
     normalise = Normalise(recipe.mean_rgb, recipe.std_rgb)
     return DeployGraph(normalise, network, True, trained_classes=trained_classes).eval()
 
@@ -55,7 +71,8 @@ def export_run(
     batch: int,
     variants: Sequence[str] = (),
 ) -> Path:
-    """Make ``models/name`` from a run's folder. Raises RuntimeError when parity fails.
+    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
+    where something else than an exported model is in the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it. The folder appears,
     or is replaced, only once everything in it was checked.
@@ -64,13 +81,13 @@ def export_run(
     split = recipe.val_split or recipe.train_split
     dataset = open_dataset(recipe.dataset, root, split)
     labels = dataset.label_set
-    partial = models / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    folder = models / plain_name(name)
+    with new_folder(str(folder), LAYOUT, sources=[str(run), root]) as new:
+        partial = Path(new)
+        partial.mkdir()
         trained = trained_classes(dataset)
-        graph = deploy_graph(recipe, labels, run / "weights.safetensors", trained)
-        save_file(graph.network.state_dict(), partial / "weights.safetensors")
+        graph = deploy_graph(recipe, labels, run / WEIGHTS_FILE, trained)
+        save_weights(partial / WEIGHTS_FILE, graph.network)
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         training = None
         if "int8" in wanted:
@@ -87,11 +104,7 @@ def export_run(
             if variant in wanted
         ]
         write_card(partial, card)
-        shutil.rmtree(models / name, ignore_errors=True)
-        partial.rename(models / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return models / name
+    return folder
 
 
 def export_variant(
@@ -106,7 +119,7 @@ def export_variant(
 ) -> float:
     """Write one variant's file; its agreement with torch on ``dataset``.
 
-    Ranges of int8 come from images of ``training``. Raises RuntimeError when they agree too little.
+    Ranges of int8 come from images of ``training``. Raises ExportError when they agree too little.
     """
     path = folder / ARTIFACTS[variant][0]
     if variant == "int8":
@@ -119,8 +132,33 @@ def export_variant(
     least = limits.get(variant, LEAST_AGREEMENT)
     print(f"{path.name}: torch and ONNX Runtime agree on {share:.6%} of pixels", flush=True)
     if share < least:
-        raise RuntimeError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
+        raise ExportError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
     return share
+
+
+def agreement(
+    graph: DeployGraph, onnx_path: Path, dataset: Dataset, frames: int, resize: str = "stretch"
+) -> float:
+    """Share of pixels to which torch and ONNX Runtime give the same class, on the first frames.
+
+    ``graph`` is the ``uint8`` variant in float32, whatever variant the file is.
+    """
+    onnxruntime = import_onnxruntime()
+    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    image_nhwc = np.zeros(entry.shape, np.uint8)
+    equal = total = 0
+    for index in range(min(frames, len(dataset))):
+        image = dataset[index].image_hwc
+        placement = place(resize, image.shape[:2], entry.shape[1:3])
+        for slot in image_nhwc:
+            to_network(image, placement, slot)
+        with torch.inference_mode():
+            expected = graph(torch.from_numpy(image_nhwc))[0].numpy()
+        feed = {"image": image_nhwc.astype(ARRAY_DTYPES[entry.type])}
+        equal += int((session.run(["class_map"], feed)[0] == expected).sum())
+        total += expected.size
+    return equal / total
 
 
 def export_int8(
@@ -140,24 +178,15 @@ def export_int8(
         quantise_convolutions(in_float, images, path)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``HxW`` as height and width in pixels."""
-    height, _, width = text.partition("x")
-    try:
-        return int(height), int(width)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HxW, like 360x480") from None
-
-
-def main() -> None:
-    """Parse the command line and export."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder that training.train wrote")
     parser.add_argument("--name", required=True)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--size", type=parse_size, required=True, help="HxW of the graph")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--size", type=image_size, required=True, help="HxW of the graph")
+    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1)
     parser.add_argument(
         "--variant",
         nargs="+",
@@ -165,18 +194,23 @@ def main() -> None:
         default=["uint8"],
         help="forms of the graph; uint8 is always made",
     )
-    arguments = parser.parse_args()
-    folder = export_run(
-        arguments.run,
-        arguments.name,
-        arguments.models,
-        arguments.root,
-        arguments.size,
-        arguments.batch,
-        arguments.variant,
-    )
-    print(f"wrote {folder}")
+    parsed = parser.parse_args(arguments)
+
+    def export() -> int:
+        folder = export_run(
+            parsed.run,
+            parsed.name,
+            parsed.models,
+            parsed.root,
+            parsed.size,
+            parsed.batch,
+            parsed.variant,
+        )
+        print(f"wrote {folder}")
+        return 0
+
+    return exit_code(export)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

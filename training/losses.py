@@ -67,6 +67,18 @@ class Criterion:
     distillation: Distillation | None = None
     lovasz_weight: float = 0.0
 
+    @classmethod
+    def of(cls, recipe: Recipe, split: AnySplit) -> "Criterion":
+        """The recipe's loss, its class weights by the split's labels."""
+        return cls(
+            make_class_weights(recipe, split),
+            recipe.loss_reduction,
+            recipe.ohem,
+            tuple(recipe.auxiliary_heads.values()),
+            recipe.distillation,
+            recipe.lovasz_weight,
+        )
+
     def counts(self, labels: torch.Tensor) -> torch.Tensor:
         """Sum of weights, labelled pixels, images with labels: float64 (3,); add over parts."""
         # Without boolean indexing, which makes the host wait for a GPU.

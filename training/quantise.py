@@ -11,20 +11,16 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.images import place, to_network
+
+quantization = import_onnxruntime(".quantization")
 
 CALIBRATION_IMAGES = 64
 IMAGES_AT_ONCE = 4
@@ -32,7 +28,7 @@ IMAGES_AT_ONCE = 4
 CONVOLUTION = "Conv"
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]
+class _Images(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
     """Gives images uint8 (N, H, W, 3), one a call, out of the range that was set."""
 
     def __init__(self, images_nhwc: Sequence[np.ndarray]) -> None:
@@ -79,7 +75,8 @@ def calibration_images(
 def prepare(model: Path, output: Path) -> None:
     """Write the float model that ``quantise`` takes: constants folded, shapes in the file."""
     # Shapes are static; the symbolic inference is for others.
-    quant_pre_process(str(model), str(output), skip_symbolic_shape=True)
+    pre_process = import_onnxruntime(".quantization.shape_inference").quant_pre_process
+    pre_process(str(model), str(output), skip_symbolic_shape=True)
 
 
 def convolutions_between(model: onnx.ModelProto) -> list[str]:
@@ -94,8 +91,8 @@ def quantise(
     images_nhwc: Sequence[np.ndarray],
     output: Path,
     operators: Sequence[str] = (CONVOLUTION,),
-    notation: QuantFormat = QuantFormat.QDQ,
-    calibration: CalibrationMethod = CalibrationMethod.MinMax,
+    notation: Any = quantization.QuantFormat.QDQ,
+    calibration: Any = quantization.CalibrationMethod.MinMax,
 ) -> None:
     """Write the int8 form of a prepared model, in which these nodes are int8.
 
@@ -108,7 +105,7 @@ def quantise(
     logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            quantize_static(
+            quantization.quantize_static(
                 str(prepared),
                 str(output),
                 _Images(images_nhwc),
@@ -116,8 +113,8 @@ def quantise(
                 op_types_to_quantize=list(operators),
                 nodes_to_quantize=list(nodes),
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
                 calibrate_method=calibration,
                 calibration_cache_path=str(prepared.with_suffix(f".{calibration.name}.json")),
                 extra_options={"CalibStridedMinMax": _divisor(len(images_nhwc), IMAGES_AT_ONCE)},

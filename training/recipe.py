@@ -1,13 +1,16 @@
 """Recipes: a training run written down as a file, so that anyone can repeat it."""
 
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from training.checkpoint import write_atomically
+from segmentation_node.errors import ContentError, shown
+from segmentation_node.files import write_whole
+from segmentation_node.yaml_and_json import read_yaml
 from training.errors import RecipeError
+from training.plain_values import build
 
 CHOICES = {
     "optimiser": ("adamw", "sgd"),
@@ -16,7 +19,12 @@ CHOICES = {
     "class_weights": ("enet", "median_frequency", "none"),
     "precision": ("fp32", "tf32", "bf16", "fp16"),
 }
-TUPLES = ("mean_rgb", "std_rgb", "crop_size", "scale_range", "class_weights")
+LEAST = {
+    **dict.fromkeys(("epochs", "batch_size", "loss_stride", "evaluate_every"), 1),
+    **dict.fromkeys(("momentum", "weight_decay", "poly_power", "max_gradient_norm"), 0),
+    **dict.fromkeys(("lovasz_weight", "light_jitter", "color_jitter"), 0),
+}
+"""The least value of a number, by key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,24 +146,19 @@ class Recipe:
             value = getattr(self, key)
             is_list = key == "class_weights" and isinstance(value, tuple)
             _require(
-                is_list or value in choices, f"{key} is {value!r}; expected one of {list(choices)}"
+                is_list or value in choices,
+                f"{key} is {shown(value)}; expected one of {list(choices)}",
             )
-        for item in fields(self):
-            value = getattr(self, item.name)
-            is_number = isinstance(value, (int, float))
-            # YAML reads 1e-8 and 1.0e6 as text, 1.0e-8 and 1.0e+6 as numbers.
-            _require(
-                item.type is not float or is_number,
-                f"{item.name} is {value!r}, not a number (YAML wants 1.0e-8 and 1.0e+6)",
-            )
+        for key, least in LEAST.items():
+            value = getattr(self, key)
+            _require(value >= least, f"{key} is {value}; it must be at least {least}")
         low, high = self.scale_range
-        _require(self.epochs >= 1, f"epochs is {self.epochs}; it must be at least 1")
-        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+        _require(self.learning_rate > 0, f"learning_rate {self.learning_rate} must be > 0")
+        _require(min(self.std_rgb) > 0, f"std_rgb {self.std_rgb} must be > 0")
+        _require(min(self.crop_size) >= 1, f"crop_size {self.crop_size} must be at least 1")
         _require(0 < low <= high, f"scale_range {self.scale_range} must be positive and ascending")
         _require(0 <= self.ema_decay < 1, f"ema_decay {self.ema_decay} must be in [0, 1)")
         _require(0 <= self.warmup_share < 1, f"warmup_share {self.warmup_share} not in [0, 1)")
-        _require(self.loss_stride >= 1, f"loss_stride is {self.loss_stride}; it must be at least 1")
-        _require(self.evaluate_every >= 1, f"evaluate_every {self.evaluate_every} must be >= 1")
         _require(
             not (self.trunk and self.start_weights),
             "trunk and start_weights exclude each other: a run starts from one file",
@@ -173,45 +176,42 @@ class Recipe:
     def read(cls, path: Path) -> "Recipe":
         """Read a YAML recipe. Raises RecipeError that names the file and the key."""
         try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
-        if not isinstance(values, dict):
-            raise RecipeError(f"{path}: expected keys and values, found {type(values).__name__}")
-        try:
-            return cls.of(values)
-        except (RecipeError, TypeError) as error:
+            return cls.of(read_yaml(str(path)))
+        except ContentError as error:
+            raise RecipeError(f"{path}: not a readable recipe: {error.reason}") from error
+        except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> "Recipe":
+    def of(cls, values: Any) -> "Recipe":
         """A recipe of plain values, as a file or a checkpoint holds them. Raises RecipeError."""
-        values = dict(values)
-        for key, section in SECTIONS.items():
-            if values.get(key) is not None:
-                values[key] = _build(section, values[key])
-        for key in TUPLES:
-            if isinstance(values.get(key), list):
-                values[key] = tuple(values[key])
-        return _build(cls, values)
+        try:
+            return build(cls, values)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
 
     def write(self, path: Path) -> None:
         """Write the recipe with every key, so that later defaults do not change it."""
-        text = yaml.safe_dump(asdict(self), sort_keys=False)
-        write_atomically(path, lambda partial: partial.write_text(text))
+        write_whole(str(path), self.text())
+
+    def text(self) -> str:
+        """The recipe as a file holds it, with every key."""
+        text: str = yaml.safe_dump(asdict(self), sort_keys=False)
+        return text
 
 
-def _build(section: type, values: dict[str, Any]) -> Any:
-    known = {item.name: item for item in fields(section)}
-    unknown = sorted(set(values) - set(known))
-    _require(not unknown, f"unknown keys {unknown}; known: {sorted(known)}")
-    missing = [
-        name
-        for name, item in known.items()
-        if item.default is MISSING and item.default_factory is MISSING and name not in values
-    ]
-    _require(not missing, f"missing keys {missing}")
-    return section(**values)
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a recipe is carried out, where that does not decide the result."""
+
+    accumulate: int = 1
+    """Parts that a process's batch is computed in, to fit into memory."""
+    compile_network: bool = False
+    checkpoint_minutes: float = 10.0
+    """What a killed run loses at most."""
+    stop_after: int | None = None
+    """Stop as on a signal after this many steps."""
+    resume: bool = False
 
 
 def _require(condition: bool, message: str) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.swa_utils import update_bn
 
-from segmentation_node.evaluation.metrics import ConfusionMatrix
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix
 from segmentation_node.networks.deploy import Normalise
 from training.data import AnySplit
 from training.distributed import Group

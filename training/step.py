@@ -4,15 +4,13 @@ import contextlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
-from training.checkpoint import WEIGHTS_FILE
+from training.checkpoint import WEIGHTS_FILE, load_weights
 from training.distributed import Group
-from training.errors import TrainingError
 from training.losses import Criterion
 from training.recipe import Recipe
 from training.state import TrainingState
@@ -122,10 +120,7 @@ def _load_teacher(
     run = Path(recipe.distillation.teacher)
     teacher = Recipe.read(run / "recipe.yaml")
     network = build_network(teacher.network, classes, teacher.network_options)
-    try:
-        network.load_state_dict(load_file(run / WEIGHTS_FILE))
-    except (OSError, RuntimeError) as error:
-        raise TrainingError(f"teacher {run}: {error}") from error
+    load_weights(network, run / WEIGHTS_FILE)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalise = Normalise(teacher.mean_rgb, teacher.std_rgb).to(device)
     return network.eval().requires_grad_(False), normalise

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.report import table, write_json
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
 from training import train
-from training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
+from training.arguments import whole
+from training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_weights
 from training.data import open_split
 from training.distributed import Group
 from training.errors import TrainingError
@@ -47,7 +47,7 @@ def score_run(run: Path, root: str, split: str) -> dict[str, float]:
     recipe = Recipe.read(run / "recipe.yaml")
     images = open_split(open_dataset(recipe.dataset, root, split), torch.device("cpu"), "auto")
     network = build_network(recipe.network, images.classes, recipe.network_options)
-    network.load_state_dict(load_file(run / WEIGHTS_FILE))
+    load_weights(network, run / WEIGHTS_FILE)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     matrix = score(network, Normalise(recipe.mean_rgb, recipe.std_rgb), images, Group()).matrix
     return {"mean_iou": matrix.mean_iou(), "global_accuracy": matrix.global_accuracy()}
@@ -74,16 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--held-out", nargs="*", default=[], metavar="SPLIT")
-    parser.add_argument("--limit", type=int, help="take only the first images of each split")
+    parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
     parsed = parser.parse_args(arguments)
     options = ["--limit", str(parsed.limit)] if parsed.limit else []
-    try:
+
+    def compare() -> int:
         rows = _study(parsed.recipes, parsed.root, parsed.output, parsed.held_out, options)
-    except SegmentationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(summary(rows))
-    return 0
+        print(summary(rows))
+        return 0
+
+    return exit_code(compare)
 
 
 def _study(

@@ -6,17 +6,19 @@ size. MACs are the multiply-adds of convolutions and transposed convolutions, as
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segmentation_node.errors import exit_code, reason
 from segmentation_node.networks import NETWORKS, build_network
-from training.export import parse_size
+from training.arguments import MAX_BATCH, MAX_CLASSES, image_size, network_options, whole
+from training.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -123,30 +125,41 @@ def _noting(outputs: dict[str, tuple[int, ...]], name: str) -> Any:
     return note
 
 
-def main() -> None:
-    """Parse the command line and print the table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and print the table; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.summary", description=__doc__)
     parser.add_argument("network", choices=sorted(NETWORKS))
-    parser.add_argument("--classes", type=int, default=11)
-    parser.add_argument("--size", type=parse_size, nargs="+", default=[(360, 480)], help="HxW")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--classes", type=whole(1, MAX_CLASSES), default=11)
+    parser.add_argument("--size", type=image_size, nargs="+", default=[(360, 480)], help="HxW")
+    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1)
     parser.add_argument(
         "--options",
-        type=yaml.safe_load,
+        type=network_options,
         default={},
         help="YAML, as in a recipe: '{residual: true}'",
     )
-    arguments = parser.parse_args()
-    network = meta_network(arguments.network, arguments.classes, arguments.options)
-    print(table(summarise(network, arguments.size, arguments.batch), arguments.size))
-    parameters = count_parameters(network)
-    print(
-        f"\n{arguments.network}, {arguments.classes} classes: {parameters / 1e6:.3f} M parameters"
+    parsed = parser.parse_args(arguments)
+    return exit_code(
+        lambda: _print(parsed.network, parsed.classes, parsed.size, parsed.batch, parsed.options)
     )
-    for size in arguments.size:
-        macs = count_macs(network, size, arguments.batch)
-        print(f"{size[0]}x{size[1]}, batch {arguments.batch}: {macs / 1e9:.3f} GMAC")
+
+
+def _print(
+    name: str, classes: int, sizes: Sequence[tuple[int, int]], batch: int, options: dict[str, Any]
+) -> int:
+    network = meta_network(name, classes, options)
+    try:
+        layers = summarise(network, sizes, batch)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainingError(f"{name} does not compute with {options}: {reason(error)}") from error
+    print(table(layers, sizes))
+    parameters = count_parameters(network)
+    print(f"\n{name}, {classes} classes: {parameters / 1e6:.3f} M parameters")
+    for size in sizes:
+        macs = count_macs(network, size, batch)
+        print(f"{size[0]}x{size[1]}, batch {batch}: {macs / 1e9:.3f} GMAC")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

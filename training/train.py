@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import open_dataset
+from training.arguments import minutes, usable_device, whole
 from training.data import AnySplit, Split, open_split
 from training.distributed import Group, join_group
-from training.options import RunOptions
-from training.recipe import Recipe
+from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 
 __all__ = ["Split", "Trainer", "main"]
@@ -88,26 +88,26 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--output", type=Path, required=True, help="folder of this run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--checkpoint-minutes", type=float, default=10.0, help="between saves")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--workers", type=int, help="threads that read images")
+    parser.add_argument("--checkpoint-minutes", type=minutes, default=10.0, help="between saves")
+    parser.add_argument(
+        "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: all)")
+    parser.add_argument("--workers", type=whole(1), help="threads that read images")
     parser.add_argument("--data", choices=("auto", "memory", "stream"), default="auto")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts to split a batch into")
+    parser.add_argument(
+        "--accumulate", type=whole(1), default=1, help="parts to split a batch into"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
-    parser.add_argument("--stop-after", type=int, help="stop after this many steps")
-    parser.add_argument("--limit", type=int, help="take only the first images of each split")
+    parser.add_argument("--stop-after", type=whole(1), help="stop after this many steps")
+    parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train; a known error is one line and exit code 1."""
     parsed = parse(arguments)
-    try:
-        return train(parsed)
-    except SegmentationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: train(parsed))
 
 
 if __name__ == "__main__":

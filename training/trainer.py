@@ -1,26 +1,26 @@
 """The training loop: epochs of steps, evaluation, checkpoints, and a polite end."""
 
+import signal
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
-from segmentation_node.evaluation.metrics import ConfusionMatrix
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix
 from training.augment import Augmentation
 from training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from training.data import AnySplit
 from training.distributed import Group
 from training.errors import TrainingError
-from training.losses import Criterion, make_class_weights
-from training.options import RunOptions
-from training.recipe import Recipe
-from training.run_folder import RunFolder
-from training.run_log import RunLog
+from training.losses import Criterion
+from training.recipe import Recipe, RunOptions
+from training.run_folder import RunFolder, RunLog
 from training.scoring import Score, recompute_batch_norm, score
 from training.state import TrainingState
 from training.step import TrainStep
-from training.stop import StopRequest
 
 STEPS_BETWEEN_LOOKS = {"cuda": 8}
 """Reading a loss waits for the device: on a GPU only every so many steps."""
@@ -30,6 +30,36 @@ SAMPLES = 4
 
 class Stopped(Exception):
     """The run was asked to end before it was finished."""
+
+
+class StopRequest:
+    """A polite stop: the first SIGINT or SIGTERM asks, the second one ends the process.
+
+    Signals are noted inside its ``with`` block; ``signal`` is the number, 0 while there is none.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        # Python lets only the main thread handle signals.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
 
 class Trainer:
@@ -52,11 +82,11 @@ class Trainer:
         self.state = TrainingState(recipe, train.classes, self.steps_per_epoch, self.device)
         self.network = self.state.model.network
         self.folder = RunFolder(output, recipe, self.state, self.group)
-        self.augment = _augmentation(recipe)
+        self.augment = Augmentation.of(recipe)
         self.train_step = TrainStep(
             recipe,
             self.state,
-            self._criterion(),
+            Criterion.of(recipe, train),
             self.group,
             self.options.accumulate,
             self.options.compile_network,
@@ -213,17 +243,6 @@ class Trainer:
             not self.group.is_first,
         )
 
-    def _criterion(self) -> Criterion:
-        recipe = self.recipe
-        return Criterion(
-            make_class_weights(recipe, self.train_split),
-            recipe.loss_reduction,
-            recipe.ohem,
-            tuple(recipe.auxiliary_heads.values()),
-            recipe.distillation,
-            recipe.lovasz_weight,
-        )
-
     def _check_batch(self) -> None:
         batch, images = self.recipe.batch_size, len(self.train_split)
         if self.steps_per_epoch == 0:
@@ -234,13 +253,3 @@ class Trainer:
                 f"batch_size {batch} does not divide into {parts} parts "
                 f"({self.group.world} processes x --accumulate {self.options.accumulate})"
             )
-
-
-def _augmentation(recipe: Recipe) -> Augmentation:
-    return Augmentation(
-        recipe.crop_size,
-        recipe.scale_range,
-        recipe.light_jitter,
-        recipe.color_jitter,
-        recipe.flip,
-    )

@@ -13,7 +13,7 @@ from segmentation_node.backends.base import (
 )
 from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
 from segmentation_node.backends.openvino import OpenVinoBackend
-from segmentation_node.backends.tensorrt import TensorRtBackend
+from segmentation_node.backends.tensorrt.backend import TensorRtBackend
 from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ModelCard

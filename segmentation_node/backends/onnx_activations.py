@@ -8,7 +8,7 @@ TensorRT and OpenVINO fuse them into the convolutions before them.
 import struct
 from typing import Callable, Dict, List, Tuple
 
-from segmentation_node.backends.protobuf_wire import Field, fields_of, names_in, pack, pack_integer
+from segmentation_node.backends.onnx_file import Field, fields_of, names_in, pack, pack_integer
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8

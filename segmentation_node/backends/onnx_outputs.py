@@ -7,7 +7,7 @@ simple enough to leave whole fields out.
 
 from typing import List, Set
 
-from segmentation_node.backends.protobuf_wire import Field, fields_of, names_in, pack
+from segmentation_node.backends.onnx_file import Field, fields_of, names_in, pack
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH = 7

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU."""
 
 import importlib
+import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,15 @@ from segmentation_node.errors import BackendError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8"}
+
+
+def import_onnxruntime(part: str = "") -> Any:
+    """The package, or a part of it, without its telemetry.
+
+    From its import on it would keep a device id and a database of events under ~/.cache (1.31).
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    return importlib.import_module("onnxruntime" + part)
 
 
 class OnnxRuntimeBackend(Backend):
@@ -30,7 +40,7 @@ class OnnxRuntimeBackend(Backend):
     @classmethod
     def unavailable(cls) -> str:
         try:
-            importlib.import_module("onnxruntime")
+            import_onnxruntime()
         except ImportError as error:
             return "ONNX Runtime is missing (%s); install it with: pip install onnxruntime" % error
         return ""
@@ -46,8 +56,7 @@ class OnnxRuntimeBackend(Backend):
             self._class_map_session = self._open(artifact_path, keep_output(model, "class_map"))
 
     def _open(self, artifact_path: str, model: bytes) -> Any:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = self.options.num_threads
         # Waiting threads spin, which makes a run faster; between runs the host needs their cores.

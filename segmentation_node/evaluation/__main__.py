@@ -4,13 +4,14 @@ import argparse
 import sys
 from typing import List, Optional
 
-from segmentation_node.errors import SegmentationError
-from segmentation_node.evaluation.commands import COMMANDS
-from segmentation_node.evaluation.commands.output import INTERRUPTED
+from segmentation_node.errors import INTERRUPTED, exit_code
+from segmentation_node.interrupts import ending_at_once
 
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     """The command line; see ``--help``."""
+    with ending_at_once(INTERRUPTED):
+        from segmentation_node.evaluation.commands import COMMANDS
     parser = argparse.ArgumentParser(prog="segmentation_node.evaluation")
     commands = parser.add_subparsers(dest="command")
     commands.required = True
@@ -20,16 +21,9 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; a known error is one line and exit code 1."""
+    """Run a command; gives the exit code."""
     parsed = parse(arguments)
-    try:
-        return int(parsed.run(parsed))
-    except SegmentationError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return exit_code(lambda: int(parsed.run(parsed)))
 
 
 if __name__ == "__main__":

@@ -1,82 +1,87 @@
 """Frames through the pipeline without a ROS graph: reading, segmenting and scoring overlap.
 
-The network runs on the calling thread, scoring on a second one; readers bring a third.
+The network runs on the calling thread, scoring on a second one; a source reads on a third.
 """
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Deque, Dict, Iterable, Optional, Tuple, Union
+from contextlib import closing
+from typing import Any, Callable, Deque, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from segmentation_node.errors import DatasetError, ImageError
-from segmentation_node.evaluation.consistency import DrivePosition
-from segmentation_node.evaluation.scoring import Problem, Run, ScoredFrame
+from segmentation_node.evaluation.datasets.base import Dataset
+from segmentation_node.evaluation.frame import Frame, Lost, Problem, ScoredFrame
+from segmentation_node.evaluation.run.run import Run
+from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.pipeline import Segmenter
 
+Progress = Callable[[Iterator[Union[Frame, Problem]]], Iterable[Union[Frame, Problem]]]
 
-@dataclass(frozen=True)
-class InputFrame:
-    """A frame to segment: uint8 RGB (H, W, 3); the rest as ``ScoredFrame`` has it.
 
-    ``stages_ms`` holds what was spent on it already, such as convert.
+def evaluate_dataset(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    indices: Optional[Sequence[int]] = None,
+    progress: Progress = iter,
+) -> Run:
+    """The run of a network on a data set, or on those frames of it.
+
+    ``progress`` wraps the frames, for a bar. Raises DatasetError on a broken frame.
     """
+    source = DatasetSource(dataset, "")
+    run = Run(segmenter.labels, source.truth, {}, source.instance_classes)
+    with closing(source.frames(indices)) as frames:
+        score_frames(segmented(segmenter, progress(frames)), run, strict=True)
+    run.finish()
+    return run
 
-    name: str
-    image_hwc: np.ndarray
-    truth_hw: Optional[np.ndarray] = None
-    instances_hw: Optional[np.ndarray] = None
-    stamp_ns: Optional[int] = None
-    position: Optional[DrivePosition] = None
-    stages_ms: Dict[str, float] = field(default_factory=dict)
+
+def segmented(
+    segmenter: Segmenter, frames: Iterable[Union[Frame, Problem]]
+) -> Iterator[Union[ScoredFrame, Problem]]:
+    """The frames with their class maps at their own size; a ``Problem`` stays one."""
+    for frame in frames:
+        if isinstance(frame, Problem):
+            yield frame
+            continue
+        try:
+            yield _segmented(segmenter, frame)
+        except ImageError as error:
+            yield Problem(frame.name, "%s: %s" % (frame.name, error))
+
+
+def _segmented(segmenter: Segmenter, frame: Frame) -> ScoredFrame:
+    # A map of its own: the segmenter's buffer is written again before this one is scored.
+    class_map = np.empty(segmenter.output_size(frame.image_hwc.shape[:2]), np.uint8)
+    result = segmenter.segment(frame.image_hwc, out_class_map_hw=class_map)
+    stages_ms = dict(result.stages_ms, processing=sum(result.stages_ms.values()))
+    return frame.scored(class_map, stages_ms)
 
 
 def score_frames(
-    segmenter: Segmenter,
-    frames: Iterable[Union[InputFrame, Problem]],
-    run: Run,
-    strict: bool = False,
+    frames: Iterable[Union[ScoredFrame, Problem]], run: Run, strict: bool = False
 ) -> None:
-    """Segment every frame at its own size and count it in ``run``.
+    """Count every frame in ``run``, and what cannot be counted as skipped or lost.
 
-    A ``Problem`` stands for a frame that could not be read. It, and a frame that cannot be
-    segmented or scored, is skipped and counted, or with ``strict`` raised as DatasetError. An
-    exception, Ctrl-C included, leaves every frame that was segmented counted.
+    With ``strict`` that raises DatasetError instead. An exception, Ctrl-C included, leaves every
+    frame that was segmented counted.
     """
     with ScoringThread(run, strict) as scoring:
         for frame in frames:
             if isinstance(frame, Problem):
-                _skip(run, frame, strict)
-                continue
-            try:
-                scoring.add(_segmented(segmenter, frame))
-            except ImageError as error:
-                _skip(run, Problem(frame.name, "%s: %s" % (frame.name, error)), strict)
+                leave_out(run, frame, strict)
+            else:
+                scoring.add(frame)
 
 
-def _segmented(segmenter: Segmenter, frame: InputFrame) -> ScoredFrame:
-    # A map of its own: the segmenter's buffer is written again before this one is scored.
-    class_map = np.empty(segmenter.output_size(frame.image_hwc.shape[:2]), np.uint8)
-    result = segmenter.segment(frame.image_hwc, out_class_map_hw=class_map)
-    stages_ms = dict(frame.stages_ms, **result.stages_ms)
-    stages_ms["processing"] = sum(stages_ms.values())
-    return ScoredFrame(
-        frame.name,
-        class_map,
-        frame.stamp_ns,
-        frame.image_hwc,
-        frame.truth_hw,
-        frame.instances_hw,
-        stages_ms,
-        frame.position,
-    )
-
-
-def _skip(run: Run, problem: Problem, strict: bool) -> None:
+def leave_out(run: Run, problem: Problem, strict: bool) -> None:
+    """Note a frame without a result in ``run``, or with ``strict`` raise DatasetError."""
     if strict:
-        raise DatasetError(problem.reason)
-    run.skip(problem.name, problem.reason)
+        raise DatasetError(str(problem))
+    note = run.lost if isinstance(problem, Lost) else run.skip
+    note(problem.name, problem.reason)
 
 
 class ScoringThread:
@@ -109,4 +114,4 @@ class ScoringThread:
         try:
             future.result()
         except DatasetError as error:
-            _skip(self._run, Problem(name, str(error)), self._strict)
+            leave_out(self._run, Problem(name, str(error)), self._strict)

@@ -4,6 +4,7 @@ from typing import Any, Callable, Dict
 
 from torch import nn
 
+from segmentation_node.errors import NetworkError, shown
 from segmentation_node.networks.elu_squeezenet import EluSqueezeNet
 from segmentation_node.networks.enet import ENet
 from segmentation_node.networks.fast_elu_squeezenet import FastEluSqueezeNet
@@ -22,13 +23,23 @@ NETWORKS: Dict[str, Callable[..., nn.Module]] = {
 def build_network(name: str, classes: int, options: Dict[str, Any]) -> nn.Module:
     """Build a network with fresh weights.
 
-    Raises ValueError that lists the known names, or that names an option it does not have.
+    Raises NetworkError that lists the known names, or that names an option it does not have.
     """
     if name not in NETWORKS:
-        raise ValueError("unknown network %r; known: %s" % (name, ", ".join(sorted(NETWORKS))))
+        raise NetworkError(
+            "unknown network %s; known: %s" % (shown(name), ", ".join(sorted(NETWORKS)))
+        )
     try:
         return NETWORKS[name](classes, **options)
-    except TypeError as error:
-        raise ValueError(
-            "network %r does not take the options %s: %s" % (name, options, error)
+    except (
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise NetworkError(
+            "network %r does not take the options %s: %s" % (name, shown(options), reason)
         ) from error

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from segmentation_node.errors import ImageError
-from segmentation_node.pipeline import LARGEST_IMAGE_PIXELS
+from segmentation_node.pictures import LARGEST_IMAGE_PIXELS, decode_as_stored, decode_rgb
 
 # encoding -> (bytes per channel, channels, OpenCV conversion to RGB or None)
 ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
@@ -39,10 +39,24 @@ ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
     "yuv422_yuy2": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuyv": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
 }
-# Names of the same layouts that cv_bridge does not know.
-NEWER_ENCODINGS = ("uyvy", "yuyv")
-
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# A plane of brightness, then one of colour with U and V (nv21: V and U) in turn: encoding ->
+# (both planes in halves of the first, OpenCV conversion or None). Jetsons send nv12.
+TWO_PLANES: Dict[str, Tuple[int, Optional[int]]] = {
+    "nv12": (3, cv2.COLOR_YUV2RGB_NV12),
+    "nv21": (3, cv2.COLOR_YUV2RGB_NV21),
+    "nv24": (6, None),
+}
+# Layouts that cv_bridge does not know, or not in every version.
+OWN_ENCODINGS = ("uyvy", "yuyv") + tuple(TWO_PLANES)
+# ITU-R BT.601 with brightness from 16 to 235, as OpenCV turns the other YUV layouts: rows are R, G
+# and B, columns Y, U, V and the constant.
+_YUV_TO_RGB = np.array(
+    [
+        [1.164, 0.0, 1.596, -16 * 1.164 - 128 * 1.596],
+        [1.164, -0.391, -0.813, -16 * 1.164 + 128 * (0.391 + 0.813)],
+        [1.164, 2.018, 0.0, -16 * 1.164 - 128 * 2.018],
+    ]
+)
 
 RgbConverter = Callable[[Any], np.ndarray]
 
@@ -50,15 +64,16 @@ RgbConverter = Callable[[Any], np.ndarray]
 def pixels_of(message: Any) -> np.ndarray:
     """The pixels of a sensor_msgs/Image as they lie, without padding and in native byte order.
 
-    uint8 or uint16, (H, W) or (H, W, channels); a view of the message where possible.
+    uint8 or uint16, (H, W) or (H, W, channels); a view of the message where possible. Of an image
+    in ``TWO_PLANES`` the colour's rows follow those of brightness.
     Raises ImageError where encoding, size, step and data do not fit together.
     """
-    if message.encoding not in ENCODINGS:
+    if message.encoding not in ENCODINGS and message.encoding not in TWO_PLANES:
         raise ImageError(
             "encoding %r is not supported; expected one of %s"
-            % (message.encoding, ", ".join(ENCODINGS))
+            % (message.encoding, ", ".join(list(ENCODINGS) + list(TWO_PLANES)))
         )
-    size, channels, _ = ENCODINGS[message.encoding]
+    size, channels, _ = ENCODINGS.get(message.encoding, (1, 1, None))
     height, width, step = int(message.height), int(message.width), int(message.step)
     row_bytes = width * channels * size
     if height < 1 or width < 1 or height * width > LARGEST_IMAGE_PIXELS:
@@ -70,10 +85,17 @@ def pixels_of(message: Any) -> np.ndarray:
             "step is %d; expected %d or more for %d pixels of %s"
             % (step, row_bytes, width, message.encoding)
         )
+    if message.encoding in TWO_PLANES:
+        halves, _ = TWO_PLANES[message.encoding]
+        if halves == 3 and (height % 2 or width % 2):
+            raise ImageError(
+                "the image is %dx%d; %s has even sides" % (width, height, message.encoding)
+            )
+        height = height * halves // 2
     # The last row's padding may be missing: some drivers leave it out.
     if len(message.data) < step * (height - 1) + row_bytes:
         raise ImageError(
-            "data has %d bytes; expected step * height = %d * %d = %d"
+            "data has %d bytes; expected step * rows = %d * %d = %d"
             % (len(message.data), step, height, step * height)
         )
     data = np.frombuffer(message.data, np.uint8)
@@ -91,37 +113,70 @@ def to_rgb(message: Any) -> np.ndarray:
     16-bit values are scaled by 255/65535, as cv_bridge does. An rgb8 message is not copied.
     """
     pixels = pixels_of(message)
-    code = ENCODINGS[message.encoding][2]
+    if message.encoding == "nv24":
+        return _nv24_to_rgb(pixels, int(message.height))
+    code = TWO_PLANES.get(message.encoding, (0, None))[1]
+    return _converted(pixels, message.encoding, code)
+
+
+def decode_compressed(message: Any) -> np.ndarray:
+    """A sensor_msgs/CompressedImage as uint8 RGB (H, W, 3), as image_transport's subscriber has it.
+
+    ``format`` is ``jpeg`` or ``png``, or what compressed_image_transport writes: the raw image's
+    encoding, ``;``, the codec, and the channels that it stored. A Bayer mosaic that was stored as
+    it was is turned into colours here. Raises ImageError when the picture is broken, cut off (also
+    a JPEG, whose rest OpenCV would fill with grey), or one of depths.
+    """
+    data = bytes(message.data)
+    encoding, _, stored = (part.strip() for part in message.format.lower().partition(";"))
+    try:
+        if "depth" in stored.replace(encoding, "") or encoding in ("16uc1", "32fc1"):
+            raise ImageError("it holds depths; expected a camera's colours")
+        if encoding.startswith("bayer_") and encoding in ENCODINGS and "mono" not in stored:
+            pixels = decode_as_stored(data)
+            if pixels.ndim == 2:
+                depth = pixels.dtype.itemsize * 8
+                return _converted(pixels, encoding.rstrip("0123456789") + str(depth))
+        elif stored.startswith("png") and encoding.endswith("16"):
+            return _scaled(_rgb_of_stored(decode_as_stored(data)))
+        rgb = decode_rgb(data)
+        return rgb[..., ::-1].copy() if "compressed rgb" in stored else rgb
+    except ImageError as error:
+        raise ImageError(
+            "compressed image (format %.80r) cannot be decoded: %s" % (message.format, error)
+        ) from error
+
+
+def _rgb_of_stored(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    code = cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(pixels, code)
+
+
+def _converted(pixels: np.ndarray, encoding: str, code: Optional[int] = None) -> np.ndarray:
+    """Pixels of an encoding as uint8 RGB (H, W, 3); ``code`` where ``ENCODINGS`` has none."""
+    code = ENCODINGS[encoding][2] if encoding in ENCODINGS else code
     try:
         rgb = pixels if code is None else cv2.cvtColor(pixels, code)
     except cv2.error as error:
         raise ImageError(
             "a %dx%d image of %s cannot be converted: %s"
-            % (message.width, message.height, message.encoding, _line(error))
+            % (pixels.shape[1], pixels.shape[0], encoding, _line(error))
         ) from error
+    return _scaled(rgb)
+
+
+def _scaled(rgb: np.ndarray) -> np.ndarray:
     return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255.0 / 65535.0)
 
 
-def decode_compressed(message: Any) -> np.ndarray:
-    """A sensor_msgs/CompressedImage as uint8 RGB (H, W, 3).
-
-    Raises ImageError when it cannot be decoded, also for a JPEG that was cut off: OpenCV would
-    fill its rest with grey.
-    """
-    data = bytes(message.data)
-    cut_off = data.startswith(JPEG_START) and JPEG_END not in data
-    bgr = None
-    if data and not cut_off:
-        try:
-            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:
-            bgr = None
-    if bgr is None:
-        raise ImageError(
-            "%d bytes of compressed image (format %r) cannot be decoded%s"
-            % (len(data), message.format, ": the JPEG is cut off" if cut_off else "")
-        )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+def _nv24_to_rgb(planes: np.ndarray, height: int) -> np.ndarray:
+    """A plane of Y (H, W), then H rows of W times U and V, given as 3 H rows of W bytes."""
+    width = planes.shape[1]
+    chroma = np.ascontiguousarray(planes[height:]).reshape(height, width, 2)
+    yuv = np.concatenate([planes[:height, :, None], chroma], axis=2)
+    return cv2.transform(yuv, _YUV_TO_RGB)
 
 
 def choose_converter() -> Tuple[RgbConverter, str]:
@@ -143,7 +198,7 @@ def choose_converter() -> Tuple[RgbConverter, str]:
 def _bridge_converter(bridge: Any) -> RgbConverter:
     def convert(message: Any) -> np.ndarray:
         pixels = pixels_of(message)
-        own = message.encoding == "rgb8" or message.encoding in NEWER_ENCODINGS
+        own = message.encoding == "rgb8" or message.encoding in OWN_ENCODINGS
         if own or (message.is_bigendian != (sys.byteorder == "big") and pixels.dtype != np.uint8):
             return to_rgb(message)
         try:

@@ -1,11 +1,18 @@
 """What /diagnostics says: one status with a level, a reason and the figures behind it."""
 
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
+from rclpy.node import Node
 
 from segmentation_node.accounting import Counts
+from segmentation_node.ros.parameters import NodeParameters
+from segmentation_node.ros.session import Session
+from segmentation_node.ros.worker import BACKLOG_BYTES
 from segmentation_node.timing import PERCENTILES, STAGES
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
@@ -13,9 +20,17 @@ ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 LATENCIES = STAGES + ("processing", "transport", "end_to_end")
 
+# Nobody means to be this far behind; under ``latest`` no image waits for more than one other.
+BEHIND_S = 2.0
 LARGE_IMAGE_HINT = (
     "for large images export config/fastdds_large_images.xml for the camera driver too"
 )
+
+DROPPED = {
+    "latest": "were replaced by newer ones",
+    "every": "came while %d MiB of images waited; play slower, or choose frame_policy latest"
+    % (BACKLOG_BYTES >> 20),
+}
 
 
 @dataclass(frozen=True)
@@ -32,11 +47,13 @@ class Observation:
     """What the node knows about itself at one moment.
 
     ``recent_*`` count since the last report; ``input_age_s`` is the time since the last frame,
-    or since the input began, in the node's clock; rates are NaN where there are none yet.
+    or since the input began, in the node's clock; ``backlog_s`` is how long the oldest image under
+    frame policy every has waited; rates are NaN where there are none yet.
     """
 
     state: str
     error: str = ""
+    namesakes: int = 0
     demanded: bool = False
     topic: str = ""
     publishers: int = 0
@@ -44,6 +61,8 @@ class Observation:
     clock_waits: bool = False
     counts: Counts = Counts()
     input_age_s: float = 0.0
+    frame_policy: str = "latest"
+    backlog_s: float = 0.0
     recent_failed: int = 0
     recent_dropped: int = 0
     recent_lost: int = 0
@@ -57,6 +76,11 @@ def judge(seen: Observation, limits: Limits) -> Tuple[bytes, str]:
     """Level and reason: the first thing that stands in the way, else what is worth knowing."""
     if seen.error:
         return ERROR, seen.error
+    if seen.namesakes:
+        return WARN, (
+            "%d other nodes have this node's name, and each answers every image and request; give "
+            "them names of their own (__node, __ns)" % seen.namesakes
+        )
     if seen.state != "active":
         return OK, seen.state
     if not seen.demanded:
@@ -102,19 +126,29 @@ def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]
             LARGE_IMAGE_HINT,
         )
     if seen.recent_dropped:
-        return WARN, "dropping: %d frames were replaced by newer ones" % seen.recent_dropped
+        return WARN, "dropping: %d frames %s" % (seen.recent_dropped, DROPPED[seen.frame_policy])
+    if seen.frame_policy == "every" and seen.backlog_s > BEHIND_S:
+        return WARN, "behind: %d frames wait, the oldest for %.1f s; more than %d MiB never do" % (
+            seen.counts.queued,
+            seen.backlog_s,
+            BACKLOG_BYTES >> 20,
+        )
     if seen.stamp_problem:
         return WARN, "no transport latency: %s" % seen.stamp_problem
     return None
 
 
 def figures(
-    counts: Counts, rates_hz: Dict[str, float], percentiles: Dict[str, Dict[int, float]]
+    counts: Counts,
+    missed: Optional[int],
+    rates_hz: Dict[str, float],
+    percentiles: Dict[str, Dict[int, float]],
 ) -> List[Tuple[str, str]]:
     """Keys and values behind the reason: n/a, not 0, where there is nothing yet."""
     pairs = [("%s_rate_hz" % name, _number(rate)) for name, rate in rates_hz.items()]
     for name in ("received", "processed", "dropped", "failed", "queued", "lost"):
         pairs.append((name, str(getattr(counts, name))))
+    pairs.append(("missed", "n/a" if missed is None else str(missed)))
     for name in LATENCIES:
         for rank in PERCENTILES:
             value_ms = percentiles.get(name, {}).get(rank, float("nan"))
@@ -132,6 +166,99 @@ def diagnostic_array(
     message = DiagnosticArray(status=[status])
     message.header.stamp = stamp
     return message
+
+
+class Reporter:
+    """Judges a node and its session, and publishes the verdict on /diagnostics."""
+
+    def __init__(self, node: Node, parameters: NodeParameters) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._name = "%s: segmentation" % node.get_fully_qualified_name().lstrip("/")
+        # Transitions and the timer report from different threads.
+        self._lock = threading.Lock()
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def report(self, state: str, error: str, session: Optional[Session]) -> None:
+        """Publish what a node in this lifecycle state knows about itself."""
+        now = self._node.get_clock().now()
+        with self._lock:
+            pairs, hardware_id = [("state", state)], ""
+            if session is not None:
+                pairs += session.identity()
+                hardware_id = session.segmenter.backend.device
+                if session.demanded:
+                    session.accounts.look()
+            seen = _observe(state, error, session, now.nanoseconds)
+            seen = replace(seen, namesakes=self._namesakes())
+            verdict = judge(seen, self._limits())
+            pairs += _figures_of(session)
+        self._publisher.publish(
+            diagnostic_array(now.to_msg(), self._name, hardware_id, verdict, pairs)
+        )
+
+    def wait_for_subscriber(self, timeout_s: float) -> None:
+        """Give those who watch the time to be found."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._publisher.get_subscription_count() == 0 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+
+    def wait_for_delivery(self, timeout_s: float) -> None:
+        """Wait until every subscriber has what was published."""
+        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def _namesakes(self) -> int:
+        own = (self._node.get_name(), self._node.get_namespace())
+        return max(0, self._node.get_node_names_and_namespaces().count(own) - 1)
+
+    def _limits(self) -> Limits:
+        return Limits(
+            max_latency_ms=self._parameters["diagnostics.max_latency_ms"],
+            min_rate_hz=self._parameters["diagnostics.min_rate_hz"],
+            input_timeout_s=self._parameters["diagnostics.input_timeout_s"],
+        )
+
+
+def _observe(state: str, error: str, session: Optional[Session], now_ns: int) -> Observation:
+    if session is None:
+        return Observation(state=state, error=error)
+    accounts = session.accounts
+    percentiles = accounts.latencies.percentiles()
+    return Observation(
+        state=state,
+        error=error,
+        demanded=session.demanded,
+        topic=session.input.topic,
+        publishers=session.input.publisher_count(),
+        incompatible=session.input.incompatible_publishers(),
+        clock_waits=now_ns == 0,
+        counts=accounts.counters.snapshot(),
+        input_age_s=(now_ns - session.input_since_ns) * 1e-9,
+        frame_policy=session.settings.frame_policy,
+        backlog_s=session.backlog_s,
+        recent_failed=accounts.rates.recent("failed"),
+        recent_dropped=accounts.rates.recent("dropped"),
+        recent_lost=accounts.rates.recent("lost"),
+        last_failure=session.processor.last_failure,
+        stamp_problem=session.processor.stamp_problem,
+        output_rate_hz=accounts.rates.rate_hz("processed"),
+        p95_ms=percentiles.get("processing", {}).get(95, float("nan")),
+    )
+
+
+def _figures_of(session: Optional[Session]) -> List[Tuple[str, str]]:
+    nothing = {"input": float("nan"), "output": float("nan")}
+    if session is None:
+        return figures(Counts(), None, nothing, {})
+    accounts, missed = session.accounts, session.input.missed
+    if not session.demanded:
+        return figures(accounts.counters.snapshot(), missed, nothing, {})
+    rates_hz = {
+        "input": accounts.rates.rate_hz("received"),
+        "output": accounts.rates.rate_hz("processed"),
+    }
+    percentiles = accounts.latencies.percentiles()
+    return figures(accounts.counters.snapshot(), missed, rates_hz, percentiles)
 
 
 def _number(value: float) -> str:

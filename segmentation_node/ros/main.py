@@ -5,21 +5,16 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
-import rclpy
-from rclpy.exceptions import (
-    InvalidHandle,
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    ParameterException,
-)
-from rclpy.executors import MultiThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
+from segmentation_node.interrupts import ending_at_once
 
-from segmentation_node.ros.node import SegmentationNode
+if TYPE_CHECKING:
+    from rclpy.executors import MultiThreadedExecutor
 
-# One for images, which ``every`` may block; one for timers; one for services and parameters.
+    from segmentation_node.ros.node import SegmentationNode
+
+# For timers, for services and parameters, and one to spare: a transition may take its time.
 THREADS = 3
 # Those who watch /diagnostics have to be found first; Fast DDS announces itself every 3 s.
 LAST_WORDS_S = 3.5
@@ -29,9 +24,20 @@ SAME_REQUEST_S = 1.0
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the node; 1 when it cannot be made, or configured although ``autostart`` asks."""
+    with ending_at_once(0):
+        import rclpy
+        from rclpy.exceptions import (
+            InvalidParameterTypeException,
+            InvalidParameterValueException,
+            ParameterException,
+        )
+        from rclpy.signals import SignalHandlerOptions
+
+        from segmentation_node.ros.node import SegmentationNode
+
+    stopping = _stop_event()
     # rclpy's own handlers would take the graph away under the frame in hand.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    stopping = _stop_event()
     try:
         node = SegmentationNode()
     except (
@@ -53,7 +59,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _run(node: SegmentationNode, stopping: threading.Event) -> int:
+def _run(node: "SegmentationNode", stopping: threading.Event) -> int:
+    from rclpy.executors import MultiThreadedExecutor
+
     if node.parameters["autostart"] and not node.autostart():
         node.report_last(LAST_WORDS_S)
         return 1
@@ -64,11 +72,15 @@ def _run(node: SegmentationNode, stopping: threading.Event) -> int:
             _spin_once(executor)
     finally:
         node.stop()
+        # rclpy's shutdown waits for no callback, and those that still run would fail without it.
+        executor._executor.shutdown(wait=True)
         executor.shutdown(timeout_sec=1.0)
     return 0
 
 
-def _spin_once(executor: MultiThreadedExecutor) -> None:
+def _spin_once(executor: "MultiThreadedExecutor") -> None:
+    from rclpy.exceptions import InvalidHandle
+
     try:
         executor.spin_once(timeout_sec=0.5)
     except InvalidHandle:  # Humble: the subscription was dropped while its message waited

@@ -1,21 +1,33 @@
 """What the node publishes for a frame: messages that are kept, arrays written in place."""
 
 import array
-from typing import Any, Callable, List, Optional, Tuple
+import os
+from contextlib import ExitStack
+from typing import Any, Callable, Optional, Tuple
 
 import cv2
 import numpy as np
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
-from segmentation_node.labels import UNLABELLED
+from segmentation_node.labels import UNLABELLED, LabelSet
 from segmentation_node.model_card import ModelCard
+
+try:
+    from vision_msgs.msg import LabelInfo as VisionLabelInfo
+    from vision_msgs.msg import VisionClass
+except ImportError:  # said at configure, and in the diagnostics
+    VisionLabelInfo = VisionClass = None
 
 LIVE_DEPTH = 5
 JPEG_QUALITY = 90
 # Class maps have few colours in large areas: more effort costs time and saves next to nothing.
 PNG_COMPRESSION = 1
+
+# Makes a publisher of a type on a topic.
+Advertise = Callable[[Any, str], Any]
 
 
 def output_qos(frame_policy: str) -> QoSProfile:
@@ -60,24 +72,19 @@ class ImageOutput:
     """One image topic and its compressed form; both are served only while somebody listens."""
 
     def __init__(
-        self, node: Any, topic: str, kept: KeptImage, encoder: Callable[..., Any], qos: QoSProfile
+        self, advertise: Advertise, topic: str, kept: KeptImage, encoder: Callable[..., Any]
     ) -> None:
         self.kept = kept
         self._encoder = encoder
-        self._raw = node.create_lifecycle_publisher(Image, topic, qos)
+        self._raw = advertise(Image, topic)
         # By the resolved name, so that one remap of the raw topic moves both.
-        compressed_topic = self._raw.topic_name + "/compressed"
-        self._compressed = node.create_lifecycle_publisher(CompressedImage, compressed_topic, qos)
-
-    @property
-    def publishers(self) -> List[Any]:
-        """Both publishers."""
-        return [self._raw, self._compressed]
+        self._compressed = advertise(CompressedImage, self._raw.topic_name + "/compressed")
 
     @property
     def wanted(self) -> bool:
         """Whether anybody listens to either form."""
-        return any(publisher.get_subscription_count() > 0 for publisher in self.publishers)
+        publishers = (self._raw, self._compressed)
+        return any(publisher.get_subscription_count() > 0 for publisher in publishers)
 
     def publish(self, header: Any) -> None:
         """Send the kept pixels under the input's header."""
@@ -105,60 +112,79 @@ def encode_jpeg(rgb_hwc: np.ndarray) -> Tuple[str, np.ndarray]:
 
 
 class Outputs:
-    """Every topic that exists while the node is configured."""
+    """Every topic that exists while the node is configured; made whole or not at all."""
 
-    def __init__(self, node: Any, has_confidence: bool, frame_policy: str) -> None:
+    def __init__(self, node: LifecycleNode, card: ModelCard, frame_policy: str) -> None:
         qos = output_qos(frame_policy)
-        self._node = node
-        self.class_map = ImageOutput(node, "~/class_map", KeptImage("mono8", 1), encode_png, qos)
-        self.overlay = ImageOutput(node, "~/overlay", KeptImage("rgb8", 3), encode_jpeg, qos)
-        self.confidence: Optional[ImageOutput] = None
-        if has_confidence:
-            kept = KeptImage("mono8", 1)
-            self.confidence = ImageOutput(node, "~/confidence", kept, encode_png, qos)
-        self.latency = node.create_lifecycle_publisher(FrameLatency, "~/latency", qos)
+        with ExitStack() as made:
+
+            def advertise(message_type: Any, topic: str) -> Any:
+                publisher = node.create_lifecycle_publisher(message_type, topic, qos)
+                made.callback(node.destroy_lifecycle_publisher, publisher)
+                return publisher
+
+            def advertise_latched(message_type: Any, topic: str) -> Any:
+                publisher = node.create_publisher(message_type, topic, latched_qos())
+                made.callback(node.destroy_publisher, publisher)
+                return publisher
+
+            self.class_map = ImageOutput(
+                advertise, "~/class_map", KeptImage("mono8", 1), encode_png
+            )
+            self.overlay = ImageOutput(advertise, "~/overlay", KeptImage("rgb8", 3), encode_jpeg)
+            self.confidence: Optional[ImageOutput] = None
+            if "confidence" in card.outputs:
+                kept = KeptImage("mono8", 1)
+                self.confidence = ImageOutput(advertise, "~/confidence", kept, encode_png)
+            self.latency = advertise(FrameLatency, "~/latency")
+            self._labels = advertise_latched(LabelInfo, "~/label_info")
+            self._vision_labels: Any = None
+            if VisionLabelInfo is not None:
+                self._vision_labels = advertise_latched(VisionLabelInfo, "~/vision_label_info")
+            self._made = made.pop_all()
 
     @property
     def wanted(self) -> bool:
         """Whether anybody listens to anything that takes work."""
-        return self.latency.get_subscription_count() > 0 or any(
-            output.wanted for output in self._images()
-        )
+        images = [self.class_map, self.overlay] + ([self.confidence] if self.confidence else [])
+        return self.latency.get_subscription_count() > 0 or any(item.wanted for item in images)
+
+    def publish_labels(self, labels: LabelSet, model: str, stamp: Any) -> None:
+        """Say what the class map's ids mean, to everybody who comes while the topics exist."""
+        self._labels.publish(label_info(labels, model, stamp))
+        if self._vision_labels is not None:
+            self._vision_labels.publish(vision_label_info(labels, stamp))
+
+    @property
+    def vision_labels_missing(self) -> str:
+        """Why there is no ~/vision_label_info and what to do; empty where there is."""
+        if self._vision_labels is not None:
+            return ""
+        distribution = os.environ.get("ROS_DISTRO") or "DISTRO"
+        return "vision_msgs is not installed; install ros-%s-vision-msgs" % distribution
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
-        for output in self._images():
-            for publisher in output.publishers:
-                self._node.destroy_lifecycle_publisher(publisher)
-        self._node.destroy_lifecycle_publisher(self.latency)
-
-    def _images(self) -> List[ImageOutput]:
-        outputs = [self.class_map, self.overlay]
-        return outputs + ([self.confidence] if self.confidence else [])
+        self._made.close()
 
 
-def label_info(card: ModelCard, stamp: Any) -> LabelInfo:
+def label_info(labels: LabelSet, model: str, stamp: Any) -> LabelInfo:
     """What the class map's ids mean."""
-    message = LabelInfo(label_set=card.label_set, model=card.name, unlabelled=UNLABELLED)
+    message = LabelInfo(label_set=labels.name, model=model, unlabelled=UNLABELLED)
     message.header.stamp = stamp
     message.classes = [
         ClassInfo(id=index, name=item.name, category=item.category, color_rgb=item.color_rgb)
-        for index, item in enumerate(card.labels.classes)
+        for index, item in enumerate(labels.classes)
     ]
     return message
 
 
-def vision_label_info(card: ModelCard, stamp: Any) -> Any:
-    """The same as vision_msgs/LabelInfo; None where vision_msgs is not installed."""
-    try:
-        from vision_msgs.msg import LabelInfo as VisionLabelInfo
-        from vision_msgs.msg import VisionClass
-    except ImportError:
-        return None
+def vision_label_info(labels: LabelSet, stamp: Any) -> Any:
+    """The same as vision_msgs/LabelInfo, where vision_msgs is installed."""
     message = VisionLabelInfo()
     message.header.stamp = stamp
     message.class_map = [
         VisionClass(class_id=index, class_name=item.name)
-        for index, item in enumerate(card.labels.classes)
+        for index, item in enumerate(labels.classes)
     ]
     return message

@@ -69,7 +69,9 @@ class ParameterSpec:
 
 
 PARAMETERS = (
-    ParameterSpec("model", "elu_squeezenet_camvid", "Model folder, or the name of a shipped model"),
+    ParameterSpec(
+        "model", "fast_elu_squeezenet_camvid", "Model folder, or the name of a shipped model"
+    ),
     ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
@@ -80,7 +82,7 @@ PARAMETERS = (
     ParameterSpec(
         "frame_policy",
         "latest",
-        "latest: the newest frame wins; every: no frame is dropped by the node",
+        "latest: the newest frame wins; every: all are processed, up to 512 MiB wait",
         FRAME_POLICIES,
     ),
     ParameterSpec("input.transport", "raw", "Which image topic is read", TRANSPORTS),
@@ -95,6 +97,9 @@ PARAMETERS = (
     ),
     ParameterSpec(
         "num_threads", 0, "CPU threads of the run time; 0: its own choice", limits=(0, MAX_THREADS)
+    ),
+    ParameterSpec(
+        "grouping", "", "File of a grouping that folds the classes into fewer; empty: none"
     ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
@@ -153,6 +158,7 @@ class Settings:
     transport: str
     reliability: str
     output_resolution: str
+    grouping: str
 
 
 class NodeParameters:
@@ -193,6 +199,7 @@ class NodeParameters:
             transport=self["input.transport"],
             reliability=self["input.reliability"],
             output_resolution=self["output_resolution"],
+            grouping=self["grouping"],
         )
 
     def _declare(self, spec: ParameterSpec) -> None:

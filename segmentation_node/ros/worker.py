@@ -10,7 +10,8 @@ from segmentation_node.accounting import FrameCounters
 
 Resource = TypeVar("Resource")
 
-EVERY_CAPACITY = 2
+# What may wait under ``every``: 776 colour images of 640x360, 86 of 1920x1080.
+BACKLOG_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,26 @@ class Frame:
     received_s: float
     received_ns: int
 
+    @property
+    def size_bytes(self) -> int:
+        """Of its pixels, raw or compressed: nearly all that it takes in memory."""
+        return len(self.message.data)
+
 
 class FrameQueue:
     """Hands frames over by the frame policy and books each one in the counters.
 
-    ``latest``: holds one frame; a newer one replaces it. ``every``: holds ``EVERY_CAPACITY``
-    and blocks ``put`` until there is room.
+    ``latest``: holds one frame; a newer one replaces it. ``every``: holds all that come, up to
+    ``BACKLOG_BYTES``; a frame that does not fit is dropped.
     """
 
     def __init__(self, policy: str, counters: FrameCounters) -> None:
         self._replaces = policy == "latest"
-        self._capacity = 1 if self._replaces else EVERY_CAPACITY
         self._counters = counters
         self._frames: Deque[Frame] = deque()
+        self._bytes = 0
         self._changed = threading.Condition()
         self._open = False
-        self._blocked = 0
         self._in_hand = False
 
     def open(self) -> None:
@@ -45,27 +50,25 @@ class FrameQueue:
             self._open = True
 
     def close(self) -> None:
-        """Take no more; waiting frames count as dropped, blocked callers return."""
+        """Take no more; waiting frames count as dropped."""
         with self._changed:
             self._open = False
-            self._counters.drop(len(self._frames))
-            self._frames.clear()
-            self._changed.notify_all()
+            while self._frames:
+                self._drop_oldest()
 
     def put(self, frame: Frame) -> None:
-        """Hand a frame over; blocks under ``every`` while the queue is full."""
+        """Hand a frame over; never blocks."""
         with self._changed:
             if not self._open:
                 return
             self._counters.receive()
             if self._replaces and self._frames:
-                self._frames.popleft()
+                self._drop_oldest()
+            if self._frames and self._bytes + frame.size_bytes > BACKLOG_BYTES:
                 self._counters.drop()
-            self._wait_for_room()
-            if self._open:
-                self._frames.append(frame)
-            else:
-                self._counters.drop()
+                return
+            self._frames.append(frame)
+            self._bytes += frame.size_bytes
             self._changed.notify_all()
 
     def get(self, timeout_s: float) -> Optional[Frame]:
@@ -76,9 +79,7 @@ class FrameQueue:
             if not self._frames:
                 return None
             self._in_hand = True
-            frame = self._frames.popleft()
-            self._changed.notify_all()
-            return frame
+            return self._take_oldest()
 
     def done(self) -> None:
         """The frame that ``get`` gave is booked."""
@@ -89,15 +90,21 @@ class FrameQueue:
     def settle(self, timeout_s: float) -> bool:
         """After ``close``: wait until every frame is booked; False when that took too long."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: not self._in_hand and self._blocked == 0, timeout_s
-            )
+            return self._changed.wait_for(lambda: not self._in_hand, timeout_s)
 
-    def _wait_for_room(self) -> None:
-        self._blocked += 1
-        while self._open and len(self._frames) >= self._capacity:
-            self._changed.wait()
-        self._blocked -= 1
+    def age_s(self, now_s: float) -> float:
+        """How long the oldest waiting frame has been here; 0 when none waits."""
+        with self._changed:
+            return now_s - self._frames[0].received_s if self._frames else 0.0
+
+    def _take_oldest(self) -> Frame:
+        frame = self._frames.popleft()
+        self._bytes -= frame.size_bytes
+        return frame
+
+    def _drop_oldest(self) -> None:
+        self._take_oldest()
+        self._counters.drop()
 
 
 class Worker(Generic[Resource]):

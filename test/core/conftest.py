@@ -3,9 +3,9 @@
 import os
 
 import pytest
-import tiny
-from fake_gpu import DIALECTS, FakeGpu, compile_cudart
-from tensorrt_engines import build
+from support.core import tiny
+from support.core.fake_gpu import DIALECTS, FakeGpu, compile_cudart
+from support.core.tensorrt_engines import build
 
 from segmentation_node.backends import BackendOptions
 

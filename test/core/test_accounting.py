@@ -5,7 +5,13 @@ import threading
 
 import numpy as np
 
-from segmentation_node.accounting import Counts, FrameCounters, LatencyStatistics, RateMeter
+from segmentation_node.accounting import (
+    Counts,
+    FrameCounters,
+    LatencyStatistics,
+    RateMeter,
+    SequenceGaps,
+)
 
 
 def test_counters_book_each_fate():
@@ -18,8 +24,9 @@ def test_counters_book_each_fate():
     counters.drop()
     counters.fail()
     counters.lose(7)
+    counters.replace(5)
     assert counters.snapshot() == Counts(
-        received=10, processed=2, dropped=4, failed=1, queued=3, lost=7
+        received=15, processed=2, dropped=9, failed=1, queued=3, lost=7
     )
     counters.reset()
     assert counters.snapshot() == Counts()
@@ -99,3 +106,57 @@ def test_two_looks_at_one_moment_give_no_rate():
     meter.look(1.0, Counts())
     meter.look(1.0, Counts(processed=3))
     assert math.isnan(meter.rate_hz("processed"))
+
+
+def missed(gaps, senders=("camera",)):
+    """What is told of gaps that came before: at the second call."""
+    return [gaps.settle(list(senders)) for _ in range(2)][1]
+
+
+def come(gaps, *numbers):
+    for number in numbers:
+        gaps.come(number)
+
+
+def test_gaps_in_the_numbers_are_missed_frames():
+    gaps = SequenceGaps()
+    assert gaps.total is None
+    gaps.settle(["camera"])
+    come(gaps, 100, 101, 104, 105, 110)
+    assert missed(gaps) == 6
+    assert missed(gaps) == 0
+    come(gaps, 111, 113)
+    assert (missed(gaps), gaps.total) == (1, 7)
+
+
+def test_what_the_middleware_reports_as_lost_is_not_missed_as_well():
+    gaps = SequenceGaps()
+    gaps.settle(["camera"])
+    gaps.lose(2)
+    come(gaps, 1, 6)
+    assert missed(gaps) == 2
+    come(gaps, 9)
+    assert gaps.settle(["camera"]) == 0
+    gaps.lose(2)  # said a little later than the gap was seen
+    assert gaps.settle(["camera"]) == 0
+
+
+def test_a_sender_that_starts_anew_leaves_no_gap():
+    gaps = SequenceGaps()
+    gaps.settle(["camera"])
+    come(gaps, 500, 1, 2, 4)
+    assert missed(gaps) == 1
+    gaps.settle(["another camera"])
+    come(gaps, 900, 902)
+    assert missed(gaps, ["another camera"]) == 1
+
+
+def test_numbers_of_several_senders_or_none_say_nothing():
+    gaps = SequenceGaps()
+    gaps.settle(["camera"])
+    come(gaps, 1, 500, 2, 501)
+    assert missed(gaps, ["camera", "another"]) == 0
+    assert gaps.total is None
+    gaps.settle(["camera"])
+    come(gaps, None, None)
+    assert (missed(gaps), gaps.total) == (0, None)

@@ -4,8 +4,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-import tiny
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tiny import assert_one_line
 
 from segmentation_node import backends
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend

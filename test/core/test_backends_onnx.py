@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tiny import assert_one_line
 
 from segmentation_node.backends import BACKENDS, BackendOptions, cpu_features, open_backend
 from segmentation_node.errors import BackendError, CardError

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import tiny
-from real_data import PROJECT
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.real_data import PROJECT
+from support.core.tiny import assert_one_line
 
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.errors import BackendError
@@ -16,7 +16,7 @@ from segmentation_node.errors import BackendError
 MODEL = os.path.join(PROJECT, "models", "fast_elu_squeezenet_camvid")
 RUN = """
 import sys
-import tiny
+from support.core import tiny
 from segmentation_node.backends import BackendOptions, open_backend
 with open_backend("openvino", tiny.card(), BackendOptions(num_threads=1)) as backend:
     print(backend.run(tiny.random_image(0)[None]).class_map_nhw.shape)
@@ -72,7 +72,7 @@ def openvino():
 
 def python(program, *arguments, folders=()):
     """Output of a program in a Python of its own, which finds modules in ``folders`` first."""
-    paths = [str(folder) for folder in folders] + [PROJECT, os.path.dirname(tiny.__file__)]
+    paths = [str(folder) for folder in folders] + [PROJECT, os.path.join(PROJECT, "test")]
     finished = subprocess.run(
         [sys.executable, "-c", program] + [str(item) for item in arguments],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.consistency import TemporalConsistency
+from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.labels import CAMVID_11
 
 SKY, BUILDING, ROAD, VOID = 0, 1, 3, 255

@@ -12,8 +12,8 @@ import pytest
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.instances import instance_ids
 from segmentation_node.evaluation.read_ahead import read_ahead
+from segmentation_node.evaluation.run.instances import instance_ids
 
 IMAGE = np.random.RandomState(3).randint(0, 256, (2, 4, 3)).astype(np.uint8)
 IDS = np.array([[7, 8, 26, 26], [24, 0, 29, 26]], np.uint8)
@@ -132,8 +132,8 @@ def test_a_sample_is_rgb_and_train_ids(layout, tmp_path):
     (sample,) = list(dataset)
     assert len(dataset) == 1 and sample.name == layout.name
     np.testing.assert_array_equal(sample.image_hwc, IMAGE)
-    np.testing.assert_array_equal(sample.labels_hw, TRAIN_IDS)
-    assert sample.labels_hw.dtype == np.uint8 and sample.instances_hw is None
+    np.testing.assert_array_equal(sample.truth_hw, TRAIN_IDS)
+    assert sample.truth_hw.dtype == np.uint8 and sample.instances_hw is None
 
 
 @every(sorted(LAYOUTS))
@@ -271,8 +271,8 @@ def test_fine_and_coarse_labels_share_the_images(tmp_path):
     coarse = cityscapes("cityscapes_coarse", "gtCoarse", "train")
     coarse.write(tmp_path)
     write(tmp_path / coarse.labels, np.zeros_like(IDS))
-    assert (coarse.open(tmp_path)[0].labels_hw == 255).all()
-    assert (open_dataset("cityscapes", str(tmp_path), "train")[0].labels_hw == TRAIN_IDS).all()
+    assert (coarse.open(tmp_path)[0].truth_hw == 255).all()
+    assert (open_dataset("cityscapes", str(tmp_path), "train")[0].truth_hw == TRAIN_IDS).all()
 
 
 @every(["kitti_semantics"])

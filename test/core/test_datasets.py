@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import tiny
-from real_data import folder_of
-from tiny import VOID, assert_one_line
+from support.core import tiny
+from support.core.real_data import folder_of
+from support.core.tiny import VOID, assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.datasets.street import Street
+from segmentation_node.evaluation.datasets.street.dataset import Street
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 IDS = np.array([[0, 3, VOID, 8], [10, 5, 5, VOID]], np.uint8)
@@ -34,8 +34,8 @@ def test_camvid_gives_rgb_and_train_ids(root):
     sample = open_dataset("camvid", str(root), "train")[0]
     assert sample.name == "a.png"
     np.testing.assert_array_equal(sample.image_hwc, IMAGE)
-    np.testing.assert_array_equal(sample.labels_hw, [[0, 3, 255, 8], [10, 5, 5, 255]])
-    assert sample.labels_hw.dtype == np.uint8
+    np.testing.assert_array_equal(sample.truth_hw, [[0, 3, 255, 8], [10, 5, 5, 255]])
+    assert sample.truth_hw.dtype == np.uint8
 
 
 def test_camvid_without_a_list_takes_every_image_by_name(root):
@@ -132,8 +132,8 @@ def test_street_splits_share_no_drive():
 def test_street_gives_labelled_frames():
     dataset = open_dataset("street", "", "val")
     sample, again, other = dataset[1], dataset[1], dataset[len(dataset) - 1]
-    assert sample.image_hwc.shape == (360, 640, 3) and sample.labels_hw.shape == (360, 640)
-    assert set(np.unique(sample.labels_hw)) <= set(range(len(CITYSCAPES_19))) | {255}
+    assert sample.image_hwc.shape == (360, 640, 3) and sample.truth_hw.shape == (360, 640)
+    assert set(np.unique(sample.truth_hw)) <= set(range(len(CITYSCAPES_19))) | {255}
     np.testing.assert_array_equal(sample.image_hwc, again.image_hwc)
     assert sample.name != other.name and (sample.image_hwc != other.image_hwc).any()
     with pytest.raises(IndexError):
@@ -145,5 +145,5 @@ def test_the_real_camvid_is_read(split, samples):
     dataset = open_dataset("camvid", folder_of("camvid"), split)
     assert len(dataset) == samples
     sample = dataset[samples - 1]
-    assert sample.image_hwc.shape == (360, 480, 3) and sample.labels_hw.shape == (360, 480)
-    assert set(np.unique(sample.labels_hw)) <= set(range(11)) | {255}
+    assert sample.image_hwc.shape == (360, 480, 3) and sample.truth_hw.shape == (360, 480)
+    assert set(np.unique(sample.truth_hw)) <= set(range(11)) | {255}

@@ -5,11 +5,12 @@ import os
 import cv2
 import numpy as np
 import pytest
-import tiny
+from support.core import tiny
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DRIVES, open_drive
-from segmentation_node.evaluation.datasets.drive import DriveFrame, FrameClock
+from segmentation_node.evaluation.datasets.drive import FrameClock
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CITYSCAPES_19
 
 CALIBRATION = "S_rect_02: 8.0e+00 6.0e+00\nP_rect_02: 7 0 4 1 0 7 3 2 0 0 1 3\n"
@@ -52,7 +53,7 @@ def test_a_data_set_is_a_drive_of_its_usual_split(tmp_path):
     drive = open_drive("camvid", str(tmp_path), "")
     (frame,) = drive.frames()
     assert (drive.split, drive.length, frame.name, frame.stamp_ns) == ("val", 1, "a.png", None)
-    assert frame.position is None and (frame.labels_hw == 0).all()
+    assert frame.position is None and (frame.truth_hw == 0).all()
 
 
 def test_kitti_frames_take_the_line_of_their_number(tmp_path):
@@ -66,7 +67,7 @@ def test_kitti_frames_take_the_line_of_their_number(tmp_path):
     assert [frame.stamp_ns for frame in frames] == [base_ns + second_ns, base_ns + 3 * second_ns]
     assert [frame.position[1] for frame in frames] == [1, 3]
     np.testing.assert_array_equal(frames[1].image_hwc, tiny.random_image(3))
-    assert frames[0].labels_hw is None
+    assert frames[0].truth_hw is None
 
 
 def test_kitti_calibration_is_that_of_the_rectified_camera(tmp_path):
@@ -109,9 +110,9 @@ def test_snippets_end_where_numbers_do(tmp_path):
         (keys[0], 10), (keys[0], 11), (keys[0], 12), (keys[3], 40), (keys[3], 41),
         ("bonn/bonn_000001_000042", 42),
     ]  # fmt: skip
-    labelled = [frame.labels_hw is not None for frame in frames]
+    labelled = [frame.truth_hw is not None for frame in frames]
     assert labelled == [False, True, False, False, False, False]
-    assert (frames[1].labels_hw == 13).all()
+    assert (frames[1].truth_hw == 13).all()
 
 
 def test_labels_whose_frames_are_absent_are_noted(tmp_path):
@@ -148,7 +149,7 @@ def test_images_come_in_the_order_of_their_names(tmp_path):
 def stamps(positions, rate_hz=10.0):
     clock = FrameClock(rate_hz, 5 * 10**9)
     image = tiny.random_image(0)
-    return [clock.stamp_ns(DriveFrame("", image, position=position)) for position in positions]
+    return [clock.stamp_ns(Frame("", image, position=position)) for position in positions]
 
 
 def test_a_clock_keeps_the_gaps_within_a_sequence():
@@ -169,7 +170,7 @@ def test_a_clock_counts_single_images_and_does_not_drift():
 
 def test_the_datas_own_stamp_counts():
     clock = FrameClock(10.0, 0)
-    assert clock.stamp_ns(DriveFrame("", tiny.random_image(0), stamp_ns=17)) == 17
+    assert clock.stamp_ns(Frame("", tiny.random_image(0), stamp_ns=17)) == 17
 
 
 def step(root, sequence, frames):

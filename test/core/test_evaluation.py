@@ -8,14 +8,15 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
-from real_data import PROJECT
-from tiny import VOID
+from support.core import tiny
+from support.core.real_data import PROJECT
+from support.core.tiny import VOID
 
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.__main__ import main
-from segmentation_node.evaluation.dataset import evaluate_dataset
-from segmentation_node.evaluation.datasets import Dataset, Sample, open_dataset
+from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 from segmentation_node.pipeline import Segmenter
 
@@ -88,7 +89,7 @@ class TwoLabelSets(Dataset):
         # (true Cityscapes class, CamVid class that the network sees) of one row of 8 each
         rows = [(0, ROAD), (1, ROAD), (3, BUILDING), (12, PEDESTRIAN), (14, TREE), (255, CAR)]
         truth, seen = (np.array([row] * 8, np.uint8).T for row in zip(*rows))
-        return Sample("frame", tiny.paint(seen), truth)
+        return Frame("frame", tiny.paint(seen), truth)
 
 
 def test_two_label_sets_are_compared_on_the_seven_categories(segmenter):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from real_data import PROJECT
+from support.core.real_data import PROJECT
 
 PACKAGE = "segmentation_node"
 ROS = {
@@ -18,57 +18,67 @@ ROS = {
     "std_srvs", "tf2_ros", "vision_msgs",
 }  # fmt: skip
 RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "safetensors"}
-# The first part of a module's name below the package -> what it may import at module level.
-BASE = {"errors", "labels", "model_card"}
+BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
+WORKBENCH = ("evaluation", "importing")
+# The robot's part, below the package -> what of it may be imported where a module is loaded.
+BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting", "models"}
+CORE |= {"interrupts", "pictures"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
-    "labels": set(),
+    "interrupts": set(),
+    "files": {"errors"},
+    "labels": {"errors", "yaml_and_json"},
+    "yaml_and_json": {"errors"},
     "timing": set(),
     "models": set(),
     "accounting": {"timing"},
-    "model_card": {"errors", "labels"},
+    "model_card": {"errors", "labels", "yaml_and_json"},
     "images": BASE,
+    "pictures": {"errors"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends", "models"},
-    "pipeline": BASE | {"images", "backends", "timing"},
-    "evaluation": CORE | {"evaluation"},
-    # The demo scores what it replays; evaluation's live mode imports ros lazily.
-    "ros": CORE | {"ros", "evaluation"},
+    "pipeline": BASE | {"images", "pictures", "backends", "timing"},
+    "ros": CORE | {"ros"},
 }
-NEWER_PYTHON = {"segmentation_node.evaluation.bags", "segmentation_node.evaluation.report"}
-BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 
 
 def modules():
-    """Every module of the package: name -> syntax tree."""
+    """Every module of the package that this Python can read: name -> syntax tree."""
     trees = {}
     for folder, _, files in os.walk(os.path.join(PROJECT, PACKAGE)):
-        for file_name in sorted(files):
-            if not file_name.endswith(".py"):
-                continue
+        for file_name in files:
             path = os.path.join(folder, file_name)
             name = os.path.relpath(path, PROJECT)[: -len(".py")].replace(os.sep, ".")
             name = name[: -len(".__init__")] if name.endswith(".__init__") else name
-            if is_newer(name) and sys.version_info < (3, 10):
-                continue
-            with open(path, "rb") as source:
-                trees[name] = ast.parse(source.read(), path)
+            if file_name.endswith(".py") and not (sys.version_info < (3, 10) and is_newer(name)):
+                with open(path, "rb") as source:
+                    trees[name] = ast.parse(source.read(), path)
     return trees
 
 
 def is_newer(name):
     """Whether a module, or a package around it, may need a newer Python than the TX1's."""
-    return any(name == newer or name.startswith(newer + ".") for newer in NEWER_PYTHON)
+    newer = (
+        "segmentation_node.evaluation.bags",
+        "segmentation_node.evaluation.report",
+    )
+    return any(name == other or name.startswith(other + ".") for other in newer)
+
+
+def part(name):
+    """The first part of a name below the package."""
+    return (name.split(".") + [""])[1]
 
 
 MODULES = modules()
+ROBOT = [name for name in MODULES if part(name) not in WORKBENCH]
 
 
-def imported(name, at_module_level):
-    """Names that a module imports; ``at_module_level``: only those that importing it runs."""
+def imported(name, when_loaded=False):
+    """Names that a module imports; ``when_loaded``: only those that importing it runs."""
     found, to_visit = set(), list(MODULES[name].body)
     while to_visit:
         node = to_visit.pop()
@@ -77,77 +87,64 @@ def imported(name, at_module_level):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "%s has a relative import" % name
             found.update([node.module] + [node.module + "." + item.name for item in node.names])
-        elif not (at_module_level and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
+        elif not (when_loaded and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
             to_visit.extend(ast.iter_child_nodes(node))
     return found
 
 
-def tops(names):
-    return {name.split(".")[0] for name in names}
+def packages(name, when_loaded=False):
+    return {found.split(".")[0] for found in imported(name, when_loaded)}
 
 
-def part(name):
-    """The first part of a name below the package."""
-    return (name.split(".") + [""])[1]
+def parts(name, when_loaded=False):
+    """The parts of this package that a module imports."""
+    own = {found for found in imported(name, when_loaded) if found in MODULES}
+    return {part(found) for found in own} - {""}
 
 
-def test_every_part_of_the_package_has_its_place():
-    assert {part(name) for name in MODULES} <= set(MAY_IMPORT)
-    assert {part(name) for name in MODULES} >= CORE | {"ros", "evaluation"}
+def test_the_robots_part_knows_nothing_of_the_workbench():
+    assert {part(name) for name in ROBOT} == set(MAY_IMPORT)
+    assert [name for name in ROBOT if parts(name) & set(WORKBENCH)] == []
+    assert [n for n in MODULES if packages(n) & {"training", "benchmarks"}] == []
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_only_ros_imports_ros(name):
-    if part(name) != "ros":
-        assert not tops(imported(name, at_module_level=False)) & ROS
+def test_ros_is_imported_by_the_node_and_by_live_evaluation_only():
+    importing = {name for name in MODULES if packages(name) & ROS}
+    allowed = ("segmentation_node.ros.", "segmentation_node.evaluation.live.")
+    assert [name for name in importing if not name.startswith(allowed)] == []
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_nothing_imports_training(name):
-    assert "training" not in tops(imported(name, at_module_level=False))
+def test_the_robots_imports_go_one_way():
+    wrong = {name: parts(name, True) - MAY_IMPORT[part(name)] for name in ROBOT}
+    assert {name: found for name, found in wrong.items() if found} == {}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_run_times_are_imported_only_where_they_are_used(name):
-    anywhere = tops(imported(name, at_module_level=False)) & RUN_TIMES
-    if part(name) == "networks":
-        assert anywhere <= {"torch"}
-        return
-    assert not tops(imported(name, at_module_level=True)) & RUN_TIMES
-    if part(name) not in ("backends", "engine"):
-        assert not anywhere
+def test_run_times_are_imported_where_they_are_used():
+    users = {name for name in MODULES if packages(name) & RUN_TIMES}
+    assert {part(name) for name in users} <= {"networks", "backends", "engine", "importing"}
+    eager = {name for name in users if packages(name, True) & RUN_TIMES}
+    assert {part(name) for name in eager} <= {"networks", "importing"}
+    assert set().union(*(packages(n) & RUN_TIMES for n in users if part(n) == "networks")) <= {
+        "torch"
+    }
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_what_needs_a_newer_python_is_imported_lazily(name):
-    """Bags and their library, by anything but the bags themselves."""
-    own = {n for n in imported(name, at_module_level=True) if is_newer(n) and "bags" in n}
-    if not name.startswith("segmentation_node.evaluation.bags"):
-        assert not own
-        assert not tops(imported(name, at_module_level=False)) & BAGS
+def test_bags_and_their_library_are_imported_lazily():
+    """They need a newer Python than the rest of the evaluation."""
+    others = [name for name in MODULES if not is_newer(name)]
+    lazy = "segmentation_node.evaluation.bags"
+    eager = [name for name in others if any(i.startswith(lazy) for i in imported(name, True))]
+    assert eager == []
+    assert [name for name in others if packages(name) & BAGS] == []
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_go_one_way(name):
-    own = {n for n in imported(name, at_module_level=True) if n.split(".")[0] == PACKAGE}
-    assert {part(n) for n in own if n in MODULES} - {""} <= MAY_IMPORT[part(name)]
-
-
-def scripts():
-    """Python files that no module of the package imports: the launch files and setup.py."""
+def test_launch_files_and_setup_parse():
     folder = os.path.join(PROJECT, "launch")
-    found = [os.path.join("launch", name) for name in sorted(os.listdir(folder))]
-    return [path for path in found if path.endswith(".py")] + ["setup.py"]
-
-
-@pytest.mark.parametrize("path", scripts())
-def test_launch_files_and_setup_parse(path):
-    with open(os.path.join(PROJECT, path), "rb") as source:
-        ast.parse(source.read(), path)
-
-
-def test_there_are_launch_files():
-    assert "launch%stx1.launch.py" % os.sep in scripts()
+    paths = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".py")]
+    assert os.path.join(folder, "tx1.launch.py") in paths
+    for path in paths + [os.path.join(PROJECT, "setup.py")]:
+        with open(path, "rb") as source:
+            ast.parse(source.read(), path)
 
 
 def test_the_networks_import_where_there_is_torch():
@@ -157,9 +154,10 @@ def test_the_networks_import_where_there_is_torch():
             importlib.import_module(name)
 
 
-def test_the_core_imports_without_run_times_or_ros():
-    """Every module outside networks/ and ros/, in a Python that has none of those packages."""
-    core = [name for name in sorted(MODULES) if part(name) not in ("networks", "ros")]
+def test_all_but_networks_and_ros_imports_without_run_times_or_ros():
+    ros = tuple(name for name in MODULES if packages(name, True) & ROS)
+    needing = {name for name in MODULES if imported(name, True) & set(ros)} | set(ros)
+    core = [n for n in sorted(MODULES) if part(n) not in ("networks", "ros") and n not in needing]
     program = (
         "import importlib, sys\n"
         "sys.modules.update(dict.fromkeys(%r))\n"

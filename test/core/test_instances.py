@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.accuracy import Accuracy
-from segmentation_node.evaluation.instances import (
+from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.evaluation.run.instances import (
     AVERAGE_SIZE_PX,
     InstanceWeightedCounts,
     instance_ids,

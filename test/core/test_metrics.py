@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from tiny import assert_one_line
+from support.core.tiny import assert_one_line
 
-from segmentation_node.evaluation import metrics
-from segmentation_node.evaluation.metrics import ConfusionMatrix, joint_histogram
+from segmentation_node.evaluation.run import confusion as metrics
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix, joint_histogram
 
 VOID = 255
 

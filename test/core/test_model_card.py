@@ -6,9 +6,9 @@ import os
 import shutil
 
 import pytest
-import tiny
 import yaml
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tiny import assert_one_line
 
 from segmentation_node import models
 from segmentation_node.errors import CardError
@@ -228,3 +228,24 @@ def test_a_shipped_card_fits_its_artifacts(name):
     assert card.artifacts
     for artifact in card.artifacts:
         assert os.path.isfile(card.artifact_path(artifact.kind))
+
+
+YARD = {"name": "yard", "classes": [{"name": "ground", "id": 3}, {"name": "rack"}]}
+
+
+def test_a_card_may_carry_its_own_label_set(tmp_path):
+    card = read_card(write(tmp_path, with_change("label_set", YARD)))
+    assert card.label_set == "yard" and card.labels.names == ("ground", "rack")
+
+
+@pytest.mark.parametrize(
+    "content, parts",
+    [
+        ({"name": "yard", "classes": [{"name": "a"}, {"name": "a"}]}, ["label_set", "'a'"]),
+        ({"name": "camvid11", "classes": [{"name": "a"}]}, ["'camvid11'", "built-in"]),
+    ],
+)
+def test_an_own_label_set_that_is_wrong_is_one_line(tmp_path, content, parts):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, with_change("label_set", content)))
+    assert_one_line(caught, "model.yaml", *parts)

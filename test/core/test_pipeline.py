@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tiny import assert_one_line
 
 from segmentation_node.backends import BackendOptions, Prediction
 from segmentation_node.backends.base import Backend
 from segmentation_node.errors import BackendError, ImageError
 from segmentation_node.images import NearestMapper, blend, place
-from segmentation_node.labels import CAMVID_11
+from segmentation_node.labels import CAMVID_11, Grouping
 from segmentation_node.pipeline import Segmenter
 from segmentation_node.timing import StageTimer
 
@@ -116,6 +116,20 @@ def test_maps_are_written_into_the_given_arrays(output_resolution, size):
     expected = segmenter("crop", output_resolution).segment(image, with_confidence=True)
     np.testing.assert_array_equal(class_map, expected.class_map_hw)
     np.testing.assert_array_equal(confidence, expected.confidence_hw)
+
+
+def test_a_grouping_folds_the_classes_of_map_and_overlay():
+    grouping = Grouping("two", {"up": ("sky", "building"), "rest": ("*",)})
+    plain = segmenter()
+    folded = Segmenter(plain.backend, grouping=grouping)
+    image = np.random.RandomState(0).randint(0, 256, (6, 8, 3)).astype(np.uint8)
+    ids = plain.segment(image).class_map_hw.copy()
+    found = folded.segment(image).class_map_hw
+    assert folded.labels.names == ("up", "rest")
+    assert (found == np.where(ids == 255, 255, np.where(ids <= 1, 0, 1))).all()
+    assert len(np.unique(ids)) > 2
+    colors = folded.overlay(image, found, 1.0)[found == 0]
+    assert (colors == plain.labels.classes[0].color_rgb).all()
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.7])

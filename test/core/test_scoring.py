@@ -6,14 +6,16 @@ import re
 
 import numpy as np
 import pytest
-from real_data import PROJECT
-from tiny import assert_one_line
+from support.core.real_data import PROJECT
+from support.core.tiny import assert_one_line
 
-from segmentation_node.errors import DatasetError
+from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.examples import Examples, reduced
-from segmentation_node.evaluation.scoring import Run, ScoredFrame
-from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
+from segmentation_node.evaluation.frame import ScoredFrame
+from segmentation_node.evaluation.report.page import run_page
+from segmentation_node.evaluation.run.best_and_worst import Examples, reduced
+from segmentation_node.evaluation.run.run import Run
+from segmentation_node.labels import CAMVID_11, CITYSCAPES_19, LABEL_SETS, Grouping
 
 SKY, BUILDING, ROAD, VOID = 0, 1, 3, 255
 SOURCE = {"model": "some model", "dataset": "some data"}
@@ -94,6 +96,41 @@ def test_label_sets_that_differ_are_said_to():
     (note,) = [note for note in result["notes"] if "label sets differ" in note]
     assert "camvid11" in note and "cityscapes19" in note and "7 categories" in note
     assert note in report.run_text(result)
+
+
+WAYS = Grouping("ways", {"way": ("road", "pavement", "sidewalk"), "rest": ("*",)})
+
+
+@pytest.mark.parametrize("truth", [CAMVID_11, CITYSCAPES_19], ids=lambda labels: labels.name)
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_with_a_grouping_the_groups_are_scored(truth, is_folded):
+    """Whatever the label sets; also where the class maps hold the groups already."""
+    predicted, seen_hw = CAMVID_11, SEEN
+    if is_folded:
+        predicted, lut = WAYS.fold(CAMVID_11)
+        seen_hw = lut[SEEN]
+    truth_hw = TRUTH.copy()
+    truth_hw[TRUTH == SKY] = truth.names.index("sky")
+    truth_hw[TRUTH == ROAD] = truth.names.index("road")
+    run = Run(predicted, truth, SOURCE, ["car"], WAYS)
+    run.add(ScoredFrame("a", seen_hw, truth_hw=truth_hw))
+    result = run.as_json()
+    assert result["class_iou"] == {"way": 0.75, "rest": 0.75} and result["level"] == "class"
+    assert result["class_iiou"] == {} and not any("category" in key for key in result)
+    assert result["source"]["grouping"] == "ways"
+    unused = [note for note in result["notes"] if "sidewalk" in note]
+    assert bool(unused) == (truth is CAMVID_11)
+    assert "category" not in report.run_text(result)
+    assert "category" not in run_page(run, result)
+    wrong = np.full_like(seen_hw, 200)
+    with pytest.raises(DatasetError):
+        run.add(ScoredFrame("b", wrong, truth_hw=truth_hw))
+
+
+def test_classes_that_cannot_be_compared_name_the_way_out():
+    with pytest.raises(LabelsError) as caught:
+        Run(CAMVID_11, LABEL_SETS["voc21"], SOURCE)
+    assert_one_line(caught, "camvid11", "voc21", "--grouping")
 
 
 @pytest.mark.parametrize(

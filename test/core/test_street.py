@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.street import StreetDrive, classes
-from segmentation_node.evaluation.street.camera import Camera
-from segmentation_node.evaluation.street.light import Light
-from segmentation_node.evaluation.street.sprites import Pad, Sprite
+from segmentation_node.evaluation.datasets.street import StreetDrive, classes
+from segmentation_node.evaluation.datasets.street.camera import Camera
+from segmentation_node.evaluation.datasets.street.light import Light
+from segmentation_node.evaluation.datasets.street.sprites import Pad, Sprite
 
 MINIMUM_SHARE = {
     classes.ROAD: 0.25,

@@ -6,23 +6,17 @@ The stand-ins compute with ONNX Runtime in memory that only the CUDA calls may t
 import threading
 from dataclasses import replace
 
-import fake_tensorrt
 import numpy as np
 import pytest
-import tiny
-from tensorrt_engines import batch, build, engine_of, open_engine
-from tiny import assert_one_line
+from support.core import fake_tensorrt, tiny
+from support.core.tensorrt_engines import batch, build, engine_of, open_engine
+from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends import (
-    BACKENDS,
-    BackendOptions,
-    choose_backend,
-    cuda_runtime,
-    engine_files,
-    open_backend,
-)
-from segmentation_node.backends.tensorrt import TensorRtBackend
+from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node.backends.tensorrt import cuda as cuda_runtime
+from segmentation_node.backends.tensorrt import engine_files
+from segmentation_node.backends.tensorrt.backend import TensorRtBackend
 from segmentation_node.errors import BackendError
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")
@@ -221,7 +215,7 @@ class TestAuto:
 
 
 def test_a_jetsons_release_is_read(monkeypatch, tmp_path):
-    from segmentation_node.backends import tensorrt
+    from segmentation_node.backends.tensorrt import backend as tensorrt
 
     release = tmp_path / "nv_tegra_release"
     release.write_text("# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: a\n")

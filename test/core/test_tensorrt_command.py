@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 
-import fake_tensorrt
 import pytest
-from fake_gpu import DIALECTS, environment
-from real_data import PROJECT
-from tensorrt_engines import arguments, job, names
+from support.core import fake_tensorrt
+from support.core.fake_gpu import DIALECTS, environment
+from support.core.real_data import PROJECT
+from support.core.tensorrt_engines import arguments, job, names
 
 from segmentation_node import engine
 
@@ -114,7 +114,8 @@ def test_ctrl_c_ends_a_build_at_once_and_leaves_nothing(gpu, folder, tmp_path):
     gpu.set(FAKE_TENSORRT_BUILD_S=600, PYTHONPATH=os.pathsep.join([str(tmp_path), PROJECT]))
     # Says when it is so far, since progress comes only every ten seconds.
     (tmp_path / "sitecustomize.py").write_text(
-        "from segmentation_node.backends import build_progress\nbuild_progress.LINE_S = 0.05\n"
+        "from segmentation_node.backends.tensorrt import build_progress\n"
+        "build_progress.LINE_S = 0.05\n"
     )
     process = start(gpu, "8.2", *arguments(folder))
     while "building" not in process.stderr.readline():

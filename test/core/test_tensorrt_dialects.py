@@ -1,12 +1,11 @@
 """What TensorRT may refuse while an engine is made ready, on stand-ins. Python 3.6 reads this."""
 
-import fake_tensorrt
 import pytest
-import tiny
-from fake_gpu import DIALECTS
-from tiny import assert_one_line
+from support.core import fake_tensorrt, tiny
+from support.core.fake_gpu import DIALECTS
+from support.core.tiny import assert_one_line
 
-from segmentation_node.backends.tensorrt_dialects import (
+from segmentation_node.backends.tensorrt.versions import (
     TensorsByName,
     deserialize,
     import_tensorrt,

@@ -6,15 +6,14 @@ import os
 import sys
 from dataclasses import replace
 
-import fake_tensorrt
 import pytest
-import tiny
-from tensorrt_engines import WORKSPACE_MIB, arguments, job, names
-from tiny import assert_one_line
+from support.core import fake_tensorrt, tiny
+from support.core.tensorrt_engines import WORKSPACE_MIB, arguments, job, names
+from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends import build_checks, engine_files
-from segmentation_node.backends.build_progress import BuildProgress
+from segmentation_node.backends.tensorrt import build_checks, engine_files
+from segmentation_node.backends.tensorrt.build_progress import BuildProgress
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import sha256_of
 
@@ -115,7 +114,8 @@ def test_a_timing_cache_of_another_machine_is_replaced_and_said(gpu, folder, tmp
 
 def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(gpu, folder, tmp_path, capsys):
     gpu.install("10")
-    cache = tmp_path / "no such folder" / "my.cache"
+    (tmp_path / "a file").write_text("")
+    cache = tmp_path / "a file" / "my.cache"
     assert engine.main(arguments(folder, "--timing-cache", str(cache))) == 0
     out = capsys.readouterr().out
     assert "the timing cache is not kept" in out and "wrote " in out
@@ -137,7 +137,7 @@ def test_progress_is_shown(dialect, folder, capsys):
 
 def test_progress_goes_on_while_tensorrt_is_silent(monkeypatch):
     """On a terminal it is one line that is written over."""
-    from segmentation_node.backends import build_progress
+    from segmentation_node.backends.tensorrt import build_progress
 
     class Terminal(object):
         def __init__(self):

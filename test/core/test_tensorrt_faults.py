@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
-from tensorrt_engines import batch, open_engine
-from tiny import assert_one_line
+from support.core import tiny
+from support.core.tensorrt_engines import batch, open_engine
+from support.core.tiny import assert_one_line
 
-from segmentation_node.backends import cuda_runtime
+from segmentation_node.backends.tensorrt import cuda as cuda_runtime
 from segmentation_node.errors import BackendError
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")

@@ -6,14 +6,14 @@ import shlex
 import sys
 from dataclasses import replace
 
-import fake_tensorrt
 import pytest
-import tiny
-from tensorrt_engines import batch, build, engine_of, open_engine
-from tiny import assert_one_line
+from support.core import fake_tensorrt, tiny
+from support.core.tensorrt_engines import batch, build, engine_of, open_engine
+from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends import BackendOptions, engine_files
+from segmentation_node.backends import BackendOptions
+from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.errors import BackendError
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")
@@ -99,22 +99,22 @@ def without_manifest(path):
 
 def with_a_manifest_that_is_no_json(path):
     write(engine_files.manifest_path(path), b"{\n")
-    return ["is not valid JSON"]
+    return ["not valid JSON"]
 
 
 def with_a_manifest_that_is_a_list(path):
     write(engine_files.manifest_path(path), b"[1]")
-    return ["has keys list"]
+    return ["is a list, expected keys"]
 
 
 def with_a_manifest_of_bytes(path):
     write(engine_files.manifest_path(path), b"\xff\x00")
-    return ["is not valid JSON"]
+    return ["not valid JSON"]
 
 
 def with_a_manifest_that_lacks_a_key(path):
     edit_manifest(path, engine_bytes=None)
-    return ["has keys", "engine_bytes"]
+    return ["lacks the keys ['engine_bytes']"]
 
 
 def with_a_manifest_of_wrong_types(path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.timeline import FrameTable, pace, percentiles
+from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
 
 NAN = float("nan")
 

@@ -3,8 +3,6 @@
 Import this package lazily: rosbags needs Python 3.10, the rest of the package does not.
 """
 
-from segmentation_node.evaluation.bags.frames import BagFrame, Topics
 from segmentation_node.evaluation.bags.reader import Bag, open_bag
-from segmentation_node.evaluation.bags.storage import Problem, RawMessage, Topic
 
-__all__ = ["Bag", "BagFrame", "Problem", "RawMessage", "Topic", "Topics", "open_bag"]
+__all__ = ["Bag", "open_bag"]

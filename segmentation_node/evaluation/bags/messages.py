@@ -9,15 +9,8 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from segmentation_node.errors import BagError, ImageError
-from segmentation_node.evaluation.bags.records import one_line
-from segmentation_node.labels import (
-    LABEL_SETS,
-    UNLABELLED,
-    LabelClass,
-    LabelSet,
-    label_set_by_name,
-)
+from segmentation_node.errors import BagError, ImageError, LabelsError, reason
+from segmentation_node.labels import UNLABELLED, LabelSet, told_label_set
 from segmentation_node.timing import STAGES
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -78,7 +71,7 @@ def deserialize(data: bytes, type_: str) -> Any:
     try:
         return typestore().deserialize_cdr(data, type_)
     except Exception as error:  # NumPy, struct and rosbags each have their own
-        raise ImageError("%d bytes are no %s (%s)" % (len(data), type_, one_line(error))) from error
+        raise ImageError("%d bytes are no %s (%s)" % (len(data), type_, reason(error))) from error
 
 
 def header_of(data: bytes) -> Header:
@@ -138,25 +131,10 @@ def label_set_of(data: bytes) -> LabelSet:
     Raises BagError where it has the name of a known label set but other classes.
     """
     message = deserialize(data, LABEL_INFO)
-    classes = tuple(
-        LabelClass(item.name, item.category, tuple(int(value) for value in item.color_rgb))  # type: ignore[arg-type]
-        for item in message.classes
-    )
-    names = [item.name for item in classes]
-    if message.label_set in LABEL_SETS:
-        known = label_set_by_name(message.label_set)
-        if list(known.names) != names:
-            raise BagError(
-                "the bag's label set %r has the classes %s, this version's has %s"
-                % (message.label_set, names, list(known.names))
-            )
-        return known
-    if [int(item.id) for item in message.classes] != list(range(len(classes))):
-        raise BagError(
-            "the bag's label set %r does not number its classes from 0" % message.label_set
-        )
-    ids = {index: index for index in range(len(classes))}
-    return LabelSet(message.label_set, classes, ids, tuple(ids) + (UNLABELLED,))
+    try:
+        return told_label_set(message)
+    except LabelsError as error:
+        raise BagError("of the bag, %s" % error) from error
 
 
 def stamp(stamp_ns: int) -> Any:

@@ -1,4 +1,4 @@
-"""What a bag consists of: topics, messages as recorded, and what could not be read."""
+"""What a bag consists of: topics and messages as recorded."""
 
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
@@ -23,23 +23,12 @@ class RawMessage(NamedTuple):
     data: bytes
 
 
-class Problem(NamedTuple):
-    """Something in a bag that could not be used: where, and why. One line together.
+Report = Callable[[str], None]
+"""Takes what damage of a bag was found: one line that names the file or topic."""
 
-    ``is_frame``: one frame is left out of the score for it.
-    """
-
-    name: str
-    reason: str
-    is_frame: bool = False
-
-    def __str__(self) -> str:
-        return "%s: %s" % (self.name, self.reason)
-
-
-Report = Callable[[Problem], None]
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message as one line, or its kind where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+# Keys of metadata.yaml's custom_data.
+DATASET, SPLIT, SINGLE = (
+    "segmentation_node.dataset",
+    "segmentation_node.split",
+    "segmentation_node.single_images",
+)

@@ -9,17 +9,17 @@ from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
-from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags.damaged_mcap import DamagedMcap
-from segmentation_node.evaluation.bags.damaged_sqlite import DamagedSqlite
-from segmentation_node.evaluation.bags.records import Problem, RawMessage, Report, Topic, one_line
+from segmentation_node.errors import BagError, reason
+from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
+from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
+from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
 
 
 class StorageFile:
     """One storage file of a bag, open for reading.
 
-    A file that cannot be opened as a whole is reported, then read as far as it goes: ``damaged``
-    says so. One that breaks off while it is read is reported too, and the rest of it recovered.
+    A file that cannot be opened as a whole is reported, then read as far as it goes. One that
+    breaks off while it is read is reported too, and the rest of it recovered.
     What the storage libraries raise on damage is any exception there is: apsw.Error, struct.error,
     KeyError, OverflowError and more.
     """
@@ -27,7 +27,6 @@ class StorageFile:
     def __init__(self, path: Path, report: Report) -> None:
         self.path = path
         self._report = report
-        self.damaged = False
         self._reader: Optional[Any] = None
         self._recovered: Optional[Any] = None
         reader_class, self._damaged_class = _PLUGINS[path.suffix]
@@ -41,7 +40,7 @@ class StorageFile:
         except PermissionError as error:
             raise BagError("%s: not readable by this user" % path) from error
         except Exception as error:
-            self._open_damaged(one_line(error))
+            self._report_damage(error)
             self.topics = self._recover().topics()
 
     def close(self) -> None:
@@ -63,7 +62,7 @@ class StorageFile:
                     self._compare(passed, names)
                     return
                 except Exception as error:
-                    self._open_damaged(one_line(error))
+                    self._report_damage(error)
                     break
                 passed[connection.topic] += 1
                 yield RawMessage(connection.topic, connection.msgtype, recorded_ns, data)
@@ -78,13 +77,14 @@ class StorageFile:
         """Say where the file's own index counts more than came."""
         for topic in self.topics:
             if topic.name in names and passed.get(topic.name, 0) < topic.count:
-                reason = "its index counts %d messages on %s, %d can be read"
-                found = passed.get(topic.name, 0)
-                self._report(Problem(str(self.path), reason % (topic.count, topic.name, found)))
+                self._report(
+                    "%s: its index counts %d messages on %s, %d can be read"
+                    % (self.path, topic.count, topic.name, passed.get(topic.name, 0))
+                )
 
-    def _open_damaged(self, reason: str) -> None:
-        self.damaged = True
-        self._report(Problem(str(self.path), "damaged or cut off (%s); read to its end" % reason))
+    def _report_damage(self, error: Exception) -> None:
+        found = reason(error)
+        self._report("%s: damaged or cut off (%s); read to its end" % (self.path, found))
 
     def _recover(self) -> Any:
         if self._recovered is None:

@@ -1,11 +1,11 @@
 """Write a rosbag2 bag that Jazzy's tools take: metadata version 9, MCAP or sqlite3 (schema 4)."""
 
+import contextlib
+import glob
 import os
 import re
-import shutil
 import sqlite3
-from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterable, Optional
 
 from rosbags.interfaces import (
     Qos,
@@ -18,9 +18,10 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
-from segmentation_node.errors import BagError
+from segmentation_node.errors import BagError, reason
 from segmentation_node.evaluation.bags.messages import typestore
-from segmentation_node.evaluation.bags.records import one_line
+from segmentation_node.evaluation.bags.records import DATASET
+from segmentation_node.files import Layout, new_folder
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 COMPRESSIONS = ("none", "zstd")
@@ -33,47 +34,44 @@ _NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+$")
 class BagWriter:
     """Writes one bag under ``with``; it is there whole in the end, or not at all.
 
-    ``compression`` zstd compresses MCAP's chunks. Raises BagError where the bag is there already
-    and ``replace`` is false, and where it cannot be written.
+    ``compression`` zstd compresses MCAP's chunks; ``replace`` allows for a bag of ours that is
+    there, ``sources`` are what is read meanwhile. Raises BagError where the bag cannot be written,
+    OutputError where something is in its place that is not to be replaced.
     """
 
     def __init__(
-        self, path: str, storage: str = "mcap", compression: str = "none", replace: bool = False
+        self,
+        path: str,
+        storage: str = "mcap",
+        compression: str = "none",
+        replace: bool = False,
+        sources: Iterable[str] = (),
     ) -> None:
         if compression == "zstd" and storage != "mcap":
             raise BagError("zstd compresses MCAP's chunks; %s has none: choose mcap" % storage)
-        self.path = Path(os.path.abspath(path))
-        if self.path.exists() and not replace:
-            raise BagError("%s is there already; --force replaces it" % path)
-        self._folder = self.path.parent / (".%s.partial" % self.path.name)
+        self.path = path
+        self._folder = new_folder(path, _layout(path), sources, replace)
+        self._stack = contextlib.ExitStack()
         self._storage, self._compression = storage, compression
         self._writer: Optional[Writer] = None
         self._connections: Dict[str, Any] = {}
 
     def __enter__(self) -> "BagWriter":
-        try:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir(parents=True)
-            self._writer = Writer(
-                self._folder / self.path.name,
-                version=9,
-                storage_plugin=STORAGES[self._storage],
-            )
-            if self._compression == "zstd":
-                self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-            self._writer.open()
-        except (OSError, WriterError, sqlite3.Error) as error:
-            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self._folder)
+            try:
+                self._writer = Writer(folder, version=9, storage_plugin=STORAGES[self._storage])
+                if self._compression == "zstd":
+                    self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+                self._writer.open()
+            except (OSError, WriterError, sqlite3.Error) as error:
+                raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
+            stack.push(self._end)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
-            if kind is None:
-                self._finish()
-            else:
-                self._opened.abort()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     @property
     def _opened(self) -> Writer:
@@ -99,18 +97,23 @@ class BagWriter:
         try:
             self._opened.write(self._connections[topic], recorded_ns, data)
         except (OSError, WriterError, sqlite3.Error) as error:
-            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+            raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
 
-    def _finish(self) -> None:
+    def _end(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self._opened.abort()
+            return
         try:
             self._opened.close()
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            elif self.path.exists():
-                self.path.unlink()
-            (self._folder / self.path.name).rename(self.path)
         except (OSError, WriterError, sqlite3.Error) as error:
-            raise BagError("%s cannot be written: %s" % (self.path, one_line(error))) from error
+            raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
+
+
+def _layout(path: str) -> Layout:
+    name = glob.escape(os.path.basename(os.path.realpath(path)))
+    files = ("metadata.yaml", name + ".mcap", name + ".db3")
+    # Every bag of make-bag notes its data set: that tells that it is ours.
+    return Layout("a bag of make-bag", files, "metadata.yaml", DATASET)
 
 
 def _offered(latched: bool) -> Qos:

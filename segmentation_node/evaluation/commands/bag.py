@@ -3,19 +3,27 @@
 import argparse
 import sys
 from contextlib import closing
-from typing import Any, Dict
+from typing import Any, Iterable, Union
 
-from segmentation_node.errors import BagError
-from segmentation_node.evaluation.commands.lazily import import_bags
 from segmentation_node.evaluation.commands.options import (
+    OutputOptions,
     add_model_options,
     add_output_options,
     open_segmenter,
+    output_options,
 )
-from segmentation_node.evaluation.commands.output import counted, progress_bar
-from segmentation_node.evaluation.facts import environment_facts, run_facts
-from segmentation_node.evaluation.offline import score_frames
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.commands.output import progress_bar, reported
+from segmentation_node.evaluation.frame import Problem, ScoredFrame
+from segmentation_node.evaluation.offline import score_frames, segmented
+from segmentation_node.evaluation.run.provenance import environment_facts, run_facts
+from segmentation_node.evaluation.run.run import Run
+from segmentation_node.evaluation.sources import (
+    BagOptions,
+    BagSource,
+    CameraSource,
+    RecordedSource,
+    import_bags,
+)
 from segmentation_node.labels import LABEL_SETS
 
 
@@ -45,90 +53,64 @@ def add_topic_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--labels",
-        choices=sorted(LABEL_SETS),
-        help="label set of the ground truth, where no LabelInfo in the bag says it",
+        metavar="LABELS",
+        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
+        % ", ".join(LABEL_SETS),
     )
     parser.add_argument(
         "--prediction-labels",
-        choices=sorted(LABEL_SETS),
+        metavar="LABELS",
         help="the same of recorded predictions",
+    )
+
+
+def bag_options(arguments: argparse.Namespace) -> BagOptions:
+    """What ``add_topic_options`` asked for."""
+    return BagOptions(
+        arguments.image_topic,
+        arguments.truth_topic,
+        arguments.prediction_topic,
+        arguments.labels,
+        arguments.prediction_labels,
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
-    bags = import_bags()
-    with bags.open_bag(arguments.bag, arguments.strict) as bag:
+    with import_bags().open_bag(arguments.bag, arguments.strict) as bag:
         if arguments.model:
-            return _through_the_pipeline(bag, arguments)
-        return _recorded(bag, arguments)
+            _score_model(CameraSource(bag, bag_options(arguments)), arguments)
+        else:
+            _score_recorded(RecordedSource(bag, bag_options(arguments)), arguments)
+    return 0
 
 
-def _through_the_pipeline(bag: Any, arguments: argparse.Namespace) -> int:
-    from segmentation_node.evaluation.bags import scoring
-
-    topics = bag.choose_topics(arguments.image_topic, arguments.truth_topic, "")
-    _require(bag, topics.image, "camera image", "--image-topic")
-    truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
-    with open_segmenter(arguments) as segmenter:
-        facts = dict(run_facts(segmenter), **scoring.bag_facts(bag, topics))
-        result = Run(segmenter.card.labels, truth, facts)
-
-        def score() -> None:
-            with closing(scoring.input_frames(bag, topics)) as frames:
-                progress = progress_bar(topics.image.count)
-                score_frames(segmenter, progress(frames), result, arguments.strict)
-
-        return _counted(bag, topics, result, score, arguments)
+def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
+    output = output_options(arguments)
+    with open_segmenter(arguments) as segmenter, closing(source.frames()) as frames:
+        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)
+        seen = segmented(segmenter, progress_bar(source.length)(frames))
+        _score(seen, source, run, output)
 
 
-def _recorded(bag: Any, arguments: argparse.Namespace) -> int:
-    from segmentation_node.evaluation.bags import scoring
-
-    topics = bag.choose_topics(
-        arguments.image_topic, arguments.truth_topic, arguments.prediction_topic
-    )
-    _require(bag, topics.prediction, "recorded class map", "--model, or --prediction-topic")
-    _require(bag, topics.truth, "ground truth", "--truth-topic")
-    truth = scoring.label_set_for(bag, topics.truth, arguments.labels)
-    predicted = scoring.label_set_for(
-        bag, topics.prediction, arguments.prediction_labels, "--prediction-labels"
-    )
-    assert predicted is not None, "its topic was required"
-    facts: Dict[str, Any] = dict(environment_facts(), **scoring.bag_facts(bag, topics))
-    result = Run(predicted, truth, facts)
-
-    def score() -> None:
-        with closing(scoring.recorded_frames(bag, topics)) as frames:
-            progress = progress_bar(topics.prediction.count)
-            scoring.score_recorded(progress(frames), result, arguments.strict)
-
-    return _counted(bag, topics, result, score, arguments)
+def _score_recorded(source: RecordedSource, arguments: argparse.Namespace) -> None:
+    output = output_options(arguments)
+    with closing(source.frames()) as frames:
+        run = source.new_run(source.predicted, environment_facts(), output.grouping)
+        recorded = progress_bar(source.length)(frames)
+        _score(recorded, source, run, output)
 
 
-def _counted(bag: Any, topics: Any, result: Run, score: Any, arguments: argparse.Namespace) -> int:
-    from segmentation_node.evaluation.bags import scoring
-
-    def score_and_warn() -> None:
+def _score(
+    frames: Iterable[Union[ScoredFrame, Problem]],
+    source: BagSource,
+    run: Run,
+    options: OutputOptions,
+) -> None:
+    with reported(run, options):
         try:
-            score()
+            score_frames(frames, run, options.strict)
         finally:
-            found = scoring.warnings(bag, topics)
-            result.source["bag_problems"] = found
-            for line in found:
+            run.source["bag_problems"] = source.warnings()
+            for line in source.warnings():
                 print("warning: " + line, file=sys.stderr)
-
-    return counted(result, score_and_warn, arguments)
-
-
-def _require(bag: Any, topic: Any, what: str, option: str) -> None:
-    from segmentation_node.evaluation.bags.frames import listed
-
-    damage = "".join("; " + str(problem) for problem in bag.problems[:1])
-    if topic is None:
-        raise BagError(
-            "%s: no %s found; %s names it; the bag has %s%s"
-            % (bag.path, what, option, listed(bag.topics), damage)
-        )
-    if topic.count == 0:
-        raise BagError("%s: no message on %s%s" % (bag.path, topic.name, damage))

@@ -1,17 +1,20 @@
 """``dataset``: score a model on a split of a data set."""
 
 import argparse
+from contextlib import closing
 from typing import Any
 
 from segmentation_node.evaluation.commands.options import (
     add_model_options,
     add_output_options,
     open_segmenter,
+    output_options,
 )
-from segmentation_node.evaluation.commands.output import counted, progress_bar
-from segmentation_node.evaluation.dataset import new_run, score_dataset
+from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.facts import run_facts
+from segmentation_node.evaluation.offline import score_frames, segmented
+from segmentation_node.evaluation.run.provenance import run_facts
+from segmentation_node.evaluation.sources import DatasetSource
 
 
 def add_parser(commands: Any) -> None:
@@ -33,15 +36,14 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
+    output = output_options(arguments)
     dataset = open_dataset(
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
+    source = DatasetSource(dataset, arguments.dataset)
     with open_segmenter(arguments) as segmenter:
-        source = dict(run_facts(segmenter), dataset=arguments.dataset, split=arguments.split)
-        result = new_run(segmenter, dataset, source)
-
-        def score() -> None:
-            progress = progress_bar(len(dataset))
-            score_dataset(segmenter, dataset, result, progress=progress, strict=arguments.strict)
-
-        return counted(result, score, arguments)
+        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)
+        progress = progress_bar(source.length)
+        with reported(run, output), closing(source.frames()) as frames:
+            score_frames(segmented(segmenter, progress(frames)), run, output.strict)
+    return 0

@@ -2,18 +2,22 @@
 
 import argparse
 import sys
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Optional
 
-from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import ReplayError, SegmentationError
-from segmentation_node.evaluation.commands.options import add_output_options
-from segmentation_node.evaluation.commands.output import INTERRUPTED, counted, progress_bar
+from segmentation_node.evaluation.commands.options import (
+    add_backend_options,
+    add_output_options,
+    output_options,
+    positive,
+)
+from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
-from segmentation_node.evaluation.live.listen import listen
-from segmentation_node.evaluation.live.play import play
-from segmentation_node.evaluation.live.scorer import losses
-from segmentation_node.evaluation.scoring import Run
-from segmentation_node.labels import LABEL_SETS
+from segmentation_node.evaluation.sources import BagOptions
+from segmentation_node.labels import LABEL_SETS, Grouping
+
+if TYPE_CHECKING:
+    from segmentation_node.evaluation.live.evaluate import LiveOptions
 
 
 def add_parser(commands: Any) -> None:
@@ -32,8 +36,9 @@ def add_parser(commands: Any) -> None:
     source.add_argument("--truth-topic", help="default: /ground_truth; empty: none")
     source.add_argument(
         "--labels",
-        choices=sorted(LABEL_SETS),
-        help="label set of the ground truth, where no LabelInfo in the bag says it",
+        metavar="LABELS",
+        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
+        % ", ".join(LABEL_SETS),
     )
     source.add_argument(
         "--also", nargs="+", default=[], metavar="TOPIC", help="play these as well, or all"
@@ -54,26 +59,23 @@ def _add_node_options(group: Any) -> None:
     group.add_argument("--model", help="a model folder, or a shipped model's name")
     group.add_argument("--node", help="a node that runs already, by its full name: start none")
     group.add_argument("--policy", default="every", choices=["every", "latest"])
-    group.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
-    group.add_argument("--device", default="auto")
-    group.add_argument("--precision", default="fp32")
-    group.add_argument("--num-threads", type=int, default=0)
+    add_backend_options(group)
 
 
 def _add_pace_options(group: Any) -> None:
     pace = group.add_mutually_exclusive_group()
     pace.add_argument(
-        "--rate", type=_positive, default=0.0, help="of recorded time; default: as fast as it goes"
+        "--rate", type=positive, default=0.0, help="of recorded time; default: as fast as it goes"
     )
-    pace.add_argument("--hz", type=_positive, default=0.0, help="images per second")
+    pace.add_argument("--hz", type=positive, default=0.0, help="images per second")
     group.add_argument(
         "--in-flight", type=_count, default=2, help="images on their way at most (default 2)"
     )
     group.add_argument(
-        "--timeout", type=_positive, default=30.0, help="s without a result until images are lost"
+        "--timeout", type=positive, default=30.0, help="s without a result until images are lost"
     )
     group.add_argument(
-        "--idle", type=_positive, default=5.0, help="s without an image that end --listen"
+        "--idle", type=positive, default=5.0, help="s without an image that end --listen"
     )
     group.add_argument(
         "--sim-time", action="store_true", help="publish recorded time on /clock for the node"
@@ -81,44 +83,59 @@ def _add_pace_options(group: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score, print, and optionally write, the figures; gives the exit code."""
+    """Score, print, and optionally write, the figures; frames lost are an error unless allowed."""
     _check(arguments)
+    output = output_options(arguments)
     try:
-        from segmentation_node.ros.graph import joined_graph
-        from segmentation_node.ros.node_process import prepare_middleware
+        from segmentation_node.evaluation.live import evaluate, target
     except ImportError as error:
         raise SegmentationError(
             "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
         ) from error
-    prepare_middleware(stay_local=not arguments.node and not arguments.listen)
-
-    def finish(result: Run, fill: Callable[[], None], pairing: Any) -> int:
-        return _finish(arguments, result, fill, pairing)
-
-    way = listen if arguments.listen else play
-    with joined_graph():
-        return way(arguments, lambda frames: progress_bar(frames)(None), finish)
-
-
-def _finish(
-    arguments: argparse.Namespace, result: Run, fill: Callable[[], None], pairing: Any
-) -> int:
-    """Report the run; frames lost or unpaired are an error unless allowed."""
-
-    def fill_and_note() -> None:
-        try:
-            fill()
-        finally:
-            if pairing.unpaired_count:
-                result.source["unpaired_results"] = pairing.unpaired_count
-
-    code = counted(result, fill_and_note, arguments)
-    missing = losses(result, pairing.unpaired, pairing.unpaired_count)
+    target.prepare_middleware(stay_local=not arguments.node and not arguments.listen)
+    with target.joined_graph(), evaluate.live_run(_options(arguments, output.grouping)) as live:
+        with reported(live.run, output):
+            live.score(progress_bar(live.length)(None))
+        missing = live.losses()
     if missing and arguments.allow_loss:
         print("warning: " + missing, file=sys.stderr)
-    elif missing and code != INTERRUPTED:
+    elif missing:
         raise ReplayError(missing + "; --allow-loss accepts that")
-    return code
+    return 0
+
+
+def _options(arguments: argparse.Namespace, grouping: Optional[Grouping]) -> "LiveOptions":
+    from segmentation_node.evaluation.live.evaluate import LiveOptions, PaceOptions
+    from segmentation_node.evaluation.live.played import SourceOptions
+    from segmentation_node.evaluation.live.target import TargetOptions
+
+    return LiveOptions(
+        TargetOptions(
+            arguments.node or "",
+            arguments.model or "",
+            arguments.policy,
+            arguments.backend,
+            arguments.device,
+            arguments.precision,
+            arguments.num_threads,
+            arguments.sim_time,
+        ),
+        SourceOptions(
+            arguments.bag or "",
+            arguments.dataset or "",
+            arguments.root,
+            arguments.split,
+            arguments.iiou,
+            BagOptions(arguments.image_topic, arguments.truth_topic, labels=arguments.labels),
+            arguments.also,
+            arguments.strict,
+        ),
+        PaceOptions(
+            arguments.rate, arguments.hz, arguments.in_flight, arguments.timeout, arguments.idle
+        ),
+        arguments.listen,
+        grouping,
+    )
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -132,13 +149,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SegmentationError("--listen needs --image-topic, or --bag to take it from")
     if not (arguments.listen or arguments.bag or arguments.dataset):
         raise SegmentationError("nothing to play: give --bag, or --dataset with --root and --split")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0.0:
-        raise argparse.ArgumentTypeError("%s is not above 0" % text)
-    return value
 
 
 def _count(text: str) -> int:

@@ -2,13 +2,14 @@
 
 import argparse
 import os
-from typing import Any
+from typing import Any, Optional
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.commands.lazily import import_bags
+from segmentation_node.evaluation.commands.options import positive
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.datasets import DATASETS, DRIVES, open_drive
+from segmentation_node.evaluation.datasets import DATASETS, DRIVES, Drive, open_drive
+from segmentation_node.evaluation.sources import import_bags
 
 
 def add_parser(commands: Any) -> None:
@@ -41,58 +42,63 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--topic", default="/camera/image_raw", help="base name of the images")
     parser.add_argument(
-        "--rate", type=_positive, metavar="HZ", help="of frames whose times the data does not give"
+        "--rate", type=positive, metavar="HZ", help="of frames whose times the data does not give"
     )
     parser.add_argument("--frames", type=int, default=0, help="stop after this many; 0: all")
-    parser.add_argument("--force", action="store_true", help="replace a bag that is there")
+    parser.add_argument("--force", action="store_true", help="replace a bag that make-bag wrote")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the bag and say what is in it."""
     import_bags()
-    from segmentation_node.evaluation.bags.make import Recording, record
+    from segmentation_node.evaluation.bags.record import Recording, record
     from segmentation_node.evaluation.bags.writer import BagWriter
 
+    drive = _open_drive(arguments)
+    for note in drive.notes:
+        print("note: " + note)
+    recording = Recording(
+        arguments.dataset, arguments.image, arguments.topic, arguments.rate, arguments.frames
+    )
+    writer = BagWriter(
+        arguments.output,
+        arguments.storage,
+        arguments.compression,
+        arguments.force,
+        sources=[arguments.root],
+    )
+    with writer:
+        done = record(drive, writer, recording, progress_bar(_length(drive, arguments.frames)))
+    _print_content(arguments.output, done)
+    return 0
+
+
+def _open_drive(arguments: argparse.Namespace) -> Drive:
     if not arguments.root and arguments.dataset != "street":
         raise DatasetError("--root is missing: the folder of %s" % arguments.dataset)
     drive = open_drive(arguments.dataset, arguments.root, arguments.split, arguments.sequence)
     if arguments.rate and drive.has_times:
         raise DatasetError("%s has its own times; leave --rate out" % arguments.dataset)
-    for note in drive.notes:
-        print("note: " + note)
-    recording = Recording(
-        arguments.dataset,
-        arguments.image,
-        arguments.topic,
-        arguments.rate,
-        arguments.frames,
-    )
-    writer = BagWriter(arguments.output, arguments.storage, arguments.compression, arguments.force)
-    length = drive.length
-    if arguments.frames:
-        length = min(length or arguments.frames, arguments.frames)
-    with writer:
-        done = record(drive, writer, recording, progress_bar(length))
+    return drive
+
+
+def _length(drive: Drive, most: int) -> Optional[int]:
+    return min(drive.length or most, most) if most else drive.length
+
+
+def _print_content(bag: str, done: Any) -> None:
     print(report.table(["topic", "messages"], [[t, str(n)] for t, n in done.topics.items()]))
     print()
     print(
         "%s: %d frames, %d with ground truth, %.3f s, %.1f MB"
         % (
-            arguments.output,
+            bag,
             done.frames,
             done.with_truth,
             (done.last_ns - done.first_ns) * 1e-9,
-            _size_bytes(arguments.output) * 1e-6,
+            _size_bytes(bag) * 1e-6,
         )
     )
-    return 0
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("%s is no rate in Hz" % text)
-    return value
 
 
 def _size_bytes(folder: str) -> int:

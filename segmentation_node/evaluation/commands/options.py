@@ -4,9 +4,11 @@ import argparse
 import os
 import sys
 from contextlib import contextmanager
-from typing import Iterator
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional
 
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node.labels import Grouping, read_grouping
 from segmentation_node.model_card import find_model, read_card
 from segmentation_node.models import models_folder
 from segmentation_node.pipeline import Segmenter
@@ -17,15 +19,39 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         "--model", required=required, help="a model folder, or a shipped model's name"
     )
+    add_backend_options(parser)
+    parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
+
+
+def add_backend_options(parser: Any) -> None:
+    """What a model runs on; for a parser or a group of one."""
     parser.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--num-threads", type=int, default=0)
-    parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is counted, and where it goes.
+
+    ``grouping`` folds classes into groups; ``json`` and ``html`` are files for the figures and for
+    the page; ``strict`` ends the run at the first broken frame.
+    """
+
+    grouping: Optional[Grouping] = None
+    json: Optional[str] = None
+    html: Optional[str] = None
+    strict: bool = False
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Where the figures go, and what ends a run."""
+    """What is counted, where the figures go, and what ends a run."""
+    parser.add_argument(
+        "--grouping",
+        metavar="FILE",
+        help="fold classes into the groups of this file, and score those",
+    )
     parser.add_argument(
         "--json", type=_writable, metavar="FILE", help="also write the figures to this file"
     )
@@ -42,6 +68,12 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def output_options(arguments: argparse.Namespace) -> OutputOptions:
+    """What ``add_output_options`` asked for."""
+    grouping = read_grouping(arguments.grouping) if arguments.grouping else None
+    return OutputOptions(grouping, arguments.json, arguments.html, arguments.strict)
+
+
 @contextmanager
 def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
     """The pipeline that ``add_model_options`` asks for, closed in the end."""
@@ -54,6 +86,14 @@ def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
         for line in backend.warnings:
             print("warning: %s" % line, file=sys.stderr)
         yield Segmenter(backend)
+
+
+def positive(text: str) -> float:
+    """A number above zero, for a parser."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("%s is not above 0" % text)
+    return value
 
 
 def _writable(path: str) -> str:

@@ -1,17 +1,16 @@
 """What every command does around its run: a progress bar, Ctrl-C, tables and files."""
 
-import argparse
 import sys
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Optional, Union
+from typing import Any, Iterator, Optional
 
 from segmentation_node.errors import BackendError, DatasetError, ReplayError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.report.page import run_page
-from segmentation_node.evaluation.scoring import Run
-
-INTERRUPTED = 130
-"""The exit code of a run that Ctrl-C ended, as shells have it."""
+from segmentation_node.evaluation.commands.options import OutputOptions
+from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
+from segmentation_node.evaluation.run.run import Run
+from segmentation_node.files import check_file, write_whole
 
 
 def progress_bar(frames: Optional[int]) -> Any:
@@ -21,46 +20,45 @@ def progress_bar(frames: Optional[int]) -> Any:
     return partial(tqdm, total=frames, unit="frame", disable=None)
 
 
-def counted(run: Run, score: Callable[[], None], arguments: argparse.Namespace) -> int:
-    """Let ``score`` fill the run, report it, and give the exit code.
+@contextmanager
+def reported(run: Run, options: OutputOptions) -> Iterator[None]:
+    """Report a run when the block that fills it ends.
 
     Ctrl-C, a node that leaves, or a backend that fails ends it early: what was counted until then
-    is reported and marked as partial. Raises DatasetError when no frame could be scored, and after
-    the report ReplayError of the node or BackendError.
+    is reported and marked as partial, and the error goes on. Raises DatasetError when no frame
+    could be scored; OutputError, before any is, where a report would take the place of a file that
+    is none.
     """
-    interrupted = False
-    failure: Union[ReplayError, BackendError, None] = None
+    if options.json:
+        check_file(options.json, "a report's figures", '"temporal_consistency"')
+    if options.html:
+        check_file(options.html, "a report's page", PAGE_MARK)
     try:
-        score()
+        yield
     except KeyboardInterrupt:
-        interrupted = True
+        _report(run, options, partial=True)
+        raise KeyboardInterrupt("the report is of the frames until then") from None
     except (ReplayError, BackendError) as error:
-        failure = error
-    run.finish(partial=interrupted or failure is not None)
+        if len(run.frames) or isinstance(error, ReplayError):
+            _report(run, options, partial=True)
+        raise
+    _report(run, options)
+
+
+def _report(run: Run, options: OutputOptions, partial: bool = False) -> None:
+    """Print the tables; write what ``--json`` and ``--html`` name."""
+    run.finish(partial)
     if not len(run.frames) and run.skipped:
         raise DatasetError(
             "none of %d frames could be scored; the first: %s"
             % (len(run.skipped), run.skipped[0].reason)
         )
-    if isinstance(failure, BackendError) and not len(run.frames):
-        raise failure
-    write_report(run, arguments)
-    if failure is not None:
-        raise failure
-    if interrupted:
-        print("interrupted: the report is of the frames until then", file=sys.stderr)
-        return INTERRUPTED
-    return 0
-
-
-def write_report(run: Run, arguments: argparse.Namespace) -> None:
-    """Print the tables; write what ``--json`` and ``--html`` name."""
     result = run.as_json()
     print(report.run_text(result))
     if run.skipped:
         frames = len(run.frames) + len(run.skipped)
         print("warning: %d of %d frames skipped" % (len(run.skipped), frames), file=sys.stderr)
-    if arguments.json:
-        report.write_json(arguments.json, result)
-    if arguments.html:
-        report.write_text(arguments.html, run_page(run, result))
+    if options.json:
+        report.write_json(options.json, result)
+    if options.html:
+        write_whole(options.html, run_page(run, result))

@@ -1,18 +1,19 @@
-"""The only readers of data sets: one file each, one entry in ``DATASETS`` or ``DRIVES`` each."""
+"""The only readers of data sets: an entry in ``DATASETS`` or ``DRIVES`` each."""
 
 from typing import Callable, Dict
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.datasets.base import Dataset, Sample
+from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.datasets.camvid import CamVid
-from segmentation_node.evaluation.datasets.cityscapes import Cityscapes, CityscapesCoarse
-from segmentation_node.evaluation.datasets.cityscapes_sequence import CityscapesSequence
-from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame, LabelledDrive
-from segmentation_node.evaluation.datasets.kitti_raw import KittiRaw
-from segmentation_node.evaluation.datasets.kitti_semantics import KittiSemantics
-from segmentation_node.evaluation.datasets.kitti_step import KittiStep
+from segmentation_node.evaluation.datasets.cityscapes import (
+    Cityscapes,
+    CityscapesCoarse,
+    CityscapesSequence,
+)
+from segmentation_node.evaluation.datasets.drive import Drive, LabelledDrive
+from segmentation_node.evaluation.datasets.kitti import KittiRaw, KittiSemantics, KittiStep
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
-from segmentation_node.evaluation.datasets.street import Street
+from segmentation_node.evaluation.datasets.street.dataset import Street
 
 DATASETS = {
     "camvid": CamVid,
@@ -36,8 +37,6 @@ __all__ = [
     "DRIVES",
     "Dataset",
     "Drive",
-    "DriveFrame",
-    "Sample",
     "open_dataset",
     "open_drive",
 ]

@@ -1,31 +1,21 @@
-"""What every data set reader gives: samples of an image with its train ids."""
+"""What every data set reader is: labelled frames by index, most often of files in folders."""
 
 import os
-from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import List, NamedTuple, Optional, Set, Tuple
 
 import cv2
 import numpy as np
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.labels import LabelSet
+from segmentation_node.evaluation.frame import DrivePosition, Frame
+from segmentation_node.evaluation.run.instances import instance_ids
+from segmentation_node.labels import UNLABELLED, LabelSet
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image: uint8 RGB (H, W, 3) and train ids, uint8 (H, W), 255 = unlabelled.
-
-    ``instances_hw``, where asked for: int32 (H, W) as ``evaluation.instances`` defines it.
-    """
-
-    name: str
-    image_hwc: np.ndarray
-    labels_hw: np.ndarray
-    instances_hw: Optional[np.ndarray] = None
+_OUT_OF_RANGE = -1
 
 
 class Dataset:
-    """A split of a data set, read one sample at a time.
+    """A split of a data set, read one labelled frame at a time.
 
     A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``.
     One that numbers instances lists their classes; ``with_instances`` asks to read them too.
@@ -51,18 +41,73 @@ class Dataset:
         """What a sample is called, without reading it."""
         return "sample %d" % index
 
-    def drive_position(self, index: int) -> Optional[Tuple[str, int]]:
-        """The drive that a sample is from and its frame number there.
-
-        None where samples are no consecutive frames of a drive.
-        """
+    def drive_position(self, index: int) -> Optional[DrivePosition]:
+        """A frame's place, without reading it; None where frames are single images."""
         return None
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Frame:
         raise NotImplementedError
+
+
+class Files(NamedTuple):
+    """The files under a folder whose names end in a suffix; a key is the rest of their path."""
+
+    folder: str
+    suffix: str
+
+    def path(self, key: str) -> str:
+        """The file of a key, whether it is there or not."""
+        return os.path.join(self.folder, key + self.suffix)
+
+    def keys(self) -> Set[str]:
+        """Keys of all files, in subfolders too."""
+        return {
+            os.path.relpath(os.path.join(folder, name), self.folder)[: -len(self.suffix)]
+            for folder, _, names in os.walk(self.folder, followlinks=True)
+            for name in names
+            if name.endswith(self.suffix)
+        }
+
+
+class SampleFiles(NamedTuple):
+    """Where one sample is."""
+
+    name: str
+    image: str
+    labels: str
+    instances: str
+
+
+class FileDataset(Dataset):
+    """A data set whose subclass finds the files of a split when it is opened."""
+
+    instance_lut: np.ndarray
+
+    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
+        super().__init__(root, split, with_instances)
+        self.samples = self._find()
+
+    def _find(self) -> List[SampleFiles]:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample_name(self, index: int) -> str:
+        return self.samples[index].name
+
+    def __getitem__(self, index: int) -> Frame:
+        files = self.samples[index]
+        image = read_image(files.image)
+        labels = read_labels(files.labels, self.label_set, image)
+        instances = None
+        if self.with_instances:
+            instances = read_instances(files.instances, self.instance_lut, image)
+        position = self.drive_position(index)
+        return Frame(files.name, image, labels, instances, position=position)
 
 
 def read_image(path: str) -> np.ndarray:
@@ -111,6 +156,52 @@ def read_labels(path: str, label_set: LabelSet, image_hwc: np.ndarray) -> np.nda
     its image, or holds an id out of range.
     """
     return to_train_ids(path, read_ids(path, image_hwc, np.uint8), label_set)
+
+
+def new_instance_lut(label_set: LabelSet, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Instance ids by 16-bit value: int32 (65536,), from the value's data-set id and number."""
+    known = np.isin(ids, label_set.known_dataset_ids)
+    train_ids = label_set.train_id_lut()[np.where(known, ids, UNLABELLED)]
+    lut = instance_ids(train_ids, numbers)
+    lut[~known] = _OUT_OF_RANGE
+    return lut
+
+
+def read_instances(path: str, instance_lut: np.ndarray, image_hwc: np.ndarray) -> np.ndarray:
+    """Read a 16-bit instance image: int32 (H, W) as ``run.instances`` defines it."""
+    values = read_ids(path, image_hwc, np.uint16)
+    instances = instance_lut[values]
+    unknown = np.unique(values[instances == _OUT_OF_RANGE]).tolist()
+    if unknown:
+        raise DatasetError(
+            "%s: instance values %s hold no class id of the data set" % (path, unknown[:10])
+        )
+    return instances
+
+
+def labelled_keys(images: Files, labels: Files, layout: str) -> List[str]:
+    """The keys that images and labels share, in order.
+
+    Raises DatasetError on a folder that is missing or empty, and on an image without labels or
+    labels without their image.
+    """
+    found = []
+    for files in (images, labels):
+        require_folder(files.folder, layout)
+        found.append(files.keys())
+        if not found[-1]:
+            raise DatasetError(
+                "%s: no files *%s; expected %s" % (files.folder, files.suffix, layout)
+            )
+    for there, absent in ((0, 1), (1, 0)):
+        missing = sorted(found[there] - found[absent])
+        if missing:
+            present, wanted = (images, labels)[there], (images, labels)[absent]
+            raise DatasetError(
+                "%s: no such file, but %s is there (%d files like it); expected %s"
+                % (wanted.path(missing[0]), present.path(missing[0]), len(missing), layout)
+            )
+    return sorted(found[0])
 
 
 def require_folder(path: str, layout: str) -> None:

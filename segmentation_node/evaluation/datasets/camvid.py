@@ -6,11 +6,11 @@ from typing import List
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import (
     Dataset,
-    Sample,
     read_image,
     read_labels,
     require_folder,
 )
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CAMVID_11
 
 # Val shows a drive that train shows too: choices are checked on a drive kept out of training.
@@ -53,11 +53,11 @@ class CamVid(Dataset):
     def sample_name(self, index: int) -> str:
         return self.file_names[index]
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Frame:
         file_name = self.file_names[index]
         image = read_image(os.path.join(self.images_folder, file_name))
         labels_path = os.path.join(self.labels_folder, file_name)
-        return Sample(file_name, image, read_labels(labels_path, self.label_set, image))
+        return Frame(file_name, image, read_labels(labels_path, self.label_set, image))
 
     def _listed(self) -> List[str]:
         list_path = os.path.join(self.root, self.folder + ".txt")

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Iterator, Optional, Sequence, Tuple
 
-import numpy as np
-
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
+from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.labels import LabelSet
 
 SEQUENCE_GAP_NS = 2 * 10**9
@@ -19,21 +18,6 @@ class Calibration:
     width: int
     height: int
     projection: Tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class DriveFrame:
-    """One frame: uint8 RGB (H, W, 3) and, where labelled, train ids uint8 (H, W).
-
-    ``stamp_ns`` is None where the data has no times. ``position`` is the sequence and the number
-    in it; None where the frames are single images.
-    """
-
-    name: str
-    image_hwc: np.ndarray
-    labels_hw: Optional[np.ndarray] = None
-    stamp_ns: Optional[int] = None
-    position: Optional[Tuple[str, int]] = None
 
 
 class Drive:
@@ -53,7 +37,7 @@ class Drive:
     has_times = False
     notes: Tuple[str, ...] = ()
 
-    def frames(self) -> Iterator[DriveFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Every frame, in the order of time. Raises DatasetError on a broken one."""
         raise NotImplementedError
 
@@ -71,12 +55,10 @@ class LabelledDrive(Drive):
         self.length = len(self._indices)
         self.split = dataset.split
 
-    def frames(self) -> Iterator[DriveFrame]:
-        """Every sample."""
+    def frames(self) -> Iterator[Frame]:
+        """Every frame of it."""
         for index in self._indices:
-            sample = self._dataset[index]
-            position = self._dataset.drive_position(index)
-            yield DriveFrame(sample.name, sample.image_hwc, sample.labels_hw, None, position)
+            yield self._dataset[index]
 
 
 def _indices(dataset: Dataset, sequence: str) -> Sequence[int]:
@@ -103,11 +85,11 @@ class FrameClock:
     def __init__(self, rate_hz: float, start_ns: int) -> None:
         self._rate_hz = rate_hz
         self._start_ns = start_ns
-        self._first: Optional[Tuple[str, int]] = None
+        self._first: Optional[DrivePosition] = None
         self._count = 0
         self._last_ns = 0
 
-    def stamp_ns(self, frame: DriveFrame) -> int:
+    def stamp_ns(self, frame: Frame) -> int:
         """The stamp of the next frame."""
         if frame.stamp_ns is not None:
             return frame.stamp_ns

@@ -7,7 +7,8 @@ import cv2
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import read_image, require_folder
-from segmentation_node.evaluation.datasets.drive import Drive, DriveFrame
+from segmentation_node.evaluation.datasets.drive import Drive
+from segmentation_node.evaluation.frame import Frame
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp")
 
@@ -25,11 +26,11 @@ class ImageFolder(Drive):
             raise DatasetError("%s: no images (%s)" % (self._folder, ", ".join(IMAGE_ENDINGS)))
         self.length: int = len(self._names)
 
-    def frames(self) -> Iterator[DriveFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Every image."""
         for number, name in enumerate(self._names):
             image = read_image(os.path.join(self._folder, name))
-            yield DriveFrame(name, image, position=("", number))
+            yield Frame(name, image, position=("", number))
 
 
 class Video(Drive):
@@ -43,7 +44,7 @@ class Video(Drive):
         self.length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) or None
         capture.release()
 
-    def frames(self) -> Iterator[DriveFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Every frame. Raises DatasetError when there is none."""
         capture = self._open()
         number = 0
@@ -53,7 +54,7 @@ class Video(Drive):
                 if not found:
                     break
                 image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-                yield DriveFrame("%06d" % number, image, position=("", number))
+                yield Frame("%06d" % number, image, position=("", number))
                 number += 1
         finally:
             capture.release()

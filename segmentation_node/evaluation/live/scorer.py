@@ -1,10 +1,12 @@
 """Results of the live node into a run."""
 
+from dataclasses import replace
 from typing import Any, Dict, Iterable, Iterator, List
 
-from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.offline import ScoringThread
-from segmentation_node.evaluation.scoring import Problem, Run, ScoredFrame
+from segmentation_node.evaluation.frame import Frame, Problem, stamp_text
+from segmentation_node.evaluation.live.target import resident_mb
+from segmentation_node.evaluation.offline import ScoringThread, leave_out
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.timing import STAGES
 
 COUNTS = ("received", "processed", "dropped", "failed", "queued", "lost")
@@ -52,23 +54,12 @@ class LiveScorer:
         """Add to what the report says of the run."""
         self._run.source.update(facts)
 
-    def take(self, result: Any, frame: Any, stages_ms: Dict[str, float]) -> None:
-        """A ``Result`` of the ``InputFrame`` that was sent."""
+    def take(self, result: Any, frame: Frame, stages_ms: Dict[str, float]) -> None:
+        """A ``Result`` of the frame that was sent."""
         if result.latency is not None:
             self._run.counters = {name: int(getattr(result.latency, name)) for name in COUNTS}
-        self._scoring.add(
-            ScoredFrame(
-                frame.name,
-                result.class_map_hw,
-                result.stamp_ns,
-                result.image_hwc,
-                frame.truth_hw,
-                frame.instances_hw,
-                stages_ms,
-                frame.position,
-                result.answered_s,
-            )
-        )
+        scored = frame.scored(result.class_map_hw, stages_ms)
+        self._scoring.add(replace(scored, stamp_ns=result.stamp_ns, done_s=result.answered_s))
         self._results += 1
         self._watch_memory()
         self._progress.update()
@@ -80,9 +71,7 @@ class LiveScorer:
 
     def skip(self, problem: Problem) -> None:
         """A frame that could not be read. Raises DatasetError under ``strict``."""
-        if self._strict:
-            raise DatasetError(problem.reason)
-        self._run.skip(problem.name, problem.reason)
+        leave_out(self._run, problem, self._strict)
         self._progress.update()
 
     def playable(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -94,8 +83,6 @@ class LiveScorer:
                 yield item
 
     def _watch_memory(self) -> None:
-        from segmentation_node.ros.node_process import resident_mb
-
         every = max(1, (self._progress.total or 1000) // MEMORY_SAMPLES)
         if self._results % every == 0:
             for name, pid in self._pids.items():
@@ -143,7 +130,7 @@ def losses(run: Run, unpaired: List[int], unpaired_count: int) -> str:
             "%d of %d frames lost: %s%s" % (len(run.lost_frames), sent, ", ".join(named), more)
         )
     if unpaired_count:
-        stamps = ", ".join("%d.%09d" % divmod(stamp, 10**9) for stamp in unpaired[:NAMED_LOSSES])
+        stamps = ", ".join(stamp_text(stamp) for stamp in unpaired[:NAMED_LOSSES])
         parts.append(
             "%d results belong to no image that was sent (stamps %s)" % (unpaired_count, stamps)
         )

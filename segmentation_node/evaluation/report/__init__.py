@@ -1,7 +1,6 @@
 """Results for people (tables, a page) and for machines (JSON files)."""
 
-from segmentation_node.evaluation.report.files import write_json, write_text
-from segmentation_node.evaluation.report.tables import (
+from segmentation_node.evaluation.report.text import (
     accuracy_table,
     category_table,
     latency_table,
@@ -10,6 +9,7 @@ from segmentation_node.evaluation.report.tables import (
     percent,
     run_text,
     table,
+    write_json,
 )
 
 __all__ = [
@@ -22,5 +22,4 @@ __all__ = [
     "run_text",
     "table",
     "write_json",
-    "write_text",
 ]

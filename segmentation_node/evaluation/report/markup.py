@@ -3,6 +3,8 @@
 from html import escape
 from typing import Any, Iterable, Optional, Union
 
+from segmentation_node.labels import LabelSet
+
 
 class Markup(str):
     """Text that is markup already."""
@@ -63,6 +65,19 @@ def table(
         # So that a keyboard can scroll it.
         tabindex=0,
     )
+
+
+def section(title: str, *parts: Child) -> Markup:
+    """A part of the page under its title."""
+    return element("section", element("h2", title), *parts)
+
+
+def swatch(labels: Optional[LabelSet], index: int) -> Optional[Markup]:
+    """A class's colour; nothing for what has none."""
+    if labels is None or not 0 <= index < len(labels):
+        return None
+    color = "#%02x%02x%02x" % labels.classes[index].color_rgb
+    return element("span", class_="swatch", style="background: " + color)
 
 
 def _inner(child: Child) -> str:

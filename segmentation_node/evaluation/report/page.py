@@ -3,14 +3,17 @@
 import os
 from typing import Any, Dict, List, Optional
 
-from segmentation_node.evaluation.report import frames, sections
+from segmentation_node.evaluation.report import sections
+from segmentation_node.evaluation.report.gallery import example_frames
 from segmentation_node.evaluation.report.markup import Markup, element, join
 from segmentation_node.evaluation.report.style import STYLE
-from segmentation_node.evaluation.report.tables import milliseconds, percent
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.report.text import milliseconds, percent
+from segmentation_node.evaluation.run.run import Run
 
 # Nothing but what is inside the page may load, whatever a file name holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# By this a page is known as ours, and may be replaced.
+PAGE_MARK = "img-src data:; style-src"
 
 
 def run_page(run: Run, result: Dict[str, Any]) -> str:
@@ -40,7 +43,7 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             sections.latency(run, result),
             sections.by_frame(run, result),
             sections.consistency(run, result),
-            frames.example_frames(run),
+            example_frames(run),
             sections.problems(result),
             sections.source(result),
         ),
@@ -75,7 +78,7 @@ def _tiles(result: Dict[str, Any]) -> Markup:
     tiles: List[Markup] = []
     if result["frames_with_truth"]:
         tiles.append(_tile("mean IoU", percent(result["mean_iou"]), "%"))
-        if result["level"] == "class":
+        if result["level"] == "class" and "category_iou" in result:
             tiles.append(_tile("category IoU", percent(result["mean_category_iou"]), "%"))
         if result["mean_class_iiou"] is not None:
             tiles.append(_tile("mean iIoU", percent(result["mean_class_iiou"]), "%"))

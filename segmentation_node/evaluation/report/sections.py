@@ -4,12 +4,18 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
-from segmentation_node.evaluation.accuracy import Scores
 from segmentation_node.evaluation.report.charts import bar, histogram, timeline
-from segmentation_node.evaluation.report.markup import Markup, element, join, table
-from segmentation_node.evaluation.report.parts import section, swatch
-from segmentation_node.evaluation.report.tables import milliseconds, percent
-from segmentation_node.evaluation.scoring import Run
+from segmentation_node.evaluation.report.markup import (
+    Markup,
+    element,
+    join,
+    section,
+    swatch,
+    table,
+)
+from segmentation_node.evaluation.report.text import milliseconds, percent
+from segmentation_node.evaluation.run.accuracy import Scores
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import LabelSet
 from segmentation_node.timing import PERCENTILES
 
@@ -42,7 +48,7 @@ def accuracy(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
             ),
         ),
     ]
-    if level == "class":
+    if level == "class" and "category_iou" in result:
         parts.append(element("h3", "By category"))
         parts.append(
             _score_table("category", result["category_iou"], result["category_iiou"], None, None)

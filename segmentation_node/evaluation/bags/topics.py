@@ -1,0 +1,83 @@
+"""Which topics of a bag are meant: those named, or those that stand out."""
+
+from typing import List, NamedTuple, Optional, Sequence
+
+from segmentation_node.errors import BagError
+from segmentation_node.evaluation.bags.messages import FRAME_LATENCY, IMAGE_TYPES
+from segmentation_node.evaluation.bags.records import Topic
+
+TRUTH_TOPIC = "/ground_truth"
+# What the node publishes beside its class map; neither a camera nor labels.
+DERIVED = ("overlay", "confidence", "class_map", "ground_truth")
+
+
+class Topics(NamedTuple):
+    """The topics of a bag's frames; ``None`` where there is none."""
+
+    image: Optional[Topic]
+    truth: Optional[Topic]
+    prediction: Optional[Topic] = None
+    latency: Optional[Topic] = None
+
+
+def choose_topics(
+    topics: Sequence[Topic],
+    image: Optional[str] = None,
+    truth: Optional[str] = None,
+    prediction: Optional[str] = None,
+) -> Topics:
+    """The topics of the frames: those named, and where none is named those that stand out.
+
+    The image is the one camera of the bag, raw rather than compressed; ground truth is
+    ``/ground_truth``, a prediction ``.../class_map``; latency is the one beside that. An empty
+    name means none. Raises BagError that lists the topics where a name or a choice fails.
+    """
+    truth_topic = _named(topics, truth, [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"])
+    maps = [topic.name for topic in topics if base_name(topic.name).endswith("/class_map")]
+    prediction_topic = _named(topics, prediction, maps)
+    image_topic = _named(topics, image, _cameras(topics))
+    latency = None
+    if prediction_topic is not None:
+        name = base_name(prediction_topic.name).rsplit("/", 1)[0] + "/latency"
+        beside = (topic for topic in topics if topic.name == name)
+        latency = next((topic for topic in beside if topic.type == FRAME_LATENCY), None)
+    return Topics(image_topic, truth_topic, prediction_topic, latency)
+
+
+def listed(topics: Sequence[Topic]) -> str:
+    """The topics on one line, with type and count."""
+    if not topics:
+        return "no topics"
+    return ", ".join("%s (%s, %d)" % (topic.name, topic.type, topic.count) for topic in topics)
+
+
+def base_name(name: str) -> str:
+    """A topic's name without ``/compressed``."""
+    return name[: -len("/compressed")] if name.endswith("/compressed") else name
+
+
+def _named(topics: Sequence[Topic], name: Optional[str], candidates: List[str]) -> Optional[Topic]:
+    images = {topic.name: topic for topic in topics if topic.type in IMAGE_TYPES}
+    if name is None:
+        found = [images[candidate] for candidate in candidates if candidate in images]
+        raw = [topic for topic in found if topic.type == IMAGE_TYPES[0]]
+        bases = {base_name(topic.name) for topic in found}
+        if len(bases) > 1:
+            raise BagError(
+                "several topics could be meant, name one: %s" % ", ".join(t.name for t in found)
+            )
+        return (raw or found or [None])[0]  # type: ignore[list-item]
+    if not name:
+        return None
+    name = "/" + name.strip("/")
+    if name not in images:
+        raise BagError("no image topic %s in the bag; it has %s" % (name, listed(topics)))
+    return images[name]
+
+
+def _cameras(topics: Sequence[Topic]) -> List[str]:
+    return [
+        topic.name
+        for topic in topics
+        if topic.type in IMAGE_TYPES and base_name(topic.name).rsplit("/", 1)[-1] not in DERIVED
+    ]

@@ -1,0 +1,158 @@
+"""``make demo``: a clip is published as camera images, the node segments it in its own process.
+
+Leaves overlay.webm, overlay.png (a frame and its overlay), class_maps/, latency.json and
+diagnostics.txt in the output folder.
+"""
+
+import argparse
+import os
+import sys
+from functools import partial
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from segmentation_node.errors import LabelsError, exit_code
+from segmentation_node.evaluation import report
+from segmentation_node.evaluation.clip import Clip, open_clip
+from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.live.replay import Replay
+from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, prepare_middleware
+from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
+from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.files import Layout, new_folder, write_whole
+from segmentation_node.labels import LabelSet
+
+STREET_MODEL = "elu_squeezenet_street"
+CAMVID_MODEL = "fast_elu_squeezenet_camvid"
+LAYOUT = Layout(
+    "a demo's folder",
+    ("overlay.webm", "overlay.png", "class_maps/*.png", "latency.json", "diagnostics.txt"),
+    "latency.json",
+    '"frames_segmented"',
+)
+
+
+class Played(NamedTuple):
+    """What came of playing a clip, beside what the recorder kept."""
+
+    interrupted: bool
+    sent: int
+    statuses: List[Any]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play the clip through the node; 1 when a frame was lost or a header changed."""
+    model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
+    parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
+    with new_folder(arguments.output, LAYOUT, sources=[arguments.input, model]) as folder:
+        clip = open_clip(arguments.input, arguments.frames)
+        os.makedirs(os.path.join(folder, "class_maps"))
+        with OverlayVideo(os.path.join(folder, "overlay.webm"), clip.fps) as video:
+            recorder = Recorder(folder, clip.length, video)
+            with joined_graph():
+                played = _play(clip, recorder, parameters)
+            lost = 0 if played.interrupted else played.sent - recorder.frames
+            _summarise(folder, recorder, lost, played.statuses)
+            _encode(video)
+    print(
+        "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
+        % (recorder.frames, lost, recorder.header_mismatches, arguments.output)
+    )
+    return 1 if lost or recorder.header_mismatches else 0
+
+
+def _comparable(predicted: LabelSet, truth: LabelSet) -> Optional[Accuracy]:
+    try:
+        return Accuracy(predicted, truth)
+    except LabelsError as error:
+        print("note: accuracy is not measured: %s" % error, file=sys.stderr)
+        return None
+
+
+def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
+    interrupted = False
+    with Replay() as replay:
+        replay.pairing.on_result = recorder.take
+        replay.pairing.on_lost = lambda result, reason: None  # they are counted, not kept
+        with NodeProcess(parameters) as process:
+            try:
+                replay.wait_until_ready(process)
+                if clip.truth is not None:
+                    recorder.accuracy = _comparable(replay.status.labels(), clip.truth)
+                bar = progress_bar(clip.length)
+                frames = bar(_one_by_one(clip, replay, process), desc="segmenting")
+                replay.play(frames, process, rate_hz=clip.fps, in_flight=1)
+                replay.spin_for(1.1)  # one more report, with every frame in it
+            except KeyboardInterrupt:
+                interrupted = True
+                print("interrupted: the results so far are kept", file=sys.stderr)
+        return Played(interrupted, replay.sent, replay.status.diagnostics)
+
+
+def _one_by_one(clip: Clip, replay: Replay, process: Any) -> Iterator[Any]:
+    """The clip's frames, each read when the node has done with the one before.
+
+    Reading and keeping take the cores that the network needs, and the times are to be the node's.
+    """
+    frames = iter(clip.frames)
+    while True:
+        replay.wait_for_room(1, process)
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _encode(video: OverlayVideo) -> None:
+    try:
+        video.encode(partial(progress_bar(video.frames), desc="encoding"))
+    except KeyboardInterrupt:
+        print("interrupted: the video ends early, the rest is whole", file=sys.stderr)
+
+
+def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> None:
+    content: Dict[str, Any] = {
+        "frames_sent": recorder.frames + lost,
+        "frames_segmented": recorder.frames,
+        "frames_lost": lost,
+        "header_mismatches": recorder.header_mismatches,
+        "stages_ms": recorder.stages_ms(),
+    }
+    write_whole(os.path.join(folder, "diagnostics.txt"), _diagnostics_text(statuses))
+    print(report.latency_table(content["stages_ms"]))
+    if recorder.accuracy is not None:
+        content["accuracy"] = recorder.accuracy.as_json()
+        print()
+        print(report.accuracy_table(content["accuracy"]))
+    report.write_json(os.path.join(folder, "latency.json"), content)
+    print()
+
+
+def _diagnostics_text(statuses: List[Any]) -> str:
+    if not statuses:
+        return "no diagnostics arrived\n"
+    last = statuses[-1]
+    levels = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
+    lines = ["%s %s: %s" % (levels[last.level], last.name, last.message)]
+    lines += ["  %s: %s" % (item.key, item.value) for item in last.values]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the demo; a known error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(
+        prog="segmentation_node.evaluation.commands.demo", description=__doc__
+    )
+    parser.add_argument(
+        "--input", default="", help="bag, image folder, video file, or camera (0, ...)"
+    )
+    parser.add_argument("--model", default="", help="model folder or name")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--frames", type=int, default=0, help="play at most this many")
+    parser.add_argument("--output", default=os.path.join("out", "demo"))
+    parsed = parser.parse_args(arguments)
+    prepare_middleware()
+    return exit_code(lambda: run(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

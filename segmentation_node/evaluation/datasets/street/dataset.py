@@ -1,0 +1,50 @@
+"""The procedural street drive as a data set: rendered on demand, exact labels, no files."""
+
+from typing import Dict, Tuple
+
+from segmentation_node.evaluation.datasets.base import Dataset
+from segmentation_node.evaluation.datasets.street import StreetDrive
+from segmentation_node.evaluation.datasets.street.classes import OCCURRING
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.labels import CITYSCAPES_19
+
+# Seeds of different splits never meet: a test drive is a street that training has not seen.
+SPLIT_SEEDS = {"train": range(1000, 1100), "val": range(2000, 2004), "test": range(3000, 3010)}
+FRAMES_PER_DRIVE = 12
+# Frames further apart than consecutive ones, so that a drive's few frames show different places.
+FRAME_STEP = 25
+
+
+class Street(Dataset):
+    """Frames at 640x360 of several drives; ``root`` is not used."""
+
+    label_set = CITYSCAPES_19
+    splits = ("train", "val", "test")
+
+    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
+        super().__init__(root, split, with_instances)
+        self.seeds = SPLIT_SEEDS[split]
+        self._drives: Dict[int, StreetDrive] = {}
+
+    @property
+    def occurring_classes(self) -> Tuple[int, ...]:
+        return OCCURRING
+
+    def __len__(self) -> int:
+        return len(self.seeds) * FRAMES_PER_DRIVE
+
+    def __getitem__(self, index: int) -> Frame:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        seed, frame = self._place(index)
+        if seed not in self._drives:
+            self._drives = {seed: StreetDrive(seed)}
+        image, labels = self._drives[seed].frame(frame)
+        return Frame(self.sample_name(index), image, labels)
+
+    def sample_name(self, index: int) -> str:
+        return "drive%d_frame%04d" % self._place(index)
+
+    def _place(self, index: int) -> Tuple[int, int]:
+        drive, position = divmod(index, FRAMES_PER_DRIVE)
+        return self.seeds[drive], position * FRAME_STEP

@@ -1,0 +1,88 @@
+"""Collect what a node makes of images that somebody else plays, ``ros2 bag play`` or a camera."""
+
+import time
+from typing import Any, Dict
+
+from segmentation_node.errors import ImageError
+from segmentation_node.evaluation.live.pairing import Collector, OpenPairing
+from segmentation_node.ros.conversions import decode_compressed, pixels_of, to_rgb
+from segmentation_node.ros.input import ImageInput, InputSettings
+
+LOOK_S = 0.1
+
+
+class Listening(Collector):
+    """Listens to a camera, its ground truth and one segmentation node, and publishes nothing.
+
+    Set ``pairing.on_result`` and ``pairing.on_lost`` before ``listen``; a result's ``payload`` is
+    ``Heard``. ``middleware_lost`` counts what this listener itself missed.
+    """
+
+    pairing: OpenPairing
+
+    def __init__(
+        self,
+        target: str,
+        image_topic: str,
+        compressed: bool = False,
+        truth_topic: str = "",
+        patience_s: float = 10.0,
+    ) -> None:
+        remaps = ["image:=" + image_topic] + (["truth:=" + truth_topic] if truth_topic else [])
+        super().__init__("segmentation_listener", target, remaps)
+        self.middleware_lost = 0
+        self.unusable_truths: Dict[str, int] = {}
+        self._decode = decode_compressed if compressed else to_rgb
+        self._heard_s = time.monotonic()
+        self.pairing = OpenPairing(self, target, bool(truth_topic), patience_s)
+        settings = InputSettings("compressed" if compressed else "raw")
+        self._inputs = [ImageInput(self, settings, self._on_image, self._on_middleware_lost)]
+        if truth_topic:
+            self._inputs.append(
+                ImageInput(
+                    self, InputSettings("raw"), self._on_truth, self._on_middleware_lost, "truth"
+                )
+            )
+
+    def spin_for(self, duration_s: float) -> None:
+        """The same; subscriptions are renewed where publishers came or left."""
+        for item in self._inputs:
+            item.update(True)
+        super().spin_for(duration_s)
+
+    def listen(self, process: Any, idle_s: float) -> None:
+        """Spin until no image has come for ``idle_s`` and every result is there or given up."""
+        while (
+            not self.pairing.images
+            or self.pairing.in_flight
+            or time.monotonic() - self._heard_s < idle_s
+        ):
+            process.check()
+            self.spin_for(LOOK_S)
+            self.pairing.expire()
+
+    def _on_image(self, message: Any) -> None:
+        self._heard_s = time.monotonic()
+        image_hwc, error = None, ""
+        try:
+            image_hwc = self._decode(message)
+        except ImageError as problem:
+            error = str(problem)
+        self.pairing.take_image(message.header, image_hwc, error)
+
+    def _on_truth(self, message: Any) -> None:
+        try:
+            truth_hw = pixels_of(message)
+        except ImageError as problem:
+            self._note_truth(str(problem))
+            return
+        if message.encoding != "mono8":
+            self._note_truth("encoding %r, expected mono8" % message.encoding)
+            return
+        self.pairing.take_truth(message.header, truth_hw)
+
+    def _note_truth(self, reason: str) -> None:
+        self.unusable_truths[reason] = self.unusable_truths.get(reason, 0) + 1
+
+    def _on_middleware_lost(self, messages: int) -> None:
+        self.middleware_lost += messages

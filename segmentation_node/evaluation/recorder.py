@@ -1,0 +1,150 @@
+"""What the demo keeps of a clip: class maps, a video of overlays, latencies, the score."""
+
+import os
+import tempfile
+from typing import Any, Dict, Optional, Sequence
+
+import cv2
+import numpy as np
+
+from segmentation_node.errors import OutputError
+from segmentation_node.evaluation.live.target import uninterrupted
+from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.timing import STAGES, RollingPercentiles
+
+KEPT_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+
+
+class OverlayVideo:
+    """A VP8 video that is encoded in the end: that takes the cores which the network needs.
+
+    Until then its frames are JPEG files beside it, under ``with``.
+    """
+
+    def __init__(self, path: str, fps: float) -> None:
+        self.path = path
+        self.frames = 0
+        self._fps = fps
+        self._folder = tempfile.TemporaryDirectory(prefix=".overlays.", dir=os.path.dirname(path))
+
+    def __enter__(self) -> "OverlayVideo":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._folder.cleanup()
+
+    def add(self, overlay_hwc: np.ndarray) -> None:
+        """The next frame, uint8 RGB (H, W, 3). Raises OutputError."""
+        write_image(self._kept(self.frames), overlay_hwc, KEPT_QUALITY)
+        self.frames += 1
+
+    def encode(self, progress: Any) -> None:
+        """Write the file, frames in the size of the first; none without frames.
+
+        Ctrl-C ends the video early. Raises OutputError where it is not written whole.
+        """
+        if not self.frames:
+            return
+        height, width = self._read(0).shape[:2]
+        codec = cv2.VideoWriter_fourcc(*"VP80")
+        writer = cv2.VideoWriter(self.path, codec, self._fps, (width, height))
+        if not writer.isOpened():
+            raise OutputError("%s: this OpenCV cannot write VP8 video there" % self.path)
+        written = 0
+        try:
+            for index in progress(range(self.frames)):
+                bgr = self._read(index)
+                if bgr.shape[:2] != (height, width):
+                    bgr = cv2.resize(bgr, (width, height))
+                with uninterrupted():
+                    writer.write(bgr)
+                    written += 1
+        finally:
+            writer.release()
+            self._check(written)
+
+    def _kept(self, index: int) -> str:
+        return os.path.join(self._folder.name, "%08d.jpg" % index)
+
+    def _read(self, index: int) -> np.ndarray:
+        path = self._kept(index)
+        bgr = cv2.imread(path)
+        if bgr is None:
+            raise OutputError("%s: cannot be read again for %s" % (path, self.path))
+        return bgr
+
+    def _check(self, written: int) -> None:
+        """Read the frames again: OpenCV says nothing of those that it failed to write."""
+        capture = cv2.VideoCapture(self.path)
+        found = 0
+        while capture.grab():
+            found += 1
+        if found != written:
+            raise OutputError(
+                "%s: holds %d frames of the %d written; is the disk full?"
+                % (self.path, found, written)
+            )
+
+
+class Recorder:
+    """Takes the results of a clip, a frame of it as each one's payload, into a folder.
+
+    ``frames`` is how many the clip has, None where nobody knows; ``accuracy`` counts those with a
+    truth, once it is set.
+    """
+
+    def __init__(self, folder: str, frames: Optional[int], video: OverlayVideo) -> None:
+        self.frames = 0
+        self.header_mismatches = 0
+        self.accuracy: Optional[Accuracy] = None
+        self._folder = folder
+        self._pictured = (1, (frames or 0) // 2)
+        self._video = video
+        self._latencies = {
+            stage: RollingPercentiles(window=100000)
+            for stage in STAGES + ("processing", "transport", "end_to_end")
+        }
+
+    def take(self, result: Any) -> None:
+        """One result, whole or not at all; a frame that failed leaves a gap, not a shift."""
+        with uninterrupted():
+            self._keep(result)
+
+    def stages_ms(self) -> Dict[str, Dict[str, float]]:
+        """Percentiles by stage in ms; empty before the first result."""
+        if not self.frames:
+            return {}
+        return {
+            stage: {"p%d" % rank: value for rank, value in values.percentiles().items()}
+            for stage, values in self._latencies.items()
+        }
+
+    def _keep(self, result: Any) -> None:
+        frame = result.payload
+        self.frames += 1
+        self.header_mismatches += not result.headers_match
+        name = os.path.splitext(frame.name)[0] + ".png"
+        write_image(os.path.join(self._folder, "class_maps", name), result.class_map_hw)
+        self._video.add(result.overlay_hwc)
+        if self.frames in self._pictured:
+            pair = np.vstack([result.image_hwc, result.overlay_hwc])
+            write_image(os.path.join(self._folder, "overlay.png"), pair)
+        for stage, values in self._latencies.items():
+            # NaN is left out: a first frame may come without its latency.
+            values.add(getattr(result.latency, stage + "_ms", float("nan")))
+        if frame.truth_hw is not None and self.accuracy is not None:
+            self.accuracy.add(frame.truth_hw, result.class_map_hw)
+
+
+def write_image(path: str, pixels: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Write a class map, uint8 (H, W), or RGB pixels, uint8 (H, W, 3). Raises OutputError.
+
+    Not by ``cv2.imwrite``: it says nothing where a full disk refuses the last bytes.
+    """
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    _, encoded = cv2.imencode(os.path.splitext(path)[1], bgr, list(options))
+    try:
+        with open(path, "wb") as out:
+            out.write(encoded.tobytes())
+    except OSError as error:
+        raise OutputError("%s: cannot be written (%s)" % (path, error.strerror)) from error

@@ -1,0 +1,143 @@
+"""Figures as text on the terminal and as JSON. What is shown is what ``Run.as_json`` gives."""
+
+import json
+import math
+from typing import Any, Dict, List, Optional, Sequence
+
+from segmentation_node.evaluation.run.accuracy import Scores
+from segmentation_node.files import write_whole
+from segmentation_node.timing import PERCENTILES
+
+NAMED_PROBLEMS = 10
+"""Skipped and lost frames that the terminal names; the JSON and the page name all."""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text columns: the first to the left, figures to the right."""
+    widths = [max(len(row[i]) for row in [list(header)] + list(rows)) for i in range(len(header))]
+    lines: List[str] = []
+    for row in [list(header)] + list(rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def run_text(result: Dict[str, Any]) -> str:
+    """All tables of a run and its notes; what was not measured is left out."""
+    parts = []
+    if result["frames_with_truth"]:
+        parts.append(accuracy_table(result))
+        if result["level"] == "class" and "category_iou" in result:
+            parts.append(category_table(result))
+    if result["stages_ms"]:
+        parts.append(latency_table(result["stages_ms"]))
+    parts.append(pace_table(result))
+    parts += [
+        problems_text("skipped", result["skipped"]),
+        problems_text("lost", result["lost"]),
+        "\n".join("note: " + note for note in result["notes"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def accuracy_table(result: Dict[str, Any]) -> str:
+    """IoU, and iIoU where there is one, by class or category; then the means."""
+    level = result["level"]
+    iou = dict(result["class_iou"])
+    iou["mean IoU"] = result["mean_iou"]
+    iou["frequency-weighted IoU"] = result["frequency_weighted_iou"]
+    iou["mean accuracy"] = result["mean_accuracy"]
+    iou["global accuracy"] = result["global_accuracy"]
+    iiou = dict(result["%s_iiou" % level])
+    if iiou:
+        iiou["mean IoU"] = result["mean_%s_iiou" % level]
+    return _score_table(level, {"IoU %": iou, "iIoU %": iiou})
+
+
+def category_table(result: Dict[str, Any]) -> str:
+    """The same by category, without the accuracies."""
+    iou = dict(result["category_iou"], **{"mean IoU": result["mean_category_iou"]})
+    iiou = dict(result["category_iiou"])
+    if iiou:
+        iiou["mean IoU"] = result["mean_category_iiou"]
+    return _score_table("category", {"IoU %": iou, "iIoU %": iiou})
+
+
+def _score_table(level: str, columns: Dict[str, Scores]) -> str:
+    """A column of scores each; one without any is left out."""
+    shown = {title: scores for title, scores in columns.items() if scores}
+    rows = [
+        [name] + [percent(scores[name]) if name in scores else "" for scores in shown.values()]
+        for name in columns["IoU %"]
+    ]
+    return table([level] + list(shown), rows)
+
+
+def latency_table(stages_ms: Dict[str, Dict[str, Optional[float]]]) -> str:
+    """Percentiles by stage in ms."""
+    return _percentiles_table("stage, ms", stages_ms)
+
+
+def pace_table(result: Dict[str, Any]) -> str:
+    """Rate, jitter and temporal consistency, one line each."""
+    jitter, consistency = result["jitter_ms"], result["temporal_consistency"]
+    rows = [
+        ["frames scored", "%d" % result["frames"]],
+        ["frames skipped", "%d" % len(result["skipped"])],
+        ["frames lost", "%d" % len(result["lost"])],
+        ["frames per second", _plain(result["rate_hz"])],
+        ["interval p50, ms", milliseconds(result["interval_ms"]["p50"])],
+        ["jitter (std of intervals), ms", milliseconds(jitter["std"])],
+        ["jitter (step between intervals) p95, ms", milliseconds(jitter["p95"])],
+        ["pixels that change class, %", percent(consistency["changed_share"])],
+    ]
+    rows += [["node: " + name, "%d" % count] for name, count in result["counters"].items()]
+    return table(["run", "value"], rows)
+
+
+def problems_text(title: str, problems: Sequence[Dict[str, str]]) -> str:
+    """Frames without a result and why, the first few by name."""
+    lines = ["%s: %s" % (title, problem["reason"]) for problem in problems[:NAMED_PROBLEMS]]
+    if len(problems) > NAMED_PROBLEMS:
+        lines.append("%s: %d more" % (title, len(problems) - NAMED_PROBLEMS))
+    return "\n".join(lines)
+
+
+def percent(value: Optional[float]) -> str:
+    """A share as percent; n/a where undefined."""
+    return "n/a" if value is None else "%.2f" % (100.0 * value)
+
+
+def milliseconds(value: Optional[float]) -> str:
+    """A time in ms; n/a where not measurable."""
+    return _plain(value)
+
+
+def _percentiles_table(title: str, values: Dict[str, Dict[str, Optional[float]]]) -> str:
+    names = ["p%d" % rank for rank in PERCENTILES]
+    rows = [
+        [key] + [milliseconds(percentiles[name]) for name in names]
+        for key, percentiles in values.items()
+    ]
+    return table([title] + names, rows)
+
+
+def _plain(value: Optional[float]) -> str:
+    return "n/a" if value is None or value != value else "%.2f" % value
+
+
+def write_json(path: str, content: Dict[str, Any]) -> None:
+    """Write a JSON file; NaN and infinity, which JSON does not have, become null."""
+    write_whole(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""What a run gives: frames scored, accuracy, consistency, timing, provenance."""

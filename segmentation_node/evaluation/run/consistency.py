@@ -1,0 +1,82 @@
+"""Temporal consistency: how many pixels keep their class from one frame of a drive to the next.
+
+It needs no ground truth. Moving things and a moving camera change pixels too, so it says how much
+a network flickers only in comparison with others on the same drive.
+"""
+
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from segmentation_node.evaluation.frame import DrivePosition
+from segmentation_node.evaluation.run.confusion import joint_histogram
+from segmentation_node.labels import UNLABELLED, LabelSet
+
+
+class Change(NamedTuple):
+    """The share of pixels that changed, 0-1, and the class map that they changed from."""
+
+    share: float
+    before_hw: np.ndarray
+
+
+class TemporalConsistency:
+    """Counts pixels that change class between consecutive frames.
+
+    Two frames are consecutive when they follow each other in one drive and their class maps have
+    one size: across a lost or skipped frame nothing is compared. Unlabelled counts as a class.
+    """
+
+    def __init__(self, labels: LabelSet) -> None:
+        self._labels = labels
+        self.frame_pairs = 0
+        self.pixels = 0
+        self.changed_pixels = 0
+        self._transitions = np.zeros((256, 256), np.int64)
+        self._before_hw: Optional[np.ndarray] = None
+        self._before: Optional[DrivePosition] = None
+
+    def add(self, class_map_hw: np.ndarray, position: Optional[DrivePosition]) -> Optional[Change]:
+        """Compare a frame, uint8 (H, W), with the one given before it.
+
+        None where the two are not consecutive. The array is kept until the next call.
+        """
+        before_hw, before = self._before_hw, self._before
+        self._before_hw, self._before = class_map_hw, position
+        if before_hw is None or before is None or position is None:
+            return None
+        if position != (before[0], before[1] + 1) or before_hw.shape != class_map_hw.shape:
+            return None
+        transitions = joint_histogram(before_hw, class_map_hw)
+        pixels = int(transitions.sum())
+        changed = pixels - int(np.trace(transitions))
+        self._transitions += transitions
+        self.frame_pairs += 1
+        self.pixels += pixels
+        self.changed_pixels += changed
+        return Change(changed / pixels, before_hw)
+
+    def as_json(self) -> Dict[str, Any]:
+        """Exact counts, the shares that follow, and the share that left each class."""
+        changed = self.changed_pixels / self.pixels if self.pixels else None
+        return {
+            "frame_pairs": self.frame_pairs,
+            "pixels": self.pixels,
+            "changed_pixels": self.changed_pixels,
+            "changed_share": changed,
+            "consistency": None if changed is None else 1.0 - changed,
+            "class_changed_share": {
+                name: self._left(index) for index, name in self._ids() if self._occurs(index)
+            },
+        }
+
+    def _ids(self) -> Iterator[Tuple[int, str]]:
+        yield from enumerate(self._labels.names)
+        yield UNLABELLED, "unlabelled"
+
+    def _occurs(self, index: int) -> bool:
+        return bool(self._transitions[index].any())
+
+    def _left(self, index: int) -> float:
+        stayed = self._transitions[index, index]
+        return 1.0 - float(stayed) / float(self._transitions[index].sum())

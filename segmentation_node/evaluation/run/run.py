@@ -1,0 +1,189 @@
+"""One run of an evaluation, whatever its frames come from: a data set, a bag or the live node."""
+
+import time
+from dataclasses import replace
+from typing import Any, Dict, List, Optional, Sequence
+
+import cv2
+import numpy as np
+
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.frame import Problem, ScoredFrame
+from segmentation_node.evaluation.run.accuracy import Accuracy, defined
+from segmentation_node.evaluation.run.best_and_worst import Examples
+from segmentation_node.evaluation.run.consistency import TemporalConsistency
+from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
+from segmentation_node.labels import Grouping, LabelSet
+
+# Facts of the source that stand in the report's first level too.
+NAMES = ("model", "dataset", "split", "bag", "backend", "device")
+
+
+class Run:
+    """Counts frames as they come and gives the figures at any time.
+
+    ``predicted`` and ``truth`` are the label sets of network and data; ``truth`` is None where
+    the data has no labels. ``source`` says what was run, on what, with what; it goes into the
+    report as it is. With a ``grouping`` the groups are scored; class maps may hold them already.
+    Frames come in the order of their drive, from one thread. ``counters`` is for
+    what a live node counted (received, dropped ...).
+    """
+
+    def __init__(
+        self,
+        predicted: LabelSet,
+        truth: Optional[LabelSet],
+        source: Dict[str, Any],
+        instance_classes: Sequence[str] = (),
+        grouping: Optional[Grouping] = None,
+    ) -> None:
+        self.source = dict(source)
+        self.unused_names: List[str] = []
+        self._predicted_lut = self._truth_lut = None
+        if grouping is not None:
+            instance_classes = ()
+            self.source["grouping"] = grouping.name
+            self.unused_names = grouping.unused(predicted, truth or predicted)
+            if not grouping.has_made(predicted):
+                predicted, self._predicted_lut = grouping.fold(predicted)
+            if truth is not None:
+                truth, self._truth_lut = grouping.fold(truth)
+        self.predicted = predicted
+        self.truth = truth
+        self.accuracy = Accuracy(predicted, truth or predicted, instance_classes)
+        self.consistency = TemporalConsistency(predicted)
+        self.examples = Examples()
+        self.changed_examples = Examples()
+        self.frames = FrameTable()
+        self.skipped: List[Problem] = []
+        self.lost_frames: List[Problem] = []
+        self.counters: Dict[str, int] = {}
+        self.partial = False
+        self._stages: List[str] = []
+        self._start_s = time.monotonic()
+        self._elapsed_s: Optional[float] = None
+
+    def add(self, frame: ScoredFrame) -> None:
+        """Count a frame.
+
+        Raises DatasetError that names the frame, and counts nothing, where truth and class map
+        differ in size or hold ids that are no class.
+        """
+        frame = replace(
+            frame,
+            class_map_hw=_folded(frame.class_map_hw, self._predicted_lut),
+            truth_hw=_folded(frame.truth_hw, self._truth_lut),
+        )
+        figures = {"done_s": frame.done_s - self._start_s}
+        score = None
+        if frame.truth_hw is not None:
+            if self.truth is None:
+                raise ValueError("a frame has a truth, but the run has no label set for it")
+            try:
+                counts = self.accuracy.add(frame.truth_hw, frame.class_map_hw, frame.instances_hw)
+            except ValueError as error:
+                raise DatasetError("%s: %s" % (frame.name, error)) from error
+            figures["mean_iou"] = score = counts.mean_iou()
+            figures["global_accuracy"] = counts.global_accuracy()
+        change = self.consistency.add(frame.class_map_hw, frame.position)
+        if change is not None:
+            figures["changed_share"] = change.share
+        for stage, value_ms in frame.stages_ms.items():
+            if stage not in self._stages:
+                self._stages.append(stage)
+            figures[stage + "_ms"] = value_ms
+        self.frames.add(frame.name, frame.stamp_ns, figures)
+        if score is not None and score == score:
+            self.examples.offer(
+                frame.name, score, frame.image_hwc, frame.class_map_hw, frame.truth_hw
+            )
+        if change is not None:
+            self.changed_examples.offer(
+                frame.name,
+                change.share,
+                frame.image_hwc,
+                frame.class_map_hw,
+                before_hw=change.before_hw,
+            )
+
+    def skip(self, name: str, reason: str) -> None:
+        """A frame that could not be read or segmented."""
+        self.skipped.append(Problem(name, reason))
+
+    def lost(self, name: str, reason: str) -> None:
+        """A frame that was sent but whose result never came."""
+        self.lost_frames.append(Problem(name, reason))
+
+    def finish(self, partial: bool = False) -> None:
+        """Stop the clock; ``partial`` marks a run that ended before its data did."""
+        self._elapsed_s = time.monotonic() - self._start_s
+        self.partial = partial
+
+    def as_json(self) -> Dict[str, Any]:
+        """All figures; undefined ones are None. ``docs/evaluation.md`` defines them."""
+        content = self.accuracy.as_json()
+        content.update(
+            frames=len(self.frames),
+            frames_with_truth=self.accuracy.frames,
+            partial=self.partial,
+            notes=self.notes(),
+            skipped=[vars(problem) for problem in self.skipped],
+            lost=[vars(problem) for problem in self.lost_frames],
+            counters=dict(self.counters),
+            stages_ms={
+                stage: percentiles(self.frames.column(stage + "_ms")) for stage in self._stages
+            },
+            elapsed_s=self._elapsed_s,
+            temporal_consistency=self.consistency.as_json(),
+        )
+        content.update(pace(self.frames.column("done_s")))
+        content.update({name: self.source[name] for name in NAMES if name in self.source})
+        content["source"] = self.source
+        content["per_frame"] = self._per_frame()
+        return content
+
+    def notes(self) -> List[str]:
+        """What a reader has to know before the figures, one line each."""
+        notes = []
+        frames, labelled = len(self.frames), self.accuracy.frames
+        if self.partial:
+            notes.append("partial: the run was stopped before the end of its data")
+        if self.skipped:
+            notes.append(
+                "%d of %d frames could not be read or segmented and were skipped; the figures "
+                "are those of the others" % (len(self.skipped), frames + len(self.skipped))
+            )
+        if self.lost_frames:
+            notes.append("%d frames were lost: no result came back" % len(self.lost_frames))
+        if self.truth is None:
+            notes.append("no ground truth: accuracy was not measured")
+        elif labelled < frames:
+            notes.append(
+                "%d of %d frames have no ground truth: accuracy is that of the others"
+                % (frames - labelled, frames)
+            )
+        if self.unused_names:
+            notes.append(
+                "the grouping names classes that neither network nor data has: %s"
+                % ", ".join(self.unused_names)
+            )
+        if self.truth is not None and not self.accuracy.level.is_class_level:
+            notes.append(
+                "label sets differ (network %s, data %s): compared on Cityscapes' 7 categories"
+                % (self.predicted.name, self.truth.name)
+            )
+        return notes
+
+    def _per_frame(self) -> List[Dict[str, Any]]:
+        rows = self.frames.rows(self.frames.keys())
+        return [
+            {
+                key: defined(value) if isinstance(value, float) else value
+                for key, value in row.items()
+            }
+            for row in rows
+        ]
+
+
+def _folded(ids_hw: Optional[np.ndarray], lut: Optional[np.ndarray]) -> Any:
+    return ids_hw if ids_hw is None or lut is None else cv2.LUT(ids_hw, lut)

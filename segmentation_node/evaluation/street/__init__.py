@@ -1,5 +1,0 @@
-"""A procedural street drive: a synthetic driving clip with exact labels."""
-
-from segmentation_node.evaluation.street.drive import StreetDrive
-
-__all__ = ["StreetDrive"]

@@ -1,0 +1,159 @@
+"""One frame through the node: convert, segment, overlay, publish, account."""
+
+import re
+import time
+import traceback
+from typing import Any, Dict, Set, Tuple
+
+from rclpy.clock import Clock
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from segmentation_msgs.msg import FrameLatency
+from segmentation_node.accounting import Accounts
+from segmentation_node.errors import SegmentationError
+from segmentation_node.pipeline import Segmenter
+from segmentation_node.ros.conversions import RgbConverter
+from segmentation_node.ros.outputs import Outputs
+from segmentation_node.ros.parameters import NodeParameters
+from segmentation_node.ros.worker import Frame
+from segmentation_node.timing import STAGES, StageTimer
+
+OLDEST_STAMP_S = 60.0
+KINDS_OF_FAILURE = 50
+
+
+class FrameProcessor:
+    """Runs on the worker's thread. A bad frame is named, counted, and forgotten."""
+
+    def __init__(
+        self,
+        convert: RgbConverter,
+        outputs: Outputs,
+        parameters: NodeParameters,
+        accounts: Accounts,
+        clock: Clock,
+        logger: RcutilsLogger,
+    ) -> None:
+        self._convert = convert
+        self._outputs = outputs
+        self._parameters = parameters
+        self._accounts = accounts
+        self._clock = clock
+        self._logger = logger
+        self._last_overlay_s = float("-inf")
+        self._seen_failures: Set[str] = set()
+        self.last_failure = ""
+        self.stamp_problem = ""
+
+    def process(self, segmenter: Segmenter, frame: Frame) -> None:
+        """Publish a frame's results and book it as processed, or say why not and book it failed."""
+        timer = StageTimer(start_s=frame.received_s)
+        timer.lap("queue")
+        try:
+            self._segment(segmenter, frame, timer)
+            times_ms = self._times_ms(frame, timer)
+        except SegmentationError as error:
+            self._fail(str(error))
+        except Exception as error:  # one frame must not end the node
+            self._logger.error(traceback.format_exc(), throttle_duration_sec=1.0)
+            self._fail("%s: %s" % (type(error).__name__, error))
+        else:
+            self._account(segmenter, frame, times_ms)
+
+    def _segment(self, segmenter: Segmenter, frame: Frame, timer: StageTimer) -> None:
+        outputs, parameters = self._outputs, self._parameters
+        header = frame.message.header
+        image = self._convert(frame.message)
+        timer.lap("convert")
+        size = segmenter.output_size(image.shape[:2])
+        confidence = outputs.confidence
+        with_confidence = confidence is not None and confidence.wanted
+        threshold = parameters["confidence.threshold"] if confidence is not None else 0.0
+        result = segmenter.segment(
+            image,
+            outputs.class_map.kept.resize(size),
+            confidence.kept.resize(size) if confidence is not None else None,
+            with_confidence,
+            threshold,
+            timer,
+        )
+        outputs.class_map.publish(header)
+        if confidence is not None and with_confidence:
+            confidence.publish(header)
+        timer.lap("publish")
+        # After the class map, which robots act on, is out; the overlay is for people.
+        if self._overlay_due():
+            alpha = parameters["overlay.alpha"]
+            target = outputs.overlay.kept.resize(size)
+            segmenter.overlay(image, result.class_map_hw, alpha, target)
+            timer.lap("postprocess")
+            outputs.overlay.publish(header)
+            timer.lap("publish")
+
+    def _overlay_due(self) -> bool:
+        if not self._outputs.overlay.wanted:
+            return False
+        max_rate_hz = self._parameters["overlay.max_rate_hz"]
+        now_s = time.monotonic()
+        if max_rate_hz > 0 and now_s - self._last_overlay_s < 1.0 / max_rate_hz:
+            return False
+        self._last_overlay_s = now_s
+        return True
+
+    def _times_ms(self, frame: Frame, timer: StageTimer) -> Dict[str, float]:
+        published_ns = self._clock.now().nanoseconds
+        stamp_ns = stamp_nanoseconds(frame.message.header.stamp)
+        transport_ms, self.stamp_problem = latency_since_stamp(stamp_ns, frame.received_ns)
+        end_to_end_ms = float("nan")
+        if not self.stamp_problem:
+            end_to_end_ms = (published_ns - stamp_ns) * 1e-6
+        times_ms = {stage: timer.stages_ms.get(stage, 0.0) for stage in STAGES}
+        times_ms["processing"] = sum(times_ms.values())
+        times_ms["transport"] = transport_ms
+        times_ms["end_to_end"] = end_to_end_ms
+        return times_ms
+
+    def _account(self, segmenter: Segmenter, frame: Frame, times_ms: Dict[str, float]) -> None:
+        self._accounts.counters.process()
+        self._accounts.latencies.add(times_ms)
+        if self._outputs.latency.get_subscription_count() > 0:
+            self._outputs.latency.publish(self._latency_message(segmenter, frame, times_ms))
+
+    def _latency_message(
+        self, segmenter: Segmenter, frame: Frame, times_ms: Dict[str, float]
+    ) -> FrameLatency:
+        counts = self._accounts.counters.snapshot()
+        message = FrameLatency(header=frame.message.header, backend=segmenter.backend.name)
+        for name, value_ms in times_ms.items():
+            setattr(message, name + "_ms", value_ms)
+        for name in ("received", "processed", "dropped", "failed", "queued", "lost"):
+            setattr(message, name, getattr(counts, name))
+        return message
+
+    def _fail(self, line: str) -> None:
+        self.last_failure = line
+        self._accounts.counters.fail()
+        # A stream that stays bad must not flood the log, nor hide another failure meanwhile.
+        kind = re.sub(r"\d+", "N", line)
+        if kind not in self._seen_failures and len(self._seen_failures) < KINDS_OF_FAILURE:
+            self._seen_failures.add(kind)
+            self._logger.error("frame failed: %s" % line)
+        else:
+            self._logger.error("frame failed: %s" % line, throttle_duration_sec=1.0)
+
+
+def stamp_nanoseconds(stamp: Any) -> int:
+    """A builtin_interfaces/Time as nanoseconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def latency_since_stamp(stamp_ns: int, now_ns: int) -> Tuple[float, str]:
+    """Time since a stamp in ms, or NaN and why there is none; both in one clock."""
+    if stamp_ns == 0:
+        return float("nan"), "the images' stamps are zero"
+    age_s = (now_ns - stamp_ns) * 1e-9
+    if age_s < 0:
+        return float("nan"), "the images' stamps lie %.3f s in the future" % -age_s
+    if age_s > OLDEST_STAMP_S:
+        return float("nan"), "the images' stamps are %.0f s old; is use_sim_time set?" % age_s
+    return age_s * 1e3, ""

@@ -1,0 +1,133 @@
+"""Every backend gives ONNX Runtime's classes for the shipped models on real images.
+
+As closely as ``LEAST_AGREEMENT`` says, in every precision and execution that this machine has.
+"""
+
+import os
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+from support.core.real_data import folder_of
+from support.fake_cuda import FakeCuda, FakeGpuBackend
+from support.vnni import need_vnni
+
+from segmentation_node.backends import (
+    BACKENDS,
+    LEAST_AGREEMENT,
+    BackendOptions,
+    open_backend,
+)
+from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.images import place, to_network
+from segmentation_node.model_card import find_model, read_card
+from segmentation_node.models import models_folder
+
+FRAMES = (0, 1, 40)
+UNPOOLING = ("enet", "segnet", "segnet_basic")
+SETTINGS = [("openvino", "cpu", "fp32", "auto")]
+SETTINGS += [("openvino", "cpu", "int8", "auto"), ("onnxruntime", "cpu", "int8", "auto")]
+SETTINGS += [("torch", "cpu", "fp32", "eager"), ("torch", "cpu", "bf16", "eager")]
+SETTINGS += [("torch", "cuda", precision, "graph") for precision in BACKENDS["torch"].precisions]
+SETTINGS += [("torch", "cuda", "fp32", "eager"), ("torch", "cuda", "fp16", "compiled_graph")]
+
+
+def cards():
+    """The shipped cards that all these run times can load."""
+    folder = models_folder()
+    names = sorted(os.listdir(folder)) if folder else []
+    names = [name for name in names if os.path.isfile(os.path.join(folder, name, "model.yaml"))]
+    found = [read_card(find_model(name, folder)) for name in names if name[0] != "."]
+    return [card for card in found if card.offers("onnx") and card.offers("weights")]
+
+
+def images(card, frames):
+    """Images of the card's own kind at its input size: uint8 (1, H, W, 3) each."""
+    if card.label_set == "camvid11":
+        dataset = open_dataset("camvid", folder_of("camvid"), "val")
+    else:
+        dataset = open_dataset("street", "", "val")
+    for index in frames:
+        image = dataset[index].image_hwc
+        image_nhwc = np.zeros((1, *card.input_size, 3), np.uint8)
+        placement = place(card.input.resize, image.shape[:2], card.input_size)
+        to_network(image, placement, image_nhwc[0])
+        yield image_nhwc
+
+
+def cases():
+    """Each shipped card in each setting that it has the artifact for."""
+    for card in cards():
+        for setting in SETTINGS:
+            if card.offers(BACKENDS[setting[0]].kind_for(setting[2])):
+                yield pytest.param(card, setting, id="-".join((card.name, *setting)))
+
+
+def least_equal_confidence(card):
+    """Share of pixels whose confidence may not move in float32.
+
+    Where two values of a pooling are within rounding of each other, run times may choose different
+    places, and unpooling then puts the value a pixel further on.
+    """
+    return 0.9995 if card.network.name in UNPOOLING else 0.9999
+
+
+@pytest.mark.parametrize("card, setting", list(cases()))
+def test_the_classes_are_those_of_onnxruntime(card, setting):
+    name, device, precision, execution = setting
+    missing = BACKENDS[name].unavailable()
+    if missing:
+        pytest.skip(f"NOT RUN: backend {name}: {missing}")
+    if device == "cuda" and not BACKENDS[name].accelerated():
+        pytest.skip(f"NOT RUN: backend {name} on CUDA: there is no CUDA GPU")
+    if precision == "int8":
+        need_vnni()
+    options = BackendOptions(device=device, precision=precision, execution=execution)
+    with ExitStack() as stack:
+        onnxruntime = stack.enter_context(
+            open_backend("onnxruntime", card, BackendOptions(device="cpu"))
+        )
+        other = stack.enter_context(open_backend(name, card, options))
+        # The CPU has no arithmetic for bfloat16: one image there.
+        frames = FRAMES[:1] if (device, precision) == ("cpu", "bf16") else FRAMES
+        for image_nhwc in images(card, frames):
+            found = other.run(image_nhwc, other.has_confidence)
+            expected = onnxruntime.run(image_nhwc, other.has_confidence)
+            equal = found.class_map_nhw == expected.class_map_nhw
+            print(f"{card.name} {'-'.join(setting)}: {equal.mean():.4%}")
+            assert equal.mean() >= LEAST_AGREEMENT[precision]
+            assert len(np.unique(found.class_map_nhw)) > 2, "the image should meet several classes"
+            if other.has_confidence:
+                difference = abs(found.confidence_nhw.astype(int) - expected.confidence_nhw)
+                share = least_equal_confidence(card) if precision == "fp32" else 0.9
+                assert (difference <= (1 if precision == "fp32" else 8)).mean() >= share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
+def test_half_precision_gives_the_classes_too(card, monkeypatch):
+    """Half precision as the CPU computes it, in the GPU's part of the backend on a fake GPU."""
+    FakeCuda(monkeypatch)
+    options = BackendOptions(device="cuda", precision="fp16", execution="graph")
+    with ExitStack() as stack:
+        onnxruntime = stack.enter_context(
+            open_backend("onnxruntime", card, BackendOptions(device="cpu"))
+        )
+        half = stack.enter_context(FakeGpuBackend(card, options))
+        for image_nhwc in images(card, FRAMES):
+            equal = half.run(image_nhwc).class_map_nhw == onnxruntime.run(image_nhwc).class_map_nhw
+            assert equal.mean() >= LEAST_AGREEMENT["fp16"]
+
+
+@pytest.mark.parametrize("card", cards(), ids=lambda card: card.name)
+def test_a_batch_gives_the_classes_of_its_images(card):
+    frames = list(images(card, FRAMES[:2]))
+    with ExitStack() as stack:
+        single = stack.enter_context(open_backend("torch", card, BackendOptions(device="cpu")))
+        several = stack.enter_context(
+            open_backend("torch", card, BackendOptions(device="cpu", batch=len(frames)))
+        )
+        found = several.run(np.concatenate(frames)).class_map_nhw
+        for image_nhwc, class_map_hw in zip(frames, found):
+            equal = single.run(image_nhwc).class_map_nhw[0] == class_map_hw
+            assert equal.mean() >= LEAST_AGREEMENT["fp32"]

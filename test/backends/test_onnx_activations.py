@@ -1,0 +1,137 @@
+"""ELUs and PReLUs in other operators: the same values as ONNX's own definition of them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from support.linear_model import write_model
+
+from benchmarks.measured_models import random_model
+from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends.onnx_activations import spell_out_activations
+from segmentation_node.errors import BackendError
+from segmentation_node.model_card import read_card, sha256_of
+
+# Both sides of zero, the edges of exp, and values whose exp rounds to 1.
+VALUES = np.array(
+    [0.0, -0.0, 1e-9, -1e-9, -3e-8, -1e-7, -1e-4, 0.5, -0.5, 3.0, -3.0, 90.0, -90.0, -110.0,
+     1e30, -1e30, np.inf, -np.inf],
+    np.float32,
+)  # fmt: skip
+SHAPE = (1, 3, 2, len(VALUES))
+
+
+def model_of(*nodes, opset=13, dtype=np.float32):
+    """x -> y, with slopes of three channels under the name ``slope``."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    slope = np.array([0.25, -0.5, 2.0], dtype).reshape(3, 1, 1)
+    graph = helper.make_graph(
+        nodes,
+        "activations",
+        [helper.make_tensor_value_info("x", kind, SHAPE)],
+        [helper.make_tensor_value_info("y", kind, SHAPE)],
+        [numpy_helper.from_array(slope, "slope")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def operators(model):
+    return [node.op_type for node in onnx.load_from_string(model).graph.node]
+
+
+ELU = helper.make_node("Elu", ["x"], ["y"], alpha=1.0)
+PRELU = helper.make_node("PRelu", ["x", "slope"], ["y"])
+
+
+@pytest.mark.parametrize("node", [ELU, helper.make_node("Elu", ["x"], ["y"]), PRELU])
+def test_values_are_those_of_the_operator(node, capfd):
+    model = model_of(node)
+    spelled = spell_out_activations(model)
+    onnx.checker.check_model(onnx.load_from_string(spelled), full_check=True)
+    assert not {"Elu", "PRelu"} & set(operators(spelled))
+    x = np.broadcast_to(VALUES, SHAPE)
+    if node.op_type == "Elu":
+        expected = np.where(x > 0, x, np.expm1(np.minimum(x, 0).astype(np.float64)))
+    else:
+        x = np.nan_to_num(x) / 4
+        expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    found = onnxruntime.InferenceSession(spelled).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1.2e-7)
+    # ONNX Runtime complains of constants that nothing takes.
+    assert "spelled_out" not in capfd.readouterr().err
+
+
+def test_several_in_one_graph_stay_apart():
+    first = helper.make_node("Elu", ["x"], ["hidden"])
+    spelled = spell_out_activations(model_of(first, helper.make_node("Elu", ["hidden"], ["y"])))
+    onnx.checker.check_model(onnx.load_from_string(spelled), full_check=True)
+    x = np.linspace(-4, 4, np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    expected = np.where(x > 0, x, np.expm1(np.expm1(np.minimum(x, 0))))
+    found = onnxruntime.InferenceSession(spelled).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        model_of(helper.make_node("Elu", ["x"], ["y"], alpha=0.5)),
+        model_of(helper.make_node("Tanh", ["x"], ["y"])),
+        model_of(ELU, opset=10),
+        model_of(PRELU, dtype=np.float16),
+    ],
+    ids=["another alpha", "nothing to do", "clip without inputs", "half precision"],
+)
+def test_what_cannot_be_spelled_out_stays_as_it_is(model):
+    assert spell_out_activations(model) == model
+
+
+def test_a_node_of_another_domain_is_not_taken_for_onnxs():
+    node = helper.make_node("Elu", ["x"], ["y"], domain="somebody.else")
+    graph = helper.make_graph(
+        [node],
+        "other",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    opsets = [helper.make_opsetid("somebody.else", 1), helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opsets).SerializeToString()
+    assert spell_out_activations(model) == model
+
+
+@pytest.mark.parametrize("network", ["elu_squeezenet", "enet", "fast_elu_squeezenet"])
+def test_the_backend_gives_the_class_map_of_the_file(network, tmp_path, one_thread):
+    """The backend, which spells them out, against ONNX Runtime on the file as it is."""
+    card = random_model(network, "camvid11", (32, 48), tmp_path / network, with_onnx=True)
+    path = card.artifact_path("onnx")
+    with open(path, "rb") as file:
+        assert {"Elu", "PRelu"} & set(operators(file.read()))
+    image = np.random.default_rng(3).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    expected = onnxruntime.InferenceSession(path).run(["class_map"], {"image": image})[0]
+    assert len(np.unique(expected)) > 1
+    with open_backend("onnxruntime", card, BackendOptions(num_threads=1)) as backend:
+        found = backend.run(image).class_map_nhw
+    assert (found == expected).mean() >= 0.999
+
+
+def test_a_file_that_is_no_model_is_one_line(tmp_path):
+    folder = Path(write_model(tmp_path / "linear", (48, 64)))
+    _replace_graph(folder, b"\x0f not a model")
+    with pytest.raises(BackendError, match="ONNX Runtime cannot load it: not protobuf") as caught:
+        open_backend("onnxruntime", read_card(str(folder)), BackendOptions())
+    assert "\n" not in str(caught.value)
+
+
+def _replace_graph(folder, content):
+    """Another graph under the card's name, with its hash."""
+    card = yaml.safe_load((folder / "model.yaml").read_text())
+    artifact = next(item for item in card["artifacts"] if item["kind"] == "onnx")
+    (folder / artifact["file"]).write_bytes(content)
+    artifact["sha256"] = sha256_of(str(folder / artifact["file"]))
+    (folder / "model.yaml").write_text(yaml.safe_dump(card))

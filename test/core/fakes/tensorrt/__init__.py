@@ -1,8 +1,0 @@
-"""Found in place of TensorRT where test/core/fakes is on the path: FAKE_TENSORRT says which."""
-
-import os
-import sys
-
-import fake_tensorrt
-
-sys.modules[__name__] = fake_tensorrt.module(os.environ["FAKE_TENSORRT"])

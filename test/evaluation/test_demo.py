@@ -1,0 +1,163 @@
+"""The demo as a user runs it: in a process of its own, with the node in another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support import linear_model, live, recorded
+
+pytestmark = pytest.mark.ros
+assert live  # skips this file, loudly, where ROS is missing
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (240, 320)
+COMMAND = [sys.executable, "-m", "segmentation_node.evaluation.commands.demo"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return linear_model.write_model(tmp_path_factory.mktemp("model") / "linear", SIZE)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(7):
+        image = linear_model.blocks(SIZE, index, block=16)
+        assert cv2.imwrite(str(folder / ("street_%d.png" % index)), image[..., ::-1])
+    return folder
+
+
+def demo(*arguments):
+    return subprocess.run(
+        COMMAND + [str(argument) for argument in arguments],
+        cwd=str(ROOT), capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+
+
+def test_demo_leaves_its_results(ros_environment, model, images, tmp_path):
+    out = tmp_path / "out"
+    run = demo("--input", images, "--model", model, "--frames", 5, "--output", out)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "5 frames segmented, 0 lost, 0 headers changed" in run.stdout
+    names = sorted(path.name for path in (out / "class_maps").iterdir())
+    assert names == ["street_%d.png" % index for index in range(5)]
+    for index, name in enumerate(names):
+        class_map = cv2.imread(str(out / "class_maps" / name), cv2.IMREAD_UNCHANGED)
+        expected = linear_model.classify(linear_model.blocks(SIZE, index, block=16))
+        assert np.array_equal(class_map, expected)
+    assert video_sizes(out / "overlay.webm") == [SIZE] * 5
+    content = json.loads((out / "latency.json").read_text())
+    assert (content["frames_sent"], content["frames_segmented"]) == (5, 5)
+    assert content["header_mismatches"] == content["frames_lost"] == 0
+    times = content["stages_ms"]["processing"]
+    assert 0 < times["p50"] <= times["p95"] <= times["p99"]
+    text = (out / "diagnostics.txt").read_text()
+    assert "segmentation_node: segmentation" in text and "processed: 5" in text
+
+
+def test_a_bag_is_played_and_scored(ros_environment, model, tmp_path):
+    bag, out = recorded.write_bag(tmp_path / "drive", SIZE, 6), tmp_path / "out"
+    run = demo("--input", bag, "--model", model, "--frames", 4, "--output", out)
+    assert run.returncode == 0, run.stdout + run.stderr
+    names = sorted(path.name for path in (out / "class_maps").iterdir())
+    assert names == ["%05d.png" % index for index in range(4)]
+    content = json.loads((out / "latency.json").read_text())
+    counts = content["accuracy"]["confusion_matrix"]["pixels"]
+    assert counts == recorded.confusion(range(4), SIZE).tolist()
+    assert cv2.VideoCapture(str(out / "overlay.webm")).get(cv2.CAP_PROP_FPS) == 20.0
+
+
+# Where a disk is full, writes fail as they do beyond a file's largest size.
+SMALL_FILES = """
+import resource, sys
+import numpy as np
+from segmentation_node.evaluation.recorder import OverlayVideo, write_image
+
+noise = np.random.default_rng(0).integers(0, 255, (20, 96, 128, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+if sys.argv[1].endswith(".webm"):
+    with OverlayVideo(sys.argv[1], 15.0) as video:
+        for image_hwc in noise:
+            video.add(image_hwc)
+        video.encode(iter)
+else:
+    write_image(sys.argv[1], noise[0])
+"""
+
+
+@pytest.mark.parametrize("name", ["map.png", "overlay.webm"])
+def test_a_file_that_the_disk_has_no_room_for_is_named(ros_environment, tmp_path, name):
+    command = [sys.executable, "-c", SMALL_FILES, str(tmp_path / name)]
+    run = subprocess.run(command, cwd=str(ROOT), capture_output=True, text=True, timeout=180)
+    assert run.returncode == 1
+    assert "OutputError: %s" % (tmp_path / name) in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def video_sizes(path):
+    capture = cv2.VideoCapture(str(path))
+    sizes = []
+    while True:
+        found, frame = capture.read()
+        if not found:
+            return sizes
+        sizes.append(frame.shape[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--input", "/nowhere/at/all"], "/nowhere/at/all: neither an image folder nor a video"),
+        (["--input", str(ROOT / "config")], "no images (.png"),
+        (["--output", str(ROOT / "config")], "config is not a demo's folder (it holds "),
+        (["--input", str(ROOT / "docs"), "--output", str(ROOT / "docs")], "docs is read"),
+        (["--input", str(ROOT / "docs"), "--output", str(ROOT)], "is read, or holds what is read"),
+    ],
+)
+def test_what_cannot_be_played_is_one_line(ros_environment, tmp_path, arguments, fragment):
+    run = demo("--output", tmp_path / "out", *arguments)
+    assert run.returncode == 1 and list(tmp_path.iterdir()) == []
+    assert (ROOT / "config" / "cpu.yaml").exists() and (ROOT / "docs" / "replay.md").exists()
+    lines = [line for line in run.stderr.splitlines() if "error" in line.lower()]
+    assert any(line.startswith("error: ") and fragment in line for line in lines)
+    assert "Traceback" not in run.stderr
+
+
+def test_a_node_that_does_not_start_is_told(ros_environment, images, tmp_path):
+    run = demo("--input", images, "--model", "nonsense", "--output", tmp_path / "out")
+    assert run.returncode == 1
+    assert "model 'nonsense' is neither a folder nor a model" in run.stderr
+    assert "error: the node ended with exit code 1" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_ctrl_c_keeps_the_results_so_far(ros_environment, model, images, tmp_path):
+    """A terminal's Ctrl-C goes to the whole group: to the demo and to its node."""
+    for index in range(7, 300):
+        os.link(str(images / "street_0.png"), str(tmp_path / ("street_%d.png" % index)))
+    out = tmp_path / "out"
+    arguments = ["--input", str(tmp_path), "--model", model, "--output", str(out)]
+    process = subprocess.Popen(
+        COMMAND + arguments, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline_s = time.monotonic() + 60
+    while (
+        not list(tmp_path.glob(".out.partial/out/class_maps/*")) and time.monotonic() < deadline_s
+    ):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    text = process.communicate(timeout=60)[0]
+    assert "Traceback" not in text and process.returncode == 0, text
+    assert "interrupted: the results so far are kept" in text
+    frames = len(list(out.glob("class_maps/*")))
+    assert 0 < frames < 293 and len(video_sizes(out / "overlay.webm")) == frames
+    assert json.loads((out / "latency.json").read_text())["frames_segmented"] == frames

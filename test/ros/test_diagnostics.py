@@ -1,0 +1,211 @@
+"""What /diagnostics says: the judgement on its own, then every reason on a live graph."""
+
+import itertools
+
+import pytest
+from support.live import (
+    BEST_EFFORT,
+    LEVELS,
+    RELIABLE,
+    Image,
+    LiveNode,
+    Time,
+    image_message,
+    values_of,
+)
+
+from segmentation_node.accounting import Counts
+from segmentation_node.evaluation.live.target import NodeProcess
+from segmentation_node.ros.diagnostics import (
+    LATENCIES,
+    Limits,
+    Observation,
+    diagnostic_array,
+    figures,
+    judge,
+)
+from segmentation_node.timing import PERCENTILES
+
+LIMITS = Limits(max_latency_ms=0.0, min_rate_hz=0.0, input_timeout_s=2.0)
+RUNNING = {
+    "state": "active",
+    "demanded": True,
+    "topic": "/image",
+    "publishers": 1,
+    "counts": Counts(received=9, processed=9),
+    "output_rate_hz": 10.0,
+    "p95_ms": 50.0,
+}
+EVERY = {"frame_policy": "every", "counts": Counts(received=16, processed=9, queued=7)}
+
+JUDGEMENTS = [
+    ({}, {}, "OK", "running"),
+    ({"error": "no such model folder"}, {}, "ERROR", "no such model folder"),
+    ({"state": "inactive"}, {}, "OK", "inactive"),
+    ({"demanded": False, "publishers": 0}, {}, "OK", "idle, no subscriber"),
+    ({"publishers": 0}, {}, "WARN", "no publisher on /image"),
+    ({"incompatible": 1}, {}, "ERROR", "QoS incompatible"),
+    ({"incompatible": 1, "publishers": 2}, {}, "OK", "running"),
+    ({"clock_waits": True}, {}, "WARN", "use_sim_time is set but nothing is on /clock"),
+    ({"counts": Counts()}, {}, "OK", "waiting for input on /image"),
+    ({"counts": Counts(), "input_age_s": 2.1}, {}, "WARN", "waiting for input"),
+    ({"input_age_s": 2.1}, {}, "STALE", "no image on /image for 2.1 s"),
+    ({"input_age_s": 2.1}, {"input_timeout_s": 3.0}, "OK", "running"),
+    ({"input_age_s": 9.0, "counts": Counts(received=1, queued=1)}, {}, "OK", "running"),
+    ({"recent_failed": 2, "last_failure": "step is 3"}, {}, "WARN", "2 frames failed, last: step"),
+    ({}, {"max_latency_ms": 49.0}, "WARN", "slow: p95 is 50.0 ms"),
+    ({}, {"max_latency_ms": 51.0}, "OK", "running"),
+    ({"p95_ms": float("nan")}, {"max_latency_ms": 1.0}, "OK", "running"),
+    ({}, {"min_rate_hz": 11.0}, "WARN", "slow: 10.00 Hz come out"),
+    ({"output_rate_hz": float("nan")}, {"min_rate_hz": 11.0}, "OK", "running"),
+    ({"recent_lost": 3}, {}, "WARN", "the middleware lost 3 frames"),
+    ({"recent_dropped": 4}, {}, "WARN", "dropping: 4 frames were replaced"),
+    (EVERY, {}, "OK", "running"),
+    (dict(EVERY, recent_dropped=4), {}, "WARN", "4 frames came while 512 MiB of images waited"),
+    (dict(EVERY, backlog_s=3.2), {}, "WARN", "behind: 7 frames wait, the oldest for 3.2 s"),
+    ({"backlog_s": 3.2}, {}, "OK", "running"),
+    ({"namesakes": 1, "state": "inactive"}, {}, "WARN", "1 other nodes have this node's name"),
+    ({"namesakes": 1, "error": "no such model"}, {}, "ERROR", "no such model"),
+    ({"stamp_problem": "the images' stamps are zero"}, {}, "WARN", "stamps are zero"),
+]
+
+
+@pytest.mark.parametrize(("change", "limits", "level", "reason"), JUDGEMENTS)
+def test_judgement(change, limits, level, reason):
+    observation = Observation(**dict(RUNNING, **change))
+    found, message = judge(observation, Limits(**dict(vars(LIMITS), **limits)))
+    assert (LEVELS[found], reason in message) == (level, True), message
+    assert "\n" not in message
+
+
+def test_figures_are_not_available_rather_than_zero():
+    nothing = dict(figures(Counts(), None, {"input": float("nan")}, {}))
+    assert nothing["input_rate_hz"] == "n/a" and nothing["received"] == "0"
+    assert nothing["missed"] == "n/a"
+    for name, rank in itertools.product(LATENCIES, PERCENTILES):
+        assert nothing["%s_ms_p%d" % (name, rank)] == "n/a"
+    some = dict(figures(Counts(processed=3), 5, {"input": 2.5}, {"queue": {50: 1.0, 95: 2.0}}))
+    assert some["input_rate_hz"] == "2.500" and some["processed"] == "3"
+    assert some["missed"] == "5"
+    assert some["queue_ms_p95"] == "2.000" and some["queue_ms_p99"] == "n/a"
+
+
+def test_message():
+    message = diagnostic_array(Time(sec=3), "n: s", "cpu", (b"\x01", "slow"), [("key", "value")])
+    (status,) = message.status
+    assert (message.header.stamp.sec, status.name, status.hardware_id) == (3, "n: s", "cpu")
+    assert (status.level, status.message, values_of(status)) == (b"\x01", "slow", {"key": "value"})
+
+
+@pytest.fixture(scope="module")
+def node(peer, tiny_folder, tmp_path_factory):
+    parameters = {"model": tiny_folder, "num_threads": 1, "diagnostics.input_timeout_s": 3.0}
+    with LiveNode(peer, parameters, tmp_path_factory.mktemp("log")) as found:
+        yield found.active()
+
+
+def picture(peer, **fields):
+    """A good image stamped now."""
+    fields.setdefault("stamp", peer.node.get_clock().now().to_msg())
+    return image_message(bytes(48 * 64 * 3), (48, 64), "rgb8", **fields)
+
+
+def sending(node, camera, make):
+    """A look at the diagnostics that sends an image each time."""
+
+    def status(level, *fragments):
+        timer = node.peer.node.create_timer(0.1, lambda: camera.publish(make()))
+        try:
+            return node.status(level, *fragments)
+        finally:
+            node.peer.node.destroy_timer(timer)
+
+    return status
+
+
+@pytest.mark.ros
+def test_input_reasons_in_turn(node, peer):
+    idle = node.status("OK", "idle, no subscriber")
+    assert values_of(idle)["input_rate_hz"] == values_of(idle)["processing_ms_p95"] == "n/a"
+    with node.listen(Image, "/class_map"):
+        node.status("WARN", "no publisher on " + node.image_topic)
+        camera = node.camera()
+        node.status("OK", "waiting for input on " + node.image_topic)
+        waiting = node.status("WARN", "waiting for input on " + node.image_topic)
+        assert "config/fastdds_large_images.xml" in waiting.message
+        running = sending(node, camera, lambda: picture(peer))("OK", "running")
+        assert float(values_of(running)["processing_ms_p95"]) > 0.0
+        sending(node, camera, lambda: picture(peer))("OK", "running")
+        node.status("STALE", "no image on " + node.image_topic)
+    again = node.status("OK", "idle, no subscriber")
+    assert values_of(again)["output_rate_hz"] == values_of(again)["processing_ms_p50"] == "n/a"
+    peer.node.destroy_publisher(camera)
+
+
+@pytest.mark.ros
+def test_work_reasons(node, peer):
+    with node.listen(Image, "/class_map"):
+        camera = node.camera()
+        assert node.set("diagnostics.max_latency_ms", 0.001).successful
+        sending(node, camera, lambda: picture(peer))("WARN", "slow: p95 is")
+        assert node.set("diagnostics.max_latency_ms", 0.0).successful
+        assert node.set("diagnostics.min_rate_hz", 5000.0).successful
+        sending(node, camera, lambda: picture(peer))("WARN", "slow:", "Hz come out")
+        assert node.set("diagnostics.min_rate_hz", 0.0).successful
+        bad = sending(node, camera, lambda: picture(peer, step=5))
+        bad("WARN", "frames failed, last: step is 5")
+        sending(node, camera, lambda: picture(peer))("OK", "running")
+        zero = sending(node, camera, lambda: picture(peer, stamp=Time(sec=0, nanosec=0)))
+        zero("WARN", "no transport latency: the images' stamps are zero")
+        sending(node, camera, lambda: picture(peer, stamp=Time(sec=2**31 - 1)))(
+            "WARN", "in the future"
+        )
+        sending(node, camera, lambda: picture(peer, stamp=Time(sec=7)))("WARN", "s old")
+    peer.node.destroy_publisher(camera)
+
+
+@pytest.mark.ros
+def test_a_reliability_that_publishers_lack_is_named(peer, tiny_folder, tmp_path):
+    parameters = {"model": tiny_folder, "num_threads": 1, "input.reliability": "reliable"}
+    with LiveNode(peer, parameters, tmp_path) as node, node.listen(Image, "/class_map"):
+        node.publisher(qos=BEST_EFFORT)
+        node.status("ERROR", "QoS incompatible", "set it to auto or best_effort")
+
+
+@pytest.mark.ros
+def test_auto_reliability_follows_the_publishers(node, peer):
+    with node.listen(Image, "/class_map") as maps:
+        for qos in (BEST_EFFORT, RELIABLE, BEST_EFFORT):
+            camera = node.camera(qos=qos)
+            seen = len(maps.messages)
+
+            def arrives(camera=camera, seen=seen):
+                camera.publish(picture(peer))
+                peer.spin_for(0.1)
+                return len(maps.messages) > seen
+
+            node.until(arrives, "a class map from a camera with %s" % qos.reliability)
+            found = peer.node.get_subscriptions_info_by_topic(node.image_topic)
+            peer.node.destroy_publisher(camera)
+            assert [item.qos_profile.reliability for item in found] == [qos.reliability]
+        # A best-effort camera that joins a reliable one is followed too.
+        node.camera(qos=RELIABLE)
+        node.publisher(qos=BEST_EFFORT)
+
+        def best_effort():
+            found = peer.node.get_subscriptions_info_by_topic(node.image_topic)
+            return [i.qos_profile.reliability for i in found] == [BEST_EFFORT.reliability]
+
+        node.until(best_effort, "a subscription that takes both cameras")
+
+
+@pytest.mark.ros
+def test_two_nodes_of_one_name_are_named(peer, node, tiny_folder, tmp_path):
+    with open(tmp_path / "log", "wb") as log:
+        parameters = {"model": tiny_folder, "autostart": False}
+        other = NodeProcess(parameters, ["__node:=" + node.name[1:]], log)
+        try:
+            node.status("WARN", "1 other nodes have this node's name", "names of their own")
+        finally:
+            other.stop()
+    node.status("OK", "idle, no subscriber")

@@ -1,0 +1,122 @@
+"""A subscription that is served by its own thread, on a real graph; no executor spins its node."""
+
+import threading
+import time
+
+import pytest
+from support.live import BEST_EFFORT, RELIABLE, TIMEOUT_S, Image, image_message
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+from segmentation_node.ros.input import Receiver, ReceiverGroup
+
+pytestmark = pytest.mark.ros
+
+
+def eventually(condition, what):
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.01)
+
+
+class Hearing:
+    """A node that nobody spins, and a receiver on it that calls ``callback``."""
+
+    def __init__(self, ros, topic, callback, on_incompatible=lambda event: None):
+        self.topic = "/%s/image" % topic
+        self.numbers = []
+        self.node = ros.create_node("hearing_" + topic)
+        self.camera_node = ros.create_node("camera_of_" + topic)
+        self.subscription = self.node.create_subscription(
+            Image,
+            self.topic,
+            callback,
+            RELIABLE,
+            callback_group=ReceiverGroup(),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
+        )
+        self.receiver = Receiver(self.node, self.subscription, self.numbers.append)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.receiver.stop()
+        self.node.destroy_node()
+        self.camera_node.destroy_node()
+
+    def camera(self):
+        found = self.camera_node.create_publisher(Image, self.topic, RELIABLE)
+        eventually(found.get_subscription_count, "the subscription")
+        return found
+
+
+def picture(number):
+    return image_message(bytes([number]) * 12, (2, 2), "rgb8", frame_id=str(number))
+
+
+def test_every_message_comes_in_order_without_an_executor(ros):
+    heard = []
+    with Hearing(ros, "order", heard.append) as hearing:
+        camera = hearing.camera()
+        sent = [picture(number) for number in range(50)]
+        for message in sent:
+            camera.publish(message)
+        eventually(lambda: len(heard) == 50, "50 messages")
+        assert heard == sent
+        if hearing.numbers[0] is not None:  # Humble's rclpy does not say them
+            first = hearing.numbers[0]
+            assert hearing.numbers == list(range(first, first + 50))
+
+
+def test_an_error_in_the_callback_is_said_and_the_next_message_comes(ros, capfd):
+    heard = []
+
+    def callback(message):
+        heard.append(message.header.frame_id)
+        if message.header.frame_id == "1":
+            raise ValueError("spoilt by the test")
+
+    with Hearing(ros, "error", callback) as hearing:
+        camera = hearing.camera()
+        for number in (1, 2):
+            camera.publish(picture(number))
+        eventually(lambda: heard == ["1", "2"], "the message after the error")
+    assert "spoilt by the test" in capfd.readouterr().err
+
+
+def test_its_events_are_heard_too(ros):
+    events = []
+    with Hearing(ros, "event", lambda message: None, events.append) as hearing:
+        publisher = hearing.camera_node.create_publisher(Image, hearing.topic, BEST_EFFORT)
+        eventually(lambda: events, "the event of a publisher that is less than reliable")
+        assert events[0].total_count == 1
+        hearing.camera_node.destroy_publisher(publisher)
+
+
+@pytest.mark.parametrize("what", ["waits", "works"])
+def test_a_stopped_one_is_off_the_graph_at_once(ros, what):
+    begun, go_on, heard = threading.Event(), threading.Event(), []
+
+    def callback(message):
+        heard.append(message)
+        begun.set()
+        assert go_on.wait(TIMEOUT_S)
+
+    with Hearing(ros, "stop_" + what, callback) as hearing:
+        camera = hearing.camera()
+        if what == "works":
+            for number in range(5):
+                camera.publish(picture(number))
+            assert begun.wait(TIMEOUT_S)
+        hearing.receiver.stop()
+        hearing.node.destroy_subscription(hearing.subscription)
+        eventually(lambda: camera.get_subscription_count() == 0, "the end of the subscription")
+        go_on.set()
+        time.sleep(0.2)
+        assert len(heard) == (1 if what == "works" else 0)
+        hearing.receiver.stop()  # a second time does nothing

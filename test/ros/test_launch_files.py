@@ -1,0 +1,323 @@
+"""The launch files, run by launch itself; a stand-in for the node writes down its call."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.ros_sources import PROJECT, sources_root
+
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+DISCOVERY = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
+PROFILE = str(PROJECT / "config" / "fastdds_large_images.xml")
+
+RUN = """
+import json, os, sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+import launch_ros.actions
+
+# Now that launch_ros is imported: rclpy refuses a middleware that isn't installed.
+os.environ.update(json.loads(sys.argv[1]))
+source = PythonLaunchDescriptionSource(sys.argv[2])
+arguments = [argument.split(":=", 1) for argument in sys.argv[3:]]
+included = IncludeLaunchDescription(source, launch_arguments=arguments)
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription([included]))
+sys.exit(service.run())
+"""
+
+STAND_IN = """#!{python}
+import json, os, sys, time
+
+call = {{"argv": sys.argv[1:], "files": []}}
+call["profiles"] = [os.environ.get(name, "") for name in {profiles}]
+call["discovery"] = [os.environ.get(name, "") for name in {discovery}]
+for flag, value in zip(sys.argv, sys.argv[1:]):
+    if flag == "--params-file":
+        call["files"].append([value, open(value).read()])
+with open(os.path.join({calls!r}, "%d.json" % os.getpid()), "w") as stream:
+    json.dump(call, stream)
+failing = os.environ.get("STAND_IN_FAILS", "")
+if failing and failing in " ".join(sys.argv):
+    sys.exit(1)
+time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
+"""
+
+
+@pytest.fixture(scope="module")
+def launch_environment(tmp_path_factory):
+    """The environment in which launch_ros can be imported, with ROS sources where it can't."""
+    folder = tmp_path_factory.mktemp("launch")
+    sources = sources_root() / "jazzy"
+    extra = [sources / "launch/launch", sources / "launch_ros/launch_ros"]
+    extra += [sources / "osrf_pycommon", *sources_root().glob("overlay/*/lib/python*/*-packages")]
+    path = os.environ.get("PYTHONPATH", "")
+    for paths in ([path], [path, *map(str, extra)]):
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)))
+        environment["ROS_LOG_DIR"] = str(folder)
+        command = [sys.executable, "-c", "import launch.actions, launch_ros.actions"]
+        found = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
+        if found.returncode == 0:
+            return environment
+    pytest.skip(
+        "LAUNCH FILES NOT RUN: launch_ros can't be imported; source a ROS distribution or put "
+        f"its sources into {sources_root()} (SEGMENTATION_ROS_SOURCES)"
+    )
+
+
+@pytest.fixture
+def stand_in(tmp_path, launch_environment):
+    """A prefix with stand-ins for segmentation_node, its commands and rviz2."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    names = ("segmentation_node/segmentation_node", "segmentation_node/evaluation", "rviz2/rviz2")
+    for name in names:
+        index = tmp_path / "prefix/share/ament_index/resource_index/packages"
+        index.mkdir(parents=True, exist_ok=True)
+        (index / name.split("/")[0]).touch()
+        executable = tmp_path / "prefix/lib" / name
+        executable.parent.mkdir(parents=True, exist_ok=True)
+        text = STAND_IN.format(
+            python=sys.executable, calls=str(calls), profiles=PROFILES, discovery=DISCOVERY
+        )
+        executable.write_text(text)
+        executable.chmod(0o755)
+    return Launcher(tmp_path, launch_environment)
+
+
+class Launcher:
+    def __init__(self, folder: Path, environment: dict) -> None:
+        self.folder = folder
+        self.environment = dict(environment)
+        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION"):
+            self.environment.pop(name, None)
+        prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
+        self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
+
+    def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen:
+        path = PROJECT / "launch" / f"{name}.launch.py"
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, json.dumps(variables), str(path), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, name: str, *arguments: str, **variables: str):
+        process = self.start(name, *arguments, **variables)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
+
+    def calls(self) -> list:
+        return [json.loads(path.read_text()) for path in (self.folder / "calls").glob("*.json")]
+
+    def call(self, name: str, *arguments: str, **variables: str) -> dict:
+        code, output = self.run(name, *arguments, **variables)
+        assert code == 0, output
+        (call,) = self.calls()
+        return call
+
+
+def remappings(call: dict) -> list:
+    pairs = zip(call["argv"], call["argv"][1:])
+    return [value for flag, value in pairs if flag == "-r" and not value.startswith("__")]
+
+
+@pytest.mark.parametrize("target", ["cpu", "desktop", "tx1"])
+def test_a_target_starts_the_node_with_its_own_file(stand_in, target):
+    call = stand_in.call(target)
+    assert [path for path, _ in call["files"]] == [str(PROJECT / "config" / f"{target}.yaml")]
+    assert "__node:=segmentation_node" in call["argv"]
+    assert remappings(call) == []
+    assert call["profiles"] == [PROFILE, PROFILE]
+
+
+def test_no_argument_leaves_the_nodes_defaults(stand_in):
+    call = stand_in.call("segmentation")
+    assert call["files"] == []
+
+
+def test_arguments_win_over_the_file_and_name_the_node_in_full(stand_in):
+    arguments = ("model:=2024", "backend:=torch", "autostart:=False", "namespace:=front")
+    call = stand_in.call("cpu", *arguments, "image:=/cam/image_raw")
+    (_, shipped), (_, given) = call["files"]
+    assert "model: fast_elu" in shipped
+    assert given.startswith("/front/segmentation_node:")
+    # A quoted model is a string for the node's YAML reader too.
+    assert sorted(line.strip() for line in given.splitlines()[2:]) == [
+        "autostart: false",
+        "backend: torch",
+        "model: '2024'",
+    ]
+    assert "__ns:=/front" in call["argv"]
+    assert remappings(call) == ["image:=/cam/image_raw"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{name: "/mine.xml"} for name in PROFILES] + [{"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_the_users_middleware_settings_stay(stand_in, variables):
+    call = stand_in.call("cpu", **variables)
+    assert call["profiles"] == [variables.get(name, "") for name in PROFILES]
+
+
+def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):
+    code, output = stand_in.run("cpu", STAND_IN_FAILS="segmentation_node")
+    assert code == 1
+    assert "segmentation_node ended with exit code 1" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("distribution", "set_to"), [("jazzy", ["LOCALHOST", ""]), ("humble", ["", "1"])]
+)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("cpu", []),
+        ("tx1", []),
+        ("desktop", []),
+        ("segmentation", ["rviz:=true"]),
+        ("cameras", ["cameras:=front,left"]),
+        ("replay", ["bag:=/data/drive"]),
+    ],
+)
+def test_this_machine_only_on_demand(stand_in, name, arguments, distribution, set_to):
+    variables = {"ROS_DISTRO": distribution, "STAND_IN_SECONDS": "3"}
+    code, output = stand_in.run(name, *arguments, "localhost_only:=true", **variables)
+    assert code == 0, output
+    calls = stand_in.calls()
+    assert len(calls) == (2 if arguments else 1)
+    assert [call["discovery"] for call in calls] == [set_to] * len(calls)
+
+
+def test_the_whole_network_by_default_as_ros_does(stand_in):
+    assert stand_in.call("cpu")["discovery"] == ["", ""]
+
+
+def test_interrupting_the_launch_is_no_error(stand_in):
+    process = stand_in.start("cpu", STAND_IN_SECONDS="30")
+    deadline = time.monotonic() + 30
+    while not stand_in.calls() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "words"),
+    [
+        ("cpu", "params_file:=/nowhere.yaml", "no file '/nowhere.yaml'"),
+        ("cpu", "localhost_only:=1", "localhost_only: got '1', expected true or false"),
+        ("cpu", "rviz:=maybe", "rviz: got 'maybe', expected true or false"),
+        ("cameras", "cameras:=front,,left", "cameras: got 'front,,left'"),
+        ("cameras", "cameras:=front,front", "cameras: got 'front,front'"),
+        ("cameras", "target:=tx2", "tx2"),
+        ("replay", "model:=mine", "bag: got nothing"),
+        ("replay", "play:=false", "image: got nothing"),
+    ],
+)
+def test_a_wrong_argument_starts_nothing(stand_in, name, argument, words):
+    code, output = stand_in.run(name, argument)
+    assert code == 1
+    assert words in output
+    assert stand_in.calls() == []
+
+
+def test_rviz_follows_the_namespace_and_the_image(stand_in):
+    code, output = stand_in.run("cpu", "rviz:=true", "namespace:=front", "image:=image_raw")
+    assert code == 0, output
+    (rviz,) = [call for call in stand_in.calls() if "-d" in call["argv"]]
+    assert str(PROJECT / "config" / "segmentation.rviz") in rviz["argv"]
+    assert "__ns:=/front" in rviz["argv"]
+    assert remappings(rviz) == [
+        "/image:=image_raw",
+        "/segmentation_node/overlay:=segmentation_node/overlay",
+        "/segmentation_node/class_map:=segmentation_node/class_map",
+    ]
+
+
+def test_cameras_start_one_node_each(stand_in):
+    code, output = stand_in.run("cameras", "cameras:=front, left", "target:=tx1", "backend:=auto")
+    assert code == 0, output
+    calls = stand_in.calls()
+    namespaces = [word for call in calls for word in call["argv"] if word.startswith("__ns")]
+    assert sorted(namespaces) == ["__ns:=/front", "__ns:=/left"]
+    for call in calls:
+        (path, _), (_, given) = call["files"]
+        assert path == str(PROJECT / "config" / "tx1.yaml")
+        assert "backend: auto" in given
+        assert remappings(call) == ["image:=image_raw"]
+
+
+@pytest.mark.parametrize(("failing", "expected"), [("front", 0), ("segmentation_node", 1)])
+def test_cameras_fail_only_together(stand_in, failing, expected):
+    code, output = stand_in.run("cameras", "cameras:=front,left", STAND_IN_FAILS=failing)
+    assert code == expected, output
+    assert len(stand_in.calls()) == 2
+
+
+def replay_and_node(stand_in):
+    """The calls of the two, whichever came first."""
+    calls = stand_in.calls()
+    (replay,) = [call for call in calls if call["argv"][0] == "live"]
+    (node,) = [call for call in calls if call["argv"][0] != "live"]
+    return replay, node
+
+
+def test_replay_plays_the_bag_into_a_node_that_drops_nothing(stand_in):
+    arguments = ("bag:=/data/drive", "model:=mine", "namespace:=front", "json:=out.json")
+    code, output = stand_in.run(
+        "replay", *arguments, "use_sim_time:=true", "allow_loss:=true", STAND_IN_SECONDS="3"
+    )
+    assert code == 0, output
+    replay, node = replay_and_node(stand_in)
+    expected = "live --node /front/segmentation_node --bag /data/drive --json out.json"
+    assert replay["argv"] == [*expected.split(), "--allow-loss", "--sim-time"]
+    ((_, given),) = node["files"]
+    assert sorted(line.strip() for line in given.splitlines()[2:]) == [
+        "frame_policy: every",
+        "input.transport: raw",
+        "model: mine",
+        "use_sim_time: true",
+    ]
+    assert "__ns:=/front" in node["argv"] and remappings(node) == []
+
+
+def test_replay_listens_where_somebody_else_plays(stand_in):
+    code, output = stand_in.run(
+        "replay", "play:=false", "image:=/cam/image_raw", "bag:=/b", STAND_IN_SECONDS="3"
+    )
+    assert code == 0, output
+    replay, node = replay_and_node(stand_in)
+    assert replay["argv"][-1] == "--listen" and "/cam/image_raw" in replay["argv"]
+    assert remappings(node) == ["image:=/cam/image_raw"]
+
+
+@pytest.mark.parametrize("failing", ["live", "__node:="])
+def test_a_replay_or_node_that_fails_ends_the_launch_with_an_error(stand_in, failing):
+    variables = {"STAND_IN_FAILS": failing, "STAND_IN_SECONDS": "30"}
+    code, output = stand_in.run("replay", "bag:=/data/drive", **variables)
+    assert code == 1
+    assert "ended with exit code 1; its last lines say why" in output
+
+
+def test_interrupting_a_replay_is_no_error(stand_in):
+    process = stand_in.start("replay", "bag:=/data/drive", STAND_IN_SECONDS="30")
+    deadline = time.monotonic() + 30
+    while len(stand_in.calls()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output

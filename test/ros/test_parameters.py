@@ -1,0 +1,132 @@
+"""The table of parameters, and what a node makes of values given at start and later."""
+
+import pytest
+from support.live import LiveNode, ParameterType
+
+from segmentation_node.backends import BACKENDS, EXECUTIONS, PRECISIONS
+from segmentation_node.ros.parameters import BACKEND_CHOICES, PARAMETERS, ParameterSpec
+
+LIVE = {
+    "overlay.alpha",
+    "overlay.max_rate_hz",
+    "confidence.threshold",
+    "diagnostics.max_latency_ms",
+    "diagnostics.min_rate_hz",
+    "diagnostics.input_timeout_s",
+}
+FIXED = {
+    "model",
+    "backend",
+    "device",
+    "precision",
+    "execution",
+    "engine_dir",
+    "frame_policy",
+    "input.transport",
+    "input.reliability",
+    "output_resolution",
+    "num_threads",
+    "autostart",
+}
+TYPES = {
+    bool: ParameterType.PARAMETER_BOOL,
+    int: ParameterType.PARAMETER_INTEGER,
+    float: ParameterType.PARAMETER_DOUBLE,
+    str: ParameterType.PARAMETER_STRING,
+}
+
+
+def test_the_table_is_the_documented_one():
+    assert {spec.name for spec in PARAMETERS if spec.live} == LIVE
+    assert {spec.name for spec in PARAMETERS if not spec.live} == FIXED
+
+
+def test_choices_follow_the_code():
+    assert set(BACKEND_CHOICES) == {"auto", *BACKENDS}
+    choices = {spec.name: spec.choices for spec in PARAMETERS}
+    assert choices["precision"] == PRECISIONS
+    assert choices["execution"] == EXECUTIONS
+
+
+@pytest.mark.parametrize("spec", PARAMETERS, ids=lambda spec: spec.name)
+def test_defaults_are_accepted(spec):
+    assert spec.refusal(spec.default, configured=False) == ""
+    low, high = spec.limits or (None, None)
+    assert spec.limits is None or low <= spec.default <= high
+
+
+@pytest.mark.parametrize("spec", PARAMETERS, ids=lambda spec: spec.name)
+def test_refusals_while_configured(spec):
+    refusal = spec.refusal(spec.default, configured=True)
+    assert bool(refusal) is not spec.live
+    assert spec.live or (spec.name in refusal and "unconfigured" in refusal)
+
+
+def test_a_wrong_choice_lists_the_right_ones():
+    spec = ParameterSpec("fruit", "apple", "Which", ("apple", "pear"))
+    assert spec.refusal("plum", False) == "fruit is 'plum'; expected one of apple, pear"
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (ParameterSpec("n", 3, "", limits=(0, 9)), "n expects a int from 0 to 9"),
+        (ParameterSpec("x", 0.5, "", limits=(0.0, 1e6)), "x expects a float from 0 to 1e+06"),
+        (ParameterSpec("s", "a", ""), "s expects a str, for example 'a'"),
+    ],
+)
+def test_expected(spec, line):
+    assert spec.expected() == line
+
+
+@pytest.fixture(scope="module")
+def node(peer, tiny_folder, tmp_path_factory):
+    parameters = {"model": tiny_folder, "num_threads": 1}
+    with LiveNode(peer, parameters, tmp_path_factory.mktemp("log")) as found:
+        yield found.active()
+
+
+@pytest.mark.ros
+def test_descriptors_tell_range_and_meaning(node):
+    descriptors = node.describe([spec.name for spec in PARAMETERS])
+    for spec, found in zip(PARAMETERS, descriptors, strict=True):
+        assert found.description == spec.description
+        assert found.type == TYPES[type(spec.default)]
+        ranges = [(r.from_value, r.to_value) for r in found.integer_range]
+        ranges += [(r.from_value, r.to_value) for r in found.floating_point_range]
+        assert ranges == ([tuple(spec.limits)] if spec.limits else [])
+        for choice in spec.choices:
+            assert choice in found.additional_constraints
+        assert spec.live or "unconfigured" in found.additional_constraints
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model", "other"), ("num_threads", 2), ("frame_policy", "every"), ("autostart", False)],
+)
+def test_fixed_ones_are_refused_while_active_with_a_reason(node, name, value):
+    before = node.get([name])
+    result = node.set(name, value)
+    assert not result.successful
+    assert name in result.reason and "deactivate" in result.reason
+    assert node.get([name]) == before
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("name", sorted(LIVE))
+def test_live_ones_change_while_active(node, name):
+    assert node.set(name, 0.75).successful
+    assert node.get([name])[0].double_value == 0.75
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("overlay.alpha", 2.0), ("overlay.alpha", "much"), ("diagnostics.input_timeout_s", 0.0)],
+)
+def test_what_is_out_of_range_or_of_another_type_is_refused(node, name, value):
+    before = node.get([name])
+    result = node.set(name, value)
+    assert not result.successful and result.reason
+    assert node.get([name]) == before

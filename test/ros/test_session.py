@@ -1,0 +1,112 @@
+"""What exists from configure to cleanup is there as a whole or not at all."""
+
+import threading
+
+import pytest
+from support.live import Parameter
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def node(ros, tiny_folder):
+    """A node that nobody spins, with a model that can be loaded."""
+    from segmentation_node.ros.node import SegmentationNode
+
+    overrides = [Parameter("model", value=tiny_folder), Parameter("num_threads", value=1)]
+    found = SegmentationNode("session_under_test", parameter_overrides=overrides)
+    yield found
+    found.stop()
+    found.destroy_node()
+
+
+def remains(node):
+    """Topics of its own beside those of every lifecycle node, and threads."""
+    topics = [
+        name
+        for name, _ in node.get_publisher_names_and_types_by_node(node.get_name(), "/")
+        if name.startswith("/session_under_test/") and "transition_event" not in name
+    ]
+    return topics + [item.name for item in threading.enumerate() if "worker" in item.name]
+
+
+def spoil_backend(monkeypatch, closed):
+    """The run time loads the model and fails at its first run."""
+    from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
+
+    def run(*_):
+        raise RuntimeError("spoilt by the test")
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "run", run)
+    monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda self: closed.append(self))
+
+
+def spoil(method):
+    def fail(*_, **__):
+        raise RuntimeError("spoilt by the test")
+
+    return lambda monkeypatch, _: monkeypatch.setattr("segmentation_node.ros." + method, fail)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        spoil_backend,
+        spoil("outputs.Outputs.publish_labels"),
+        spoil("input.ImageInput.__init__"),
+        spoil("processor.FrameProcessor.__init__"),
+    ],
+    ids=["first run", "labels", "input", "processor"],
+)
+def test_what_cannot_be_built_leaves_nothing(node, monkeypatch, patch):
+    assert node.set_parameters([Parameter("backend", value="onnxruntime")])[0].successful
+    closed = []
+    with monkeypatch.context() as spoilt:
+        patch(spoilt, closed)
+        assert node.trigger_configure().name == "FAILURE"
+        assert "spoilt by the test" in node.error
+        assert len(closed) == (patch is spoil_backend)
+    assert (node.state, node.session, remains(node)) == ("unconfigured", None, [])
+    assert node.trigger_configure().name == "SUCCESS"
+    assert "/session_under_test/class_map" in remains(node)
+    assert node.trigger_cleanup().name == "SUCCESS"
+    assert remains(node) == []
+
+
+def test_a_topic_that_cannot_be_made_takes_the_others_with_it(node, monkeypatch):
+    make = node.create_lifecycle_publisher
+
+    def all_but_latency(message_type, topic, qos):
+        if topic == "~/latency":
+            raise RuntimeError("spoilt by the test")
+        return make(message_type, topic, qos)
+
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(node, "create_lifecycle_publisher", all_but_latency)
+        assert node.trigger_configure().name == "FAILURE"
+    assert remains(node) == []
+
+
+def test_a_missing_vision_msgs_is_said_once_and_in_the_diagnostics(node, monkeypatch, capfd):
+    monkeypatch.setattr("segmentation_node.ros.outputs.VisionLabelInfo", None)
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert node.trigger_configure().name == "SUCCESS"
+    missing = "vision_msgs is not installed; install ros-jazzy-vision-msgs"
+    assert dict(node.session.identity())["vision_label_info"] == missing
+    assert capfd.readouterr().err.count("no ~/vision_label_info: " + missing) == 1
+
+
+def test_vision_label_info_is_published_where_it_can_be(node, monkeypatch):
+    from segmentation_msgs.msg import ClassInfo, LabelInfo
+    from segmentation_node.ros import outputs
+
+    published = []
+    monkeypatch.setattr(outputs, "VisionLabelInfo", LabelInfo)  # stands in: any message type does
+    monkeypatch.setattr(outputs, "VisionClass", ClassInfo)
+    monkeypatch.setattr(
+        outputs, "vision_label_info", lambda card, _: published.append(card.name) or LabelInfo()
+    )
+    assert node.trigger_configure().name == "SUCCESS"
+    assert published == ["linear"]
+    assert "/session_under_test/vision_label_info" in remains(node)
+    assert dict(node.session.identity())["vision_label_info"] == "published"

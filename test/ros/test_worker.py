@@ -1,0 +1,147 @@
+"""The hand-off to the one thread that owns the backend, without ROS."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from support import live
+
+from segmentation_node.accounting import Counts, FrameCounters
+from segmentation_node.ros.worker import Frame, FrameQueue, Worker
+
+SOON_S = 30.0
+SIZE_BYTES = 12
+assert live  # skips this file, loudly, where ROS is missing
+
+
+def message(number):
+    return SimpleNamespace(number=number, data=bytes(SIZE_BYTES))
+
+
+def frame(number):
+    return Frame(message(number), time.monotonic(), 0)
+
+
+def number_of(item):
+    return item.message.number
+
+
+def open_queue(policy):
+    counters = FrameCounters()
+    queue = FrameQueue(policy, counters)
+    queue.open()
+    return queue, counters
+
+
+def eventually(condition):
+    deadline_s = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+
+
+def test_latest_keeps_the_newest():
+    queue, counters = open_queue("latest")
+    for number in range(5):
+        queue.put(frame(number))
+    assert counters.snapshot() == Counts(received=5, dropped=4, queued=1)
+    assert number_of(queue.get(0.0)) == 4
+    assert queue.get(0.0) is None
+
+
+def test_every_keeps_all_in_order_up_to_its_limit(monkeypatch):
+    monkeypatch.setattr("segmentation_node.ros.worker.BACKLOG_BYTES", 5 * SIZE_BYTES)
+    queue, counters = open_queue("every")
+    for number in range(8):
+        queue.put(frame(number))
+    assert counters.snapshot() == Counts(received=8, dropped=3, queued=5)
+    assert [number_of(queue.get(0.0)) for _ in range(3)] == [0, 1, 2]
+    queue.put(frame(8))
+    assert [number_of(queue.get(0.0)) for _ in range(3)] == [3, 4, 8]
+    assert counters.snapshot() == Counts(received=9, dropped=3, queued=6)  # none booked yet
+
+
+def test_every_takes_a_frame_larger_than_its_limit(monkeypatch):
+    monkeypatch.setattr("segmentation_node.ros.worker.BACKLOG_BYTES", SIZE_BYTES - 1)
+    queue, counters = open_queue("every")
+    queue.put(frame(0))
+    queue.put(frame(1))
+    assert counters.snapshot() == Counts(received=2, dropped=1, queued=1)
+    assert number_of(queue.get(0.0)) == 0
+
+
+def test_close_books_what_waits():
+    queue, counters = open_queue("every")
+    for number in range(3):
+        queue.put(frame(number))
+    queue.close()
+    assert queue.settle(SOON_S)
+    assert counters.snapshot() == Counts(received=3, dropped=3)
+    queue.put(frame(9))
+    assert counters.snapshot().received == 3
+
+
+def test_the_age_is_that_of_the_oldest_that_waits():
+    queue, _ = open_queue("every")
+    assert queue.age_s(9.0) == 0.0
+    for received_s in (1.0, 2.0):
+        queue.put(Frame(message(0), received_s, 0))
+    assert queue.age_s(9.0) == 8.0
+    queue.get(0.0)
+    assert queue.age_s(9.0) == 7.0
+
+
+def test_settle_waits_for_the_frame_in_hand():
+    queue, _ = open_queue("latest")
+    queue.put(frame(1))
+    queue.get(0.0)
+    queue.close()
+    assert not queue.settle(0.01)
+    queue.done()
+    assert queue.settle(0.01)
+
+
+def test_everything_happens_on_one_thread():
+    queue, _ = open_queue("every")
+    names = []
+
+    def note(*_):
+        names.append(threading.current_thread().name)
+        return "resource"
+
+    worker = Worker(note, note, note, queue)
+    assert worker.start() == "resource"
+    queue.put(frame(1))
+    eventually(lambda: len(names) == 2)
+    assert worker.stop(SOON_S)
+    assert names == ["segmentation worker"] * 3
+    assert worker.stop(SOON_S)
+
+
+def test_start_raises_what_opening_raised():
+    def fail():
+        raise ValueError("no such model")
+
+    worker = Worker(fail, print, print, open_queue("latest")[0])
+    with pytest.raises(ValueError, match="no such model"):
+        worker.start()
+    assert worker.stop(SOON_S)
+
+
+def test_the_thread_survives_work_that_raises(capfd):
+    queue, _ = open_queue("every")
+    done = []
+
+    def work(_, item):
+        if number_of(item) == 0:
+            raise RuntimeError("broken frame")
+        done.append(number_of(item))
+
+    worker = Worker(lambda: "resource", work, lambda _: None, queue)
+    worker.start()
+    for number in range(3):
+        queue.put(frame(number))
+    eventually(lambda: done == [1, 2])
+    assert worker.stop(SOON_S)
+    assert "RuntimeError: broken frame" in capfd.readouterr().err

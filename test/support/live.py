@@ -1,0 +1,351 @@
+"""The test's side of a live graph, and the node under test as a process of its own."""
+
+import array
+import itertools
+import time
+
+import pytest
+
+try:
+    import rclpy
+
+    from segmentation_msgs.msg import FrameLatency, LabelInfo
+except ImportError as error:
+    pytest.skip(
+        "ROS TESTS NOT RUN: %s. Run them with tools/run python -m pytest after make setup" % error,
+        allow_module_level=True,
+    )
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from segmentation_node.evaluation.live.target import NodeProcess
+from segmentation_node.ros.outputs import latched_qos
+
+# A test imports messages from here, so that it is skipped, loudly, where ROS is missing.
+__all__ = [
+    "Clock",
+    "CompressedImage",
+    "FrameLatency",
+    "Header",
+    "Image",
+    "LabelInfo",
+    "ParameterType",
+    "Time",
+]
+
+TIMEOUT_S = 60.0  # the machine may be busy; nothing here waits this long when all is well
+REPEAT_AFTER_S = 5.0
+LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+    "shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
+}
+RELIABLE = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
+BEST_EFFORT = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+
+_numbers = itertools.count(1)
+
+
+class Peer:
+    """One node of the test process, spun while the test waits."""
+
+    def __init__(self):
+        self.node = rclpy.create_node("peer_%d" % next(_numbers))
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    def until(self, condition, what, timeout_s=TIMEOUT_S):
+        """Spin until the condition gives something true, and return it."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            found = condition()
+            if found:
+                return found
+            assert time.monotonic() < deadline_s, "not within %.0f s: %s" % (timeout_s, what)
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def spin_for(self, duration_s):
+        """Handle what arrives meanwhile."""
+        deadline_s = time.monotonic() + duration_s
+        while time.monotonic() < deadline_s:
+            self._executor.spin_once(timeout_sec=max(0.0, deadline_s - time.monotonic()))
+
+    def call(self, service_type, name, request, may_repeat=False):
+        """A service's response.
+
+        The middleware drops a response when it has not found its reader in time; a request that
+        changes nothing may be repeated then.
+        """
+        client = self.node.create_client(service_type, name)
+        self.until(client.service_is_ready, "service " + name)
+        futures = [client.call_async(request)]
+        repeat_s = time.monotonic() + REPEAT_AFTER_S
+
+        def is_answered():
+            if may_repeat and time.monotonic() > repeat_s + REPEAT_AFTER_S * (len(futures) - 1):
+                futures.append(client.call_async(request))
+            return any(future.done() for future in futures)
+
+        self.until(is_answered, "response of " + name)
+        self.node.destroy_client(client)
+        return next(future for future in futures if future.done()).result()
+
+    def listen(self, message_type, topic, qos=RELIABLE):
+        """A subscription that keeps what it gets."""
+        return Listener(self.node, message_type, topic, qos)
+
+
+class Listener:
+    """What came on a topic; under ``with`` it ends with the block."""
+
+    def __init__(self, node, message_type, topic, qos):
+        self.messages = []
+        self._node = node
+        self._subscription = node.create_subscription(
+            message_type, topic, self.messages.append, qos
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+
+
+class LiveNode:
+    """The node under test, with a name and an image topic of its own."""
+
+    def __init__(self, peer, parameters, log_path, remaps=()):
+        number = next(_numbers)
+        self.peer = peer
+        self.name = "/seg_%d" % number
+        self.image_topic = "/camera_%d/image" % number
+        self._log_path = log_path / ("node_%d.log" % number)
+        self._diagnostics = peer.listen(DiagnosticArray, "/diagnostics", 10)
+        self._labels = peer.listen(LabelInfo, self.name + "/label_info", latched_qos())
+        self._log = open(self._log_path, "wb")
+        self._publishers = []
+        own = ["__node:=" + self.name[1:], "image:=" + self.image_topic]
+        self.process = NodeProcess(parameters, own + list(remaps), self._log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+        for publisher in self._publishers:
+            self.peer.node.destroy_publisher(publisher)
+        self._diagnostics.close()
+        self._labels.close()
+        self._log.close()
+
+    @property
+    def log(self):
+        """What it printed so far."""
+        return self._log_path.read_text(errors="replace")
+
+    @property
+    def statuses(self):
+        """Its diagnostics so far."""
+        found = [status for message in self._diagnostics.messages for status in message.status]
+        return [status for status in found if status.name == self.name[1:] + ": segmentation"]
+
+    @property
+    def label_info(self):
+        """The newest labels, or None."""
+        return self._labels.messages[-1] if self._labels.messages else None
+
+    def until(self, condition, what):
+        """As the peer's, while the process lives."""
+
+        def checked():
+            assert self.process.process.poll() is None, "the node ended:\n" + self.log
+            return condition()
+
+        try:
+            return self.peer.until(checked, what)
+        except AssertionError as failure:
+            last = [describe(status) for status in self.statuses[-2:]]
+            raise AssertionError("%s\n%s\n%s" % (failure, last, self.log[-3000:])) from None
+
+    def status(self, level, *fragments):
+        """The first of its reports from now on with this level and these parts in the reason."""
+        seen = len(self.statuses)
+
+        def fits(status):
+            said = all(fragment in status.message for fragment in fragments)
+            return LEVELS[status.level] == level and said
+
+        def found():
+            return [status for status in self.statuses[seen:] if fits(status)]
+
+        return self.until(found, "%s %s in the diagnostics" % (level, fragments))[0]
+
+    def publisher(self, message_type=Image, qos=RELIABLE, topic=None):
+        """A camera on its image topic."""
+        found = self.peer.node.create_publisher(message_type, topic or self.image_topic, qos)
+        self._publishers.append(found)
+        return found
+
+    def camera(self, message_type=Image, qos=RELIABLE, topic=None):
+        """The same, once the node has subscribed to it; something has to ask for results."""
+        found = self.publisher(message_type, qos, topic)
+        self.until(found.get_subscription_count, "subscription to the camera")
+        return found
+
+    def listen(self, message_type, topic):
+        """Listen to one of its private topics, found by both sides."""
+        return self.peer.listen(message_type, self.name + topic)
+
+    def active(self):
+        """Wait until it is."""
+        self.until(lambda: self.state() == "active", "the node to be active")
+        return self
+
+    def state(self):
+        """Its lifecycle state."""
+        name, request = self.name + "/get_state", GetState.Request()
+        response = self.peer.call(GetState, name, request, may_repeat=True)
+        return response.current_state.label
+
+    def change(self, transition):
+        """Whether the transition succeeded."""
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition]
+        return self.peer.call(ChangeState, self.name + "/change_state", request).success
+
+    def set(self, name, value):
+        """Set a parameter; the result tells whether and why not."""
+        request = SetParameters.Request()
+        request.parameters = [Parameter(name, value=value).to_parameter_msg()]
+        return self.peer.call(SetParameters, self.name + "/set_parameters", request).results[0]
+
+    def get(self, names):
+        """Parameter values as messages."""
+        request = GetParameters.Request(names=names)
+        return self.peer.call(GetParameters, self.name + "/get_parameters", request).values
+
+    def describe(self, names):
+        """Parameter descriptors."""
+        request = DescribeParameters.Request(names=names)
+        name = self.name + "/describe_parameters"
+        return self.peer.call(DescribeParameters, name, request).descriptors
+
+    def exit_code(self, timeout_s=TIMEOUT_S):
+        """Its exit code once it has ended by itself."""
+        process = self.process.process
+        self.peer.until(lambda: process.poll() is not None, "end of the process", timeout_s)
+        return process.returncode
+
+
+class Round:
+    """Sends frames and waits for class map and latency of each; under ``with``."""
+
+    def __init__(self, node):
+        self._node = node
+        self._maps = node.listen(Image, "/class_map")
+        self._latencies = node.listen(FrameLatency, "/latency")
+        self.camera = node.camera()
+        node.until(
+            lambda: all(
+                node.peer.node.count_publishers(node.name + topic)
+                for topic in ("/class_map", "/latency")
+            ),
+            "class map and latency topics",
+        )
+        self.settle()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._maps.close()
+        self._latencies.close()
+
+    def settle(self):
+        """Send frames until one comes back whole: then both sides have found each other."""
+        pixels = bytes(64 * 48 * 3)
+
+        def whole():
+            sent = image_message(pixels, (48, 64), "rgb8", stamp=next(_stamps))
+            self.camera.publish(sent)
+            self._node.peer.spin_for(0.3)
+            return self._maps.messages and self._latencies.messages
+
+        self._node.until(whole, "a first frame")
+        # What is still under way must not be taken for a later frame's result.
+        self._node.peer.spin_for(0.2)
+
+    def __call__(self, message):
+        """Class map and latency of a good frame."""
+        self.camera.publish(message)
+        stamp = message.header.stamp
+        class_map = self._node.until(lambda: _with_stamp(self._maps, stamp), "the class map")
+        latency = self._node.until(lambda: _with_stamp(self._latencies, stamp), "the latency")
+        return class_map, latency
+
+
+def _with_stamp(listener, stamp):
+    return next((item for item in listener.messages if item.header.stamp == stamp), None)
+
+
+_stamps = (Time(sec=second, nanosec=5) for second in itertools.count(1000))
+
+
+def image_message(data, size, encoding, step=None, stamp=None, frame_id="camera", big=False):
+    """A sensor_msgs/Image; without ``step`` as long as the data's rows, without stamp a new one."""
+    data = bytes(data)
+    message = Image(encoding=encoding, is_bigendian=int(big))
+    message.header = Header(stamp=stamp or next(_stamps), frame_id=frame_id)
+    message.height, message.width = size
+    message.step = len(data) // max(1, size[0]) if step is None else step
+    message.data = array.array("B", data)
+    return message
+
+
+def compressed_message(data, kind="jpeg", stamp=None):
+    """A sensor_msgs/CompressedImage."""
+    message = CompressedImage(format="rgb8; %s compressed bgr8" % kind)
+    message.header = Header(stamp=stamp or next(_stamps), frame_id="camera")
+    message.data = array.array("B", bytes(data))
+    return message
+
+
+def describe(status):
+    """A status in one line."""
+    return "%s %s" % (LEVELS[status.level], status.message)
+
+
+def values_of(status):
+    """A status's keys and values."""
+    return {item.key: item.value for item in status.values}
+
+
+def error_lines(log):
+    """The lines of a node's log that say an error."""
+    return [line for line in log.splitlines() if "[ERROR]" in line or "Traceback" in line]

@@ -1,0 +1,64 @@
+"""``make``: neither it nor the shell looks for commands in what a user gives."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# What a recipe would run, without running it: one line of JSON an argv.
+STUB = "#!%s\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n" % sys.executable
+HOSTILE = [
+    "$(shell touch made)",
+    "`touch made`",
+    "$$(touch made)",
+    "$(touch made) $$HOME ${HOME} $@",
+    "it's; touch made",
+    'a "quoted" folder; touch made',
+    "a folder  with spaces/*",
+    "--looks-like=an option",
+    "back\\slash # no comment",
+]
+
+
+@pytest.fixture
+def make(tmp_path):
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("setup", "run", "py36"):
+        (tmp_path / "tools" / name).write_text(STUB)
+        (tmp_path / "tools" / name).chmod(0o755)
+
+    def run(*words, **environment):
+        text = subprocess.run(
+            ["make", "--silent", *words], cwd=tmp_path, env={**os.environ, **environment},
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "tools"]
+        return [json.loads(line) for line in text.splitlines() if line.startswith("[")]
+
+    return run
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_input_and_model_arrive_as_they_are(make, text):
+    expected = [f"--input={text}", f"--model={text}"]
+    assert make("demo", f"INPUT={text}", f"MODEL={text}")[-1][-2:] == expected
+    assert make("demo", INPUT=text, MODEL=text)[-1][-2:] == expected
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_other_words_run_nothing(make, text):
+    assert make("bench", f"ARGS={text}")[-1] == ["python", "-m", "benchmarks", *text.split()]
+    assert make("test", f"WORKERS={text}")[-1][-2:] == ["-n", text]
+    make("setup", f"PYTHON={text}")
+
+
+def test_without_words_the_defaults_hold(make):
+    assert make("demo", INPUT="", MODEL="")[-1][-2:] == ["--input=", "--model="]
+    assert make("test")[-1] == ["python", "-m", "pytest", "-n", "2"]
+    assert make("bench", "ARGS=host_cost --cpus 0-1")[-1][3:] == ["host_cost", "--cpus", "0-1"]

@@ -1,0 +1,17 @@
+"""Curves of training logs."""
+
+from pathlib import Path
+
+from training import curves
+
+LOG = Path(__file__).resolve().parents[2] / "training" / "logs" / "elu_squeezenet_camvid.csv"
+
+
+def test_a_figure_shows_the_logs_values(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("epoch,loss,val_mean_iou,elapsed_s\n1,2.5,,3\n2,1.5,0.25,6\n")
+    figure = curves.draw({"mine": curves.read_log(path), "shipped": curves.read_log(LOG)})
+    loss, score = figure.axes
+    assert loss.lines[0].get_xydata().tolist() == [[1, 2.5], [2, 1.5]]
+    assert score.lines[0].get_xydata().tolist() == [[2, 0.25]]
+    assert [text.get_text() for text in score.get_legend().get_texts()] == ["mine", "shipped"]

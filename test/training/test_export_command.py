@@ -1,0 +1,241 @@
+"""``training.export`` on a small run: files, card, and the check before anything appears."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import training.add_variants
+import training.card
+import training.export
+from benchmarks.int8_graphs import count_int8_convolutions
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.evaluation.datasets import DATASETS, Dataset
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.labels import CAMVID_11
+from segmentation_node.model_card import read_card
+from segmentation_node.networks import build_network
+
+
+class TwoFrames(Dataset):
+    """In place of CamVid, which no fresh machine has."""
+
+    label_set = CAMVID_11
+
+    splits = ("val",)
+
+    def __init__(self):
+        super().__init__("", "val")
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        generator = np.random.default_rng(index)
+        coarse = generator.integers(0, 256, (6, 8, 3), np.uint8)
+        image = np.ascontiguousarray(coarse.repeat(15, axis=0).repeat(15, axis=1))
+        return Frame(str(index), image, generator.integers(0, 11, (90, 120), np.uint8))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.export, "open_dataset", lambda name, root, split: TwoFrames())
+    folder = tmp_path / "runs" / "small"
+    folder.mkdir(parents=True)
+    recipe = {"network": "elu_squeezenet", "dataset": "camvid", "epochs": 1, "crop_size": [32, 32]}
+    recipe["network_options"] = {"batch_norm": True}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    torch.manual_seed(0)
+    network = build_network("elu_squeezenet", 11, recipe["network_options"])
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    return folder
+
+
+def export(run, *arguments, monkeypatch):
+    models = run.parent.parent / "models"
+    command = ["training.export", str(run), "--name", "small", "--models", str(models)]
+    monkeypatch.setattr("sys.argv", [*command, "--size", "45x60", *arguments])
+    training.export.main()
+    return models / "small"
+
+
+def test_all_variants_are_on_the_card(run, monkeypatch, capsys):
+    folder = export(run, "--variant", "fp16", "float", "--batch", "2", monkeypatch=monkeypatch)
+    card = read_card(str(folder))
+    assert [artifact.file for artifact in card.artifacts] == [
+        "model.onnx",
+        "model_float.onnx",
+        "model_fp16.onnx",
+        "weights.safetensors",
+    ]
+    for artifact in card.artifacts:
+        assert card.artifact_path(artifact.kind) == str(folder / artifact.file)
+    network = build_network("elu_squeezenet", 11, {"batch_norm": True})
+    assert card.network.parameters == sum(value.numel() for value in network.parameters())
+    assert capsys.readouterr().out.count("torch and ONNX Runtime agree on") == 3
+    with open_backend("onnxruntime", card, BackendOptions()) as backend:
+        assert backend.input_shape == (2, 45, 60, 3)
+
+
+def test_uint8_alone_is_the_default(run, monkeypatch):
+    folder = export(run, monkeypatch=monkeypatch)
+    kinds = [artifact.kind for artifact in read_card(str(folder)).artifacts]
+    assert kinds == ["onnx", "weights"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["small"]
+
+
+@pytest.mark.parametrize(
+    "start, expected",
+    [
+        ({}, "; no pre-training"),
+        ({"trunk": "vgg16.pth"}, "; started from vgg16.pth"),
+        ({"start_weights": "old/weights.safetensors"}, "; started from old/weights.safetensors"),
+    ],
+)
+def test_the_card_says_what_the_weights_started_from(run, start, expected, monkeypatch):
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, **start}))
+    card = read_card(str(export(run, monkeypatch=monkeypatch)))
+    assert card.weights.data.endswith("480x360" + expected)
+
+
+def test_nothing_is_exported_without_agreement(run, monkeypatch, capsys):
+    monkeypatch.setattr(training.export, "agreement", lambda *_: 0.9949)
+    export(run, monkeypatch=monkeypatch)
+    assert "error: model.onnx: they must agree on 99.99%" in capsys.readouterr().err
+    assert list((run.parent.parent / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../esc", "/tmp/esc", "notes", "more"])
+def test_no_name_leads_to_what_an_export_did_not_write(run, name, monkeypatch, capsys):
+    models = run.parent.parent / "models"
+    (models / "notes").mkdir(parents=True)
+    (models / "notes" / "notes.txt").write_text("mine")
+    (models / "more").mkdir()
+    (models / "more" / "model.yaml").write_text("label_set: camvid_11")
+    (models / "more" / "more.txt").write_text("mine")
+    before = set(run.parent.parent.rglob("*"))
+    command = ["training.export", str(run), "--name", name, "--models", str(models)]
+    monkeypatch.setattr("sys.argv", [*command, "--size", "45x60"])
+    assert training.export.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert set(run.parent.parent.rglob("*")) == before
+
+
+def test_an_export_replaces_an_export(run, monkeypatch):
+    (export(run, "--variant", "float", monkeypatch=monkeypatch) / "model_float.onnx").stat()
+    assert not (export(run, monkeypatch=monkeypatch) / "model_float.onnx").exists()
+
+
+def test_half_precision_has_its_own_threshold(run, monkeypatch):
+    shares = {"model.onnx": 1.0, "model_fp16.onnx": 0.9951}
+    monkeypatch.setattr(training.export, "agreement", lambda graph, path, *_: shares[path.name])
+    assert (export(run, "--variant", "fp16", monkeypatch=monkeypatch) / "model_fp16.onnx").exists()
+
+
+def kinds_of(folder):
+    return [artifact.kind for artifact in read_card(str(folder)).artifacts]
+
+
+def test_a_variant_is_added_as_the_export_would_have_made_it(run, monkeypatch):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    expected = export(run, "--variant", "float", monkeypatch=monkeypatch)
+    folder = Path(shutil.copytree(expected, expected.parent / "model"))
+    card = yaml.safe_load((folder / "model.yaml").read_text())
+    card["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_float"]
+    training.card.write_card(folder, card)
+    (folder / "model_float.onnx").unlink()
+    for _ in range(2):  # again: in place of the one that is there
+        assert training.add_variants.main([str(folder), "--variant", "float"]) == 0
+        assert sorted(kinds_of(folder)) == ["onnx", "onnx_float", "weights"]
+        for name in ("model.onnx", "model_float.onnx", "weights.safetensors"):
+            assert (folder / name).read_bytes() == (expected / name).read_bytes()
+    assert len(list(folder.iterdir())) == len(list(expected.iterdir()))
+    found = read_card(str(folder))
+    assert found.accuracy == read_card(str(expected)).accuracy
+    for kind in kinds_of(folder):
+        assert found.artifact_path(kind)
+
+
+def test_a_variant_that_does_not_agree_is_not_added(run, monkeypatch, capsys):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    folder = export(run, monkeypatch=monkeypatch)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(training.export, "agreement", lambda *_: 0.5)
+    assert training.add_variants.main([str(folder), "--variant", "float"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "model_float.onnx: they must agree on 99.99%" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def int8(run, monkeypatch):
+    """An export with int8; weights that learned nothing decide by a hair, so it may differ more."""
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    monkeypatch.setattr(training.export, "LEAST_AGREEMENT_INT8", 0.8)
+    return export(run, "--variant", "int8", monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_is_exported_and_runs(int8, name):
+    if BACKENDS[name].unavailable():
+        pytest.skip(f"NOT RUN: {BACKENDS[name].unavailable()}")
+    card = read_card(str(int8))
+    assert kinds_of(int8) == ["onnx", "onnx_int8", "weights"]
+    assert [item.artifact for item in card.accuracy] == ["onnx", "onnx_int8"]
+    model = onnx.load(int8 / "model_int8.onnx")
+    assert count_int8_convolutions(model) > 20
+    # ONNX Runtime 1.10 knows this one, and refuses a newer one that is only named.
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 13)]
+    image_nhwc = TwoFrames()[0].image_hwc[None, ::2, ::2].copy()
+    maps = {}
+    for precision in ("fp32", "int8"):
+        with open_backend(name, card, BackendOptions(precision=precision)) as backend:
+            found = backend.run(image_nhwc, with_confidence=True)
+            maps[precision] = found.class_map_nhw.copy(), found.confidence_nhw.copy()
+    assert (maps["int8"][0] == maps["fp32"][0]).mean() > 0.8
+    # Rounding to 8 bits shows: it is another graph that runs.
+    assert (maps["int8"][1] != maps["fp32"][1]).any()
+
+
+def test_int8_is_added_as_the_export_would_have_made_it(int8):
+    card = yaml.safe_load((int8 / "model.yaml").read_text())
+    exported = {path.name: path.read_bytes() for path in int8.iterdir()}
+    without = {**card, "accuracy": card["accuracy"][:1]}
+    without["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_int8"]
+    training.card.write_card(int8, without)
+    (int8 / "model_int8.onnx").unlink()
+    command = [str(int8), "--variant", "int8", "--dataset", "camvid"]
+    for _ in range(2):  # again: in place of the one that is there
+        assert training.add_variants.main(command) == 0
+        found = yaml.safe_load((int8 / "model.yaml").read_text())
+        assert found["accuracy"] == card["accuracy"]
+        assert sorted(kinds_of(int8)) == ["onnx", "onnx_int8", "weights"]
+        for name in exported.keys() - {"model.yaml"}:
+            assert (int8 / name).read_bytes() == exported[name]
+    assert read_card(str(int8)).artifact_path("onnx_int8")
+
+
+def test_int8_that_does_not_agree_is_not_added(int8, monkeypatch, capsys):
+    before = {path.name: path.read_bytes() for path in int8.iterdir()}
+    monkeypatch.setattr(training.export, "agreement", lambda *_: 0.79)
+    command = [str(int8), "--variant", "int8", "--dataset", "camvid"]
+    assert training.add_variants.main(command) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "model_int8.onnx: they must agree on 80.00%" in error
+    assert {path.name: path.read_bytes() for path in int8.iterdir()} == before
+
+
+def test_variants_of_what_is_no_model_are_one_line(tmp_path, capsys):
+    assert training.add_variants.main([str(tmp_path / "gone"), "--variant", "fp16"]) == 1
+    assert "no such model folder" in capsys.readouterr().err
+
+
+def test_every_data_set_says_what_licence_its_weights_carry():
+    assert set(training.card.DATA) == set(DATASETS)

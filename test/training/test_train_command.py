@@ -1,0 +1,289 @@
+"""The train command: every network, every data set, what it writes, what it refuses."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.overfit import overfit_one_batch
+from support.training_runs import (
+    CPU,
+    IMAGES,
+    PROJECT,
+    command,
+    losses,
+    make_trainer,
+    read_recipe,
+    rows,
+    start,
+    write_camvid,
+    write_recipe,
+)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.networks import NETWORKS, build_network
+from training.augment import Augmentation
+from training.checkpoint import load_checkpoint
+from training.data import Split, StreamingSplit
+from training.errors import DivergedError, TrainingError
+from training.recipe import Recipe, RunOptions
+from training.scoring import recompute_batch_norm
+from training.state import WINDOW, DivergenceGuard
+from training.train import main
+from training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_camvid(tmp_path_factory.mktemp("camvid"))
+
+
+def run(recipe_path, root, output, *more):
+    """The command in this process: its exit code."""
+    return main(command(recipe_path, root, output, *more)[2:])
+
+
+def images_of(dataset):
+    """The data set's folder; skips where this machine has none of its images."""
+    if dataset == "street":
+        return ""
+    folder = IMAGES / dataset
+    if not folder.is_dir():
+        pytest.skip(f"TRAINING ON {dataset} NOT RUN: no real images of it in {IMAGES}")
+    return folder
+
+
+def two_iterations(network, dataset, folder):
+    """The command on real images, in crops that a busy CPU computes quickly."""
+    path = write_recipe(
+        folder,
+        network=network,
+        dataset=dataset,
+        val_split="",
+        batch_size=2,
+        crop_size=[64, 96],
+        class_weights="none",
+    )
+    root = images_of(dataset)
+    more = ("--data", "stream", "--stop-after", 2, "--limit", 4)
+    assert run(path, root, folder / "run", *more) == 0
+    weights = load_file(folder / "run" / "weights.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+    steps_per_epoch = min(4, len(open_dataset(dataset, str(root), "train"))) // 2
+    state = load_checkpoint(folder / "run")["state"]
+    assert state["epoch"] * steps_per_epoch + state["step"] == 2
+
+
+@pytest.mark.parametrize("dataset", sorted(DATASETS))
+def test_a_data_set_trains_on_real_images(dataset, tmp_path):
+    two_iterations("elu_squeezenet", dataset, tmp_path)
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_a_network_trains_on_real_images(network, tmp_path):
+    two_iterations(network, "camvid", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", sorted(DATASETS))
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_every_network_trains_on_every_data_set(network, dataset, tmp_path):
+    two_iterations(network, dataset, tmp_path)
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_a_network_learns_one_batch_by_heart(network, root):
+    split = Split(open_dataset("camvid", str(root), "train"), CPU, limit=2)
+    torch.manual_seed(0)
+    built = build_network(network, split.classes, {})
+    assert overfit_one_batch(built, split.images, split.labels) >= 0.99
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_can_be_read(path):
+    assert Recipe.read(path).epochs
+
+
+def test_a_run_leaves_what_one_wants_to_see(root, tmp_path):
+    output = tmp_path / "run"
+    assert run(write_recipe(tmp_path, epochs=2), root, output) == 0
+    found = {path.name for path in output.iterdir()}
+    assert found == {
+        *("recipe.yaml", "log.csv", "weights.safetensors", "best.safetensors"),
+        *("checkpoint.pt", "overlays", "tensorboard"),
+    }
+    assert list(rows(output)[0])[:4] == ["epoch", "loss", "val_mean_iou", "elapsed_s"]
+    overlays = sorted((output / "overlays").iterdir())
+    assert len(overlays) == 8 and cv2.imread(str(overlays[0])).shape == (48, 64, 3)
+    board = EventAccumulator(str(output / "tensorboard")).Reload()
+    assert len(board.Scalars("train/loss")) == 6 and len(board.Scalars("val/mean_iou")) == 2
+    assert Recipe.read(output / "recipe.yaml") == Recipe.read(tmp_path / "recipe_in.yaml")
+
+
+def test_a_seed_repeats_a_run(root, tmp_path):
+    for name in ("one", "two"):
+        make_trainer(read_recipe(tmp_path), root, tmp_path / name, val=False).run()
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+OPTIONS = {
+    "sgd_poly": {"optimiser": "sgd", "schedule": "poly", "ema_decay": 0.0},
+    "constant_sum": {
+        "schedule": "constant",
+        "loss_reduction": "sum",
+        "class_weights": "none",
+        "learning_rate": 1.0e-4,
+    },
+    "caffe_median": {"loss_reduction": "caffe", "class_weights": "median_frequency"},
+    "ohem_heads": {"ohem": {"threshold": 0.6}, "auxiliary_heads": {"fires_at_8": 0.4}},
+    "bf16": {"precision": "bf16"},
+    "color": {"color_jitter": 0.2, "flip": False, "recompute_batch_norm": True},
+}
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_a_recipes_options_train(name, root, tmp_path):
+    make_trainer(read_recipe(tmp_path, **OPTIONS[name]), root, tmp_path / "run", val=False).run()
+    first, *_, last = losses(tmp_path / "run")
+    assert last < first
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    assert weights.keys() == build_network("elu_squeezenet", 11, {}).state_dict().keys()
+
+
+def test_a_larger_network_teaches(root, tmp_path):
+    make_trainer(read_recipe(tmp_path, epochs=1), root, tmp_path / "teacher", val=False).run()
+    taught = {"distillation": {"teacher": str(tmp_path / "teacher"), "weight": 2.0}}
+    trainer = make_trainer(read_recipe(tmp_path, **taught), root, tmp_path / "run", val=False)
+    trainer.run()
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
+
+
+def test_accumulated_parts_give_the_batchs_losses(root, tmp_path):
+    for parts in (1, 4):
+        trainer = make_trainer(
+            read_recipe(tmp_path), root, tmp_path / str(parts), val=False, accumulate=parts
+        )
+        trainer.run()
+    assert losses(tmp_path / "4") == pytest.approx(losses(tmp_path / "1"), rel=1e-3)
+
+
+def test_streaming_gives_the_same_run_as_memory(root, tmp_path):
+    recipe = read_recipe(tmp_path)
+    for kind in (Split, StreamingSplit):
+        train = kind(open_dataset("camvid", str(root), "train"), CPU)
+        Trainer(recipe, train, None, tmp_path / kind.__name__).run()
+    assert losses(tmp_path / "Split") == losses(tmp_path / "StreamingSplit")
+
+
+class MixedSizes:
+    """Two sizes in turn, as in KITTI."""
+
+    def __init__(self, dataset):
+        self.dataset, self.label_set = dataset, dataset.label_set
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        sample = self.dataset[index]
+        height = 48 - 8 * (index % 2)
+        image, labels = sample.image_hwc[:height], sample.truth_hw[:height]
+        return type(sample)(sample.name, image, labels)
+
+
+@pytest.mark.parametrize("kind", [Split, StreamingSplit])
+def test_images_may_differ_in_size(kind, root, tmp_path):
+    train = kind(MixedSizes(open_dataset("camvid", str(root), "train")), CPU)
+    Trainer(read_recipe(tmp_path, recompute_batch_norm=True), train, train, tmp_path / "run").run()
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
+
+
+def test_images_of_one_size_are_augmented_alike_together_and_apart(root):
+    split = Split(open_dataset("camvid", str(root), "train"), CPU, limit=4)
+    augment = Augmentation((32, 40), (0.5, 2.0), 0.3, 0.2)
+    draws = augment.draw(4, torch.Generator().manual_seed(3))
+    together = augment.apply(split.images, split.labels, draws)
+    apart = augment.apply(list(split.images), list(split.labels), draws)
+    torch.testing.assert_close(apart[0], together[0], rtol=1e-4, atol=1e-2)
+    assert torch.equal(apart[1], together[1])
+
+
+def test_batch_norm_statistics_become_the_split_average(root):
+    split = Split(open_dataset("camvid", str(root), "train"), CPU, limit=8)
+    norm = torch.nn.BatchNorm2d(3)
+    network = torch.nn.Sequential(norm, torch.nn.Dropout(0.5))
+    recompute_batch_norm(network, torch.nn.Identity(), split, batch_size=4)
+    expected = split.images.float().mean(dim=(0, 1, 2))
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-2)
+    assert network[1].p == 0.5
+
+
+def test_a_loss_that_is_no_number_stops_the_run(root, tmp_path):
+    trainer = make_trainer(read_recipe(tmp_path), root, tmp_path / "run", val=False)
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="became nan; lower learning_rate"):
+        trainer.run()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_loss_that_grows_stops_the_run():
+    guard = DivergenceGuard(0.1)
+    guard.check([2.0] * WINDOW + [15.0] * 3 * WINDOW)
+    with pytest.raises(DivergedError, match="grew from 2 to"):
+        guard.check(np.full(WINDOW, 30.0).tolist())
+
+
+REFUSALS = {
+    "unknown network": ({"network": "no_net"}, (), "unknown network 'no_net'; known: "),
+    "unknown key": ({"learning_rte": 1}, (), "unknown keys ['learning_rte']; known: "),
+    "text for a number": ({"learning_rate": "1e-8"}, (), "not a number"),
+    "unknown choice": ({"schedule": "cosine"}, (), "expected one of ['one_cycle', 'poly'"),
+    "unknown section key": ({"ohem": {"treshold": 1}}, (), "unknown keys ['treshold']"),
+    "unknown head": ({"auxiliary_heads": {"neck": 1.0}}, (), "no modules ['neck']"),
+    "few class weights": ({"class_weights": [1.0, 2.0]}, (), "2 class_weights for the"),
+    "too few images": ({"batch_size": 64}, (), "more than the 12 training images"),
+    "uneven parts": ({}, ("--accumulate", 3), "does not divide into 3 parts"),
+    "nothing to resume": ({}, ("--resume",), "no checkpoint to resume from"),
+    "no teacher": ({"distillation": {"teacher": "nowhere"}}, (), "nowhere"),
+    "missing split": ({"val_split": "tset"}, (), "unknown split 'tset'"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSALS))
+def test_a_mistake_is_one_line(name, root, tmp_path, capsys):
+    changes, more, message = REFUSALS[name]
+    assert run(write_recipe(tmp_path, **changes), root, tmp_path / "run", *more) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_folder_with_a_run_is_not_overwritten(root, tmp_path):
+    recipe = read_recipe(tmp_path, epochs=1)
+    make_trainer(recipe, root, tmp_path / "run", val=False).run()
+    with pytest.raises(TrainingError, match="add --resume"):
+        make_trainer(recipe, root, tmp_path / "run", val=False).run()
+
+
+def test_the_command_runs_as_a_process(root, tmp_path):
+    process = start(write_recipe(tmp_path, epochs=1), root, tmp_path / "run")
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert "12 training images in memory, 4 validation images, 1 x cpu" in output
+    assert "epoch 1 loss" in output and "s to go" in output
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_losses(root, tmp_path):
+    recipe = read_recipe(tmp_path)
+    for name, compiled in (("eager", False), ("compiled", True)):
+        train = Split(open_dataset("camvid", str(root), "train"), CPU)
+        options = RunOptions(compile_network=compiled)
+        Trainer(recipe, train, None, tmp_path / name, options).run()
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=1e-3)
