@@ -6,13 +6,13 @@ PYTHON ?=
 WORKERS ?= 2
 # What a user gives reaches the recipes as it is, through the environment: neither make nor the
 # shell looks for commands in it.
-GIVEN := PYTHON WORKERS INPUT MODEL ARGS
+GIVEN := PYTHON WORKERS INPUT MODEL TOPIC ARGS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
 # What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
 PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
-PY36_EXCEPT := segmentation_node/evaluation/(bags|report)/.*\.py$$
+PY36_EXCEPT := segmentation_node/(evaluation/(bags|report)|importing)/.*\.py$$
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-openvino setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
@@ -36,9 +36,9 @@ setup-test:  ## the same with what the checks need (includes training)
 setup-bench:  ## the same with what the benchmarks need
 	@tools/setup bench
 
-demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder, video or camera; MODEL=name
+demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder, video or camera; MODEL=name; TOPIC=of a bag
 	@$(RUN) python -m segmentation_node.evaluation.commands.demo --output out/demo \
-		--input="$$INPUT" --model="$$MODEL"
+		--input="$$INPUT" --model="$$MODEL" --image-topic="$$TOPIC"
 
 lint: setup-test  ## ruff, mypy, and vermin for Python 3.6
 	$(RUN) ruff check

@@ -25,8 +25,7 @@ from benchmarks.record import Record
 from benchmarks.timing import cpu_s
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.datasets.street import StreetDrive
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard, open_model
 
 SIZES = ((360, 640), (720, 1280))
 MODELS = ("fast_elu_squeezenet_camvid",)
@@ -123,7 +122,7 @@ def _rows(
 def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, Size]]:
     """Every image size into the model's own graph, and into one of the image's size."""
     for model in models:
-        card = read_card(find_model(model, models_folder()))
+        card = open_model(model)
         for size in SIZES:
             yield card, size
             if card.input_size != size:

@@ -28,8 +28,7 @@ from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
 
 MOST_TIME = 0.95
@@ -90,7 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of all sizes."""
-    card = read_card(find_model(options.model, models_folder()))
+    card = open_model(options.model)
     training = open_dataset(options.dataset, options.root, "train")
     validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
     rows: list[dict[str, Any]] = []

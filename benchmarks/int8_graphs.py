@@ -15,7 +15,7 @@ import onnx
 
 from benchmarks.measured_models import write_class_map_graph
 from benchmarks.options import Size, size_text
-from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.files import new_file

@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.options import Size, size_text
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.backends.onnx_outputs import keep_output
+from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.labels import LABEL_SETS, describe
 from segmentation_node.model_card import (
     OUTPUTS,
     ModelCard,
-    find_model,
+    models_folder,
+    open_model,
     parse_card,
     read_card,
     sha256_of,
 )  # fmt: skip
-from segmentation_node.models import models_folder
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 
@@ -85,10 +85,10 @@ def model_named(name: str, folder: Path) -> ModelCard:
     Where none is shipped, it is a ``random_model`` below ``folder``.
     """
     if name not in NETWORKS:
-        return read_card(find_model(name, models_folder()))
+        return open_model(name)
     shipped = models_folder()
     for path in sorted(Path(shipped).glob("[!.]*/model.yaml")):
-        card = read_card(find_model(path.parent.name, shipped))
+        card = open_model(path.parent.name)
         if card.network.name == name and card.label_set == STREET:
             return card
     return random_model(name, STREET, STREET_SIZE, folder / name)
@@ -152,7 +152,7 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     Its artifacts are the package's ONNX graph and the weights; beside them lies ``LOGITS_FILE``,
     the bare network as the usual node takes it: normalised float32 in, logits out.
     """
-    from training.card import write_card
+    from segmentation_node.importing.model_folder import write_card
     from training.onnx_graph import OPSET, export_onnx, graph_variant
 
     target = folder / f"{card.name}_{size_text(size)}"

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 
 from benchmarks.conv_peak import peak_share
-from segmentation_node.backends.onnx_activations import spell_out_activations
+from segmentation_node.backends.onnx_file import spell_out_activations
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 
 UNCOUNTED_RUNS = 3

@@ -15,21 +15,24 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 from segmentation_node.backends.base import BackendOptions
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
-from segmentation_node.backends.tensorrt.build import BuildRequest, build, onnx_kind
-from segmentation_node.backends.tensorrt.build_checks import (
+from segmentation_node.backends.tensorrt.build import (
+    BuildProgress,
+    BuildRequest,
+    build,
     check_folder,
     check_memory,
     gpu_free_mib,
     host_free_mib,
+    onnx_kind,
     unwritable,
 )
-from segmentation_node.backends.tensorrt.build_progress import BuildProgress
 from segmentation_node.backends.tensorrt.cuda import (
+    MIB,
     choose_device,
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.tensorrt.engine_manifest import Machine, make_manifest
+from segmentation_node.backends.tensorrt.engine_files import Machine
 from segmentation_node.backends.tensorrt.versions import (
     DIALECTS,
     TensorInfo,
@@ -40,10 +43,8 @@ from segmentation_node.backends.tensorrt.versions import (
 )
 from segmentation_node.errors import BackendError, OutputError, exit_code
 from segmentation_node.files import write_whole
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard, open_model
 
-MIB = 1 << 20
 UNKNOWN = "?"
 # When which artifact of the card is taken, for those who have no TensorRT to ask.
 GRAPHS = (
@@ -96,7 +97,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    card = read_card(find_model(parsed.model, models_folder()))
+    card = open_model(parsed.model)
     options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
     job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
     if parsed.dry_run:
@@ -125,7 +126,7 @@ def make_engine(job: Job, force: bool = False) -> str:
     with BuildProgress() as progress, _interruptible():
         result = build(trt, request, progress.report)
     tensors = check_engine(trt, result.plan, job.card)
-    manifest = make_manifest(
+    manifest = engine_files.make_manifest(
         job.card, artifact, job.options.precision, job.workspace_mib, machine, result.plan, tensors
     )
     engine_files.write_engine(path, result.plan, manifest)

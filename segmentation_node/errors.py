@@ -36,6 +36,10 @@ class ImageError(SegmentationError):
     """An image that cannot be segmented."""
 
 
+class NetworkImportError(SegmentationError):
+    """A foreign network that cannot become a model folder: the message says what is missing."""
+
+
 class DatasetError(SegmentationError):
     """A data set that cannot be read: the message names the file and what was expected."""
 
@@ -82,6 +86,7 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def reason(error: BaseException) -> str:
-    """What an error says, as one line of bounded length; its kind where it says nothing."""
-    return " ".join(str(error).split())[:1000] or type(error).__name__
+def reason(error: object) -> str:
+    """What an error or a log says, as one line of bounded length; the kind of a silent error."""
+    line = " ".join(str(error).split())[:1000]
+    return line or (type(error).__name__ if isinstance(error, BaseException) else "")

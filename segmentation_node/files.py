@@ -11,7 +11,7 @@ import os
 import shutil
 from typing import Iterable, Iterator, NamedTuple, Tuple, Union
 
-from segmentation_node.errors import OutputError
+from segmentation_node.errors import OutputError, reason
 
 MARK_WITHIN_BYTES = 1 << 24
 
@@ -212,5 +212,5 @@ def _told(path: str, verb: str = "written") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())
-        raise OutputError("%s: cannot be %s (%s)" % (path, verb, reason)) from error
+        why = reason(error.strerror or error)
+        raise OutputError("%s: cannot be %s (%s)" % (path, verb, why)) from error

@@ -313,6 +313,11 @@ def label_set_by_name(name: str) -> LabelSet:
     )
 
 
+def is_built_in(labels: LabelSet) -> bool:
+    """Whether a built-in label set has its name and its classes, whatever ids label images hold."""
+    return labels.name in LABEL_SETS and labels.classes == LABEL_SETS[labels.name].classes
+
+
 def _looked_up(ids_hw: np.ndarray, lut: np.ndarray) -> np.ndarray:
     if ids_hw.dtype == np.uint8:
         return cv2.LUT(ids_hw, lut[:256])

@@ -1,15 +1,16 @@
 """Image -> class map and stage times: the one path that the node and the evaluation share."""
 
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import cv2
 import numpy as np
 
-from segmentation_node.backends.base import Backend
+from segmentation_node.backends import Backend, BackendOptions, choose_backend, open_backend
 from segmentation_node.errors import ImageError
 from segmentation_node.images import NearestMapper, Placement, blend, place, to_network
 from segmentation_node.labels import UNLABELLED, Grouping
+from segmentation_node.model_card import ModelCard
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.timing import StageTimer
 
@@ -39,8 +40,31 @@ class _Frame:
         self.confidence = np.empty(output_size, np.uint8)
 
 
+def open_segmenter(
+    card: ModelCard,
+    backend: str = "auto",
+    options: Optional[BackendOptions] = None,
+    output_resolution: str = "input",
+    grouping: Optional[Grouping] = None,
+) -> "Segmenter":
+    """A card's model on the backend of this name, or on the one that ``auto`` chooses.
+
+    It has run once, so that the first image does not pay for lazy set-up; close it when done.
+    Raises BackendError, CardError, or LabelsError where the grouping does not fit.
+    """
+    options = options or BackendOptions()
+    name = choose_backend(card, options).name if backend == "auto" else backend
+    segmenter = Segmenter(open_backend(name, card, options), output_resolution)
+    try:
+        segmenter.warm_up()
+    except BaseException:
+        segmenter.close()
+        raise
+    return segmenter
+
+
 class Segmenter:
-    """Segments one image at a time on a backend.
+    """Segments one image at a time on a backend; ``open_segmenter`` makes one.
 
     ``output_resolution`` is ``input`` (maps have the image's size) or ``network`` (maps have the
     network's size, whatever the image's). A ``grouping`` folds the classes; ``labels`` is what the
@@ -127,12 +151,18 @@ class Segmenter:
         return blend(background, class_map_hw, self._palette, alpha, out_hwc)
 
     def warm_up(self) -> None:
-        """Run once on a black image, so that the first frame does not pay for lazy set-up."""
+        """Run once on a black image."""
         self.backend.run(self._input_nhwc, self.backend.has_confidence)
 
     def close(self) -> None:
         """Close the backend."""
         self.backend.close()
+
+    def __enter__(self) -> "Segmenter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
     def _prepare(self, image_hwc: np.ndarray) -> _Frame:
         _check_image(image_hwc)

@@ -58,3 +58,23 @@ class RollingPercentiles:
             return {rank: float("nan") for rank in ranks}
         values = np.percentile(np.asarray(self._values), ranks)
         return {rank: float(value) for rank, value in zip(ranks, values)}
+
+
+class RateLimit:
+    """Lets things through at most at a rate, and all of them where they come at that rate.
+
+    One that comes up to half a period early is let through, and the next is due that much later.
+    """
+
+    def __init__(self) -> None:
+        self._due_s = float("-inf")
+
+    def allows(self, now_s: float, max_rate_hz: float) -> bool:
+        """Whether one may pass now, on a clock that never goes back; at 0 Hz all may."""
+        if max_rate_hz <= 0:
+            return True
+        if now_s < self._due_s:
+            return False
+        period_s = 1.0 / max_rate_hz
+        self._due_s = max(self._due_s, now_s - 0.5 * period_s) + period_s
+        return True

@@ -45,10 +45,11 @@ def make(tmp_path):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_input_and_model_arrive_as_they_are(make, text):
-    expected = [f"--input={text}", f"--model={text}"]
-    assert make("demo", f"INPUT={text}", f"MODEL={text}")[-1][-2:] == expected
-    assert make("demo", INPUT=text, MODEL=text)[-1][-2:] == expected
+def test_input_model_and_topic_arrive_as_they_are(make, text):
+    expected = [f"--input={text}", f"--model={text}", f"--image-topic={text}"]
+    words = {"INPUT": text, "MODEL": text, "TOPIC": text}
+    assert make("demo", *(f"{name}={value}" for name, value in words.items()))[-1][-3:] == expected
+    assert make("demo", **words)[-1][-3:] == expected
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -59,6 +60,7 @@ def test_other_words_run_nothing(make, text):
 
 
 def test_without_words_the_defaults_hold(make):
-    assert make("demo", INPUT="", MODEL="")[-1][-2:] == ["--input=", "--model="]
+    defaults = ["--input=", "--model=", "--image-topic="]
+    assert make("demo", INPUT="", MODEL="", TOPIC="")[-1][-3:] == defaults
     assert make("test")[-1] == ["python", "-m", "pytest", "-n", "2"]
     assert make("bench", "ARGS=host_cost --cpus 0-1")[-1][3:] == ["host_cost", "--cpus", "0-1"]

@@ -19,7 +19,7 @@ EXPORT = """
 import sys
 from pathlib import Path
 from support.core import tiny
-from training import parity, quantise
+from training import export, quantise
 quantise.prepare(Path(tiny.card().artifact_path("onnx")), Path(sys.argv[1]) / "prepared.onnx")
 """
 PLAIN = "import onnxruntime"

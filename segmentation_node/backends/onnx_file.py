@@ -1,14 +1,233 @@
-"""The protobuf wire format, as far as editing an ONNX file needs it: whole fields, in and out.
+"""ONNX files as the CPU backends want them: held against the card, cut, activations spelled out.
 
-A robot has no other use for the ``onnx`` package.
+All of it is done to the bytes when a model is loaded, since one file serves every run time and
+TensorRT is given the graph as it was exported. A robot has no other use for the ``onnx`` package;
+whole fields of protobuf's wire format, in and out, are all that this needs.
 """
 
-from typing import Iterator, List, NamedTuple, Tuple
+import struct
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from segmentation_node.errors import BackendError
+from segmentation_node.model_card import ModelCard
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _MODEL_OPSET = 7, 8
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_ATTRIBUTE_FLOAT, _ATTRIBUTE_GRAPHS = 2, (6, 11)
+_TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 2, 8, 9
+_VALUE_NAME = 1
+_FLOAT, _OTHER_FLOATS = 1, (10, 11, 16)  # float16, double, bfloat16
+
+CLIP_TAKES_INPUTS = 11
+"""The opset from which on Clip's limits are inputs."""
+
+
+# Whether it is what the card says
+
+
+class OnnxGraph(NamedTuple):
+    """``inputs``: name, NumPy's name of the dtype, and shape of each; a size may be a name."""
+
+    inputs: List[Tuple[str, str, List[Any]]]
+    outputs: List[str]
+    label_set: Optional[str]
+
+
+def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[int, int, int, int]:
+    """The input shape (N, H, W, 3) of a graph as a run time describes it.
+
+    Raises BackendError when it does not fit the card.
+    """
+    shape = graph.inputs[0][2] if len(graph.inputs) == 1 else []
+    # The batch is the file's own; height and width are the card's.
+    batch = shape[0] if shape and isinstance(shape[0], int) else 1
+    expected_shape = (batch, card.input.height, card.input.width, 3)
+    expected = [("image", "uint8", list(expected_shape))]
+    if graph.inputs != expected:
+        raise BackendError(
+            "%s: inputs are %s, but the model card expects %s"
+            % (artifact_path, graph.inputs, expected)
+        )
+    if graph.outputs != card.outputs:
+        raise BackendError(
+            "%s: outputs are %s, but the model card says %s"
+            % (artifact_path, graph.outputs, card.outputs)
+        )
+    if graph.label_set != card.label_set:
+        raise BackendError(
+            "%s: the graph's classes are label set %s, but the model card says %s"
+            % (artifact_path, graph.label_set, card.label_set)
+        )
+    return expected_shape
+
+
+# One output alone
+
+
+def keep_output(model: bytes, output: str) -> bytes:
+    """The model with this output alone, and only the nodes and initializers that it needs.
+
+    A run time computes every node of a graph, whatever outputs are fetched. A graph with control
+    flow comes back as it is. Raises ValueError when ``model`` is not an ONNX model with such an
+    output.
+    """
+    return _with_graph(list(_fields(model)), lambda graph: _cut(graph, output))
+
+
+def _cut(graph: bytes, output: str) -> bytes:
+    fields = list(_fields(graph))
+    outputs = [
+        _texts(field.value, _VALUE_NAME) for field in fields if field.number == _GRAPH_OUTPUT
+    ]
+    if [output] not in outputs:
+        raise ValueError("no output %r; found %s" % (output, outputs))
+    if any(field.number == _GRAPH_NODE and _has_subgraph(field.value) for field in fields):
+        return graph
+    needed = _needed(fields, output)
+    return b"".join(field.raw for field in fields if _is_kept(field, needed, output))
+
+
+def _needed(fields: List["_Field"], output: str) -> Set[str]:
+    """Names of all values that the output depends on. Nodes stand after what they need."""
+    needed = {output}
+    for field in reversed(fields):
+        if field.number == _GRAPH_NODE and needed.intersection(_texts(field.value, _NODE_OUTPUT)):
+            needed.update(_texts(field.value, _NODE_INPUT))
+    return needed
+
+
+def _is_kept(field: "_Field", needed: Set[str], output: str) -> bool:
+    if field.number == _GRAPH_NODE:
+        return bool(needed.intersection(_texts(field.value, _NODE_OUTPUT)))
+    if field.number == _GRAPH_INITIALIZER:
+        return bool(needed.intersection(_texts(field.value, _TENSOR_NAME)))
+    if field.number == _GRAPH_OUTPUT:
+        return _texts(field.value, _VALUE_NAME) == [output]
+    return True
+
+
+def _has_subgraph(node: bytes) -> bool:
+    return any(part.number in _ATTRIBUTE_GRAPHS for part in _attribute_parts(node))
+
+
+# Activations
+
+
+def spell_out_activations(model: bytes) -> bytes:
+    """The model with every Elu of alpha 1 and every PRelu replaced; the rest stays as it is.
+
+    ONNX Runtime's Elu and PRelu take longer than the same arithmetic in Clip, Exp and their like,
+    which use all of a vector register:
+    ``elu(x) = max(x, exp(min(x, 0)) - 1)``; ``prelu(x, a) = max(x, 0) + a min(x, 0)``. The first
+    differs from Elu by the rounding of exp, at most some 1e-7; the second only
+    for minus infinity, which Clip makes the least number. A graph in another precision than
+    float32 or of an opset before 11 comes back as it is. Raises ValueError when ``model`` is not
+    protobuf.
+    """
+    fields = list(_fields(model))
+    return _with_graph(fields, _rewritten) if _opset(fields) >= CLIP_TAKES_INPUTS else model
+
+
+def _opset(model: List["_Field"]) -> int:
+    """Version of ONNX's own operators; 0 where the model has none."""
+    for field in model:
+        if field.number == _MODEL_OPSET:
+            parts = {part.number: part for part in _fields(field.value)}
+            if _OPSET_DOMAIN not in parts or not parts[_OPSET_DOMAIN].value:
+                return parts[_OPSET_VERSION].integer
+    return 0
+
+
+def _rewritten(graph: bytes) -> bytes:
+    fields = list(_fields(graph))
+    if any(field.number == _GRAPH_INITIALIZER and _is_other_float(field.value) for field in fields):
+        return graph
+    nodes_and_rest = b"".join(
+        (_spelled_out(field.value) if field.number == _GRAPH_NODE else b"") or field.raw
+        for field in fields
+    )
+    taken = {
+        name
+        for field in _fields(nodes_and_rest)
+        if field.number == _GRAPH_NODE
+        for name in _texts(field.value, _NODE_INPUT)
+    }
+    constants = [_scalar(name, value) for name, value in _CONSTANTS.items() if name in taken]
+    return nodes_and_rest + b"".join(constants)
+
+
+def _spelled_out(node: bytes) -> bytes:
+    """The graph's fields in place of a node; empty where it stays."""
+    operator, domain = _texts(node, _NODE_OPERATOR), _texts(node, _NODE_DOMAIN)
+    if len(operator) != 1 or operator[0] not in _SPELLINGS or any(domain):
+        return b""
+    inputs, output = _texts(node, _NODE_INPUT), _texts(node, _NODE_OUTPUT)[0]
+    floats = [part for part in _attribute_parts(node) if part.number == _ATTRIBUTE_FLOAT]
+    if any(struct.unpack("<f", alpha.raw[-4:]) != (1.0,) for alpha in floats):
+        return b""
+    nodes = _SPELLINGS[operator[0]](inputs, output)
+    return b"".join(_packed(_GRAPH_NODE, _node(*parts)) for parts in nodes)
+
+
+_Node = Tuple[str, List[str], str]  # operator, inputs, output
+_ZERO, _ONE = "spelled_out_zero", "spelled_out_one"
+_CONSTANTS = {_ZERO: 0.0, _ONE: 1.0}
+
+
+def _elu(inputs: List[str], output: str) -> List[_Node]:
+    negative, power, below = (output + "/" + part for part in ("negative", "power", "below"))
+    return [
+        ("Clip", [inputs[0], "", _ZERO], negative),
+        ("Exp", [negative], power),
+        ("Sub", [power, _ONE], below),
+        # Below zero exp(x) - 1 is above x; from zero on it is 0, since x was clipped.
+        ("Max", [inputs[0], below], output),
+    ]
+
+
+def _prelu(inputs: List[str], output: str) -> List[_Node]:
+    negative, below, above = (output + "/" + part for part in ("negative", "below", "above"))
+    return [
+        ("Clip", [inputs[0], "", _ZERO], negative),
+        ("Mul", [negative, inputs[1]], below),
+        ("Clip", [inputs[0], _ZERO], above),
+        ("Add", [above, below], output),
+    ]
+
+
+_SPELLINGS: Dict[str, Callable[[List[str], str], List[_Node]]] = {"Elu": _elu, "PRelu": _prelu}
+
+
+def _node(operator: str, inputs: List[str], output: str) -> bytes:
+    return (
+        b"".join(_packed(_NODE_INPUT, name.encode()) for name in inputs)
+        + _packed(_NODE_OUTPUT, output.encode())
+        + _packed(_NODE_OPERATOR, operator.encode())
+    )
+
+
+def _scalar(name: str, value: float) -> bytes:
+    """The graph's field of a float32 constant."""
+    tensor = _varint_of(_TENSOR_TYPE << 3 | _VARINT) + _varint_of(_FLOAT)
+    tensor += _packed(_TENSOR_NAME, name.encode()) + _packed(_TENSOR_RAW, struct.pack("<f", value))
+    return _packed(_GRAPH_INITIALIZER, tensor)
+
+
+def _is_other_float(tensor: bytes) -> bool:
+    return any(
+        field.number == _TENSOR_TYPE and field.integer in _OTHER_FLOATS for field in _fields(tensor)
+    )
+
+
+# Protobuf's wire format
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-class Field(NamedTuple):
+class _Field(NamedTuple):
     """One field of a message."""
 
     number: int
@@ -17,23 +236,38 @@ class Field(NamedTuple):
     raw: bytes  # with its key, as it stands in the file
 
 
-def names_in(message: bytes, number: int) -> List[str]:
+def _with_graph(model: List[_Field], change: Callable[[bytes], bytes]) -> bytes:
+    """A model's bytes with another graph."""
+    return b"".join(
+        _packed(_MODEL_GRAPH, change(field.value)) if field.number == _MODEL_GRAPH else field.raw
+        for field in model
+    )
+
+
+def _attribute_parts(node: bytes) -> Iterator[_Field]:
+    """The fields of all attributes of a node."""
+    for field in _fields(node):
+        if field.number == _NODE_ATTRIBUTE:
+            yield from _fields(field.value)
+
+
+def _texts(message: bytes, number: int) -> List[str]:
     """The texts of a message's fields of this number."""
-    return [field.value.decode() for field in fields_of(message) if field.number == number]
+    return [field.value.decode() for field in _fields(message) if field.number == number]
 
 
-def fields_of(message: bytes) -> Iterator[Field]:
+def _fields(message: bytes) -> Iterator[_Field]:
     """The fields of a message, in the order of the file. Raises ValueError where it is none."""
     position = 0
     while position < len(message):
         start = position
-        key, position = _varint(message, position)
+        key, position = _varint_at(message, position)
         number, kind = key >> 3, key & 7
         value, integer = b"", 0
         if kind == _VARINT:
-            integer, position = _varint(message, position)
+            integer, position = _varint_at(message, position)
         elif kind == _BYTES:
-            length, position = _varint(message, position)
+            length, position = _varint_at(message, position)
             value = message[position : position + length]
             position += length
         elif kind in (_FIXED64, _FIXED32):
@@ -42,10 +276,11 @@ def fields_of(message: bytes) -> Iterator[Field]:
             raise ValueError("not protobuf: wire type %d" % kind)
         if position > len(message):
             raise ValueError("not protobuf: a field is cut off")
-        yield Field(number, value, integer, message[start:position])
+        yield _Field(number, value, integer, message[start:position])
 
 
-def _varint(message: bytes, position: int) -> Tuple[int, int]:
+def _varint_at(message: bytes, position: int) -> Tuple[int, int]:
+    """The number that begins there, and the position behind it."""
     value = shift = 0
     while position < len(message):
         byte = message[position]
@@ -56,20 +291,15 @@ def _varint(message: bytes, position: int) -> Tuple[int, int]:
     raise ValueError("not protobuf: a number is cut off")
 
 
-def pack(number: int, value: bytes) -> bytes:
-    """A field of bytes, a text or a message."""
-    return _encoded(number << 3 | _BYTES) + _encoded(len(value)) + value
-
-
-def pack_integer(number: int, value: int) -> bytes:
-    """A field of a number that is not negative."""
-    return _encoded(number << 3 | _VARINT) + _encoded(value)
-
-
-def _encoded(value: int) -> bytes:
+def _varint_of(value: int) -> bytes:
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def _packed(number: int, value: bytes) -> bytes:
+    """A field of bytes, a text or a message."""
+    return _varint_of(number << 3 | _BYTES) + _varint_of(len(value)) + value

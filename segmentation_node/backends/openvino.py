@@ -8,9 +8,8 @@ from typing import Any, Dict
 import numpy as np
 
 from segmentation_node.backends.base import Backend, Prediction
-from segmentation_node.backends.onnx_checks import OnnxGraph, check_graph
-from segmentation_node.backends.onnx_outputs import keep_output
-from segmentation_node.errors import BackendError
+from segmentation_node.backends.onnx_file import OnnxGraph, check_graph, keep_output
+from segmentation_node.errors import BackendError, reason
 
 TELEMETRY = "openvino_telemetry"
 DTYPES = {"u8": "uint8"}
@@ -157,4 +156,4 @@ def _shape(port: Any) -> Any:
 
 def _line(error: Any) -> str:
     """The error without the places in OpenVINO's sources, in one line."""
-    return " ".join(re.sub(r"Exception from \S+:\d+:", "", str(error)).split())
+    return reason(re.sub(r"Exception from \S+:\d+:", "", str(error)))

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, reason
 
 # cuDNN and cuBLAS choose kernels and allocate work space in the first runs; a capture forbids it.
 WARM_UP_RUNS = 3
@@ -50,7 +50,7 @@ def choose_gpu(wanted: str, precision: str) -> Any:
 
 def line_of(error: BaseException) -> str:
     """A torch error in one line; out of memory with what to do about it."""
-    line = " ".join(str(error).split())
+    line = reason(error)
     if "out of memory" not in line.lower():
         return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + " ..."
     return (

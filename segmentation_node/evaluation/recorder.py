@@ -2,12 +2,13 @@
 
 import os
 import tempfile
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 import cv2
 import numpy as np
 
 from segmentation_node.errors import OutputError
+from segmentation_node.evaluation.frame import Problem
 from segmentation_node.evaluation.live.target import uninterrupted
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.timing import STAGES, RollingPercentiles
@@ -90,14 +91,16 @@ class Recorder:
     """Takes the results of a clip, a frame of it as each one's payload, into a folder.
 
     ``frames`` is how many the clip has, None where nobody knows; ``accuracy`` counts those with a
-    truth, once it is set.
+    truth, once it is set. ``left_out`` is for frames that nobody could read.
     """
 
     def __init__(self, folder: str, frames: Optional[int], video: OverlayVideo) -> None:
         self.frames = 0
         self.header_mismatches = 0
+        self.left_out: List[Problem] = []
         self.accuracy: Optional[Accuracy] = None
         self._folder = folder
+        self._names: Set[str] = set()
         self._pictured = (1, (frames or 0) // 2)
         self._video = video
         self._latencies = {
@@ -124,6 +127,9 @@ class Recorder:
         self.frames += 1
         self.header_mismatches += not result.headers_match
         name = os.path.splitext(frame.name)[0] + ".png"
+        if name in self._names:  # a.jpg beside a.png
+            name = frame.name + ".png"
+        self._names.add(name)
         write_image(os.path.join(self._folder, "class_maps", name), result.class_map_hw)
         self._video.add(result.overlay_hwc)
         if self.frames in self._pictured:

@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict
 
 from torch import nn
 
-from segmentation_node.errors import NetworkError, shown
+from segmentation_node.errors import NetworkError, reason, shown
 from segmentation_node.networks.elu_squeezenet import EluSqueezeNet
 from segmentation_node.networks.enet import ENet
 from segmentation_node.networks.fast_elu_squeezenet import FastEluSqueezeNet
@@ -39,7 +39,6 @@ def build_network(name: str, classes: int, options: Dict[str, Any]) -> nn.Module
         TypeError,
         ValueError,
     ) as error:
-        reason = " ".join(str(error).split())
         raise NetworkError(
-            "network %r does not take the options %s: %s" % (name, shown(options), reason)
+            "network %r does not take the options %s: %s" % (name, shown(options), reason(error))
         ) from error

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import cv2
 import numpy as np
 
-from segmentation_node.errors import ImageError
+from segmentation_node.errors import ImageError, reason
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS, decode_as_stored, decode_rgb
 
 # encoding -> (bytes per channel, channels, OpenCV conversion to RGB or None)
@@ -162,7 +162,7 @@ def _converted(pixels: np.ndarray, encoding: str, code: Optional[int] = None) ->
     except cv2.error as error:
         raise ImageError(
             "a %dx%d image of %s cannot be converted: %s"
-            % (pixels.shape[1], pixels.shape[0], encoding, _line(error))
+            % (pixels.shape[1], pixels.shape[0], encoding, reason(error))
         ) from error
     return _scaled(rgb)
 
@@ -179,6 +179,9 @@ def _nv24_to_rgb(planes: np.ndarray, height: int) -> np.ndarray:
     return cv2.transform(yuv, _YUV_TO_RGB)
 
 
+_BY_OPENCV = "images are converted by OpenCV, since cv_bridge %s (%s)"
+
+
 def choose_converter() -> Tuple[RgbConverter, str]:
     """The converter for raw images, and a line that says which and why."""
     try:
@@ -187,11 +190,9 @@ def choose_converter() -> Tuple[RgbConverter, str]:
         bridge = CvBridge()
         _try_bridge(bridge)
     except ImportError as error:
-        return to_rgb, "images are converted by OpenCV, since cv_bridge is missing (%s)" % _line(
-            error
-        )
+        return to_rgb, _BY_OPENCV % ("is missing", reason(error))
     except Exception as error:  # a cv_bridge built for another NumPy fails in its own ways
-        return to_rgb, "images are converted by OpenCV, since cv_bridge fails (%s)" % _line(error)
+        return to_rgb, _BY_OPENCV % ("fails", reason(error))
     return _bridge_converter(bridge), "images are converted by cv_bridge"
 
 
@@ -204,7 +205,7 @@ def _bridge_converter(bridge: Any) -> RgbConverter:
         try:
             return bridge.imgmsg_to_cv2(message, "rgb8")
         except Exception as error:  # CvBridgeError and what NumPy and OpenCV raise below it
-            raise ImageError("cv_bridge cannot convert it: %s" % _line(error)) from error
+            raise ImageError("cv_bridge cannot convert it: %s" % reason(error)) from error
 
     return convert
 
@@ -214,7 +215,3 @@ def _try_bridge(bridge: Any) -> None:
     converted = bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(gray, "mono8"), "rgb8")
     if converted.shape != (2, 2, 3):
         raise RuntimeError("it made %s of a 2x2 image" % (converted.shape,))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, List, Optional
 
+from segmentation_node.errors import reason
 from segmentation_node.interrupts import ending_at_once
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         InvalidParameterValueException,
         ParameterException,
     ) as error:
-        print("error: %s" % " ".join(str(error).split()), file=sys.stderr)
+        print("error: %s" % reason(error), file=sys.stderr)
         rclpy.shutdown()
         return 1
     try:

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
+from segmentation_node.errors import reason
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
@@ -207,7 +208,7 @@ class NodeParameters:
             self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             # The node stays up to say so, and to be given a better value.
-            self._refused[spec.name] = "%s; %s" % (" ".join(str(error).split()), spec.expected())
+            self._refused[spec.name] = "%s; %s" % (reason(error), spec.expected())
             self._node.declare_parameter(
                 spec.name, spec.default, spec.descriptor(), ignore_override=True
             )

@@ -16,7 +16,7 @@ from segmentation_node.ros.conversions import RgbConverter
 from segmentation_node.ros.outputs import Outputs
 from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.worker import Frame
-from segmentation_node.timing import STAGES, StageTimer
+from segmentation_node.timing import STAGES, RateLimit, StageTimer
 
 OLDEST_STAMP_S = 60.0
 KINDS_OF_FAILURE = 50
@@ -40,7 +40,7 @@ class FrameProcessor:
         self._accounts = accounts
         self._clock = clock
         self._logger = logger
-        self._last_overlay_s = float("-inf")
+        self._overlays = RateLimit()
         self._seen_failures: Set[str] = set()
         self.last_failure = ""
         self.stamp_problem = ""
@@ -89,16 +89,13 @@ class FrameProcessor:
             timer.lap("postprocess")
             outputs.overlay.publish(header)
             timer.lap("publish")
+        # Once all is out: it is not part of any stage.
+        self._accounts.camera.look(image, frame.received_s)
 
     def _overlay_due(self) -> bool:
-        if not self._outputs.overlay.wanted:
-            return False
-        max_rate_hz = self._parameters["overlay.max_rate_hz"]
-        now_s = time.monotonic()
-        if max_rate_hz > 0 and now_s - self._last_overlay_s < 1.0 / max_rate_hz:
-            return False
-        self._last_overlay_s = now_s
-        return True
+        return self._outputs.overlay.wanted and self._overlays.allows(
+            time.monotonic(), self._parameters["overlay.max_rate_hz"]
+        )
 
     def _times_ms(self, frame: Frame, timer: StageTimer) -> Dict[str, float]:
         published_ns = self._clock.now().nanoseconds

@@ -9,12 +9,11 @@ from typing import Any, List, Optional, Tuple
 from rclpy.lifecycle import LifecycleNode
 
 from segmentation_node.accounting import Accounts
-from segmentation_node.backends import choose_backend, open_backend
+from segmentation_node.backends import BackendChoice, choose_backend
 from segmentation_node.errors import SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.model_card import ModelCard, open_model
+from segmentation_node.pipeline import Segmenter, open_segmenter
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
 from segmentation_node.ros.input import ImageInput
 from segmentation_node.ros.outputs import Outputs
@@ -33,13 +32,15 @@ class Session:
 
     def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
         self.settings = parameters.settings()
-        self.card = read_card(find_model(self.settings.model, models_folder()))
+        self.card = open_model(self.settings.model)
         _check_threshold(self.card, parameters["confidence.threshold"])
         self._grouping = _read_grouping(self.settings.grouping, self.card.labels)
-        self.backend_name, self.backend_choice = _choose_backend(self.card, self.settings)
+        self.choice = _choose_backend(self.card, self.settings)
         self.accounts = Accounts()
         self.demanded = False
         self.input_since_ns = 0  # the last image, or when images were first asked for
+        self._parameters = parameters
+        self._told_threshold = float("nan")
         self._clock = node.get_clock()
         self._logger = node.get_logger()
         self._active = False
@@ -77,6 +78,7 @@ class Session:
         made.callback(self.input.drop)
         labels = self.segmenter.labels
         self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
+        self._follow_threshold()
         missing = self._outputs.vision_labels_missing
         if missing:
             self._logger.info("no ~/vision_label_info: " + missing)
@@ -92,7 +94,7 @@ class Session:
         return [
             ("model", self.card.name),
             ("backend", backend.name),
-            ("backend_choice", self.backend_choice),
+            ("backend_choice", self.choice.details),
             ("device", backend.device),
             ("precision", self.settings.options.precision),
             ("execution", backend.execution),
@@ -105,7 +107,7 @@ class Session:
         self.accounts.counters.reset()
         self._queue.open()
         self._active = True
-        self.follow_demand()
+        self.follow()
 
     def pause(self) -> None:
         """Take no more images; returns when the frame in hand is published and booked."""
@@ -113,8 +115,8 @@ class Session:
         if not self._queue.settle(STOP_TIMEOUT_S):
             self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
 
-    def follow_demand(self) -> None:
-        """Subscribe while anybody listens; choose the QoS anew when the publishers change."""
+    def follow(self) -> None:
+        """Subscribe while anybody listens, with a QoS for the publishers; tell a new threshold."""
         with self._demand_lock:
             if not self._active:
                 return
@@ -124,11 +126,19 @@ class Session:
                 self.accounts.begin()
             self.demanded = demanded
             self.input.update(demanded)
+            self._follow_threshold()
 
     def close(self) -> None:
         """Finish the frame in hand, free the model, take the topics off the graph."""
         self._stop_input()
         self._made.close()
+
+    def _follow_threshold(self) -> None:
+        threshold = self._parameters["confidence.threshold"]
+        if threshold != self._told_threshold:
+            now = self._clock.now().to_msg()
+            self._outputs.publish_vision_labels(self.segmenter.labels, threshold, now)
+            self._told_threshold = threshold
 
     def _stop_input(self) -> None:
         with self._demand_lock:
@@ -146,14 +156,9 @@ class Session:
         self._queue.put(Frame(message, received_s, now_ns))
 
     def _open_segmenter(self) -> Segmenter:
-        backend = open_backend(self.backend_name, self.card, self.settings.options)
-        segmenter = Segmenter(backend, self.settings.output_resolution, self._grouping)
-        try:
-            segmenter.warm_up()
-        except BaseException:
-            segmenter.close()
-            raise
-        return segmenter
+        settings, name = self.settings, self.choice.name
+        resolution, grouping = settings.output_resolution, self._grouping
+        return open_segmenter(self.card, name, settings.options, resolution, grouping)
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:
@@ -172,10 +177,11 @@ def _read_grouping(path: str, labels: LabelSet) -> Optional[Grouping]:
     return grouping
 
 
-def _choose_backend(card: ModelCard, settings: Settings) -> Tuple[str, str]:
+def _choose_backend(card: ModelCard, settings: Settings) -> BackendChoice:
     if settings.backend == "auto":
         return choose_backend(card, settings.options)
-    return settings.backend, "as the parameter backend asks"
+    asked = "as the parameter backend asks"
+    return BackendChoice(settings.backend, asked, asked)
 
 
 def _choose_converter(settings: Settings, logger: Any) -> RgbConverter:

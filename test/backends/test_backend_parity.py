@@ -3,7 +3,6 @@
 As closely as ``LEAST_AGREEMENT`` says, in every precision and execution that this machine has.
 """
 
-import os
 from contextlib import ExitStack
 
 import numpy as np
@@ -20,8 +19,7 @@ from segmentation_node.backends import (
 )
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.images import place, to_network
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import open_model, shipped_models
 
 FRAMES = (0, 1, 40)
 UNPOOLING = ("enet", "segnet", "segnet_basic")
@@ -34,10 +32,7 @@ SETTINGS += [("torch", "cuda", "fp32", "eager"), ("torch", "cuda", "fp16", "comp
 
 def cards():
     """The shipped cards that all these run times can load."""
-    folder = models_folder()
-    names = sorted(os.listdir(folder)) if folder else []
-    names = [name for name in names if os.path.isfile(os.path.join(folder, name, "model.yaml"))]
-    found = [read_card(find_model(name, folder)) for name in names if name[0] != "."]
+    found = map(open_model, shipped_models())
     return [card for card in found if card.offers("onnx") and card.offers("weights")]
 
 

@@ -4,26 +4,17 @@ import os
 
 import pytest
 from support.core import tiny
-from support.core.fake_gpu import DIALECTS, FakeGpu, compile_cudart
+from support.core.fake_gpu import DIALECTS, FakeGpu
 from support.core.tensorrt_engines import build
 
 from segmentation_node.backends import BackendOptions
 
 
-@pytest.fixture(scope="session")
-def cudart_path(tmp_path_factory):
-    """The stand-in for libcudart, compiled once."""
-    path = compile_cudart(tmp_path_factory.mktemp("cudart"))
-    if not path:
-        pytest.skip("NOT RUN: TensorRT on stand-ins: g++ is missing")
-    return path
-
-
 @pytest.fixture
-def gpu(cudart_path, monkeypatch, tmp_path):
+def gpu(monkeypatch, tmp_path):
     """A machine with one GPU; whatever the test does, nothing may be left on it."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    fake = FakeGpu(cudart_path, monkeypatch)
+    fake = FakeGpu(monkeypatch)
     yield fake
     if "cudaFree" not in os.environ.get("FAKE_CUDA_FAIL", ""):
         assert fake.leaks() == 0

@@ -26,11 +26,14 @@ def pretend(monkeypatch, **states):
 
 def test_auto_takes_the_first_backend_with_an_accelerator(monkeypatch):
     pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
-    name, why = choose_backend(tiny.card())
-    assert name == "torch"
-    assert "accelerator" in why and "tensorrt: not here" in why
+    choice = choose_backend(tiny.card())
+    assert choice.name == "torch"
+    assert choice.summary == "auto: on the GPU; not tensorrt, see diagnostics"
+    assert choice.details == "it can use this machine's accelerator; tensorrt: not here"
     pretend(monkeypatch, tensorrt="accelerated")
-    assert choose_backend(tiny.card())[0] == "tensorrt"
+    choice = choose_backend(tiny.card())
+    assert choice.name == "tensorrt"
+    assert choice.summary == "auto: on the GPU"
 
 
 def on_machine(monkeypatch, machine):
@@ -40,31 +43,34 @@ def on_machine(monkeypatch, machine):
 def test_auto_prefers_openvino_on_x86_and_says_why(monkeypatch):
     on_machine(monkeypatch, "x86_64")
     pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable", openvino="usable")
-    name, why = choose_backend(tiny.card())
-    assert name == "openvino"
-    assert "no accelerator" in why and "CPU" in why and "tensorrt: no" in why
-    assert "onnxruntime, torch could too, but openvino comes first on x86_64" in why
+    choice = choose_backend(tiny.card())
+    assert choice.name == "openvino"
+    assert choice.summary == (
+        "auto: first here of openvino, onnxruntime, torch; not tensorrt, see diagnostics"
+    )
+    assert choice.details == (
+        "no accelerator can be used; it runs on the CPU; onnxruntime, torch could too, but "
+        "openvino comes first on x86_64; tensorrt: no"
+    )
 
 
 def test_auto_prefers_onnxruntime_on_another_cpu(monkeypatch):
     """OpenVINO was measured on x86-64 only."""
     on_machine(monkeypatch, "aarch64")
     pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable", openvino="usable")
-    name, why = choose_backend(tiny.card())
-    assert name == "onnxruntime"
-    assert "openvino, torch could too, but onnxruntime comes first on aarch64" in why
+    choice = choose_backend(tiny.card())
+    assert choice.name == "onnxruntime"
+    assert "openvino, torch could too, but onnxruntime comes first on aarch64" in choice.details
     pretend(monkeypatch, onnxruntime="gone too", openvino="usable")
-    assert choose_backend(tiny.card())[0] == "openvino"
+    assert choose_backend(tiny.card()).name == "openvino"
 
 
 def test_auto_goes_on_to_what_is_installed_and_says_why(monkeypatch):
-    pretend(monkeypatch, tensorrt="not here", torch="usable", onnxruntime="usable")
-    name, why = choose_backend(tiny.card())
-    assert name == "onnxruntime"
-    assert "no accelerator" in why and "CPU" in why and "tensorrt: not here" in why
-    assert "openvino: not installed" in why
-    pretend(monkeypatch, onnxruntime="gone too")
-    assert choose_backend(tiny.card())[0] == "torch"
+    pretend(monkeypatch, tensorrt="not here", torch="usable", onnxruntime="gone too")
+    choice = choose_backend(tiny.card())
+    assert choice.name == "torch"
+    for refusal in ("tensorrt: not here", "openvino: not installed", "onnxruntime: gone too"):
+        assert refusal in choice.details
 
 
 def test_auto_leaves_out_what_is_not_ready_for_the_card(monkeypatch):
@@ -72,33 +78,33 @@ def test_auto_leaves_out_what_is_not_ready_for_the_card(monkeypatch):
     monkeypatch.setattr(
         BACKENDS["tensorrt"], "unready", classmethod(lambda _, card, options: "none for tiny")
     )
-    name, why = choose_backend(tiny.card())
+    name, _, why = choose_backend(tiny.card())
     assert name == "torch"
     assert "tensorrt: none for tiny" in why
 
 
 def test_auto_leaves_accelerators_alone_where_the_cpu_is_asked_for(monkeypatch):
     pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
-    assert choose_backend(tiny.card(), BackendOptions(device="cpu"))[0] == "onnxruntime"
-    assert choose_backend(tiny.card(), BackendOptions(device="cuda"))[0] == "torch"
+    assert choose_backend(tiny.card(), BackendOptions(device="cpu")).name == "onnxruntime"
+    assert choose_backend(tiny.card(), BackendOptions(device="cuda")).name == "torch"
 
 
 def test_auto_leaves_out_what_the_card_has_no_artifact_for(monkeypatch):
     pretend(monkeypatch, tensorrt="not here", torch="accelerated", onnxruntime="usable")
     only_onnx = replace(tiny.card(), artifacts=tiny.card().artifacts[:1])
-    name, why = choose_backend(only_onnx)
+    name, _, why = choose_backend(only_onnx)
     assert name == "onnxruntime"
     assert "torch: the card has no weights artifact" in why
 
 
 def test_auto_leaves_out_what_does_not_offer_the_precision(monkeypatch):
     pretend(monkeypatch, tensorrt="accelerated", torch="accelerated", onnxruntime="usable")
-    name, why = choose_backend(tiny.card(), BackendOptions(precision="int8"))
+    name, _, why = choose_backend(tiny.card(), BackendOptions(precision="int8"))
     assert name == "onnxruntime"
     for other in ("tensorrt", "torch"):
         assert "%s: it offers no precision 'int8'" % other in why
     pretend(monkeypatch, tensorrt="no", torch="usable", onnxruntime="usable")
-    assert choose_backend(tiny.card(), BackendOptions(precision="bf16"))[0] == "torch"
+    assert choose_backend(tiny.card(), BackendOptions(precision="bf16")).name == "torch"
 
 
 def test_auto_says_how_a_card_gets_int8(monkeypatch):

@@ -10,11 +10,10 @@ import yaml
 from support.core import tiny
 from support.core.tiny import assert_one_line
 
-from segmentation_node import models
+from segmentation_node import model_card
 from segmentation_node.errors import CardError
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import models_folder, open_model, read_card, shipped_models
 
 GONE = object()
 
@@ -188,42 +187,37 @@ def test_a_kind_that_the_card_lacks_lists_what_it_has(tmp_path):
     assert_one_line(caught, "'weights'", "['onnx', 'onnx_float', 'onnx_fp16', 'onnx_int8']")
 
 
-def test_a_model_is_found_as_a_folder_and_by_name(tmp_path):
+def test_a_model_is_opened_by_folder_and_by_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_card, "models_folder", lambda: str(tmp_path))
     shutil.copytree(tiny.FOLDER, str(tmp_path / "tiny"))
     (tmp_path / "notes").mkdir()
-    assert find_model(tiny.FOLDER) == tiny.FOLDER
-    assert find_model("tiny", str(tmp_path)) == str(tmp_path / "tiny")
+    assert open_model(tiny.FOLDER).folder == tiny.FOLDER
+    assert open_model("tiny").folder == str(tmp_path / "tiny")
     with pytest.raises(CardError) as caught:
-        find_model("huge", str(tmp_path))
+        open_model("huge")
     assert_one_line(caught, "'huge'", str(tmp_path), "there are: tiny")
 
 
 @pytest.mark.parametrize("model", ["", "huge"])
-def test_without_a_models_folder_there_are_none(model):
+def test_without_a_models_folder_there_are_none(model, monkeypatch):
+    monkeypatch.setattr(model_card, "models_folder", lambda: "")
     with pytest.raises(CardError) as caught:
-        find_model(model, "")
+        open_model(model)
     assert_one_line(caught, repr(model), "there are: none")
 
 
 def test_installed_models_are_found_under_share(tmp_path, monkeypatch):
     shared = tmp_path / "prefix" / "share" / "segmentation_node" / "models"
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "lib" / "package" / "models.py"))
+    monkeypatch.setattr(model_card, "PACKAGE_FOLDER", str(tmp_path / "lib" / "package"))
     monkeypatch.setenv("AMENT_PREFIX_PATH", "/nowhere" + os.pathsep + str(tmp_path / "prefix"))
     assert models_folder() == ""
     shared.mkdir(parents=True)
     assert models_folder() == str(shared)
 
 
-def shipped():
-    """Names of the models in the source tree."""
-    folder = models_folder()
-    names = os.listdir(folder) if folder else []
-    return sorted(n for n in names if n[0] != "." and os.path.isdir(os.path.join(folder, n)))
-
-
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_models())
 def test_a_shipped_card_fits_its_artifacts(name):
-    card = read_card(find_model(name, models_folder()))
+    card = open_model(name)
     assert card.name == name
     assert card.artifacts
     for artifact in card.artifacts:

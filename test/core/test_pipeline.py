@@ -7,12 +7,13 @@ import pytest
 from support.core import tiny
 from support.core.tiny import assert_one_line
 
-from segmentation_node.backends import BackendOptions, Prediction
+from segmentation_node import pipeline
+from segmentation_node.backends import BackendChoice, BackendOptions, Prediction
 from segmentation_node.backends.base import Backend
 from segmentation_node.errors import BackendError, ImageError
 from segmentation_node.images import NearestMapper, blend, place
 from segmentation_node.labels import CAMVID_11, Grouping
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Segmenter, open_segmenter
 from segmentation_node.timing import StageTimer
 
 POLICIES = ("stretch", "crop", "letterbox")
@@ -226,6 +227,40 @@ def test_closing_closes_the_backend():
     a_segmenter.close()
     with pytest.raises(BackendError):
         a_segmenter.segment(tiny.random_image(12))
+
+
+@pytest.mark.parametrize("asked, chosen", [("auto", "hand"), ("onnxruntime", "onnxruntime")])
+def test_a_segmenter_is_opened_warm_on_the_backend_that_is_asked_for(monkeypatch, asked, chosen):
+    names = []
+
+    def open_by_name(name, card, options):
+        names.append(name)
+        return HandBackend(card, options)
+
+    auto = BackendChoice("hand", "", "")
+    monkeypatch.setattr(pipeline, "choose_backend", lambda card, options: auto)
+    monkeypatch.setattr(pipeline, "open_backend", open_by_name)
+    with open_segmenter(tiny.card(), asked, output_resolution="network") as a_segmenter:
+        assert len(a_segmenter.backend.runs) == 1
+        assert a_segmenter.output_size((12, 20)) == tiny.SIZE
+    assert names == [chosen]
+    assert a_segmenter.backend.runs is None, "closed"
+
+
+def test_a_backend_whose_first_run_fails_is_closed(monkeypatch):
+    closed = []
+
+    class Broken(HandBackend):
+        def _run(self, *_):
+            raise BackendError("the run failed")
+
+        def _close(self):
+            closed.append(self)
+
+    monkeypatch.setattr(pipeline, "open_backend", lambda _, *given: Broken(*given))
+    with pytest.raises(BackendError):
+        open_segmenter(tiny.card(), "broken")
+    assert len(closed) == 1
 
 
 def test_an_unknown_output_resolution_lists_the_known_ones():

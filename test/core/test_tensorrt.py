@@ -1,8 +1,9 @@
-"""The TensorRT backend on stand-ins: every dialect's results, CUDA graphs, and when auto takes it.
+"""The TensorRT backend on stand-ins: results in every dialect, when auto takes it, what may fail.
 
 The stand-ins compute with ONNX Runtime in memory that only the CUDA calls may touch.
 """
 
+import sys
 import threading
 from dataclasses import replace
 
@@ -14,12 +15,25 @@ from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
 from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
-from segmentation_node.backends.tensorrt import cuda as cuda_runtime
-from segmentation_node.backends.tensorrt import engine_files
-from segmentation_node.backends.tensorrt.backend import TensorRtBackend
+from segmentation_node.backends.tensorrt import backend as tensorrt
+from segmentation_node.backends.tensorrt import cuda, engine_files
 from segmentation_node.errors import BackendError
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")
+oldest_and_newest = pytest.mark.parametrize("dialect", ["8.2", "11"], indirect=True)
+
+
+def assert_right(prediction, seed=0):
+    np.testing.assert_array_equal(prediction.class_map_nhw[0], tiny.classify(batch(seed)[0]))
+
+
+def assert_refused(card, options, *fragments):
+    """Opening the engine is one line, and leaves nothing although the error is still held."""
+    with pytest.raises(BackendError) as caught:
+        open_engine(card, options)
+    assert_one_line(caught, *fragments)
+    return caught
+
 
 # Results
 
@@ -49,124 +63,84 @@ def test_each_dialect_is_spoken_in_its_own_names(built, dialect, card, options):
     fake_tensorrt.used_names.clear()
     with open_engine(card, options) as backend:
         backend.run(batch())
-    used = fake_tensorrt.used_names.copy()
     by_index = {"ICudaEngine.num_bindings", "IExecutionContext.execute_async_v2"}
     by_name = {"ICudaEngine.num_io_tensors", "IExecutionContext.execute_async_v3"}
     expected, other = (by_index, by_name) if dialect == "8.2" else (by_name, by_index)
-    assert expected <= used
-    assert not other & used
+    assert expected <= fake_tensorrt.used_names
+    assert not other & fake_tensorrt.used_names
 
 
-def test_the_stand_in_refuses_other_dialects_names():
-    """What the tests above rest on."""
-    old, new = fake_tensorrt.module("8.2"), fake_tensorrt.module("11")
-    for module, name in ((old, "TensorIOMode"), (old, "IProgressMonitor"), (new, "nptype")):
-        with pytest.raises(AttributeError):
-            getattr(module, name)
-    with pytest.raises(AttributeError):
-        old.DataType.UINT8  # noqa: B018
-    config = new.Builder(None).create_builder_config()
-    with pytest.raises(AttributeError):
-        config.max_workspace_size = 1
-
-
-def test_a_run_is_one_launch_of_a_graph(built, dialect, gpu, card, options):
+def test_a_run_is_one_launch_of_a_graph_into_buffers_that_are_kept(
+    built, dialect, gpu, card, options
+):
     with open_engine(card, options) as backend:
         assert (backend.execution, backend.warnings) == ("graph", [])
         version = fake_tensorrt.VERSIONS[dialect]
         assert backend.device == "cuda:0 (Stand-in GPU, TensorRT %s)" % version
-        assert gpu.calls("fake_enqueue") == 2, "one to warm up, one to record"
+        assert gpu.calls("enqueue") == 2, "one to warm up, one to record"
+        first = backend.run(batch(), True)
         for seed in range(3):
-            prediction = backend.run(batch(seed))
-            np.testing.assert_array_equal(
-                prediction.class_map_nhw[0], tiny.classify(batch(seed)[0])
-            )
-        assert gpu.calls("cudaGraphLaunch") == 3
-        assert gpu.calls("fake_enqueue") == 2
+            copies = gpu.calls("cudaMemcpyAsync")
+            prediction = backend.run(batch(seed), with_confidence=seed == 0)
+            assert_right(prediction, seed)
+            assert prediction.class_map_nhw is first.class_map_nhw
+            assert (prediction.confidence_nhw is first.confidence_nhw) == (seed == 0)
+            assert gpu.calls("cudaMemcpyAsync") - copies == (3 if seed == 0 else 2)
+        assert gpu.calls("cudaGraphLaunch") == 4
+        assert (gpu.calls("enqueue"), gpu.calls("cudaMalloc")) == (2, 3)
 
 
-def test_an_engine_that_cannot_be_recorded_runs_without_and_says_so(built, gpu, card, options):
-    gpu.set(FAKE_CUDA_NO_CAPTURE=1)
+NO_CAPTURE = {"FAKE_CUDA_NO_CAPTURE": 1}
+
+
+@oldest_and_newest
+@pytest.mark.parametrize(
+    "machine, said",
+    [
+        (NO_CAPTURE, "(1: [runner] enqueue failed)"),
+        ({"FAKE_CUDA_FAIL": "cudaStreamEndCapture:1:901"}, "cudaStreamEndCapture: "),
+        ({"FAKE_CUDA_FAIL": "cudaGraphInstantiate:1:901"}, "cudaGraphInstantiate: "),
+    ],
+)
+def test_without_a_graph_it_runs_as_well_and_says_so(built, gpu, card, options, machine, said):
+    gpu.set(**machine)
+    gpu.reset()
     with open_engine(card, options) as backend:
         assert backend.execution == "eager"
         (line,) = backend.warnings
-        assert "the CUDA graph cannot be recorded: " in line and "\n" not in line
-        assert "([runner] enqueue failed)" in line.replace("1: ", "")
-        for seed in range(60):
-            prediction = backend.run(batch(seed), True)
-            np.testing.assert_array_equal(
-                prediction.class_map_nhw[0], tiny.classify(batch(seed)[0])
-            )
+        assert "the CUDA graph cannot be recorded: " in line and said in line
+        assert "\n" not in line
+        for seed in range(3):
+            assert_right(backend.run(batch(seed), True), seed)
         assert gpu.calls("cudaGraphLaunch") == 0
 
 
-@pytest.mark.parametrize("name", ["cudaStreamEndCapture", "cudaGraphInstantiate"])
-def test_a_graph_that_cannot_be_made_is_said_as_well(built, gpu, card, options, name):
-    gpu.set(FAKE_CUDA_FAIL="%s:1:901" % name)
-    gpu.reset()
-    with open_engine(card, options) as backend:
-        (line,) = backend.warnings
-        assert "the CUDA graph cannot be recorded: %s: " % name in line
-        np.testing.assert_array_equal(
-            backend.run(batch()).class_map_nhw[0], tiny.classify(batch()[0])
-        )
-    assert gpu.leaks() == 0
-
-
-def test_a_graph_that_was_asked_for_is_no_option(built, gpu, card, options):
-    gpu.set(FAKE_CUDA_NO_CAPTURE=1)
-    with pytest.raises(BackendError) as caught:
-        open_engine(card, replace(options, execution="graph"))
-    assert_one_line(caught, "the CUDA graph cannot be recorded", "choose eager or auto")
-    assert gpu.leaks() == 0
-
-
-def test_eager_records_no_graph(built, gpu, card, options):
+@oldest_and_newest
+def test_a_graph_is_no_option_where_it_was_asked_for_or_refused(built, gpu, card, options):
     with open_engine(card, replace(options, execution="eager")) as backend:
-        backend.run(batch())
+        assert_right(backend.run(batch()))
         assert (backend.execution, backend.warnings) == ("eager", [])
     assert gpu.calls("cudaStreamBeginCapture") == gpu.calls("cudaGraphLaunch") == 0
+    gpu.set(**NO_CAPTURE)
+    options = replace(options, execution="graph")
+    assert_refused(card, options, "the CUDA graph cannot be recorded", "choose eager or auto")
 
 
-def test_confidence_is_copied_back_only_when_asked_for(built, gpu, card, options):
-    with open_engine(card, options) as backend:
-        for with_confidence, copies in ((False, 2), (True, 3)):
-            gpu_calls = gpu.calls("cudaMemcpyAsync")
-            prediction = backend.run(batch(), with_confidence)
-            assert gpu.calls("cudaMemcpyAsync") - gpu_calls == copies
-            assert (prediction.confidence_nhw is not None) == with_confidence
-
-
-def test_buffers_are_made_once(built, gpu, card, options):
-    with open_engine(card, options) as backend:
-        first = backend.run(batch(), True)
-        allocations = gpu.calls("cudaMalloc")
-        second = backend.run(batch(1), True)
-        assert second.class_map_nhw is first.class_map_nhw
-        assert second.confidence_nhw is first.confidence_nhw
-        assert gpu.calls("cudaMalloc") == allocations == 3
-
-
-def test_a_result_holds_after_the_image_and_the_backend_are_gone(built, card, options):
-    image = batch()
-    with open_engine(card, options) as backend:
-        prediction = backend.run(image, True)
-        image[...] = 0
-    np.testing.assert_array_equal(prediction.class_map_nhw[0], tiny.classify(batch()[0]))
-
-
-def test_another_thread_may_run_and_close_it(built, card, options):
+@oldest_and_newest
+def test_another_thread_may_run_and_close_it_and_the_result_holds(built, card, options):
     """A device belongs to a thread; the stand-in refuses threads that chose none."""
     backend, found = open_engine(card, options), []
 
     def work():
-        found.append(backend.run(batch()).class_map_nhw[0].copy())
+        image = batch()
+        found.append(backend.run(image))
+        image[...] = 0
         backend.close()
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    np.testing.assert_array_equal(found[0], tiny.classify(batch()[0]))
+    assert_right(found[0])
 
 
 # auto
@@ -179,44 +153,112 @@ def no_others(monkeypatch):
         monkeypatch.setattr(BACKENDS[name], "unavailable", classmethod(lambda _: "not here"))
 
 
-@pytest.mark.usefixtures("no_others")
-class TestAuto:
-    def test_takes_tensorrt_once_the_engine_is_built(self, dialect, card, options):
-        name, why = choose_backend(card, options)
-        assert name == "onnxruntime"
-        assert "tensorrt: %s: no such engine" % engine_of(card, options) in why
-        assert engine_files.build_command(card, options) in why
-        build(card, options)
-        assert choose_backend(card, options)[0] == "tensorrt"
+@oldest_and_newest
+def test_auto_takes_tensorrt_once_the_engine_is_built(no_others, dialect, card, options):
+    name, _, why = choose_backend(card, options)
+    assert name == "onnxruntime"
+    assert "tensorrt: %s: no such engine" % engine_of(card, options) in why
+    assert engine_files.build_command(card, options) in why
+    path = build(card, options)
+    assert choose_backend(card, options).name == "tensorrt"
+    with open(path, "ab") as out:
+        out.write(b"more")
+    assert choose_backend(card, options).name == "tensorrt", "an engine that does not fit is said"
+    assert_refused(card, options, "truncated or replaced")
 
-    def test_an_engine_of_another_precision_does_not_count(self, built, card, options):
-        with pytest.raises(BackendError) as caught:
-            choose_backend(card, replace(options, precision="fp16"))
-        expected = "no such engine (there is fp32 for", "onnxruntime: it offers no precision 'fp16'"
-        assert_one_line(caught, *expected)
 
-    def test_leaves_the_gpu_alone_where_the_cpu_is_asked_for(self, built, card, options):
-        name, why = choose_backend(card, replace(options, device="cpu"))
-        assert name == "onnxruntime"
-        assert "tensorrt: it needs a GPU, but device is 'cpu'" in why
+@oldest_and_newest
+def test_auto_leaves_out_what_was_not_built_or_not_asked_for(no_others, built, gpu, card, options):
+    with pytest.raises(BackendError) as caught:
+        choose_backend(card, replace(options, precision="fp16"))
+    expected = "no such engine (there is fp32 for", "onnxruntime: it offers no precision 'fp16'"
+    assert_one_line(caught, *expected)
+    name, _, why = choose_backend(card, replace(options, device="cpu"))
+    assert name == "onnxruntime"
+    assert "tensorrt: it needs a GPU, but device is 'cpu'" in why
+    gpu.set(FAKE_CUDA_GPUS=0)
+    name, _, why = choose_backend(card, options)
+    assert name == "onnxruntime"
+    assert "tensorrt: cudaGetDeviceCount: no CUDA-capable device" in why
 
-    def test_needs_a_gpu(self, built, gpu, card, options):
-        gpu.set(FAKE_CUDA_GPUS=0)
-        name, why = choose_backend(card, options)
-        assert name == "onnxruntime"
-        assert "tensorrt: cudaGetDeviceCount: no CUDA-capable device" in why
 
-    def test_does_not_fall_back_from_an_engine_that_does_not_fit(self, built, card, options):
-        with open(built, "ab") as out:
-            out.write(b"more")
-        assert choose_backend(card, options)[0] == "tensorrt"
-        with pytest.raises(BackendError):
-            open_engine(card, options)
+# Machines that lack something
+
+
+def refuse_import(monkeypatch, error):
+    """``import tensorrt`` raises this, as it does where its libraries are missing."""
+
+    class Finder(object):
+        def find_spec(self, name, path=None, target=None):
+            if name == "tensorrt":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder()] + sys.meta_path)
+
+
+LIBRARY = "libnvinfer.so.8: cannot open\nshared object file"
+
+
+@pytest.mark.parametrize("error", [ImportError(LIBRARY), OSError(LIBRARY), RuntimeError(LIBRARY)])
+def test_a_missing_libnvinfer_is_named(gpu, card, options, monkeypatch, error):
+    refuse_import(monkeypatch, error)
+    assert_refused(card, options, "backend tensorrt: TensorRT's libraries do not load (libnvinfer")
+
+
+def test_a_missing_tensorrt_says_where_it_comes_from(gpu, card, options, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert_refused(card, options, "TensorRT is missing", "JetPack", "onnxruntime or torch")
+
+
+@pytest.mark.parametrize("in_wheels, said", [([], "pip install"), (["libm.so.6"], "lacks a func")])
+def test_a_missing_libcudart_is_named(gpu, card, options, monkeypatch, in_wheels, said):
+    gpu.install("10")
+    monkeypatch.setattr(cuda, "LIBRARY_NAMES", ("libcudart.so.none",))
+    monkeypatch.setattr(cuda, "TOOLKIT_FOLDERS", ())
+    monkeypatch.setattr(cuda, "_in_wheels", lambda: in_wheels)
+    monkeypatch.setattr(cuda.ctypes.util, "find_library", lambda _: None)
+    assert_refused(card, options, "libcudart is missing", "libcudart.so.none", said, *in_wheels)
+
+
+def test_libcudart_is_found_in_nvidias_wheels(gpu, monkeypatch, tmp_path):
+    library = tmp_path / "nvidia" / "cu13" / "lib" / "libcudart.so.13"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"")
+    monkeypatch.setattr(cuda, "LIBRARY_NAMES", ("libcudart.so.none",))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "nvidia"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert str(library) in cuda._in_wheels()
+    assert cuda.load_cuda_runtime().version() == "10.2"
+
+
+def test_a_real_libcudart_has_every_function():
+    """Without a GPU it loads all the same, and tells its version."""
+    try:
+        runtime = cuda.load_cuda_runtime()
+    except BackendError as error:
+        pytest.skip("NOT RUN: %s" % error)
+    assert float(runtime.version()) >= 10.2
+
+
+def test_a_machine_without_gpu_says_so(gpu, card, options):
+    gpu.install("10")
+    gpu.set(FAKE_CUDA_GPUS=0)
+    assert_refused(card, options, "no CUDA-capable device", "there is no NVIDIA GPU here")
+
+
+@oldest_and_newest
+def test_a_device_is_one_of_those_that_are_there(built, gpu, card, options):
+    for device in ("cpu", "tpu9", "", "cuda:x", "cuda:1", "cuda:-1"):
+        said = "backend tensorrt", repr(device), "auto", "cuda:N", "GPUs here: 1"
+        assert_refused(card, replace(options, device=device), *said)
+    gpu.set(FAKE_CUDA_GPUS=2)
+    with open_engine(card, replace(options, device="cuda:1")) as backend:
+        assert backend.device.startswith("cuda:1 (Stand-in GPU, TensorRT ")
 
 
 def test_a_jetsons_release_is_read(monkeypatch, tmp_path):
-    from segmentation_node.backends.tensorrt import backend as tensorrt
-
     release = tmp_path / "nv_tegra_release"
     release.write_text("# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: a\n")
     monkeypatch.setattr(tensorrt, "L4T_FILE", str(release))
@@ -224,14 +266,75 @@ def test_a_jetsons_release_is_read(monkeypatch, tmp_path):
 
 
 def test_the_backend_offers_what_the_builder_takes():
-    for precision in TensorRtBackend.precisions:
+    for precision in tensorrt.TensorRtBackend.precisions:
         assert engine.parse(["--model", "m", "--precision", precision]).precision == precision
 
 
-def test_a_real_libcudart_has_every_function():
-    """Without a GPU it loads all the same, and tells its version."""
-    try:
-        runtime = cuda_runtime.load_cuda_runtime()
-    except BackendError as error:
-        pytest.skip("NOT RUN: %s" % error)
-    assert float(runtime.version()) >= 10.2
+# Calls that fail
+
+NO_MEMORY = ("cudaMalloc of ", "out of memory", "close other programs", "smaller model")
+
+
+@oldest_and_newest
+@pytest.mark.parametrize(
+    "machine, said",
+    [
+        ({"FAKE_CUDA_FAIL": "cudaMalloc:1:2"}, NO_MEMORY),
+        ({"FAKE_CUDA_FAIL": "cudaMalloc:3:2"}, NO_MEMORY),
+        ({"FAKE_TENSORRT_NO_CONTEXT": 1}, ["cannot make an execution context", "GPU memory"]),
+        ({"FAKE_CUDA_FAIL": "cudaStreamCreateWithFlags:1:700"}, ["CUDA error 700"]),
+        ({"FAKE_CUDA_FAIL": "cudaStreamSynchronize:1:700"}, ["CUDA error 700"]),
+        ({"FAKE_CUDA_FAIL": "enqueue:1:700"}, ["execute_async_v", "failed"]),
+    ],
+)
+def test_what_fails_while_opening_is_one_line_and_leaves_nothing(
+    built, gpu, card, options, machine, said
+):
+    gpu.set(**machine)
+    gpu.reset()
+    caught = assert_refused(card, options, "backend tensorrt: ", *said)
+    assert gpu.leaks() == 0, "although the error, and with it its frames, is still held"
+    del caught
+
+
+def test_an_address_that_tensorrt_refuses_is_said_of_which_tensor(gpu, card, options, monkeypatch):
+    gpu.install("10")
+    build(card, options)
+    context = sys.modules["tensorrt"].IExecutionContext
+    monkeypatch.setattr(context, "set_tensor_address", lambda self, name, memory: False)
+    assert_refused(card, options, "TensorRT refuses the address of tensor image")
+
+
+def test_a_run_time_that_cannot_start_says_what_was_logged(gpu, card, options, monkeypatch):
+    gpu.install("10")
+    build(card, options)
+    trt = sys.modules["tensorrt"]
+
+    def refuse(logger):
+        logger.log(trt.ILogger.Severity.ERROR, "CUDA: no driver")
+        raise TypeError("factory function returned nullptr")  # what pybind11 makes of NULL
+
+    monkeypatch.setattr(trt, "Runtime", refuse)
+    assert_refused(card, options, "TensorRT " + trt.__version__, "cannot start", "CUDA: no driver")
+
+
+@oldest_and_newest
+@pytest.mark.parametrize("name", ["cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize"])
+def test_a_failed_run_is_one_line_and_the_next_may_work(built, gpu, card, options, name):
+    with open_engine(card, options) as backend:
+        gpu.reset()
+        gpu.set(FAKE_CUDA_FAIL=name + ":1:700")
+        with pytest.raises(BackendError) as caught:
+            backend.run(batch())
+        assert_one_line(caught, "backend tensorrt: the run failed: " + name, "CUDA error 700")
+        assert_right(backend.run(batch(1)), 1)
+
+
+@oldest_and_newest
+def test_a_gpu_that_is_lost_can_still_be_closed(built, gpu, card, options):
+    backend = open_engine(card, options)
+    gpu.reset()
+    gpu.set(FAKE_CUDA_FAIL="cudaFree:1:700")
+    backend.close()
+    assert gpu.calls("cudaFree") == 3
+    assert gpu.leaks() == 1

@@ -1,19 +1,24 @@
-"""The engine builder on stand-ins: what it makes in every dialect, what it refuses and leaves."""
+"""The command that builds engines, on stand-ins: what it makes, shows, refuses and leaves."""
 
 import errno
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 from support.core import fake_tensorrt, tiny
+from support.core.fake_gpu import environment
+from support.core.real_data import PROJECT
 from support.core.tensorrt_engines import WORKSPACE_MIB, arguments, job, names
 from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends.tensorrt import build_checks, engine_files
-from segmentation_node.backends.tensorrt.build_progress import BuildProgress
+from segmentation_node.backends.tensorrt import build as builder
+from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import sha256_of
 
@@ -26,14 +31,18 @@ def folder(tmp_path):
     return tmp_path / "engines"
 
 
-def with_onnx(file_name, kinds=("onnx", "onnx_float")):
-    """The tiny card with another graph."""
-    path = os.path.join(tiny.DATA, file_name)
-    artifact = replace(
-        tiny.card().artifacts[0], file=file_name, sha256=sha256_of(path), version="other"
-    )
-    artifacts = [replace(artifact, kind=kind) for kind in kinds]
-    return replace(tiny.card(), artifacts=artifacts, folder=tiny.DATA)
+@pytest.fixture
+def trt10(gpu):
+    """What is not another matter in every dialect is tested in one."""
+    gpu.install("10")
+    return gpu
+
+
+def graph_of(dialect, precision):
+    """The kind of artifact that a dialect takes."""
+    if dialect == "8.2":
+        return "onnx_float"
+    return "onnx_fp16" if (dialect, precision) == ("11", "fp16") else "onnx"
 
 
 # What comes out
@@ -49,11 +58,7 @@ def test_engine_and_manifest(dialect, folder, precision):
     assert names(folder) == [cache, stem + ".engine", stem + ".json"]
     plan = (folder / (stem + ".engine")).read_bytes()
     manifest = json.loads((folder / (stem + ".json")).read_text())
-    kind = "onnx"
-    if dialect == "8.2":
-        kind = "onnx_float"
-    elif (dialect, precision) == ("11", "fp16"):
-        kind = "onnx_fp16"
+    kind = graph_of(dialect, precision)
     (artifact,) = [item for item in tiny.card().artifacts if item.kind == kind]
     image, maps = ("float32", "int32") if dialect == "8.2" else ("uint8", "uint8")
     assert manifest == {
@@ -85,7 +90,10 @@ def test_engine_and_manifest(dialect, folder, precision):
 
 def test_a_good_engine_is_not_built_again_unless_forced(dialect, folder, capsys):
     assert engine.main(arguments(folder)) == 0
-    assert capsys.readouterr().out.startswith("wrote ")
+    shown = capsys.readouterr()
+    assert shown.out.startswith("wrote ")
+    progress = "Building Engine 2/2" if dialect in ("10", "11") else "timing Conv_0 (Cudnn)"
+    assert progress in shown.err
     (path,) = [folder / name for name in names(folder) if name.endswith(".engine")]
     before = os.stat(str(path)).st_ino
     assert engine.main(arguments(folder)) == 0
@@ -95,25 +103,22 @@ def test_a_good_engine_is_not_built_again_unless_forced(dialect, folder, capsys)
     assert os.stat(str(path)).st_ino != before
 
 
-def test_the_timing_cache_is_kept_and_used_again(dialect, folder):
+def test_the_timing_cache_is_kept_used_again_and_replaced_where_it_does_not_fit(
+    dialect, folder, capsys
+):
     engine.make_engine(job(folder))
     (path,) = [folder / name for name in names(folder) if name.endswith(".cache")]
     assert path.read_bytes() == b"cache %s+" % dialect.encode()
     engine.make_engine(job(folder, "fp16"))
     assert path.read_bytes() == b"cache %s++" % dialect.encode()
-
-
-def test_a_timing_cache_of_another_machine_is_replaced_and_said(gpu, folder, tmp_path, capsys):
-    gpu.install("10")
-    cache = tmp_path / "my.cache"
-    cache.write_bytes(b"cache of another machine")
-    assert engine.main(arguments(folder, "--timing-cache", str(cache))) == 0
+    other = folder / "my.cache"
+    other.write_bytes(b"cache of another machine")
+    assert engine.main(arguments(folder, "--force", "--timing-cache", str(other))) == 0
     assert "note: the timing cache does not fit this machine" in capsys.readouterr().out
-    assert cache.read_bytes() == b"cache 10+"
+    assert other.read_bytes() == b"cache %s+" % dialect.encode()
 
 
-def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(gpu, folder, tmp_path, capsys):
-    gpu.install("10")
+def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(trt10, folder, tmp_path, capsys):
     (tmp_path / "a file").write_text("")
     cache = tmp_path / "a file" / "my.cache"
     assert engine.main(arguments(folder, "--timing-cache", str(cache))) == 0
@@ -122,22 +127,14 @@ def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(gpu, folder, 
     assert engine.state_of(job(folder), engine.look(job(folder)).machine) == ""
 
 
-def test_slow_half_precision_is_said(gpu, folder, capsys):
-    gpu.install("8.6")
-    gpu.set(FAKE_TENSORRT_SLOW_FP16=1)
+def test_slow_half_precision_is_said(trt10, folder, capsys):
+    trt10.set(FAKE_TENSORRT_SLOW_FP16=1)
     assert engine.main(arguments(folder, "--precision", "fp16")) == 0
     assert "note: this GPU has no fast half precision" in capsys.readouterr().out
 
 
-def test_progress_is_shown(dialect, folder, capsys):
-    assert engine.main(arguments(folder)) == 0
-    shown = capsys.readouterr().err
-    assert ("Building Engine 2/2" if dialect in ("10", "11") else "timing Conv_0 (Cudnn)") in shown
-
-
 def test_progress_goes_on_while_tensorrt_is_silent(monkeypatch):
     """On a terminal it is one line that is written over."""
-    from segmentation_node.backends.tensorrt import build_progress
 
     class Terminal(object):
         def __init__(self):
@@ -152,22 +149,20 @@ def test_progress_goes_on_while_tensorrt_is_silent(monkeypatch):
         def flush(self):
             pass
 
-    monkeypatch.setattr(build_progress, "REFRESH_S", 0.001)
+    monkeypatch.setattr(builder, "REFRESH_S", 0.001)
     terminal = Terminal()
-    with BuildProgress(terminal) as progress:
+    with builder.BuildProgress(terminal) as progress:
         progress.report("a long name of a layer")
-        while terminal.text.count("\r") < 3:
-            pass
+        while terminal.text.count("a long name of a layer") < 2:
+            time.sleep(0.001)
         progress.report("b")
     lines = terminal.text.rstrip("\n").split("\r")
     assert terminal.text.count("\n") == 1
-    assert "a long name of a layer" in terminal.text
     assert lines[-1].rstrip().endswith("s  b") and len(lines[-1]) >= len(lines[-2])
 
 
-def test_the_engine_is_for_the_gpu_that_is_asked_for(gpu, folder):
-    gpu.install("10")
-    gpu.set(FAKE_CUDA_GPUS=2, FAKE_CUDA_CAPABILITY="9.0")
+def test_the_engine_is_for_the_gpu_that_is_asked_for(trt10, folder):
+    trt10.set(FAKE_CUDA_GPUS=2, FAKE_CUDA_CAPABILITY="9.0")
     engine.make_engine(job(folder, device="cuda:1"))
     assert "tiny_8x6_fp32_trt10.3.0_sm90.engine" in names(folder)
 
@@ -182,99 +177,104 @@ def assert_refused(capsys, arguments, *fragments):
         assert fragment in line, line
 
 
-def test_a_folder_that_cannot_be_written(dialect, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (["--device", "cpu"], "'cpu' is no GPU"),
+        (["--precision", "int8"], "invalid choice: 'int8'"),
+        (["--workspace-mib", "0"], "0 is not positive"),
+    ],
+)
+def test_a_wrong_argument_is_exit_code_2(folder, capsys, wrong, said):
+    with pytest.raises(SystemExit) as caught:
+        engine.main(arguments(folder, *wrong))
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_model_and_a_missing_tensorrt(gpu, folder, capsys, monkeypatch):
+    assert_refused(capsys, ["--model", "no_such_model"], "model 'no_such_model' is neither")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert_refused(capsys, arguments(folder), "TensorRT is missing")
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written(trt10, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert_refused(
-        capsys, arguments(tmp_path / "file" / "engines"), "engines cannot be written there",
-        "Not a directory", "--engine-dir", "engine_dir",
-    )  # fmt: skip
+    said = "engines cannot be written there", "Not a directory", "--engine-dir", "engine_dir"
+    assert_refused(capsys, arguments(tmp_path / "file" / "engines"), *said)
     assert names(tmp_path) == ["file"]
 
 
-def test_too_little_memory(gpu, folder, tmp_path, monkeypatch, capsys):
-    gpu.install("8.2")
-    meminfo = tmp_path / "meminfo"
+@pytest.fixture
+def meminfo(tmp_path, monkeypatch):
+    """What the system says of its memory."""
+    path = tmp_path / "meminfo"
+    monkeypatch.setattr(builder, "MEMORY_FILE", str(path))
+    return path
+
+
+def test_too_little_memory_is_found_before_the_build(trt10, folder, meminfo, capsys):
     meminfo.write_text("MemTotal: 4000000 kB\nMemAvailable: 200000 kB\nSwapFree: 100000 kB\n")
-    monkeypatch.setattr(build_checks, "MEMORY_FILE", str(meminfo))
-    assert_refused(
-        capsys, arguments(folder), "292 MiB of memory and swap are free", "about 400", "add swap"
-    )
+    said = "292 MiB of memory and swap are free", "about 400", "add swap"
+    assert_refused(capsys, arguments(folder), *said)
     assert names(folder) == []
-
-
-def test_too_little_gpu_memory(gpu, folder, capsys):
-    gpu.install("8.2")
-    gpu.set(FAKE_CUDA_FREE_MIB=300)
-    assert_refused(
-        capsys, arguments(folder), "300 MiB of GPU memory are free", "about 384", "--workspace-mib"
-    )
+    meminfo.unlink()
+    trt10.set(FAKE_CUDA_FREE_MIB=300)
+    said = "300 MiB of GPU memory are free", "about 384", "--workspace-mib"
+    assert_refused(capsys, arguments(folder), *said)
     assert engine.main(arguments(folder, "--workspace-mib", "100")) == 0
 
 
-def test_a_jetsons_memory_is_the_hosts(gpu, folder, tmp_path, monkeypatch, capsys):
+def test_a_jetsons_memory_is_the_hosts(trt10, folder, meminfo, capsys):
     """Its file cache can be had, which CUDA does not count; its swap cannot be the GPU's."""
-    gpu.install("8.2")
-    gpu.set(FAKE_CUDA_FREE_MIB=1, FAKE_CUDA_INTEGRATED=1)
-    meminfo = tmp_path / "meminfo"
-    monkeypatch.setattr(build_checks, "MEMORY_FILE", str(meminfo))
+    trt10.set(FAKE_CUDA_FREE_MIB=1, FAKE_CUDA_INTEGRATED=1)
     meminfo.write_text("MemAvailable: 300000 kB\nSwapFree: 4000000 kB\n")
     assert_refused(capsys, arguments(folder), "292 MiB of GPU memory are free", "about 384")
     meminfo.write_text("MemAvailable: 500000 kB\nSwapFree: 0 kB\n")
     assert engine.main(arguments(folder)) == 0
 
 
-def test_an_unsupported_operator_is_named(dialect, folder):
-    with pytest.raises(BackendError) as caught:
-        engine.make_engine(job(folder, card=with_onnx("non_zero.onnx")))
+def test_a_graph_that_tensorrt_does_not_take(dialect, folder, monkeypatch):
     version = fake_tensorrt.VERSIONS[dialect]
-    assert_one_line(
-        caught, "TensorRT %s does not take operator NonZero" % version, "onnxruntime or torch"
-    )
-    assert names(folder) == []
-
-
-def test_a_graph_that_cannot_be_parsed(dialect, folder, monkeypatch):
-    card = tiny.card()
-    monkeypatch.setattr(engine, "_read", lambda path: b"no graph\nat all")
+    with_non_zero = os.path.join(tiny.DATA, "non_zero.onnx")
+    artifacts = [
+        replace(tiny.card().artifacts[0], file="non_zero.onnx", sha256=sha, kind=kind)
+        for kind, sha in zip(("onnx", "onnx_float"), 2 * [sha256_of(with_non_zero)])
+    ]
+    card = replace(tiny.card(), artifacts=artifacts, folder=tiny.DATA)
     with pytest.raises(BackendError) as caught:
         engine.make_engine(job(folder, card=card))
+    said = "TensorRT %s does not take operator NonZero" % version, "onnxruntime or torch"
+    assert_one_line(caught, *said)
+    monkeypatch.setattr(engine, "_read", lambda path: b"no graph\nat all")
+    with pytest.raises(BackendError) as caught:
+        engine.make_engine(job(folder))
     assert_one_line(caught, "MODEL_DESERIALIZE_FAILED")
     assert names(folder) == []
 
 
-@pytest.mark.parametrize(
-    "dialect, precision, kind",
-    [("8.2", "fp16", "onnx_float"), ("11", "fp16", "onnx_fp16")],
-    indirect=["dialect"],
-)
-def test_a_card_without_the_graph_that_is_needed(dialect, folder, precision, kind):
+@pytest.mark.parametrize("dialect", ["8.2", "11"], indirect=True)
+def test_a_card_without_the_graph_that_is_needed(dialect, folder):
+    kind = graph_of(dialect, "fp16")
     card = replace(tiny.card(), artifacts=tiny.card().artifacts[:1])
     with pytest.raises(BackendError) as caught:
-        engine.make_engine(job(folder, precision, card=card))
-    assert_one_line(
-        caught, "no artifact of kind " + kind, "it has ['onnx']",
-        "python3 -m training.add_variants %s --variant %s" % (tiny.FOLDER, kind[len("onnx_") :]),
-    )  # fmt: skip
+        engine.make_engine(job(folder, "fp16", card=card))
+    variant = kind[len("onnx_") :]
+    command = "python3 -m training.add_variants %s --variant %s" % (tiny.FOLDER, variant)
+    assert_one_line(caught, "no artifact of kind " + kind, "it has ['onnx']", command)
 
 
-def test_out_of_memory_while_building(gpu, folder, capsys):
-    gpu.install("8.2")
+def test_a_build_that_fails_says_why(dialect, gpu, folder, capsys):
+    gpu.set(FAKE_TENSORRT_BUILD_FAILS="10: Could not find any implementation for node Conv_3")
+    assert_refused(capsys, arguments(folder), "gave no engine: 10: Could not find any")
     gpu.set(FAKE_TENSORRT_BUILD_FAILS="2: [utils.cpp::checkMemLimit] GPU memory allocation failed")
-    assert_refused(
-        capsys, arguments(folder), "TensorRT gave no engine", "GPU memory allocation failed",
-        "--workspace-mib (it is 256)",
-    )  # fmt: skip
+    said = "gave no engine", "GPU memory allocation failed", "--workspace-mib (it is 256)"
+    assert_refused(capsys, arguments(folder), *said)
     assert names(folder) == []
 
 
-def test_a_build_that_fails_otherwise(dialect, gpu, folder, capsys):
-    gpu.set(FAKE_TENSORRT_BUILD_FAILS="10: Could not find any implementation for node Conv_3")
-    assert_refused(capsys, arguments(folder), "gave no engine: 10: Could not find any")
-
-
-def test_bindings_that_throw(gpu, folder, capsys, monkeypatch):
-    gpu.install("10")
-
+def test_bindings_that_throw(trt10, folder, capsys, monkeypatch):
     def refuse(*_):
         raise TypeError("pybind11::init(): factory function\nreturned nullptr")
 
@@ -283,8 +283,7 @@ def test_bindings_that_throw(gpu, folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("has_old", [False, True])
-def test_a_full_disk_leaves_what_was_there(gpu, folder, has_old, monkeypatch, capsys):
-    gpu.install("10")
+def test_a_full_disk_leaves_what_was_there(trt10, folder, has_old, monkeypatch, capsys):
     if has_old:
         engine.make_engine(job(folder))
     before = {name: (folder / name).read_bytes() for name in names(folder)} if has_old else {}
@@ -297,8 +296,7 @@ def test_a_full_disk_leaves_what_was_there(gpu, folder, has_old, monkeypatch, ca
     assert {name: (folder / name).read_bytes() for name in names(folder)} == before
 
 
-def test_a_death_between_engine_and_manifest_is_found_out(gpu, folder, monkeypatch):
-    gpu.install("10")
+def test_a_death_between_engine_and_manifest_is_found_out(trt10, folder, monkeypatch):
     engine.make_engine(job(folder))
     write_whole = engine_files.write_whole
 
@@ -313,7 +311,81 @@ def test_a_death_between_engine_and_manifest_is_found_out(gpu, folder, monkeypat
     assert "bytes, expected" in state and "truncated or replaced" in state
 
 
-def test_a_missing_tensorrt(gpu, folder, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert_refused(capsys, arguments(folder), "TensorRT is missing")
+# --dry-run
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(dialect, folder, capsys):
+    assert engine.main(arguments(folder, "--dry-run", "--precision", "fp16")) == 0
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    shown = {key: value.strip() for key, value in shown.items()}
+    version = fake_tensorrt.VERSIONS[dialect]
+    assert shown["engine"] == str(folder / ("tiny_8x6_fp16_trt%s_sm53.engine" % version))
+    assert shown["TensorRT"] == version
+    assert shown["GPU"] == "Stand-in GPU, compute capability 5.3, CUDA 10.2"
+    assert "(%s)" % graph_of(dialect, "fp16") in shown["graph"]
+    assert shown["now"] == "not built yet"
     assert not folder.exists()
+    engine.make_engine(job(folder, "fp16"))
+    assert shown["engine"] in [str(folder / name) for name in names(folder)]
+    assert engine.main(arguments(folder, "--dry-run", "--precision", "fp16")) == 0
+    assert "built and good" in capsys.readouterr().out
+
+
+def test_a_dry_run_without_tensorrt_and_gpu_says_what_it_cannot_know(
+    gpu, folder, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    gpu.set(FAKE_CUDA_GPUS=0)
+    assert engine.main(arguments(folder, "--dry-run")) == 0
+    shown = capsys.readouterr().out
+    assert "tiny_8x6_fp32_trt?_sm?.engine" in shown
+    assert shown.count("not known") == 2
+    assert "TensorRT is missing" in shown and "no CUDA-capable device" in shown
+    for kind, when in engine.GRAPHS:
+        assert when in shown and "(%s)" % kind in shown
+
+
+def test_a_dry_run_tells_what_would_be_refused(trt10, tmp_path, capsys):
+    trt10.set(FAKE_CUDA_FREE_MIB=1)
+    (tmp_path / "file").write_text("")
+    assert engine.main(arguments(tmp_path / "file" / "engines", "--dry-run")) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("would be refused") == 2
+    assert "GPU memory" in shown and "engines cannot be written there" in shown
+
+
+# As a process
+
+
+def start(dialect, *arguments):
+    """The command as a process that finds the stand-ins as it would the real libraries."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "segmentation_node.engine"] + list(arguments),
+        cwd=PROJECT,
+        env=dict(os.environ, **environment(dialect)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+
+
+def test_the_command(gpu, folder):
+    process = start("8.2", *arguments(folder))
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.startswith("wrote ")
+
+
+def test_ctrl_c_ends_a_build_at_once_and_leaves_nothing(gpu, folder, tmp_path):
+    gpu.set(FAKE_TENSORRT_BUILD_S=600, PYTHONPATH=os.pathsep.join([str(tmp_path), PROJECT]))
+    # Says when it is so far, since progress comes only every ten seconds.
+    (tmp_path / "sitecustomize.py").write_text(
+        "from segmentation_node.backends.tensorrt import build\nbuild.LINE_S = 0.05\n"
+    )
+    process = start("8.2", *arguments(folder))
+    while "building" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert names(folder) == []

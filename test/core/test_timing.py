@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from segmentation_node.timing import RollingPercentiles, StageTimer
+from segmentation_node.timing import RateLimit, RollingPercentiles, StageTimer
 
 
 def clock(*times_s):
@@ -55,3 +55,25 @@ def test_without_values_percentiles_are_nan():
     rolling.add(1.0)
     rolling.clear()
     assert all(math.isnan(value) for value in rolling.percentiles().values())
+
+
+def passed(times_s, max_rate_hz):
+    limit = RateLimit()
+    return [time_s for time_s in times_s if limit.allows(time_s, max_rate_hz)]
+
+
+def test_a_rate_limit_lets_a_jittery_stream_of_its_own_rate_through():
+    jitter_s = np.random.RandomState(0).uniform(-0.03, 0.03, 100)
+    times_s = 100.0 + 0.2 * np.arange(100) + jitter_s
+    assert len(passed(times_s, 5.0)) == 100
+
+
+@pytest.mark.parametrize("camera_hz", [7.0, 10.0, 30.0, 200.0])
+def test_a_rate_limit_holds_for_faster_streams(camera_hz):
+    count = len(passed(np.arange(0.0, 20.0, 1.0 / camera_hz), 5.0))
+    assert 90 <= count <= 101
+
+
+def test_a_rate_limit_saves_nothing_up():
+    assert passed([0.0, 100.0, 100.01, 100.02, 100.03], 5.0) == [0.0, 100.0]
+    assert passed([0.0, 0.1, 0.2], 0.0) == [0.0, 0.1, 0.2]

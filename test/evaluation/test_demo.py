@@ -161,3 +161,22 @@ def test_ctrl_c_keeps_the_results_so_far(ros_environment, model, images, tmp_pat
     frames = len(list(out.glob("class_maps/*")))
     assert 0 < frames < 293 and len(video_sizes(out / "overlay.webm")) == frames
     assert json.loads((out / "latency.json").read_text())["frames_segmented"] == frames
+
+
+def test_a_broken_picture_is_left_out_by_name(ros_environment, model, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pixels = linear_model.blocks(SIZE, 3, block=16)[..., ::-1]
+    for name in ("f2.png", "f10.png", "f10.jpg"):
+        assert cv2.imwrite(str(folder / name), pixels)
+    data = (folder / "f2.png").read_bytes()
+    (folder / "f3.png").write_bytes(data[: len(data) // 2])
+    (folder / "._f2.png").write_bytes(b"\0\5\x16\7")
+    done = demo("--input", str(folder), "--model", model, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "3 frames segmented (1 left out), 0 lost" in done.stdout
+    assert "f3.png" in done.stderr and "cut off" in done.stderr
+    maps = sorted(path.name for path in (tmp_path / "out" / "class_maps").iterdir())
+    assert maps == ["f10.png", "f10.png.png", "f2.png"]
+    (left_out,) = json.loads((tmp_path / "out" / "latency.json").read_text())["frames_left_out"]
+    assert left_out["name"] == "f3.png"

@@ -18,8 +18,7 @@ from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
 
 PROJECT = str(Path(__file__).resolve().parents[2])
@@ -221,7 +220,7 @@ def test_a_models_figures_are_the_scorers(name, tmp_path, monkeypatch):
     root = folder_of(name)
     if not hasattr(np, "in1d"):
         monkeypatch.setattr(np, "in1d", np.isin, raising=False)
-    card = read_card(find_model("elu_squeezenet_street", models_folder()))
+    card = open_model("elu_squeezenet_street")
     dataset = open_dataset(name, root, "train", with_instances=True)
     with open_backend("onnxruntime", card, BackendOptions()) as backend:
         segmenter = Recording(backend)
@@ -252,8 +251,7 @@ def test_the_tables_show_every_score(compared):
 class Echo:
     """Stands in for a segmenter: "predicts" from the image's red channel."""
 
-    class card:
-        labels = CITYSCAPES_19
+    labels = CITYSCAPES_19
 
     def output_size(self, image_size):
         return image_size
@@ -294,7 +292,7 @@ def test_a_broken_sample_ends_the_evaluation(step):
     path = step / "panoptic_maps/val/0002/000001.png"
     path.write_bytes(b"")
     dataset = open_dataset("kitti_step", str(step), "val")
-    with pytest.raises(Exception, match="000001.png: not a readable image"):
+    with pytest.raises(Exception, match="000001.png: .*no picture"):
         evaluate_dataset(Echo(), dataset)
 
 

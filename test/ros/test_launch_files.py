@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from support.ros_sources import PROJECT, sources_root
 
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -39,10 +40,12 @@ call = {{"argv": sys.argv[1:], "files": []}}
 call["profiles"] = [os.environ.get(name, "") for name in {profiles}]
 call["discovery"] = [os.environ.get(name, "") for name in {discovery}]
 for flag, value in zip(sys.argv, sys.argv[1:]):
-    if flag == "--params-file":
+    if flag in ("--params-file", "-d"):
         call["files"].append([value, open(value).read()])
-with open(os.path.join({calls!r}, "%d.json" % os.getpid()), "w") as stream:
+path = os.path.join({calls!r}, "%d" % os.getpid())
+with open(path, "w") as stream:
     json.dump(call, stream)
+os.rename(path, path + ".json")  # whoever looks meanwhile finds it whole
 failing = os.environ.get("STAND_IN_FAILS", "")
 if failing and failing in " ".join(sys.argv):
     sys.exit(1)
@@ -95,7 +98,7 @@ class Launcher:
     def __init__(self, folder: Path, environment: dict) -> None:
         self.folder = folder
         self.environment = dict(environment)
-        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION"):
+        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION", "ROS_DISTRO"):
             self.environment.pop(name, None)
         prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
         self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
@@ -171,6 +174,13 @@ def test_the_users_middleware_settings_stay(stand_in, variables):
     assert call["profiles"] == [variables.get(name, "") for name in PROFILES]
 
 
+@pytest.mark.parametrize(
+    ("distribution", "profiles"), [("jazzy", [PROFILE, ""]), ("kilted", ["", PROFILE])]
+)
+def test_the_middleware_gets_the_variable_that_it_knows(stand_in, distribution, profiles):
+    assert stand_in.call("cpu", ROS_DISTRO=distribution)["profiles"] == profiles
+
+
 def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):
     code, output = stand_in.run("cpu", STAND_IN_FAILS="segmentation_node")
     assert code == 1
@@ -243,9 +253,25 @@ def test_rviz_follows_the_namespace_and_the_image(stand_in):
     assert "__ns:=/front" in rviz["argv"]
     assert remappings(rviz) == [
         "/image:=image_raw",
+        "/image/compressed:=image_raw/compressed",
         "/segmentation_node/overlay:=segmentation_node/overlay",
         "/segmentation_node/class_map:=segmentation_node/class_map",
     ]
+
+
+@pytest.mark.parametrize(
+    ("transport", "image"),
+    [("", "/image"), ("raw", "/image"), ("compressed", "/image/compressed")],
+)
+def test_rviz_shows_the_image_that_the_node_takes(stand_in, transport, image):
+    code, output = stand_in.run("cpu", "rviz:=true", f"transport:={transport}")
+    assert code == 0, output
+    (rviz,) = [call for call in stand_in.calls() if "-d" in call["argv"]]
+    ((_, text),) = rviz["files"]
+    displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
+    topics = [display["Topic"]["Value"] for display in displays]
+    private = ["/segmentation_node/overlay", "/segmentation_node/class_map"]
+    assert topics == [image, *private]
 
 
 def test_cameras_start_one_node_each(stand_in):

@@ -171,6 +171,14 @@ def test_rviz_shows_the_image_and_the_nodes_topics():
     assert {"/image", private + "overlay"} <= set(rviz_topics())
 
 
+def test_the_window_state_of_rviz_knows_the_displays():
+    """By their names, UTF-16; a dock that it does not know RViz would show at a size of its own."""
+    config = yaml.safe_load((PROJECT / "config/segmentation.rviz").read_text())
+    state = config["Window Geometry"]["QMainWindow State"]
+    for display in rviz_topics().values():
+        assert display["Name"].encode("utf-16-be").hex() in state
+
+
 def test_launch_remaps_every_topic_of_rviz():
     text = (PROJECT / "launch/segmentation.launch.py").read_text()
     for topic in rviz_topics():
@@ -214,7 +222,9 @@ def as_shown(default):
     """A default as the page shows it."""
     if isinstance(default, bool):
         return str(default).lower()
-    return f"{default:g}" if isinstance(default, float) else str(default).replace(HOME, "~")
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default).replace(HOME, "~") or "empty"
 
 
 def test_the_page_of_the_node_names_every_launch_file(node_page):

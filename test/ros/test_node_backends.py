@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from support.live import Image, LiveNode, image_message, values_of
 
+from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.live.pairing import pixels
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import open_model
 
 pytestmark = pytest.mark.ros
 
@@ -30,7 +30,7 @@ def node(peer, name, tmp_path_factory):
 
 
 def test_the_class_map_is_onnxruntimes(node):
-    card = read_card(find_model(MODEL, models_folder()))
+    card = open_model(MODEL)
     image = np.random.RandomState(0).randint(0, 256, (*card.input_size, 3)).astype(np.uint8)
     with open_backend("onnxruntime", card, BackendOptions(device="cpu")) as backend:
         expected = backend.run(image[None]).class_map_nhw[0]
@@ -49,7 +49,6 @@ def test_diagnostics_say_how_it_runs(node, name):
 
 
 def test_what_a_backend_warns_of_is_in_the_log(ros, monkeypatch, capfd):
-    from segmentation_node.ros import session
     from segmentation_node.ros.node import SegmentationNode
 
     def with_a_warning(*arguments):
@@ -57,7 +56,7 @@ def test_what_a_backend_warns_of_is_in_the_log(ros, monkeypatch, capfd):
         backend.warnings.append("backend torch: the CUDA graph could not be captured")
         return backend
 
-    monkeypatch.setattr(session, "open_backend", with_a_warning)
+    monkeypatch.setattr(pipeline, "open_backend", with_a_warning)
     node = SegmentationNode()
     try:
         node.on_configure(None)

@@ -147,11 +147,11 @@ def test_bad_compressed_images(peer, tiny_folder, tmp_path):
     parameters["frame_policy"] = "every"
     jpeg = encoded(linear_model.blocks(SIZE, 5), ".jpg")
     bad = [
-        (b"", "0 bytes of compressed image"),
-        (b"no image at all", "15 bytes of compressed image"),
-        (b"\xff\xd8" + bytes(500) + b"\xff\xd9", "504 bytes of compressed image"),
-        (jpeg[: len(jpeg) // 2], "the JPEG is cut off"),
-        (encoded(IMAGE)[:60], "60 bytes of compressed image"),
+        (b"", "0 bytes that are no picture"),
+        (b"no image at all", "15 bytes that are no picture"),
+        (b"\xff\xd8" + bytes(500) + b"\xff\xd9", "504 bytes of a JPEG that is cut off"),
+        (jpeg[: len(jpeg) // 2], "of a JPEG that is cut off"),
+        (encoded(IMAGE)[:60], "60 bytes of a PNG that is cut off"),
     ]
     with LiveNode(peer, parameters, tmp_path) as node:
         maps = node.listen(Image, "/class_map")

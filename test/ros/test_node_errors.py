@@ -28,7 +28,7 @@ def without_model(folder):
 
 def with_unknown_key(folder):
     edit_card(folder, lambda card: card.update(colour="blue"))
-    return {"model": str(folder)}, ["model.yaml", "unknown key colour"]
+    return {"model": str(folder)}, ["model.yaml", "unknown keys", "colour"]
 
 
 def with_wrong_hash(folder):

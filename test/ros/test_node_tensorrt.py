@@ -1,4 +1,4 @@
-"""The node on TensorRT, played by the stand-ins of test/core: results, engines that do not fit."""
+"""The node on TensorRT, played by stand-ins: results, and engines that do not fit."""
 
 import shlex
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from support.core import tiny
-from support.core.fake_gpu import compile_cudart, environment
+from support.core.fake_gpu import environment
 from support.live import Image, LiveNode, image_message, values_of
 
 from segmentation_node.evaluation.live.pairing import pixels
@@ -16,13 +16,10 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture(scope="module", autouse=True)
-def stand_ins(tmp_path_factory):
+def stand_ins():
     """What every process of these tests finds as TensorRT 8.2 and as libcudart."""
-    path = compile_cudart(tmp_path_factory.mktemp("cudart"))
-    if not path:
-        pytest.skip("NOT RUN: TensorRT on stand-ins: g++ is missing")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(path, "8.2").items():
+        for name, value in environment("8.2").items():
             patch.setenv(name, value)
         yield
 

@@ -24,6 +24,15 @@ PINS = PROJECT / "requirements" / "tensorrt-bindings.txt"
 INSTALLED = Path(sys.prefix) / "tensorrt"
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
 SONAMES = ("8", "10", "11")
+# The official package of that name does the same; it comes with gigabytes of libraries. The
+# stand-in for libcudart comes with it.
+TENSORRT = """
+from tensorrt_bindings import *
+from tensorrt_bindings import __version__
+import ctypes
+from support.core import fake_cudart
+ctypes.CDLL = fake_cudart.load
+"""
 
 
 class Pin(NamedTuple):
@@ -44,7 +53,7 @@ def missing(pin: Pin) -> str:
     python = ".".join(map(str, sys.version_info[:2]))
     return (
         f"BINDINGS OF TENSORRT {pin.version} NOT CHECKED: no wheel for Python {python} on "
-        f"{platform.machine()}; the names of test/support/tensorrt_names.py stand for them"
+        f"{platform.machine()}"
     )
 
 
@@ -64,19 +73,14 @@ def stubs() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="segmentation_node_tensorrt_")
     root = Path(folder.name)
     (root / "lib").mkdir()
-    compile_library("-x", "c", SUPPORT / "data" / "tensorrt_stub.c", "-o", root / "lib" / "stub.so")
+    stub, source = root / "lib" / "stub.so", SUPPORT / "data" / "tensorrt_stub.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", source, "-o", stub], check=True)
     for library in LIBRARIES:
         for major in SONAMES:
             (root / "lib" / f"lib{library}.so.{major}").symlink_to("stub.so")
-    # The official package of that name does the same; it comes with gigabytes of libraries.
     (root / "tensorrt").mkdir()
-    text = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
-    (root / "tensorrt" / "__init__.py").write_text(text)
+    (root / "tensorrt" / "__init__.py").write_text(TENSORRT)
     return folder
-
-
-def compile_library(*arguments) -> None:
-    subprocess.run(["g++", "-shared", "-fPIC", *arguments], check=True)
 
 
 def run(pin: Pin, *arguments: str, libraries: str = "lib") -> subprocess.CompletedProcess:
@@ -84,7 +88,9 @@ def run(pin: Pin, *arguments: str, libraries: str = "lib") -> subprocess.Complet
     assert pin.folder.is_dir(), f"{pin.folder} is missing: run `make setup-test`"
     lib = os.path.join(stubs().name, libraries)
     paths = {
-        "PYTHONPATH": os.pathsep.join([stubs().name, str(pin.folder), str(PROJECT)]),
+        "PYTHONPATH": os.pathsep.join(
+            [stubs().name, str(pin.folder), str(PROJECT), str(PROJECT / "test")]
+        ),
         "LD_LIBRARY_PATH": os.pathsep.join([lib, os.environ.get("LD_LIBRARY_PATH", "")]),
     }
     return subprocess.run(

@@ -5,13 +5,11 @@ so this also runs our logger, our progress monitor and our reading of data types
 """
 
 import json
-from pathlib import Path
 
 import pytest
 from support import tensorrt_wheels
+from support.core import tiny
 
-CORE = Path(__file__).resolve().parents[1] / "support" / "core"
-MODEL = CORE / "data" / "tiny"
 REASON = "pybind11::init(): factory function returned nullptr"
 LOGGED = "stub: no driver"
 
@@ -52,7 +50,7 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.tensorrt import build
 from segmentation_node.backends.tensorrt.versions import TensorInfo
 from segmentation_node.errors import BackendError
-from segmentation_node.model_card import read_card
+from segmentation_node.model_card import open_model
 # An engine that passes every check before TensorRT sees it.
 engine.build = lambda *_: build.BuildResult(b"an engine", b"", [])
 engine.check_engine = lambda *_: [
@@ -60,7 +58,7 @@ engine.check_engine = lambda *_: [
     TensorInfo("class_map", False, (1, 6, 8), "uint8"),
     TensorInfo("confidence", False, (1, 6, 8), "uint8"),
 ]
-card, options = read_card(sys.argv[1]), BackendOptions(engine_dir=sys.argv[2])
+card, options = open_model(sys.argv[1]), BackendOptions(engine_dir=sys.argv[2])
 engine.make_engine(engine.Job(card, options, 64, ""))
 try:
     open_backend("tensorrt", card, options)
@@ -74,14 +72,6 @@ def pin(request):
     if not request.param.has_wheel:
         pytest.skip(tensorrt_wheels.missing(request.param))
     return request.param
-
-
-@pytest.fixture(scope="session")
-def cudart():
-    """The stand-in for libcudart, where the bindings' libraries are found."""
-    folder = Path(tensorrt_wheels.stubs().name) / "lib"
-    source = CORE / "fakes" / "cudart.cpp"
-    tensorrt_wheels.compile_library("-std=c++14", source, "-o", folder / "libcudart.so.10.2")
 
 
 def test_our_code_fits_the_official_classes(pin):
@@ -110,9 +100,9 @@ def test_without_its_libraries_it_says_which_is_missing(pin):
     assert "cannot open shared object file" in line
 
 
-def test_building_says_in_one_line_what_failed_and_leaves_nothing(pin, cudart, tmp_path):
+def test_building_says_in_one_line_what_failed_and_leaves_nothing(pin, tmp_path):
     folder = tmp_path / "engines"
-    command = ["-m", "segmentation_node.engine", "--model", str(MODEL)]
+    command = ["-m", "segmentation_node.engine", "--model", tiny.FOLDER]
     done = tensorrt_wheels.run(pin, *command, "--engine-dir", str(folder))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -123,8 +113,8 @@ def test_building_says_in_one_line_what_failed_and_leaves_nothing(pin, cudart, t
     assert list(folder.iterdir()) == []
 
 
-def test_opening_says_in_one_line_what_failed(pin, cudart, tmp_path):
-    done = tensorrt_wheels.run(pin, "-c", OPEN, str(MODEL), str(tmp_path))
+def test_opening_says_in_one_line_what_failed(pin, tmp_path):
+    done = tensorrt_wheels.run(pin, "-c", OPEN, tiny.FOLDER, str(tmp_path))
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert f"TensorRT {pin.version}" in line

@@ -18,7 +18,6 @@ from segmentation_node.backends.tensorrt.cuda import (
     load_cuda_runtime,
     parse_device,
 )
-from segmentation_node.backends.tensorrt.engine_manifest import Machine
 from segmentation_node.backends.tensorrt.versions import (
     DIALECTS,
     deserialize,
@@ -194,9 +193,9 @@ class TensorRtBackend(Backend):
             self._resources.close()
 
 
-def read_machine(tensorrt_version: str, cuda: CudaRuntime, index: int) -> Machine:
+def read_machine(tensorrt_version: str, cuda: CudaRuntime, index: int) -> engine_files.Machine:
     """What engines are bound to on this machine."""
-    return Machine(
+    return engine_files.Machine(
         tensorrt=tensorrt_version,
         compute_capability=cuda.compute_capability(index),
         gpu=cuda.device_name(index),

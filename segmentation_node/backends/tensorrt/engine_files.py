@@ -1,30 +1,57 @@
-"""Engines on disk: where they lie, and what is checked before one is loaded.
+"""Engines on disk: where they lie, their manifests, and what is checked before one is loaded.
 
 An engine is native code for one TensorRT version and one kind of GPU. It is deserialised only after
 its manifest was held against the machine and the card, and its bytes against the manifest.
 """
 
+import hashlib
 import json
 import os
 import re
 import shlex
-from dataclasses import asdict
-from typing import Sequence, Tuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from segmentation_node.backends.base import BackendOptions
-from segmentation_node.backends.tensorrt.engine_manifest import (
-    Machine,
-    Manifest,
-    read_manifest,
-    recorded_tensors,
-    sha256,
-)
 from segmentation_node.backends.tensorrt.versions import TensorInfo
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, ContentError, shown
 from segmentation_node.files import write_whole
 from segmentation_node.model_card import ArtifactInfo, ModelCard
+from segmentation_node.yaml_and_json import read_json
 
 DEFAULT_ENGINE_DIR = BackendOptions().engine_dir
+FORMAT = 1  # of a manifest
+
+
+class Machine(NamedTuple):
+    """What an engine is bound to; ``l4t`` is empty where this is no Jetson."""
+
+    tensorrt: str
+    compute_capability: str
+    gpu: str
+    cuda: str
+    l4t: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that is known about an engine. ``tensors`` are name, direction, shape, dtype."""
+
+    format: int
+    model: str
+    network: str
+    precision: str
+    onnx_kind: str
+    onnx_sha256: str
+    engine_sha256: str
+    engine_bytes: int
+    tensorrt: str
+    compute_capability: str
+    gpu: str
+    cuda: str
+    l4t: str
+    workspace_mib: int
+    tensors: List[Dict[str, Any]]
 
 
 def engine_folder(engine_dir: str) -> str:
@@ -137,6 +164,68 @@ def check_tensors(tensors: Sequence[TensorInfo], card: ModelCard) -> Tuple[int, 
     return shape
 
 
+def make_manifest(
+    card: ModelCard,
+    artifact: ArtifactInfo,
+    precision: str,
+    workspace_mib: int,
+    machine: Machine,
+    plan: bytes,
+    tensors: Sequence[TensorInfo],
+) -> Manifest:
+    """The manifest of a serialised engine, ``plan``, built from an artifact of the card."""
+    return Manifest(
+        format=FORMAT,
+        model=card.name,
+        network=card.network.name,
+        precision=precision,
+        onnx_kind=artifact.kind,
+        onnx_sha256=artifact.sha256,
+        engine_sha256=sha256(plan),
+        engine_bytes=len(plan),
+        workspace_mib=workspace_mib,
+        tensors=_describe(tensors),
+        **machine._asdict(),
+    )
+
+
+def read_manifest(path: str) -> Manifest:
+    """Read a manifest. Raises BackendError on anything that is none."""
+    if not os.path.isfile(path):
+        raise BackendError(
+            "the engine has no manifest %s that says what it is" % os.path.basename(path)
+        )
+    try:
+        values = read_json(path)
+    except ContentError as error:
+        raise BackendError(
+            "its manifest %s: %s" % (os.path.basename(path), error.reason)
+        ) from error
+    problem = _malformed(values)
+    if problem:
+        raise BackendError("its manifest %s %s" % (os.path.basename(path), problem))
+    return Manifest(**values)
+
+
+def recorded_tensors(manifest: Manifest) -> List[TensorInfo]:
+    """The tensors of a manifest. Raises BackendError where they are none."""
+    try:
+        return [
+            TensorInfo(
+                str(item["name"]),
+                item["direction"] == "input",
+                tuple(int(length) for length in item["shape"]),
+                str(item["dtype"]),
+            )
+            for item in manifest.tensors
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackendError(
+            "its manifest has tensors %s; expected name, direction, shape and dtype of each"
+            % shown(manifest.tensors)
+        ) from error
+
+
 def write_engine(path: str, plan: bytes, manifest: Manifest) -> None:
     """Put engine and manifest in place, each whole or not at all. Raises OutputError.
 
@@ -144,7 +233,12 @@ def write_engine(path: str, plan: bytes, manifest: Manifest) -> None:
     """
     text = json.dumps(asdict(manifest), indent=2) + "\n"
     write_whole(path, plan)
-    write_whole(manifest_path(path), text.encode("utf-8"))
+    write_whole(manifest_path(path), text)
+
+
+def sha256(content: bytes) -> str:
+    """Of bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check_manifest(
@@ -162,6 +256,35 @@ def _check_manifest(
         if found != expected:
             raise BackendError("it was built for %s %s, expected %s" % (what, found, expected))
     check_tensors(recorded_tensors(manifest), card)
+
+
+def _describe(tensors: Sequence[TensorInfo]) -> List[Dict[str, Any]]:
+    """Tensors as a manifest keeps them."""
+    return [
+        {
+            "name": tensor.name,
+            "direction": "input" if tensor.is_input else "output",
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype,
+        }
+        for tensor in tensors
+    ]
+
+
+def _malformed(values: Any) -> str:
+    plain: Dict[Any, type] = {int: int, str: str}
+    types = {item.name: plain.get(item.type, list) for item in fields(Manifest)}
+    if not isinstance(values, dict):
+        return "is a %s, expected keys %s" % (type(values).__name__, sorted(types))
+    missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
+    if missing or unknown:
+        return "lacks the keys %s and has the unknown %s" % (missing, shown(unknown))
+    if values["format"] != FORMAT:
+        return "has format %s, expected %d" % (shown(values["format"]), FORMAT)
+    for name, wanted in types.items():
+        if not isinstance(values[name], wanted):
+            return "has %s %s, expected %s" % (name, shown(values[name]), wanted.__name__)
+    return ""
 
 
 def _check_plan(manifest: Manifest, plan: bytes) -> None:

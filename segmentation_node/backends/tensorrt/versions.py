@@ -8,7 +8,7 @@ import importlib
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, reason
 
 KEPT_ERRORS = 50
 # TensorRT may go on using the first logger that it was given, so none is ever let go.
@@ -155,7 +155,7 @@ def make_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) ->
 
         def log(self, severity: Any, message: str) -> None:
             if severity in failures:
-                self.errors.append(one_line(message))
+                self.errors.append(reason(message))
             elif on_verbose is not None and severity != trt.ILogger.Severity.WARNING:
                 on_verbose(message)
 
@@ -170,10 +170,11 @@ def deserialize(trt: Any, plan: bytes, logger: Any) -> Tuple[Any, Any]:
         engine = runtime.deserialize_cuda_engine(plan)
     except (TypeError, RuntimeError) as error:  # how the bindings say "no object"
         raise BackendError(
-            "TensorRT %s cannot start: %s (%s)" % (trt.__version__, one_line(error), reason(logger))
+            "TensorRT %s cannot start: %s (%s)"
+            % (trt.__version__, reason(error), last_error(logger))
         ) from error
     if engine is None:
-        raise BackendError("TensorRT %s cannot read it: %s" % (trt.__version__, reason(logger)))
+        raise BackendError("TensorRT %s cannot read it: %s" % (trt.__version__, last_error(logger)))
     return runtime, engine
 
 
@@ -187,19 +188,14 @@ def usable(context: Any) -> Any:
     return context
 
 
-def reason(logger: Any) -> str:
+def last_error(logger: Any) -> str:
     """The last error that TensorRT logged."""
     return str(logger.errors[-1]) if logger.errors else "no reason was logged"
 
 
-def one_line(text: Any) -> str:
-    """Whatever TensorRT says, without its line breaks."""
-    return " ".join(str(text).split())
-
-
 def take_reason(logger: Any) -> str:
     """The last error in brackets, if there is one; then all are forgotten."""
-    text = " (%s)" % reason(logger) if logger.errors else ""
+    text = " (%s)" % last_error(logger) if logger.errors else ""
     logger.errors.clear()
     return text
 
@@ -212,5 +208,5 @@ def _without_libraries(error: Exception) -> str:
     return (
         "TensorRT's libraries do not load (%s); on a Jetson container start it with the NVIDIA run "
         "time, elsewhere install the libnvinfer that belongs to the Python package, or choose "
-        "backend onnxruntime or torch" % one_line(error)
+        "backend onnxruntime or torch" % reason(error)
     )

@@ -1,28 +1,27 @@
 """Record a drive as a bag: images, camera_info, ground truth and what its ids mean."""
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
 
 import numpy as np
 
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.bags import messages
-from segmentation_node.evaluation.bags.records import DATASET, SINGLE, SPLIT
+from segmentation_node.evaluation.bags.records import DATASET, SINGLE, SINGLE_IMAGES, SPLIT
 from segmentation_node.evaluation.bags.topics import TRUTH_TOPIC
 from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.evaluation.datasets.drive import (
+    START_NS,
     Calibration,
     Drive,
     FrameClock,
 )
-from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 
 IMAGE_FORMS = ("raw", "jpeg", "png")
 IMAGE_TOPIC = "/camera/image_raw"
 RATE_HZ = 10.0
-# A day like any other, for data without times: zero would mean "no stamp" in ROS.
-START_NS = 10**9 * 10**9
 
 
 @dataclass(frozen=True)
@@ -45,33 +44,39 @@ class Recorded:
     first_ns: int = 0
     last_ns: int = 0
     topics: Dict[str, int] = field(default_factory=dict)
+    left_out: List[Problem] = field(default_factory=list)
 
 
 def record(
     drive: Drive,
     writer: BagWriter,
     recording: Recording,
-    progress: Callable[[Iterator[Frame]], Iterable[Frame]] = iter,
+    progress: Callable[[Iterator[Any]], Iterable[Union[Frame, Problem]]] = iter,
 ) -> Recorded:
     """Write a drive's frames into an open bag, one at a time.
 
     A frame gives its image (``raw`` rgb8, or compressed as ``jpeg`` or lossless ``png``), the
     camera_info where the drive is calibrated, and its train ids as mono8 where it is labelled,
-    all with one header; a message's time in the bag is its stamp. Raises DatasetError on a broken
-    frame, BagError where two frames have one stamp.
+    all with one header; a message's time in the bag is its stamp. Broken frames are left out.
+    Raises DatasetError when no frame is left, BagError where two frames have one stamp.
     """
     recorder = _Recorder(drive, writer, recording)
     # Decoding of the next images runs beside encoding and writing.
     frames = iterate_ahead(drive.frames())
     try:
         for count, frame in enumerate(progress(frames), 1):
-            recorder.add(frame)
+            if isinstance(frame, Problem):
+                recorder.done.left_out.append(frame)
+            else:
+                recorder.add(frame)
             if count == recording.frames:
                 break
     finally:
         frames.close()
     if not recorder.done.frames:
-        raise DatasetError("the drive has no frames")
+        broken = recorder.done.left_out
+        first = "; the first: %s" % broken[0] if broken else ""
+        raise DatasetError("the drive has no frames that can be read%s" % first)
     return recorder.done
 
 
@@ -103,7 +108,8 @@ class _Recorder:
             if frame.position is None:
                 self._writer.note(SINGLE, "true")
             if label_set is not None:
-                info = messages.label_info(label_set, self._recording.name, stamp_ns)
+                ending = SINGLE_IMAGES if frame.position is None else ""
+                info = messages.label_info(label_set, self._recording.name + ending, stamp_ns)
                 self._write(TRUTH_TOPIC + "/label_info", stamp_ns, info)
         elif stamp_ns <= done.last_ns:
             raise BagError("%s: its stamp is not after that of the frame before" % frame.name)

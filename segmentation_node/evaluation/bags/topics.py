@@ -9,6 +9,8 @@ from segmentation_node.evaluation.bags.records import Topic
 TRUTH_TOPIC = "/ground_truth"
 # What the node publishes beside its class map; neither a camera nor labels.
 DERIVED = ("overlay", "confidence", "class_map", "ground_truth")
+# Images of distances, by the names that their drivers give them.
+NO_CAMERA = ("depth", "disparity")
 
 
 class Topics(NamedTuple):
@@ -28,14 +30,15 @@ def choose_topics(
 ) -> Topics:
     """The topics of the frames: those named, and where none is named those that stand out.
 
-    The image is the one camera of the bag, raw rather than compressed; ground truth is
-    ``/ground_truth``, a prediction ``.../class_map``; latency is the one beside that. An empty
-    name means none. Raises BagError that lists the topics where a name or a choice fails.
+    The image is the one camera of the bag, raw rather than compressed, and depth is none; ground
+    truth is ``/ground_truth``, a prediction ``.../class_map``; latency is the one beside that. An
+    empty name means none. Raises BagError that lists the topics where a name or a choice fails.
     """
-    truth_topic = _named(topics, truth, [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"])
+    truth_topic = _named(topics, truth, [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"], "--truth-topic")
     maps = [topic.name for topic in topics if base_name(topic.name).endswith("/class_map")]
-    prediction_topic = _named(topics, prediction, maps)
-    image_topic = _named(topics, image, _cameras(topics))
+    prediction_topic = _named(topics, prediction, maps, "--prediction-topic")
+    option = "--image-topic; of make demo: TOPIC="
+    image_topic = _named(topics, image, _cameras(topics), option)
     latency = None
     if prediction_topic is not None:
         name = base_name(prediction_topic.name).rsplit("/", 1)[0] + "/latency"
@@ -51,12 +54,27 @@ def listed(topics: Sequence[Topic]) -> str:
     return ", ".join("%s (%s, %d)" % (topic.name, topic.type, topic.count) for topic in topics)
 
 
+def foreign(topics: Sequence[Topic]) -> str:
+    """What a file that holds no ROS 2 message is, and what makes a bag of it; empty for others."""
+    encodings = sorted({topic.type.partition(" ")[0] for topic in topics if " " in topic.type})
+    if not topics or len([topic for topic in topics if " " in topic.type]) < len(topics):
+        return ""
+    if "ros1" in encodings:
+        way = "rosbags-convert makes a ROS 2 bag of the .bag file that it was made of"
+    else:
+        way = "write them as ROS 2 messages (CDR), as the Python package mcap-ros2-support does"
+    found = "no ROS 2 messages but %s: %s" % (", ".join(encodings), listed(topics))
+    return "%s; %s" % (found, way)
+
+
 def base_name(name: str) -> str:
     """A topic's name without ``/compressed``."""
     return name[: -len("/compressed")] if name.endswith("/compressed") else name
 
 
-def _named(topics: Sequence[Topic], name: Optional[str], candidates: List[str]) -> Optional[Topic]:
+def _named(
+    topics: Sequence[Topic], name: Optional[str], candidates: List[str], option: str
+) -> Optional[Topic]:
     images = {topic.name: topic for topic in topics if topic.type in IMAGE_TYPES}
     if name is None:
         found = [images[candidate] for candidate in candidates if candidate in images]
@@ -64,7 +82,8 @@ def _named(topics: Sequence[Topic], name: Optional[str], candidates: List[str]) 
         bases = {base_name(topic.name) for topic in found}
         if len(bases) > 1:
             raise BagError(
-                "several topics could be meant, name one: %s" % ", ".join(t.name for t in found)
+                "several topics could be meant, name one (%s): %s"
+                % (option, ", ".join(t.name for t in found))
             )
         return (raw or found or [None])[0]  # type: ignore[list-item]
     if not name:
@@ -79,5 +98,7 @@ def _cameras(topics: Sequence[Topic]) -> List[str]:
     return [
         topic.name
         for topic in topics
-        if topic.type in IMAGE_TYPES and base_name(topic.name).rsplit("/", 1)[-1] not in DERIVED
+        if topic.type in IMAGE_TYPES
+        and base_name(topic.name).rsplit("/", 1)[-1] not in DERIVED
+        and not any(word in topic.name.lower() for word in NO_CAMERA)
     ]

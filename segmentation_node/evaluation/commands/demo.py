@@ -14,6 +14,7 @@ from segmentation_node.errors import LabelsError, exit_code
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
 from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, prepare_middleware
 from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
     parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
     with new_folder(arguments.output, LAYOUT, sources=[arguments.input, model]) as folder:
-        clip = open_clip(arguments.input, arguments.frames)
+        clip = open_clip(arguments.input, arguments.frames, arguments.image_topic or None)
         os.makedirs(os.path.join(folder, "class_maps"))
         with OverlayVideo(os.path.join(folder, "overlay.webm"), clip.fps) as video:
             recorder = Recorder(folder, clip.length, video)
@@ -53,9 +54,19 @@ def run(arguments: argparse.Namespace) -> int:
             lost = 0 if played.interrupted else played.sent - recorder.frames
             _summarise(folder, recorder, lost, played.statuses)
             _encode(video)
+    for problem in recorder.left_out:
+        print("warning: left out: %s" % problem, file=sys.stderr)
+    for note in clip.notes():
+        print("note: " + note, file=sys.stderr)
     print(
-        "%d frames segmented, %d lost, %d headers changed; see %s/overlay.webm"
-        % (recorder.frames, lost, recorder.header_mismatches, arguments.output)
+        "%d frames segmented%s, %d lost, %d headers changed; see %s/overlay.webm"
+        % (
+            recorder.frames,
+            " (%d left out)" % len(recorder.left_out) if recorder.left_out else "",
+            lost,
+            recorder.header_mismatches,
+            arguments.output,
+        )
     )
     return 1 if lost or recorder.header_mismatches else 0
 
@@ -79,7 +90,7 @@ def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
                 if clip.truth is not None:
                     recorder.accuracy = _comparable(replay.status.labels(), clip.truth)
                 bar = progress_bar(clip.length)
-                frames = bar(_one_by_one(clip, replay, process), desc="segmenting")
+                frames = bar(_one_by_one(clip, recorder, replay, process), desc="segmenting")
                 replay.play(frames, process, rate_hz=clip.fps, in_flight=1)
                 replay.spin_for(1.1)  # one more report, with every frame in it
             except KeyboardInterrupt:
@@ -88,8 +99,8 @@ def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
         return Played(interrupted, replay.sent, replay.status.diagnostics)
 
 
-def _one_by_one(clip: Clip, replay: Replay, process: Any) -> Iterator[Any]:
-    """The clip's frames, each read when the node has done with the one before.
+def _one_by_one(clip: Clip, recorder: Recorder, replay: Replay, process: Any) -> Iterator[Frame]:
+    """The clip's frames, each read when the node has done with the one before; no broken ones.
 
     Reading and keeping take the cores that the network needs, and the times are to be the node's.
     """
@@ -99,7 +110,10 @@ def _one_by_one(clip: Clip, replay: Replay, process: Any) -> Iterator[Any]:
         frame = next(frames, None)
         if frame is None:
             return
-        yield frame
+        if isinstance(frame, Problem):
+            recorder.left_out.append(frame)
+        else:
+            yield frame
 
 
 def _encode(video: OverlayVideo) -> None:
@@ -114,6 +128,7 @@ def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) 
         "frames_sent": recorder.frames + lost,
         "frames_segmented": recorder.frames,
         "frames_lost": lost,
+        "frames_left_out": [vars(problem) for problem in recorder.left_out],
         "header_mismatches": recorder.header_mismatches,
         "stages_ms": recorder.stages_ms(),
     }
@@ -145,6 +160,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument(
         "--input", default="", help="bag, image folder, video file, or camera (0, ...)"
     )
+    parser.add_argument("--image-topic", default="", help="one of the bag's cameras")
     parser.add_argument("--model", default="", help="model folder or name")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--frames", type=int, default=0, help="play at most this many")

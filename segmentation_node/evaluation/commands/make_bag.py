@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import Any, Optional
 
 from segmentation_node.errors import DatasetError
@@ -55,8 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
     from segmentation_node.evaluation.bags.writer import BagWriter
 
     drive = _open_drive(arguments)
-    for note in drive.notes:
-        print("note: " + note)
     recording = Recording(
         arguments.dataset, arguments.image, arguments.topic, arguments.rate, arguments.frames
     )
@@ -70,6 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     with writer:
         done = record(drive, writer, recording, progress_bar(_length(drive, arguments.frames)))
     _print_content(arguments.output, done)
+    # What a drive lacks it may know at its end only.
+    for note in drive.notes:
+        print("note: " + note)
+    for problem in done.left_out:
+        print("warning: left out: %s" % problem, file=sys.stderr)
     return 0
 
 
@@ -90,10 +94,11 @@ def _print_content(bag: str, done: Any) -> None:
     print(report.table(["topic", "messages"], [[t, str(n)] for t, n in done.topics.items()]))
     print()
     print(
-        "%s: %d frames, %d with ground truth, %.3f s, %.1f MB"
+        "%s: %d frames%s, %d with ground truth, %.3f s, %.1f MB"
         % (
             bag,
             done.frames,
+            " (%d left out)" % len(done.left_out) if done.left_out else "",
             done.with_truth,
             (done.last_ns - done.first_ns) * 1e-9,
             _size_bytes(bag) * 1e-6,

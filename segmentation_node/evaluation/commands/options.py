@@ -5,12 +5,12 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
-from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node import pipeline
+from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.labels import Grouping, read_grouping
-from segmentation_node.model_card import find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
 
 
@@ -53,11 +53,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="fold classes into the groups of this file, and score those",
     )
     parser.add_argument(
-        "--json", type=_writable, metavar="FILE", help="also write the figures to this file"
+        "--json", type=writable, metavar="FILE", help="also write the figures to this file"
     )
     parser.add_argument(
         "--html",
-        type=_writable,
+        type=writable,
         metavar="FILE",
         help="also write a page with figures, charts and pictures",
     )
@@ -77,15 +77,14 @@ def output_options(arguments: argparse.Namespace) -> OutputOptions:
 @contextmanager
 def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
     """The pipeline that ``add_model_options`` asks for, closed in the end."""
-    card = read_card(find_model(arguments.model, models_folder()))
     options = BackendOptions(
         arguments.device, arguments.precision, arguments.num_threads, arguments.engine_dir
     )
-    name = choose_backend(card, options)[0] if arguments.backend == "auto" else arguments.backend
-    with open_backend(name, card, options) as backend:
-        for line in backend.warnings:
+    card = open_model(arguments.model)
+    with pipeline.open_segmenter(card, arguments.backend, options) as segmenter:
+        for line in segmenter.backend.warnings:
             print("warning: %s" % line, file=sys.stderr)
-        yield Segmenter(backend)
+        yield segmenter
 
 
 def positive(text: str) -> float:
@@ -96,7 +95,19 @@ def positive(text: str) -> float:
     return value
 
 
-def _writable(path: str) -> str:
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number from ``least`` on, for a parser."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError("%s is not %d or more" % (text, least))
+        return value
+
+    return number
+
+
+def writable(path: str) -> str:
     """The path, if a file can be made there: a long run must not find out at its end."""
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.exists(folder):

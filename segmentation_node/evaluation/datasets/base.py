@@ -1,15 +1,16 @@
 """What every data set reader is: labelled frames by index, most often of files in folders."""
 
 import os
-from typing import List, NamedTuple, Optional, Set, Tuple
+from typing import Callable, List, NamedTuple, Optional, Set, Tuple
 
-import cv2
 import numpy as np
 
-from segmentation_node.errors import DatasetError
+from segmentation_node.errors import DatasetError, ImageError
+from segmentation_node.evaluation.datasets.listing import files_below, in_order
 from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import UNLABELLED, LabelSet
+from segmentation_node.pictures import LOSSY, decode_as_stored, decode_rgb, read_header
 
 _OUT_OF_RANGE = -1
 
@@ -17,20 +18,29 @@ _OUT_OF_RANGE = -1
 class Dataset:
     """A split of a data set, read one labelled frame at a time.
 
-    A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``.
-    One that numbers instances lists their classes; ``with_instances`` asks to read them too.
+    A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``;
+    one whose folder says which splits there are supplies ``splits_in`` instead. One that numbers
+    instances lists their classes; ``with_instances`` asks to read them too. ``notes`` names what
+    lies in its folders and is not read.
     """
 
     label_set: LabelSet
     splits: Tuple[str, ...] = ()
     instance_classes: Tuple[str, ...] = ()
+    notes: Tuple[str, ...] = ()
 
     def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
-        if split not in self.splits:
-            raise DatasetError("unknown split %r; expected one of %s" % (split, list(self.splits)))
+        splits = self.splits_in(root)
+        if split not in splits:
+            raise DatasetError("unknown split %r; expected one of %s" % (split, list(splits)))
         self.root = root
         self.split = split
         self.with_instances = with_instances and bool(self.instance_classes)
+
+    @classmethod
+    def splits_in(cls, root: str) -> Tuple[str, ...]:
+        """The splits that there are, or can be, under this folder. Raises DatasetError."""
+        return cls.splits
 
     @property
     def occurring_classes(self) -> Tuple[int, ...]:
@@ -64,12 +74,8 @@ class Files(NamedTuple):
 
     def keys(self) -> Set[str]:
         """Keys of all files, in subfolders too."""
-        return {
-            os.path.relpath(os.path.join(folder, name), self.folder)[: -len(self.suffix)]
-            for folder, _, names in os.walk(self.folder, followlinks=True)
-            for name in names
-            if name.endswith(self.suffix)
-        }
+        found = files_below(self.folder)
+        return {path[: -len(self.suffix)] for path in found if path.endswith(self.suffix)}
 
 
 class SampleFiles(NamedTuple):
@@ -112,16 +118,30 @@ class FileDataset(Dataset):
 
 def read_image(path: str) -> np.ndarray:
     """Read a colour image: uint8 RGB (H, W, 3). Raises DatasetError that names the file."""
-    bgr = _decode(path, cv2.IMREAD_COLOR)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return _decoded(path, decode_rgb)
+
+
+def read_stored(path: str, image_hwc: np.ndarray) -> np.ndarray:
+    """Read a label image as it is: uint8 or uint16, (H, W), or (H, W, channels) with blue first.
+
+    Of a palette the indices are the ids. Raises DatasetError where the file is no image, may have
+    lost ids to compression, or has another size than its image.
+    """
+    stored = _decoded(path, _decode_ids)
+    if stored.shape[:2] != image_hwc.shape[:2]:
+        raise DatasetError(
+            "%s: labels are %dx%d but their image is %dx%d"
+            % (path, stored.shape[1], stored.shape[0], image_hwc.shape[1], image_hwc.shape[0])
+        )
+    return stored
 
 
 def read_ids(path: str, image_hwc: np.ndarray, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read an image of ids as it is: (H, W), or (H, W, 3) BGR, of ``dtype``.
+    """Read a label image of ids: (H, W), or (H, W, 3) BGR, of ``dtype``.
 
-    Raises DatasetError where the file is no such image or has another size than its image.
+    Raises DatasetError as ``read_stored`` does, and where the file is no such image.
     """
-    ids = _decode(path, cv2.IMREAD_UNCHANGED)
+    ids = read_stored(path, image_hwc)
     if ids.dtype != dtype or ids.shape[2:] != ((channels,) if channels > 1 else ()):
         raise DatasetError(
             "%s: found %s %s, expected a %s %d-bit label image"
@@ -132,11 +152,6 @@ def read_ids(path: str, image_hwc: np.ndarray, dtype: type, channels: int = 1) -
                 "single-channel" if channels == 1 else "%d-channel" % channels,
                 8 * np.dtype(dtype).itemsize,
             )
-        )
-    if ids.shape[:2] != image_hwc.shape[:2]:
-        raise DatasetError(
-            "%s: labels are %dx%d but their image is %dx%d"
-            % (path, ids.shape[1], ids.shape[0], image_hwc.shape[1], image_hwc.shape[0])
         )
     return ids
 
@@ -194,14 +209,14 @@ def labelled_keys(images: Files, labels: Files, layout: str) -> List[str]:
                 "%s: no files *%s; expected %s" % (files.folder, files.suffix, layout)
             )
     for there, absent in ((0, 1), (1, 0)):
-        missing = sorted(found[there] - found[absent])
+        missing = in_order(found[there] - found[absent])
         if missing:
             present, wanted = (images, labels)[there], (images, labels)[absent]
             raise DatasetError(
                 "%s: no such file, but %s is there (%d files like it); expected %s"
                 % (wanted.path(missing[0]), present.path(missing[0]), len(missing), layout)
             )
-    return sorted(found[0])
+    return in_order(found[0])
 
 
 def require_folder(path: str, layout: str) -> None:
@@ -210,10 +225,18 @@ def require_folder(path: str, layout: str) -> None:
         raise DatasetError("%s: no such folder; expected %s" % (path, layout))
 
 
-def _decode(path: str, flags: int) -> np.ndarray:
-    if not os.path.isfile(path):
-        raise DatasetError("%s: no such file" % path)
-    image = cv2.imread(path, flags)
-    if image is None:
-        raise DatasetError("%s: not a readable image; expected a whole PNG or JPEG file" % path)
-    return image
+def _decoded(path: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    try:
+        with open(path, "rb") as file:
+            return decode(file.read())
+    except OSError as error:
+        raise DatasetError("%s: %s" % (path, error.strerror)) from error
+    except ImageError as error:
+        raise DatasetError("%s: %s" % (path, error)) from error
+
+
+def _decode_ids(data: bytes) -> np.ndarray:
+    format_ = read_header(data).format
+    if format_ in LOSSY:
+        raise ImageError("a %s: its compression changes ids; save labels as PNG" % format_)
+    return decode_as_stored(data)

@@ -1,7 +1,8 @@
 """CamVid as SegNet's authors packed it: 480x360, eleven classes, void = 11."""
 
 import os
-from typing import List
+import re
+from typing import Dict, List
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import (
@@ -10,6 +11,7 @@ from segmentation_node.evaluation.datasets.base import (
     read_labels,
     require_folder,
 )
+from segmentation_node.evaluation.datasets.listing import names_in
 from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CAMVID_11
 
@@ -28,7 +30,8 @@ class CamVid(Dataset):
     """``ROOT/SPLIT/*.png`` with labels of the same name in ``ROOT/SPLITannot``.
 
     ``ROOT/SPLIT.txt``, where present, chooses and orders the images; only file names count in
-    it, because the published lists carry their authors' absolute paths. ``train_DRIVE`` and
+    it, with or without their ending, because the published lists carry their authors' absolute
+    paths. ``train_DRIVE`` and
     ``train_without_DRIVE`` divide train by drive: its images' names begin with it.
     """
 
@@ -42,6 +45,7 @@ class CamVid(Dataset):
         self.labels_folder = os.path.join(root, self.folder + "annot")
         require_folder(self.images_folder, LAYOUT)
         require_folder(self.labels_folder, LAYOUT)
+        self._lines: Dict[str, str] = {}
         names = self._listed() or self._found()
         self.file_names = [name for name in names if name.startswith(drive) == is_kept]
         if not self.file_names:
@@ -55,7 +59,10 @@ class CamVid(Dataset):
 
     def __getitem__(self, index: int) -> Frame:
         file_name = self.file_names[index]
-        image = read_image(os.path.join(self.images_folder, file_name))
+        image_path = os.path.join(self.images_folder, file_name)
+        if not os.path.isfile(image_path) and file_name in self._lines:
+            raise DatasetError("%s: no such file; %s" % (image_path, self._lines[file_name]))
+        image = read_image(image_path)
         labels_path = os.path.join(self.labels_folder, file_name)
         return Frame(file_name, image, read_labels(labels_path, self.label_set, image))
 
@@ -63,8 +70,20 @@ class CamVid(Dataset):
         list_path = os.path.join(self.root, self.folder + ".txt")
         if not os.path.isfile(list_path):
             return []
-        with open(list_path) as lines:
-            return [os.path.basename(line.split()[0]) for line in lines if line.strip()]
+        names = []
+        with open(list_path, encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    names.append(_listed_name(line))
+                    self._lines[names[-1]] = "it is asked for by %s, line %d" % (list_path, number)
+        return names
 
     def _found(self) -> List[str]:
-        return sorted(name for name in os.listdir(self.images_folder) if name.endswith(".png"))
+        return [name for name in names_in(self.images_folder) if name.endswith(".png")]
+
+
+def _listed_name(line: str) -> str:
+    """The image's name in a line: its path, or its stem, and perhaps the labels' path behind it."""
+    first = re.match(r"\s*(.*?\.png)(?:\s|$)", line)
+    path = first.group(1) if first else line.split()[0] + ".png"
+    return re.split(r"[/\\]", path)[-1]

@@ -1,7 +1,8 @@
 """Cityscapes as published: leftImg8bit with gtFine or gtCoarse, and the snippets around them."""
 
 import os
-from typing import Iterator, List, Optional, Set, Tuple
+from functools import partial
+from typing import Iterator, List, Optional, Set, Tuple, Union
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from segmentation_node.evaluation.datasets.base import (
     read_labels,
     require_folder,
 )
-from segmentation_node.evaluation.datasets.drive import Drive
-from segmentation_node.evaluation.frame import DrivePosition, Frame
+from segmentation_node.evaluation.datasets.drive import Drive, frame_or_problem
+from segmentation_node.evaluation.datasets.listing import in_order
+from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CITYSCAPES_19
 
@@ -93,7 +95,7 @@ class CityscapesSequence(Drive):
         require_folder(images, SEQUENCE_LAYOUT)
         self._images = Files(images, "_leftImg8bit.png")
         self._labels = Files(os.path.join(root, "gtFine", split), "_gtFine_labelIds.png")
-        self._keys = sorted(self._images.keys())
+        self._keys = in_order(self._images.keys())
         if not self._keys:
             raise DatasetError(
                 "%s: no files *_leftImg8bit.png; expected %s" % (images, SEQUENCE_LAYOUT)
@@ -102,14 +104,17 @@ class CityscapesSequence(Drive):
         self.length = len(self._keys)
         self._places = _places(self._keys)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every frame; labels where gtFine has them."""
         for key, place in zip(self._keys, self._places):
-            image = read_image(self._images.path(key))
-            labels = None
-            if key in self._labelled:
-                labels = read_labels(self._labels.path(key), CITYSCAPES_19, image)
-            yield Frame(key, image, labels, position=place)
+            yield frame_or_problem(key, partial(self._read, key, place))
+
+    def _read(self, key: str, place: Optional[DrivePosition]) -> Frame:
+        image = read_image(self._images.path(key))
+        labels = None
+        if key in self._labelled:
+            labels = read_labels(self._labels.path(key), CITYSCAPES_19, image)
+        return Frame(key, image, labels, position=place)
 
     def _find_labelled(self, split: str) -> Set[str]:
         if split == "test":

@@ -1,14 +1,17 @@
 """A drive: frames in the order of time, with the data's own stamps and labels where it has them."""
 
 from dataclasses import dataclass
-from typing import Iterator, Optional, Sequence, Tuple
+from functools import partial
+from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
-from segmentation_node.evaluation.frame import DrivePosition, Frame
+from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.labels import LabelSet
 
 SEQUENCE_GAP_NS = 2 * 10**9
+# A day like any other, for data without dates: zero would mean "no stamp" in ROS.
+START_NS = 10**9 * 10**9
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,17 @@ class Drive:
     has_times = False
     notes: Tuple[str, ...] = ()
 
-    def frames(self) -> Iterator[Frame]:
-        """Every frame, in the order of time. Raises DatasetError on a broken one."""
+    def frames(self) -> Iterator[Union[Frame, Problem]]:
+        """Every frame, in the order of time; a Problem in place of a broken one."""
         raise NotImplementedError
+
+
+def frame_or_problem(name: str, read: Callable[[], Frame]) -> Union[Frame, Problem]:
+    """What ``read`` gives; where that is a DatasetError, the problem."""
+    try:
+        return read()
+    except DatasetError as error:
+        return Problem(name, str(error))
 
 
 class LabelledDrive(Drive):
@@ -54,11 +65,13 @@ class LabelledDrive(Drive):
         self.label_set = dataset.label_set
         self.length = len(self._indices)
         self.split = dataset.split
+        self.notes = dataset.notes
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every frame of it."""
         for index in self._indices:
-            yield self._dataset[index]
+            name = self._dataset.sample_name(index)
+            yield frame_or_problem(name, partial(self._dataset.__getitem__, index))
 
 
 def _indices(dataset: Dataset, sequence: str) -> Sequence[int]:

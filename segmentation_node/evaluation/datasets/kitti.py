@@ -4,7 +4,8 @@ import calendar
 import os
 import re
 import time
-from typing import Dict, Iterator, List, Optional, Tuple
+from functools import partial
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from segmentation_node.evaluation.datasets.base import (
     require_folder,
     to_train_ids,
 )
-from segmentation_node.evaluation.datasets.drive import Calibration, Drive
-from segmentation_node.evaluation.frame import DrivePosition, Frame
+from segmentation_node.evaluation.datasets.drive import Calibration, Drive, frame_or_problem
+from segmentation_node.evaluation.datasets.listing import names_in
+from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX, instance_ids
 from segmentation_node.labels import CITYSCAPES_19, CITYSCAPES_19_AS_TRAIN_IDS
 
@@ -84,7 +86,7 @@ class KittiStep(FileDataset):
         maps_folder = os.path.join(self.root, "panoptic_maps", self.split)
         require_folder(maps_folder, STEP_LAYOUT)
         samples = []
-        for sequence in sorted(os.listdir(maps_folder)):
+        for sequence in names_in(maps_folder):
             maps = Files(os.path.join(maps_folder, sequence), ".png")
             images = Files(os.path.join(self._images_folder(), sequence), ".png")
             samples += [
@@ -138,7 +140,7 @@ class KittiRaw(Drive):
         self.folder = os.path.join(drive, RAW_CAMERA)
         data = os.path.join(self.folder, "data")
         require_folder(data, RAW_LAYOUT)
-        names = sorted(name for name in os.listdir(data) if re.match(r"\d+\.(png|jpg)$", name))
+        names = [name for name in names_in(data) if re.match(r"\d+\.(png|jpg)$", name)]
         if not names:
             raise DatasetError("%s: no images; expected %s" % (data, RAW_LAYOUT))
         self._paths = [os.path.join(data, name) for name in names]
@@ -146,25 +148,33 @@ class KittiRaw(Drive):
         self.length = len(names)
         self._calibrate()
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every image; its number in the file name is its line in timestamps.txt."""
-        drive = self.split
         last_ns = -1
         for path in self._paths:
-            number = int(os.path.splitext(os.path.basename(path))[0])
-            if number >= len(self._stamps_ns):
-                raise DatasetError(
-                    "%s: frame %d but timestamps.txt has %d lines"
-                    % (path, number, len(self._stamps_ns))
-                )
-            stamp_ns = self._stamps_ns[number]
-            if stamp_ns <= last_ns:
-                raise DatasetError(
-                    "%s: its time in timestamps.txt is not after that of the frame before" % path
-                )
-            last_ns = stamp_ns
-            name = "%s/%010d" % (drive, number)
-            yield Frame(name, read_image(path), stamp_ns=stamp_ns, position=(drive, number))
+            frame = frame_or_problem(path, partial(self._read, path, last_ns))
+            if isinstance(frame, Frame):
+                last_ns = frame.stamp_ns or last_ns
+            yield frame
+
+    def _read(self, path: str, last_ns: int) -> Frame:
+        number = int(os.path.splitext(os.path.basename(path))[0])
+        if number >= len(self._stamps_ns):
+            raise DatasetError(
+                "%s: frame %d but timestamps.txt has %d lines"
+                % (path, number, len(self._stamps_ns))
+            )
+        stamp_ns = self._stamps_ns[number]
+        if stamp_ns is None:
+            raise DatasetError(
+                "%s: its line in timestamps.txt, line %d, is empty" % (path, number + 1)
+            )
+        if stamp_ns <= last_ns:
+            raise DatasetError(
+                "%s: its time in timestamps.txt is not after that of the frame before" % path
+            )
+        name = "%s/%010d" % (self.split, number)
+        return Frame(name, read_image(path), stamp_ns=stamp_ns, position=(self.split, number))
 
     def _calibrate(self) -> None:
         date_folder = os.path.dirname(os.path.dirname(self.folder))
@@ -173,7 +183,10 @@ class KittiRaw(Drive):
             self.notes = ("%s: no such file; the bag gets no camera_info" % path,)
             return
         calibration = _read_calibration(path)
-        height, width = read_image(self._paths[0]).shape[:2]
+        first = next((frame for frame in self.frames() if isinstance(frame, Frame)), None)
+        if first is None:
+            return
+        height, width = first.image_hwc.shape[:2]
         if (width, height) == (calibration.width, calibration.height):
             self.calibration = calibration
         else:
@@ -188,8 +201,8 @@ def _find_drive(root: str, split: str) -> str:
     if os.path.isdir(os.path.join(root, RAW_CAMERA)):
         return os.path.abspath(root)
     found: Dict[str, str] = {}
-    for folder in [root] + [os.path.join(root, name) for name in sorted(os.listdir(root))]:
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+    for folder in [root] + [os.path.join(root, name) for name in names_in(root)]:
+        for name in names_in(folder) if os.path.isdir(folder) else ():
             if os.path.isdir(os.path.join(folder, name, RAW_CAMERA)):
                 found[name] = os.path.abspath(os.path.join(folder, name))
     if split in found:
@@ -204,13 +217,15 @@ def _find_drive(root: str, split: str) -> str:
     return next(iter(found.values()))
 
 
-def _read_stamps(path: str) -> List[int]:
+def _read_stamps(path: str) -> List[Optional[int]]:
+    """The time of each line; None where it is empty, as KITTI has it for a frame that was lost."""
     if not os.path.isfile(path):
         raise DatasetError("%s: no such file; expected %s" % (path, RAW_LAYOUT))
-    stamps_ns = []
+    stamps_ns: List[Optional[int]] = []
     with open(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
+                stamps_ns.append(None)
                 continue
             stamp_ns = _nanoseconds(line.strip())
             if stamp_ns is None:

@@ -1,65 +1,115 @@
 """Drives without labels from anywhere: a folder of images, or a video file."""
 
 import os
-from typing import Iterator
+from functools import partial
+from typing import Iterator, List, Tuple, Union
 
 import cv2
+import numpy as np
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import read_image, require_folder
-from segmentation_node.evaluation.datasets.drive import Drive
-from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.datasets.drive import START_NS, Drive, frame_or_problem
+from segmentation_node.evaluation.datasets.listing import names_in
+from segmentation_node.evaluation.frame import Frame, Problem
+from segmentation_node.pictures import ENDINGS
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp")
+PROBED_FRAMES = 10
+HIGHEST_RATE_HZ = 250.0
+"""A stated rate above it is a container's time base, no camera's."""
+LEAST_SHARE = 0.95
+"""Of the stated duration; less was cut off. Stated durations are rough."""
+NAMED = 5
 
 
 class ImageFolder(Drive):
-    """The images of a folder in the order of their names; ``split``, if any, is a subfolder."""
+    """The images of a folder in the natural order of their names; ``split`` is a subfolder.
+
+    ``notes`` names what else is in it.
+    """
 
     def __init__(self, root: str, split: str = "") -> None:
         self._folder = os.path.join(root, split)
-        require_folder(self._folder, "a folder of images (%s)" % ", ".join(IMAGE_ENDINGS))
-        self._names = sorted(
-            name for name in os.listdir(self._folder) if name.lower().endswith(IMAGE_ENDINGS)
-        )
+        require_folder(self._folder, "a folder of images (%s)" % ", ".join(ENDINGS))
+        names = names_in(self._folder)
+        self._names = [name for name in names if self._is_image(name)]
         if not self._names:
-            raise DatasetError("%s: no images (%s)" % (self._folder, ", ".join(IMAGE_ENDINGS)))
+            raise DatasetError("%s: no images (%s)" % (self._folder, ", ".join(ENDINGS)))
         self.length: int = len(self._names)
+        others = [name for name in names if not self._is_image(name)]
+        if others:
+            listed = ", ".join(others[:NAMED] + ["..."] * (len(others) > NAMED))
+            self.notes = ("%s: left out, no images (%d): %s" % (self._folder, len(others), listed),)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every image."""
         for number, name in enumerate(self._names):
-            image = read_image(os.path.join(self._folder, name))
-            yield Frame(name, image, position=("", number))
+            yield frame_or_problem(name, partial(self._read, number, name))
+
+    def _is_image(self, name: str) -> bool:
+        path = os.path.join(self._folder, name)
+        return name.lower().endswith(ENDINGS) and not os.path.isdir(path)
+
+    def _read(self, number: int, name: str) -> Frame:
+        return Frame(name, read_image(os.path.join(self._folder, name)), position=("", number))
 
 
 class Video(Drive):
-    """The frames of a video file, at the rate that it states."""
+    """The frames of a video file, at the times that the file gives them.
+
+    Where it gives none, at the rate that it states. ``notes`` says in the end what is missing.
+    """
 
     def __init__(self, root: str, split: str = "") -> None:
         self._path = os.path.join(root, split) if split else root
         capture = self._open()
-        self.rate_hz = capture.get(cv2.CAP_PROP_FPS) or None
+        rate_hz = capture.get(cv2.CAP_PROP_FPS)
         # An estimate for the progress bar: some containers state it wrongly.
-        self.length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) or None
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._stated_s = count / rate_hz if count > 0 and rate_hz > 0 else 0.0
+        steps_ms = np.diff(_first_times_ms(capture))
         capture.release()
+        self.has_times = len(steps_ms) > 0 and bool((steps_ms > 0).all())
+        if self.has_times:
+            rate_hz = 1000.0 / float(np.median(steps_ms))
+        self.rate_hz = rate_hz if 0 < rate_hz <= HIGHEST_RATE_HZ else None
+        self.length = int(count) if 0 < count <= self._stated_s * HIGHEST_RATE_HZ else None
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every frame. Raises DatasetError when there is none."""
         capture = self._open()
-        number = 0
+        number, last_ns = 0, START_NS - 1
+        step_ns = int(1e9 / (self.rate_hz or HIGHEST_RATE_HZ))
         try:
             while True:
                 found, bgr = capture.read()
                 if not found:
                     break
+                stamp_ns = None
+                if self.has_times:
+                    stamp_ns = START_NS + int(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                    if stamp_ns <= last_ns:
+                        stamp_ns = last_ns + step_ns
+                    last_ns = stamp_ns
                 image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-                yield Frame("%06d" % number, image, position=("", number))
+                name = "%06d" % number
+                yield Frame(name, image, stamp_ns=stamp_ns, position=("", number))
                 number += 1
         finally:
             capture.release()
         if not number:
             raise DatasetError("%s: not one frame can be decoded" % self._path)
+        self.notes = self._missing(number, last_ns - START_NS + step_ns)
+
+    def _missing(self, frames: int, found_ns: int) -> Tuple[str, ...]:
+        found_s = found_ns * 1e-9 if self.has_times else frames / (self.rate_hz or 1e9)
+        if not self.rate_hz or found_s >= LEAST_SHARE * self._stated_s - 2 / self.rate_hz:
+            return ()
+        stated = "%.1f s%s" % (self._stated_s, " (%d frames)" % self.length if self.length else "")
+        return (
+            "%s: cut off or damaged: it states %s, and %d frames (%.1f s) could be decoded"
+            % (self._path, stated, frames, found_s),
+        )
 
     def _open(self) -> "cv2.VideoCapture":
         if not os.path.isfile(self._path):
@@ -67,4 +117,13 @@ class Video(Drive):
         capture = cv2.VideoCapture(self._path)
         if not capture.isOpened():
             raise DatasetError("%s: not a video that this OpenCV reads" % self._path)
+        # Pixels as they lie, as everything that is aligned to them has them.
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return capture
+
+
+def _first_times_ms(capture: "cv2.VideoCapture") -> List[float]:
+    times_ms: List[float] = []
+    while len(times_ms) < PROBED_FRAMES and capture.grab():
+        times_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    return times_ms

@@ -20,8 +20,7 @@ from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import ReplayError
 from segmentation_node.evaluation.run.provenance import environment_facts
 from segmentation_node.labels import LabelSet, told_label_set
-from segmentation_node.model_card import ModelCard, find_model, read_card
-from segmentation_node.models import models_folder
+from segmentation_node.model_card import ModelCard, models_folder, open_model
 from segmentation_node.ros.outputs import latched_qos
 
 DEFAULT_NAME = "/segmentation_node"
@@ -50,7 +49,7 @@ class TargetOptions:
 
     def card(self) -> ModelCard:
         """The card of the model to start with."""
-        return read_card(find_model(self.model, models_folder()))
+        return open_model(self.model)
 
     def parameters(self, compressed: bool) -> Dict[str, Any]:
         """The parameters of the node to start; ``compressed`` is how it gets its images."""

@@ -1,13 +1,14 @@
 """A stand-in for TensorRT's Python package, one for each dialect of its API.
 
-Each has the names that its version has, of those that an engine's builder or user could want, and
-no others: reading or setting any other is an AttributeError. Graphs are computed by ONNX Runtime in
-the "device" memory of fakes/cudart.cpp, when the stream is synchronised. FAKE_CUDART is its path.
+Each has the names that its version has, of those that backend and builder use or ask for, and no
+others: reading or setting any other is an AttributeError. test/tensorrt holds names and signatures
+against the official bindings. Graphs are computed by ONNX Runtime in the "device" memory of
+fake_cudart.py, when the stream is synchronised.
 """
 
+import collections.abc
 import ctypes
 import enum
-import functools
 import hashlib
 import json
 import os
@@ -16,23 +17,18 @@ import types
 import weakref
 
 import numpy as np
+from support.core.fake_cudart import CUDART
 
 VERSIONS = {"8.2": "8.2.1.8", "8.6": "8.6.1", "10": "10.3.0", "11": "11.4.0"}
 MAGIC = b"FAKEPLAN"
 UNSUPPORTED_OPERATOR = b"NonZero"
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
+OLD_TYPES = ["FLOAT", "HALF", "INT8", "INT32", "BOOL"]
 DATA_TYPES = {
-    "8.2": ["FLOAT", "HALF", "INT8", "INT32", "BOOL"],
-    "8.6": ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8"],
-    "10": ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "INT64"],
-    "11": ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "INT64"],
-}
-BUILDER_FLAGS = {
-    "8.2": ["FP16", "INT8", "TF32"],
-    "8.6": ["FP16", "INT8", "TF32"],
-    "10": ["FP16", "INT8", "TF32"],
-    "11": ["TF32"],
+    "8.2": OLD_TYPES,
+    "8.6": OLD_TYPES + ["UINT8"],
+    "10": OLD_TYPES + ["UINT8", "INT64"],
+    "11": OLD_TYPES + ["UINT8", "INT64"],
 }
 ONNX_TYPES = {
     "tensor(uint8)": "UINT8",
@@ -78,6 +74,9 @@ class ILogger(object):
     def __init__(self):
         self._made = True
 
+    def log(self, severity, msg):
+        raise NotImplementedError
+
     def _say(self, severity, message):
         assert self._made, "ILogger.__init__ was not called"
         self.log(severity, message)
@@ -86,6 +85,15 @@ class ILogger(object):
 class IProgressMonitor(object):
     def __init__(self):
         self._made = True
+
+    def phase_start(self, phase_name, parent_phase, num_steps):
+        raise NotImplementedError
+
+    def step_complete(self, phase_name, step):
+        raise NotImplementedError
+
+    def phase_finish(self, phase_name):
+        raise NotImplementedError
 
 
 class IHostMemory(object):
@@ -119,7 +127,7 @@ class ITimingCache(Strict):
         return IHostMemory(self._content + b"+")
 
 
-class BuilderConfig(Strict):
+class IBuilderConfig(Strict):
     def __init__(self, dialect):
         self._dialect = dialect
         self._flags = {"TF32"}
@@ -148,7 +156,7 @@ class OldWorkspace(object):
 
 class PoolLimit(object):
     def set_memory_pool_limit(self, pool, pool_size):
-        assert pool.name == "WORKSPACE"
+        assert pool.name == "WORKSPACE" and isinstance(pool_size, int)
         self._workspace = pool_size
 
 
@@ -156,16 +164,8 @@ class Progress(object):
     _settable = ("progress_monitor",)
 
 
-BUILDER_CONFIGS = {
-    "8.2": (OldWorkspace,),
-    "8.6": (OldWorkspace, PoolLimit),
-    "10": (Progress, PoolLimit),
-    "11": (Progress, PoolLimit),
-}
-
-
 class Builder(Strict):
-    _dialect = ""
+    _dialect, _config_class = "", None
 
     def __init__(self, logger):
         self._logger = logger
@@ -175,8 +175,7 @@ class Builder(Strict):
         return INetworkDefinition()
 
     def create_builder_config(self):
-        parts = BUILDER_CONFIGS[self._dialect] + (BuilderConfig,)
-        return type("IBuilderConfig", parts, {})(self._dialect)
+        return self._config_class(self._dialect)
 
     def build_serialized_network(self, network, config):
         # As long as a real one, which hears no signal that Python would handle.
@@ -199,7 +198,7 @@ class Builder(Strict):
         return IHostMemory(make_plan(self._dialect, network._onnx, settings))
 
 
-class BuilderBefore11(Builder):
+class FastHalf(object):
     @property
     def platform_has_fast_fp16(self):
         return not os.environ.get("FAKE_TENSORRT_SLOW_FP16")
@@ -304,11 +303,11 @@ class NamedTensors(object):
         return [tensor for tensor in self._tensors if tensor[0] == name][0]
 
 
-class Dims(object):
+class Dims(collections.abc.Sequence):
     """A sequence that is neither list nor tuple, like trt.Dims."""
 
     def __init__(self, values):
-        self._values = tuple(values)
+        self._values = values
 
     def __len__(self):
         return len(self._values)
@@ -321,36 +320,29 @@ class Context(Strict):
     def __init__(self, engine):
         self._engine = engine
         self._session = open_session(engine._onnx)
-        self._callbacks = {}
         alive.add(self)
 
     def _enqueue(self, addresses, stream):
         """Put one run into the stream; it touches device memory when its turn comes."""
-        key = tuple(sorted(addresses.items()))
-        if key not in self._callbacks:
-            # Kept: a recorded graph calls it as long as the context lives.
-            self._callbacks[key] = _CALLBACK(self._run_on(addresses))
-        if library().fake_enqueue(stream, self._callbacks[key], None) != 0:
+        assert all(isinstance(number, int) for number in list(addresses.values()) + [stream])
+        tensors, session = self._engine._tensors, self._session
+        if CUDART.enqueue(stream, lambda: compute(session, tensors, addresses)) != 0:
             self._engine._runtime._logger._say(Severity.ERROR, "1: [runner]\nenqueue failed")
             return False
         return True
 
-    def _run_on(self, addresses):
-        arrays, outputs, session = {}, [], self._session
-        for name, is_input, shape, dtype in self._engine._tensors:
-            count = int(np.prod(shape)) * np.dtype(NUMPY_TYPES[dtype]).itemsize
-            if not library().fake_on_device(addresses[name], count):
-                raise AssertionError("%s is not in device memory" % name)
-            memory = (ctypes.c_ubyte * count).from_address(addresses[name])
-            arrays[name] = np.frombuffer(memory, NUMPY_TYPES[dtype]).reshape(shape)
-            outputs += [] if is_input else [name]
 
-        def compute(_):
-            results = session.run(outputs, {"image": arrays["image"]})
-            for name, result in zip(outputs, results):
-                arrays[name][...] = result
-
-        return compute
+def compute(session, tensors, addresses):
+    """One run, from device memory to device memory."""
+    arrays = {}
+    for name, _, shape, dtype in tensors:
+        count = int(np.prod(shape)) * np.dtype(NUMPY_TYPES[dtype]).itemsize
+        assert CUDART.is_on_device(addresses[name], count), "%s is not on the device" % name
+        memory = (ctypes.c_ubyte * count).from_address(addresses[name])
+        arrays[name] = np.frombuffer(memory, NUMPY_TYPES[dtype]).reshape(shape)
+    outputs = [name for name, is_input, _, _ in tensors if not is_input]
+    for name, result in zip(outputs, session.run(outputs, {"image": arrays["image"]})):
+        arrays[name][...] = result
 
 
 class BindingsContext(object):
@@ -368,41 +360,55 @@ class NamedContext(object):
         return self._enqueue(self._addresses, stream_handle)
 
 
+class Runtime(Strict):
+    _dialect, _module = "", None
+
+    def __init__(self, logger):
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, serialized_engine):
+        try:
+            onnx = read_plan(self._dialect, serialized_engine)
+        except ValueError as error:
+            self._logger._say(Severity.ERROR, "1: [runtime.cpp::parsePlan::314]\n%s" % error)
+            return None
+        return self._module.ICudaEngine(self, onnx)
+
+
 def module(dialect):
     """The package of that dialect, a module object."""
+    bindings, named = dialect in ("8.2", "8.6"), dialect != "8.2"
+    new, has_flags = dialect in ("10", "11"), dialect != "11"
     made = types.ModuleType("tensorrt")
     made.__version__ = VERSIONS[dialect]
+
+    def add(name, parts, **values):
+        setattr(made, name, type(name, parts, values))
+
     made.DataType = enum.Enum("DataType", DATA_TYPES[dialect])
-    made.BuilderFlag = enum.Enum("BuilderFlag", BUILDER_FLAGS[dialect])
-    made.ILogger = ILogger
-    bindings, named = dialect in ("8.2", "8.6"), dialect != "8.2"
-    engine_parts = (Bindings,) * bindings + (NamedTensors,) * named
-    context_parts = (BindingsContext,) * bindings + (NamedContext,) * named
-    context = type("IExecutionContext", context_parts + (Context,), {})
-    engine = type("ICudaEngine", engine_parts + (Engine,), {"_context_class": context})
-    builder = BuilderBefore11 if dialect != "11" else Builder
-    made.Builder = type("Builder", (builder,), {"_dialect": dialect})
-    made.OnnxParser = type("OnnxParser", (OnnxParser,), {"_dialect": dialect})
+    made.BuilderFlag = enum.Enum("BuilderFlag", ["TF32"] + ["FP16", "INT8"] * has_flags)
+    made.ILogger, made.ITimingCache, made.ParserError = ILogger, ITimingCache, ParserError
+    add("IExecutionContext", (BindingsContext,) * bindings + (NamedContext,) * named + (Context,))
+    add(
+        "ICudaEngine",
+        (Bindings,) * bindings + (NamedTensors,) * named + (Engine,),
+        _context_class=made.IExecutionContext,
+    )
+    parts = (Progress,) * new + (OldWorkspace,) * bindings + (PoolLimit,) * named
+    add("IBuilderConfig", parts + (IBuilderConfig,))
+    add(
+        "Builder",
+        (FastHalf,) * has_flags + (Builder,),
+        _dialect=dialect,
+        _config_class=made.IBuilderConfig,
+    )
+    add("OnnxParser", (OnnxParser,), _dialect=dialect)
+    add("Runtime", (Runtime,), _dialect=dialect, _module=made)
     if named:
         made.TensorIOMode = enum.Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
         made.MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE", "DLA_MANAGED_SRAM"])
-    if dialect in ("10", "11"):
+    if new:
         made.IProgressMonitor = IProgressMonitor
-
-    class Runtime(Strict):
-        def __init__(self, logger):
-            self._logger = logger
-            self._module = made
-
-        def deserialize_cuda_engine(self, serialized_engine):
-            try:
-                onnx = read_plan(dialect, serialized_engine)
-            except ValueError as error:
-                self._logger._say(Severity.ERROR, "1: [runtime.cpp::parsePlan::314]\n%s" % error)
-                return None
-            return engine(self, onnx)
-
-    made.Runtime = Runtime
     return made
 
 
@@ -449,17 +455,3 @@ def tensors_of(onnx):
         for is_input, items in ((True, session.get_inputs()), (False, session.get_outputs()))
         for item in items
     ]
-
-
-def library():
-    """fakes/cudart.cpp, compiled."""
-    return _load(os.environ["FAKE_CUDART"])
-
-
-@functools.lru_cache(maxsize=None)
-def _load(path):
-    cudart = ctypes.CDLL(path)
-    cudart.fake_enqueue.argtypes = [ctypes.c_void_p, _CALLBACK, ctypes.c_void_p]
-    cudart.fake_on_device.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    cudart.fake_calls.argtypes = [ctypes.c_char_p]
-    return cudart
