@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import cv2
 import numpy as np
 
-from segmentation_node.errors import ContentError, LabelsError
+from segmentation_node.errors import ContentError, LabelsError, shown
 from segmentation_node.yaml_and_json import read_yaml
 
 UNLABELLED = 255
@@ -105,7 +105,7 @@ class LabelSet:
             unknown = sorted(set(np.unique(ids).tolist()) - set(self.known_dataset_ids))
             raise ValueError(
                 "label ids %s are out of range for %s; expected ids among %s"
-                % (unknown, self.name, list(self.known_dataset_ids))
+                % (shown(unknown), self.name, list(self.known_dataset_ids))
             )
         return _looked_up(ids, lut)
 

@@ -207,6 +207,8 @@ class RunOptions:
     accumulate: int = 1
     """Parts that a process's batch is computed in, to fit into memory."""
     compile_network: bool = False
+    cuda_graph: bool = False
+    """Record forward and backward pass once and replay them: one GPU, one process."""
     checkpoint_minutes: float = 10.0
     """What a killed run loses at most."""
     stop_after: int | None = None

@@ -15,6 +15,7 @@ from segmentation_node.errors import DatasetError, exit_code
 from training.arguments import add_skip_broken, minutes, usable_device, whole
 from training.data import AnySplit, Split, open_data, open_split
 from training.distributed import Group, join_group
+from training.errors import TrainingError
 from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 
@@ -24,6 +25,8 @@ __all__ = ["Split", "Trainer", "main"]
 def train(arguments: argparse.Namespace) -> int:
     """Carry a recipe out; the exit code is 0, or 128 + the signal that stopped it."""
     recipe = Recipe.read(arguments.recipe)
+    if arguments.cuda_graph and not arguments.device.startswith("cuda"):
+        raise TrainingError(f"--cuda-graph needs --device cuda; found {arguments.device}")
     prepare_arithmetic(recipe, arguments.threads)
     with join_group(arguments.device) as (group, device):
         splits = [
@@ -35,6 +38,7 @@ def train(arguments: argparse.Namespace) -> int:
         options = RunOptions(
             accumulate=arguments.accumulate,
             compile_network=arguments.compile,
+            cuda_graph=arguments.cuda_graph,
             checkpoint_minutes=arguments.checkpoint_minutes,
             stop_after=arguments.stop_after,
             resume=arguments.resume,
@@ -109,7 +113,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--accumulate", type=whole(1), default=1, help="parts to split a batch into"
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    faster = parser.add_mutually_exclusive_group()
+    faster.add_argument("--compile", action="store_true", help="torch.compile the network")
+    faster.add_argument(
+        "--cuda-graph", action="store_true", help="replay a step's passes as CUDA graphs"
+    )
     parser.add_argument("--stop-after", type=whole(1), help="stop after this many steps")
     parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
     add_skip_broken(parser)

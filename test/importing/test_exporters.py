@@ -13,6 +13,8 @@ from segmentation_node.importing.__main__ import main
 from segmentation_node.model_card import read_card
 from segmentation_node.pipeline import open_segmenter
 
+pytestmark = pytest.mark.slow
+
 SIZE = (64, 96)
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

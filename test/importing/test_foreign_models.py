@@ -24,6 +24,8 @@ from segmentation_node.pipeline import open_segmenter
 SHARED = Path(os.environ.get("SEGMENTATION_SHARED", Path(PROJECT) / ".." / "shared")).resolve()
 NETWORKS = SHARED / "foreign_models"
 CAMVID = SHARED / "datasets" / "camvid"
+pytestmark = pytest.mark.slow
+
 LEAST = 0.999
 PICTURES = 10
 EVERY = 20
@@ -116,22 +118,14 @@ def test_the_pixels_are_the_familys(imported):
     assert card.source.file == path.name
 
 
-def grouping_file(folder, own, other):
-    groups = {"it": [*own, *other], "rest": "*"}
-    path = folder / "grouping.yaml"
-    path.write_text(json.dumps({"name": "one", "groups": groups}))
-    return path
-
-
 # The classes that count, of the network and of CamVid; what 101 frames gave, and how near 6 come.
 SCORES = {"road": (["road", "mark"], "road", 0.976), "deeplab": (["car", "bus"], "car", 0.475)}
 NEAR = {"road": 0.02, "deeplab": 0.15}
 
 
+@pytest.mark.parametrize("imported", SCORES, indirect=True)
 def test_scores_on_a_part_of_camvid(imported, request):
     which = request.node.callspec.params["imported"]
-    if which not in SCORES:
-        pytest.skip("CamVid has none of its classes")
     own, other, known = SCORES[which]
     card = read_card(str(imported[1]))
     data = open_dataset("camvid", str(CAMVID), "val")
@@ -148,10 +142,8 @@ def test_scores_on_a_part_of_camvid(imported, request):
     assert both / either == pytest.approx(known, abs=NEAR[which])
 
 
-def test_evaluation_scores_it(imported, request, tmp_path):
-    which = request.node.callspec.params["imported"]
-    if which != "deeplab":
-        pytest.skip("one network is enough: the others differ in nothing that evaluation sees")
+@pytest.mark.parametrize("imported", ["deeplab"], indirect=True)
+def test_evaluation_scores_it(imported, tmp_path):
     few = tmp_path / "camvid"
     for part in ("val", "valannot"):
         (few / part).mkdir(parents=True)
@@ -162,7 +154,8 @@ def test_evaluation_scores_it(imported, request, tmp_path):
     figures = tmp_path / "figures.json"
     options = ["--model", str(imported[1]), "--dataset", "camvid", "--root", str(few)]
     options += ["--split", "val", "--backend", "onnxruntime", "--json", str(figures)]
-    grouping = grouping_file(tmp_path, ["car", "bus"], [])
+    grouping = tmp_path / "grouping.yaml"
+    grouping.write_text('{name: one, groups: {it: [car, bus], rest: "*"}}')
     assert evaluation(["dataset", *options, "--grouping", str(grouping)]) == 0
     scored = json.loads(figures.read_text())
     assert scored["frames"] == len(lines)

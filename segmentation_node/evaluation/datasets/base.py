@@ -73,8 +73,8 @@ class Files(NamedTuple):
         return os.path.join(self.folder, key + self.suffix)
 
     def keys(self) -> Set[str]:
-        """Keys of all files, in subfolders too."""
-        found = files_below(self.folder)
+        """Keys of all files, in subfolders too; none where there is no such folder."""
+        found = files_below(self.folder) if os.path.isdir(self.folder) else ()
         return {path[: -len(self.suffix)] for path in found if path.endswith(self.suffix)}
 
 

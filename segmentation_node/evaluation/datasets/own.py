@@ -6,7 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation.datasets.base import Dataset, read_image, require_folder
-from segmentation_node.evaluation.datasets.listing import files_below, in_order, names_in
+from segmentation_node.evaluation.datasets.listing import files_below, in_order, left_out, names_in
 from segmentation_node.evaluation.datasets.masks import BLACK, Color, read_mask
 from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import (
@@ -116,8 +116,12 @@ class Folder(PairedPictures):
                 "%s: no pictures (%s); expected %s"
                 % (self.images_folder, ", ".join(ENDINGS), FOLDER_LAYOUT)
             )
-        self.notes = tuple("%s: left out, no picture" % path for path in others + more)
-        self.notes += tuple("%s: left out, in no split" % path for path in self._strays())
+        self.notes = left_out(self.images_folder, "no pictures", others)
+        self.notes += left_out(self.labels_folder, "no pictures", more)
+        splits = self.splits_in(self.root)
+        for folder in (os.path.join(self.root, name) for name in ("images", "labels")):
+            strays = [name for name in names_in(folder) if name not in splits]
+            self.notes += left_out(folder, "in no split", strays)
         return [
             Pair(
                 stem,
@@ -126,17 +130,6 @@ class Folder(PairedPictures):
                 "%s is there" % (images.get(stem) or labels[stem])[0],
             )
             for stem in in_order(set(images) | set(labels))
-        ]
-
-    def _strays(self) -> List[str]:
-        """What lies in ``images`` or ``labels`` beside the splits."""
-        splits = self.splits_in(self.root)
-        folders = [os.path.join(self.root, name) for name in ("images", "labels")]
-        return [
-            os.path.join(folder, name)
-            for folder in folders
-            for name in names_in(folder)
-            if name not in splits
         ]
 
 
@@ -171,8 +164,8 @@ class Voc(PairedPictures):
         lists = {split: self._listed(split) for split in self.splits_in(self.root)}
         # JPEGImages holds more by design: VOC's own pictures for detection.
         unlisted = in_order(set(labels).difference(*lists.values()))
-        self.notes = tuple("%s: left out, no picture" % path for path in others)
-        self.notes += tuple("%s: left out, in no list" % labels[stem][0] for stem in unlisted)
+        self.notes = left_out(self.labels_folder, "no pictures", others)
+        self.notes += left_out(self.labels_folder, "in no list", unlisted)
         return [
             Pair(stem, images.get(stem, []), labels.get(stem, []), "%s asks for it" % line)
             for stem, line in lists[self.split].items()
@@ -182,7 +175,7 @@ class Voc(PairedPictures):
         """The stems of a split's list in its order; of each the line that names it."""
         path = os.path.join(self.root, "ImageSets", "Segmentation", split + ".txt")
         found: Dict[str, str] = {}
-        with open(path, encoding="utf-8", errors="replace") as lines:
+        with open(path, encoding="utf-8-sig", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
                 stem = line.strip().strip('"')
                 if stem in found:
@@ -197,7 +190,7 @@ class Voc(PairedPictures):
 def _read_labelmap(path: str) -> LabelSet:
     """The classes of a ``labelmap.txt``; a colour that is left out is VOC's for the place."""
     classes: List[Dict[str, Any]] = []
-    with open(path, encoding="utf-8", errors="replace") as lines:
+    with open(path, encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             text = line.strip()
             if not text or text.startswith("#"):
@@ -216,7 +209,7 @@ def _read_labelmap(path: str) -> LabelSet:
 
 
 def _by_stem(folder: str, layout: str) -> Tuple[Dict[str, List[str]], List[str]]:
-    """The pictures below a folder by the path without its ending; and the files that are none."""
+    """The pictures below a folder by their key, the path in it without ending; and other files."""
     require_folder(folder, layout)
     pictures: Dict[str, List[str]] = {}
     others = []
@@ -225,7 +218,7 @@ def _by_stem(folder: str, layout: str) -> Tuple[Dict[str, List[str]], List[str]]
         if ending.lower() in ENDINGS:
             pictures.setdefault(stem, []).append(os.path.join(folder, path))
         else:
-            others.append(os.path.join(folder, path))
+            others.append(path)
     return pictures, others
 
 
