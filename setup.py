@@ -66,6 +66,7 @@ setup(
             "segmentation_node = segmentation_node.ros.main:main",
             "evaluation = segmentation_node.evaluation.__main__:main",
             "engine = segmentation_node.engine:main",
+            "import_model = segmentation_node.importing.__main__:main",
         ],
     },
 )

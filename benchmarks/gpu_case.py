@@ -102,7 +102,7 @@ class Speed:
         start_s = time.perf_counter()
         with open_backend("torch", card, options) as backend:
             load_s = time.perf_counter() - start_s
-            backend.time_stages()
+            backend.time_stages()  # type: ignore[attr-defined]  # the torch backend has it
             image_nhwc = np.zeros(backend.input_shape, np.uint8)
             laps = [self._frame(backend, image_nhwc, n) for n in range(warm_up + frames)][warm_up:]
             found = {

@@ -152,7 +152,7 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     Its artifacts are the package's ONNX graph and the weights; beside them lies ``LOGITS_FILE``,
     the bare network as the usual node takes it: normalised float32 in, logits out.
     """
-    from training.card import write_card
+    from segmentation_node.importing.model_folder import write_card
     from training.onnx_graph import OPSET, export_onnx, graph_variant
 
     target = folder / f"{card.name}_{size_text(size)}"

@@ -13,6 +13,7 @@ Images and labels are random and ready on the device. Never run on a GPU yet.
 import argparse
 import sys
 import time
+from itertools import product
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -49,9 +50,14 @@ class Case(NamedTuple):
 CASES = (Case(4, (256, 512)), Case(1, (128, 256)))
 PARALLEL_CASES = {"cpu": Case(4, (128, 256)), "cuda": Case(16, (256, 512))}
 PARTS = ("forward", "backward", "total")
-PUBLISHED = {("segnet", CASES[0]): (101, 164, 265)}
-"""Times in ms of ``PARTS``."""
-PUBLISHED_ON = "neon, in the article (its repository, on a Titan X: 109, 193, 302)"
+PUBLISHED: dict[tuple[str, Case], tuple[tuple[int | None, ...], str]] = {
+    ("segnet", CASES[0]): (
+        (101, 164, 265),
+        "neon, in the article (its repository, on a Titan X: 109, 193, 302)",
+    ),
+    ("segnet", CASES[1]): ((97, None, None), "inference on a TX-1, in the article"),
+}
+"""Times in ms of ``PARTS``, None where none was given, and where they were measured."""
 
 
 def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
@@ -67,7 +73,8 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
     laps_ms = _steps(network, images, labels, load.precision, seconds)
     forward_ms, backward_ms = zip(*laps_ms, strict=True)
     total = spread([sum(laps) for laps in laps_ms])
-    published = PUBLISHED.get((load.network, Case(load.batch, load.size)))
+    case = (load.network, Case(load.batch, load.size))
+    published, published_on = PUBLISHED.get(case, ((None,) * len(PARTS), None))
     return {
         "table": "article_1",
         "network": load.network,
@@ -82,8 +89,8 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
         "backward_ms": spread(list(backward_ms))["median_ms"],
         "total_ms": total["median_ms"],
         "total_p95_ms": total["p95_ms"],
-        **{f"published_{part}_ms": ms for part, ms in zip(PARTS, published or (None,) * 3)},
-        "published_on": PUBLISHED_ON if published else None,
+        **{f"published_{part}_ms": ms for part, ms in zip(PARTS, published)},
+        "published_on": published_on,
     }
 
 
@@ -133,7 +140,8 @@ def measure_parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
             continue
         threads = max(1, options.threads // processes)
         print(f"{options.parallel_network}, {processes} x {threads} threads ...", flush=True)
-        load = _load(options, options.parallel_network, options.parallel_case)
+        case, precision = options.parallel_case, options.precision[0]
+        load = _load(options, options.parallel_network, case, precision)
         rows.append(data_parallel.measure(load, processes, threads))
     if rows:
         data_parallel.add_speed_up(rows)
@@ -151,7 +159,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = parser_of("paper_tables", __doc__)
     add = parser.add_argument
     add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--precision", choices=PRECISIONS, default="fp32")
+    add("--precision", nargs="+", choices=PRECISIONS, default=["fp32"])
     add("--tables", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     add("--networks", nargs="+", choices=sorted(NETWORKS), default=NETWORKS_SHOWN)
     add("--cases", nargs="+", default=CASES, type=case_of, metavar="BATCHxWIDTHxHEIGHT")
@@ -179,22 +187,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows that were asked for."""
     rows: list[dict[str, Any]] = []
-    for case in options.cases if 1 in options.tables else ():
-        for network in options.networks:
-            print(f"{network}, {case.batch} x {size_text(case.size)} ...", flush=True)
-            load = _load(options, network, case)
-            rows.append(measure_step(load, options.threads, options.seconds))
+    cases = options.cases if 1 in options.tables else ()
+    for case, network, precision in product(cases, options.networks, options.precision):
+        print(f"{network}, {case.batch} x {size_text(case.size)}, {precision} ...", flush=True)
+        load = _load(options, network, case, precision)
+        rows.append(measure_step(load, options.threads, options.seconds))
     return rows + (measure_parallel(options) if 2 in options.tables else [])
 
 
-def _load(options: argparse.Namespace, network: str, case: Case) -> Load:
+def _load(options: argparse.Namespace, network: str, case: Case, precision: str) -> Load:
     return Load(
         network,
         case.size,
         case.batch,
         options.classes,
         options.device,
-        options.precision,
+        precision,
         options.steps,
     )
 
@@ -241,9 +249,10 @@ class Step(TypedDict):
 
 
 def _published(row: shown.Row) -> str:
-    if row["published_total_ms"] is None:
+    found = [row[f"published_{part}_ms"] for part in PARTS]
+    if found[0] is None:
         return shown.NOT_MEASURED
-    times = ", ".join(f"{row[f'published_{part}_ms']:.0f}" for part in PARTS)
+    times = ", ".join(f"{ms:.0f}" for ms in found if ms is not None)
     return f"{times} ms: {row['published_on']}"
 
 
@@ -258,9 +267,9 @@ def _line(record: dict[str, Any]) -> str:
         for prefix in ("", "published_")
     )
     return (
-        f"A training step of `{row['network']}` with {row['batch']} images of {row['image']} takes "
-        f"{ours} ms forward, backward and in total ({published} ms published, "
-        f"{row['published_on']})."
+        f"A training step of `{row['network']}` with {row['batch']} images of {row['image']} in "
+        f"{row['precision']} takes {ours} ms forward, backward and in total ({published} ms "
+        f"published, {row['published_on']})."
     )
 
 
@@ -272,6 +281,7 @@ SHOWN = shown.Shown(
                 "Network": "`{network}`",
                 "Image": "{image}",
                 "Batch": "{batch}",
+                "Precision": "{precision}",
                 "Forward": "{forward_ms:.0f} ms",
                 "Backward": "{backward_ms:.0f} ms",
                 "Total": "{total_ms:.0f} ms",

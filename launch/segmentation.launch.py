@@ -1,6 +1,7 @@
 """Start the segmentation node for one camera; an empty argument leaves the file's value."""
 
 import os
+import tempfile
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
@@ -30,7 +31,7 @@ ARGUMENTS = (
     ("transport", "", "raw or compressed: which image topic is read"),
     ("use_sim_time", "", "true or false: whether the node runs on /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
-    ("rviz", "false", "true: show the image and the overlay in RViz"),
+    ("rviz", "false", "true: show the image, as transport says, and the overlay in RViz"),
     ("localhost_only", "false", "true: speak to this machine only, not to the whole network"),
     ("required", "true", "true: a node that fails ends the launch with exit code 1"),
 )
@@ -136,7 +137,8 @@ def stop_on_failure(event, context):
 
 def rviz_node(given):
     # Relative targets follow the namespace, the names in the RViz file are the ones without it.
-    topics = [("/image", given["image"] or "image")]
+    image = given["image"] or "image"
+    topics = [("/image", image), ("/image/compressed", image + "/compressed")]
     topics += [
         ("/segmentation_node/" + output, "segmentation_node/" + output)
         for output in ("overlay", "class_map")
@@ -146,7 +148,19 @@ def rviz_node(given):
         executable="rviz2",
         name="rviz2",
         namespace=given["namespace"],
-        arguments=["-d", os.path.join(CONFIG, "segmentation.rviz")],
+        arguments=["-d", rviz_config(given["transport"])],
         remappings=topics,
         output="log",
     )
+
+
+def rviz_config(transport):
+    shipped = os.path.join(CONFIG, "segmentation.rviz")
+    if transport != "compressed":
+        return shipped
+    # RViz reads the transport from a display's topic before any remapping.
+    with open(shipped) as stream:
+        text = stream.read().replace("Value: /image\n", "Value: /image/compressed\n")
+    with tempfile.NamedTemporaryFile("w", suffix=".rviz", delete=False) as stream:
+        stream.write(text)
+    return stream.name

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from segmentation_node.camera_health import CameraHealth
 from segmentation_node.timing import RollingPercentiles
 
 
@@ -188,17 +189,19 @@ class RateMeter:
 
 
 class Accounts:
-    """The books of one session: counters, latencies and rates."""
+    """The books of one session: counters, latencies, rates, and what the images are like."""
 
     def __init__(self) -> None:
         self.counters = FrameCounters()
         self.latencies = LatencyStatistics()
         self.rates = RateMeter()
+        self.camera = CameraHealth()
 
     def begin(self) -> None:
         """Frames are asked for from now on: what was measured before is forgotten."""
         self.latencies.clear()
         self.rates.clear()
+        self.camera = CameraHealth()
         self.look()
 
     def look(self) -> None:

@@ -36,6 +36,10 @@ class ImageError(SegmentationError):
     """An image that cannot be segmented."""
 
 
+class NetworkImportError(SegmentationError):
+    """A foreign network that cannot become a model folder: the message says what is missing."""
+
+
 class DatasetError(SegmentationError):
     """A data set that cannot be read: the message names the file and what was expected."""
 

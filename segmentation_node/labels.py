@@ -105,7 +105,7 @@ class LabelSet:
             unknown = sorted(set(np.unique(ids).tolist()) - set(self.known_dataset_ids))
             raise ValueError(
                 "label ids %s are out of range for %s; expected ids among %s"
-                % (unknown, self.name, list(self.known_dataset_ids))
+                % (shown(unknown), self.name, list(self.known_dataset_ids))
             )
         return _looked_up(ids, lut)
 
@@ -311,6 +311,11 @@ def label_set_by_name(name: str) -> LabelSet:
         "unknown label set %r; known: %s, or the path of a labels.yaml"
         % (name, ", ".join(LABEL_SETS))
     )
+
+
+def is_built_in(labels: LabelSet) -> bool:
+    """Whether a built-in label set has its name and its classes, whatever ids label images hold."""
+    return labels.name in LABEL_SETS and labels.classes == LABEL_SETS[labels.name].classes
 
 
 def _looked_up(ids_hw: np.ndarray, lut: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
 CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
+NO_WEIGHTS = "an imported network has no weights for PyTorch"
 ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", "weights")
 
 
@@ -54,6 +55,16 @@ class WeightsInfo:
     licence: str
     provenance: str
     trained_classes: List[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """Of an imported network: the foreign file, its sha256, its family and its licence."""
+
+    file: str
+    sha256: str
+    family: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,7 @@ class ModelCard:
     weights: WeightsInfo
     accuracy: List[AccuracyInfo]
     artifacts: List[ArtifactInfo]
+    source: Optional[SourceInfo] = None
     folder: str = field(default="", compare=False)
     own_labels: Optional[LabelSet] = None
 
@@ -124,26 +136,38 @@ class ModelCard:
         for artifact in self.artifacts:
             if artifact.kind == kind:
                 return _verified_path(self.folder, artifact)
-        command = self.command_to_add(kind)
         raise CardError(
             "%s: no artifact of kind %r; it has %s%s"
             % (
                 self._path(),
                 kind,
                 [artifact.kind for artifact in self.artifacts],
-                "; add it on a machine with PyTorch: %s" % command if command else "",
+                self._how_to_add(kind),
             )
         )
 
     def command_to_add(self, kind: str) -> str:
-        """The command that makes this form of the graph from the weights; empty: none does."""
+        """The command that makes this form of the graph; empty: none does."""
         _, _, variant = kind.partition("onnx_")
         if not variant:
             return ""
+        if self.source is not None:
+            lacks_images = variant == "int8" and "--images" not in self.weights.provenance
+            return self.weights.provenance + (" --images FOLDER" if lacks_images else "")
         folder = shlex.quote(os.path.abspath(self.folder))
         command = "python3 -m training.add_variants %s --variant %s" % (folder, variant)
         # Its ranges come from the images that it was trained on.
         return command + (" --dataset NAME --root FOLDER" if variant == "int8" else "")
+
+    def _how_to_add(self, kind: str) -> str:
+        command = self.command_to_add(kind)
+        if command and self.source is not None:
+            return "; import the network again: %s" % command
+        if command:
+            return "; add it on a machine with PyTorch: %s" % command
+        if kind == "weights" and self.source is not None:
+            return "; %s: choose another backend than torch" % NO_WEIGHTS
+        return ""
 
     def _path(self) -> str:
         return os.path.join(self.folder, CARD_FILE)
@@ -173,6 +197,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         own_labels = _own_labels(values["label_set"], path)
         values = dict(values, label_set=own_labels.name)
     content = _checked(values, schema, path, "")
+    source = content.get("source")
     card = ModelCard(
         name=content["name"],
         network=_record(NetworkInfo, content["network"], path, "network"),
@@ -182,6 +207,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         weights=_record(WeightsInfo, content["weights"], path, "weights"),
         accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
         artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
+        source=source and _record(SourceInfo, source, path, "source"),
         folder=folder,
         own_labels=own_labels,
     )

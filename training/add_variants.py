@@ -14,11 +14,12 @@ from typing import Any
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.files import write_whole
+from segmentation_node.importing.model_folder import ARTIFACTS, onnx_artifact, write_card
 from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.yaml_and_json import read_yaml
-from training.card import ARTIFACTS, measure_accuracy, onnx_artifact, write_card
+from training.card import measure_accuracy
 from training.checkpoint import load_weights
 from training.export import export_variant
 

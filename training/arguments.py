@@ -71,3 +71,13 @@ def network_options(text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise argparse.ArgumentTypeError(f"{shown(values)} has no keys and values")
     return values
+
+
+def add_skip_broken(parser: argparse.ArgumentParser) -> None:
+    """Whether a sample that cannot be read ends the command, which it does by default."""
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out, and name, the pictures that cannot be read; without it the first one "
+        "ends the command",
+    )

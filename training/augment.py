@@ -73,7 +73,8 @@ class Augmentation:
             ]
             warped = torch.cat([part[0] for part in parts])
             warped_labels = torch.cat([part[1] for part in parts])
-        signed = (draws[4:] * 2 - 1).to(warped.device).view(-1, len(warped), 1, 1, 1)
+        signed = (draws[4:] * 2 - 1).to(warped.device, non_blocking=True)
+        signed = signed.view(-1, len(warped), 1, 1, 1)
         if self.light_jitter > 0:
             warped = jitter_light(warped, torch.exp(signed[:4] * self.light_jitter))
         if self.color_jitter > 0:
@@ -84,7 +85,10 @@ class Augmentation:
     def _warp(
         self, images_nhwc: torch.Tensor, labels_nhw: torch.Tensor, draws: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        theta = self._affine(images_nhwc.shape[1:3], draws).to(images_nhwc.device)
+        # Blocking, the host would wait for the steps before, and the GPU then for the host.
+        theta = self._affine(images_nhwc.shape[1:3], draws).to(
+            images_nhwc.device, non_blocking=True
+        )
         size = [len(images_nhwc), 1, *self.crop_size]
         grid = functional.affine_grid(theta, size, align_corners=False)
         images = images_nhwc.permute(0, 3, 1, 2).float()

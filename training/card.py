@@ -5,29 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
-from segmentation_node.files import write_whole
-from segmentation_node.labels import LabelSet
-from segmentation_node.model_card import CARD_FILE, parse_card, read_card, sha256_of
+from segmentation_node.importing.model_folder import artifact, onnx_artifact
+from segmentation_node.labels import LabelSet, describe, is_built_in
+from segmentation_node.model_card import CARD_FILE, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
-from segmentation_node.yaml_and_json import parse_yaml
-from training.onnx_graph import OPSET
 from training.recipe import Recipe
 
-ARTIFACTS = {
-    "uint8": ("model.onnx", "onnx", "uint8 in and out"),
-    "float": ("model_float.onnx", "onnx_float", "float32 in, int32 out"),
-    "fp16": ("model_fp16.onnx", "onnx_fp16", "float16 inside, uint8 in and out"),
-    "int8": ("model_int8.onnx", "onnx_int8", "int8 convolutions (QDQ), uint8 in and out"),
-}
-"""File, kind on the card and description, by variant."""
 MEASURED = {"fp32": "uint8", "int8": "int8"}
 """Variants whose accuracy the card gives, by the precision at which they run."""
+OWN_DATA = (
+    "pictures of one's own",
+    "as whoever owns the pictures permits; to be stated here before the weights are passed on",
+)
 DATA = {
     "camvid": (
         "CamVid train in SegNet's layout, 367 images at 480x360",
@@ -41,6 +35,7 @@ DATA = {
         "Cityscapes, coarse annotations",
         "not to be shipped: Cityscapes' terms ask everybody to register for the images",
     ),
+    "folder": OWN_DATA,
     "kitti_semantics": (
         "KITTI semantic segmentation, training, 200 images",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",
@@ -53,15 +48,9 @@ DATA = {
         "the procedural street drive of this package, no recorded image",
         "Apache-2.0",
     ),
+    "voc": OWN_DATA,
 }
 """Training data and the licence that it puts on the weights, by data set."""
-
-
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Validate the card and put it beside its artifacts."""
-    text = yaml.safe_dump(card, sort_keys=False, width=96)
-    parse_card(parse_yaml(text, CARD_FILE), str(folder))
-    write_whole(str(folder / CARD_FILE), text)
 
 
 def make_card(
@@ -75,6 +64,7 @@ def make_card(
 ) -> dict[str, Any]:
     """The card of the artifacts in ``folder``, without accuracy."""
     data, licence = DATA[recipe.dataset]
+    inherited = licence_of_start(recipe)
     return {
         "name": name,
         "network": {
@@ -82,7 +72,7 @@ def make_card(
             "options": recipe.network_options,
             "parameters": count_parameters(recipe, labels),
         },
-        "label_set": labels.name,
+        "label_set": labels.name if is_built_in(labels) else describe(labels),
         "input": {
             "height": size[0],
             "width": size[1],
@@ -93,13 +83,13 @@ def make_card(
         "outputs": ["class_map", "confidence"],
         "weights": {
             "data": f"{data}; {started_from(recipe)}",
-            "licence": licence,
+            "licence": f"{licence}; of what it started from: {inherited}" if inherited else licence,
             "provenance": command,
         },
         "accuracy": [],
         "artifacts": [
             *(onnx_artifact(folder, variant) for variant in variants),
-            _artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
+            artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
         ],
     }
 
@@ -110,22 +100,19 @@ def started_from(recipe: Recipe) -> str:
     return f"started from {source}" if source else "no pre-training"
 
 
+def licence_of_start(recipe: Recipe) -> str:
+    """The licence on the card beside the weights that training started from; empty without one."""
+    folder = Path(recipe.start_weights).parent
+    if not recipe.start_weights or not (folder / CARD_FILE).is_file():
+        return ""
+    return read_card(str(folder)).weights.licence
+
+
 def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
     """Parameters of the recipe's network; a batch norm's statistics are none."""
     with torch.device("meta"):
         network = build_network(recipe.network, len(labels), recipe.network_options)
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def onnx_artifact(folder: Path, variant: str) -> dict[str, Any]:
-    """The card's entry for a variant's file in this folder."""
-    file, kind, description = ARTIFACTS[variant]
-    return _artifact(folder / file, kind, f"opset {OPSET}, {description}")
-
-
-def _artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
-    path.chmod(0o644)
-    return {"file": path.name, "kind": kind, "sha256": sha256_of(str(path)), "version": version}
 
 
 def measure_accuracy(

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,8 @@ import cv2
 import numpy as np
 import torch
 
-from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.frame import Frame
 from training.augment import Images
 
@@ -27,10 +29,10 @@ class Reader:
     """Reads samples in threads. Decoders release Python's lock; data sets need not be
     thread-safe, because each thread reads through its own copy."""
 
-    def __init__(self, dataset: Dataset, limit: int | None, workers: int) -> None:
+    def __init__(self, dataset: Dataset, limit: int | None, workers: int | None) -> None:
         self.dataset = dataset
         self.count = len(dataset) if limit is None else min(limit, len(dataset))
-        self.workers = workers
+        self.workers = workers or min(8, os.cpu_count() or 1)
         self._local = threading.local()
 
     def read(self, index: int) -> Frame:
@@ -38,6 +40,14 @@ class Reader:
         if not hasattr(self._local, "dataset"):
             self._local.dataset = copy.copy(self.dataset)
         return self._local.dataset[index]
+
+    def problem(self, index: int) -> str | None:
+        """Why a sample cannot be read; None where it can."""
+        try:
+            self.read(index)
+        except DatasetError as error:
+            return str(error)
+        return None
 
     def read_all(self) -> list[Frame]:
         """All samples, in order; each thread reads neighbours, which some data sets cache."""
@@ -49,6 +59,60 @@ class Reader:
 
     def _read_range(self, start: int, stop: int) -> list[Frame]:
         return [self.read(index) for index in range(start, min(stop, self.count))]
+
+
+class WithoutBroken(Dataset):
+    """A data set without the samples that cannot be read; ``left_out`` says which, and why.
+
+    Reads everything once. Raises DatasetError where nothing is left.
+    """
+
+    def __init__(self, dataset: Dataset, workers: int | None = None) -> None:
+        self.root, self.split, self.with_instances = dataset.root, dataset.split, False
+        self.label_set = dataset.label_set
+        self._dataset = dataset
+        reader = Reader(dataset, None, workers)
+        with ThreadPoolExecutor(reader.workers) as pool:
+            found = list(pool.map(reader.problem, range(len(dataset))))
+        self._indices = [index for index, problem in enumerate(found) if problem is None]
+        self.left_out = [problem for problem in found if problem is not None]
+        if not self._indices:
+            raise DatasetError(f"nothing of {self.split} can be read: {self.left_out[0]}")
+
+    def __copy__(self) -> "WithoutBroken":
+        # Threads read through copies: what is read has to be one too.
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), _dataset=copy.copy(self._dataset))
+        return twin
+
+    @property
+    def occurring_classes(self) -> tuple[int, ...]:
+        return self._dataset.occurring_classes
+
+    def sample_name(self, index: int) -> str:
+        return self._dataset.sample_name(self._indices[index])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._dataset[self._indices[index]]
+
+
+def open_data(name: str, root: str, split: str, skip_broken: bool = False) -> Dataset:
+    """A split of a data set to learn from; says on stderr what of it is left out.
+
+    ``skip_broken`` leaves out what cannot be read, which is a DatasetError later otherwise.
+    """
+    dataset = open_dataset(name, root, split)
+    for note in dataset.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    if not skip_broken:
+        return dataset
+    sound = WithoutBroken(dataset)
+    for problem in sound.left_out:
+        print(f"warning: left out: {problem}", file=sys.stderr)
+    return sound
 
 
 class Split:
@@ -63,7 +127,7 @@ class Split:
         dataset: Dataset,
         device: torch.device,
         limit: int | None = None,
-        workers: int = 2,
+        workers: int | None = 2,
     ) -> None:
         samples = Reader(dataset, limit, workers).read_all()
         self.images, self.labels = _collate(samples, device)
@@ -94,7 +158,7 @@ class StreamingSplit:
         dataset: Dataset,
         device: torch.device,
         limit: int | None = None,
-        workers: int = 2,
+        workers: int | None = 2,
     ) -> None:
         self.reader = Reader(dataset, limit, workers)
         self.device = device
@@ -142,7 +206,6 @@ def open_split(
 
     ``auto`` keeps in memory what takes at most ``MEMORY_SHARE`` of the device's free memory.
     """
-    workers = workers or min(8, os.cpu_count() or 1)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     if place == "auto":
         place = "memory" if _size_bytes(dataset, count) < _free_bytes(device) else "stream"

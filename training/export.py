@@ -15,16 +15,18 @@ import torch
 
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.images import place, to_network
+from segmentation_node.importing.model_folder import ARTIFACTS, write_card
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from training.arguments import MAX_BATCH, image_size, whole
-from training.card import ARTIFACTS, MEASURED, make_card, measure_accuracy, write_card
+from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
+from training.card import MEASURED, make_card, measure_accuracy
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
+from training.data import open_data
 from training.errors import ExportError
 from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
@@ -70,6 +72,7 @@ def export_run(
     size: tuple[int, int],
     batch: int,
     variants: Sequence[str] = (),
+    skip_broken: bool = False,
 ) -> Path:
     """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
     where something else than an exported model is in the folder's place.
@@ -79,7 +82,7 @@ def export_run(
     """
     recipe = Recipe.read(run / "recipe.yaml")
     split = recipe.val_split or recipe.train_split
-    dataset = open_dataset(recipe.dataset, root, split)
+    dataset = open_data(recipe.dataset, root, split, skip_broken)
     labels = dataset.label_set
     folder = models / plain_name(name)
     with new_folder(str(folder), LAYOUT, sources=[str(run), root]) as new:
@@ -91,7 +94,7 @@ def export_run(
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         training = None
         if "int8" in wanted:
-            training = open_dataset(recipe.dataset, root, recipe.train_split)
+            training = open_data(recipe.dataset, root, recipe.train_split, skip_broken)
         for variant in wanted:
             export_variant(graph, variant, size, batch, labels.name, dataset, partial, training)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
@@ -194,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=["uint8"],
         help="forms of the graph; uint8 is always made",
     )
+    add_skip_broken(parser)
     parsed = parser.parse_args(arguments)
 
     def export() -> int:
@@ -205,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.size,
             parsed.batch,
             parsed.variant,
+            parsed.skip_broken,
         )
         print(f"wrote {folder}")
         return 0

@@ -10,11 +10,10 @@ import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from segmentation_node.importing.model_folder import OPSET
+from segmentation_node.importing.static_graph import drop_omitted_inputs
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph
 from segmentation_node.networks.folding import fold_batch_norms
-
-OPSET = 13
-"""What TensorRT 8.2 and ONNX Runtime 1.10 can read, and today's versions too."""
 
 
 def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
@@ -82,16 +81,6 @@ def fold_constants(model: onnx.ModelProto) -> None:
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
     )
-
-
-def drop_omitted_inputs(model: onnx.ModelProto) -> None:
-    """Shorten, in place, lists of inputs that end with omitted ones.
-
-    The exporter leaves Pad's value as an empty name; TensorRT's parser counts inputs.
-    """
-    for node in model.graph.node:
-        while node.input and not node.input[-1]:
-            del node.input[-1]
 
 
 def declare_output_shape(model: onnx.ModelProto, shape_nhw: tuple[int, ...]) -> None:

@@ -70,6 +70,9 @@ class Recipe:
     trunk: str = ""
     """Local file of a pre-trained trunk in torchvision's naming (VGG-16 for SegNet, SqueezeNet 1.1
     for ELU-SqueezeNet; safetensors or a state dict); empty: random weights."""
+    trunk_rate: float = 1.0
+    """Learning rate of the tensors that came from ``trunk``, as a factor of ``learning_rate``; 0
+    leaves them as they came."""
     start_weights: str = ""
     """weights.safetensors of the same network, of a run or a model, to go on from. Layers sized by
     the number of classes stay random where the file's are for another."""
@@ -160,6 +163,10 @@ class Recipe:
             not (self.trunk and self.start_weights),
             "trunk and start_weights exclude each other: a run starts from one file",
         )
+        _require(0 <= self.trunk_rate <= 1, f"trunk_rate {self.trunk_rate} is not in [0, 1]")
+        _require(
+            self.trunk_rate == 1 or bool(self.trunk), "trunk_rate is set, but there is no trunk"
+        )
         _require(
             self.ohem is None or self.loss_reduction == "mean",
             "ohem averages over the hard pixels: loss_reduction must stay 'mean'",
@@ -200,6 +207,8 @@ class RunOptions:
     accumulate: int = 1
     """Parts that a process's batch is computed in, to fit into memory."""
     compile_network: bool = False
+    cuda_graph: bool = False
+    """Record forward and backward pass once and replay them: one GPU, one process."""
     checkpoint_minutes: float = 10.0
     """What a killed run loses at most."""
     stop_after: int | None = None

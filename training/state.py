@@ -1,7 +1,7 @@
 """Everything of a run that training changes, and thus what a checkpoint holds."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -117,8 +117,11 @@ class TrainingState:
         torch.manual_seed(recipe.seed)
         try:
             network = build_network(recipe.network, classes, recipe.network_options)
+            trunk: list[str] = []
             if recipe.trunk:
-                print(load_trunk(network, recipe.trunk), flush=True)
+                report = load_trunk(network, recipe.trunk)
+                print(report, flush=True)
+                trunk = [f"network.{name}" for name in report.matched]
             if recipe.start_weights:
                 resized = sized_by_classes(recipe, classes)
                 print(load_start(network, recipe.start_weights, resized), flush=True)
@@ -127,7 +130,7 @@ class TrainingState:
         self.model = WithHeads(network, recipe.auxiliary_heads, classes)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = _average(self.model.network, recipe.ema_decay)
-        self.optimiser = make_optimiser(recipe, self.model.parameters())
+        self.optimiser = make_optimiser(recipe, self.model, trunk)
         self.schedule = make_schedule(recipe, self.optimiser, recipe.epochs * steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.guard = DivergenceGuard(recipe.learning_rate)
@@ -200,20 +203,29 @@ def _average(network: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def make_optimiser(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-    """The recipe's optimiser at its peak learning rate."""
+def make_optimiser(recipe: Recipe, model: nn.Module, trunk: Collection[str] = ()) -> Optimizer:
+    """The recipe's optimiser at its peak learning rates.
+
+    ``trunk`` names the model's parameters that came from a pre-trained trunk: they are its last
+    group, at ``trunk_rate`` of the others' rate.
+    """
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    named = list(model.named_parameters())
+    groups = [{"params": [value for name, value in named if name not in trunk], "lr": rate}]
+    loaded = [value for name, value in named if name in trunk]
+    if loaded:
+        groups.append({"params": loaded, "lr": rate * recipe.trunk_rate})
     if recipe.optimiser == "sgd":
-        return SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay)
-    return AdamW(parameters, rate, weight_decay=decay)
+        return SGD(groups, rate, momentum=recipe.momentum, weight_decay=decay)
+    return AdamW(groups, rate, weight_decay=decay)
 
 
 def make_schedule(recipe: Recipe, optimiser: Optimizer, total_steps: int) -> LRScheduler:
-    """The recipe's schedule over that many optimiser steps."""
+    """The recipe's schedule over that many optimiser steps; the optimiser's rates are its peaks."""
     if recipe.schedule == "one_cycle":
         return OneCycleLR(
             optimiser,
-            recipe.learning_rate,
+            [group["lr"] for group in optimiser.param_groups],
             total_steps,
             pct_start=recipe.warmup_share,
             # SGD keeps the recipe's momentum; AdamW's cycles, as torch has it.

@@ -11,6 +11,7 @@ from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
 from training.checkpoint import WEIGHTS_FILE, load_weights
 from training.distributed import Group
+from training.errors import TrainingError
 from training.losses import Criterion
 from training.recipe import Recipe
 from training.state import TrainingState
@@ -29,16 +30,19 @@ class TrainStep:
         group: Group,
         accumulate: int = 1,
         compile_network: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         self.recipe, self.state, self.criterion, self.group = recipe, state, criterion, group
-        self.accumulate = accumulate
+        self.accumulate, self.is_graphed = accumulate, cuda_graph
         self.device = criterion.class_weights.device
         self.normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(self.device)
         self.teacher = _load_teacher(recipe, len(criterion.class_weights), self.device)
         # All of them call the state's own parameters.
         self.parallel = _parallel(state.model, self.device) if group.world > 1 else None
         self.model: nn.Module = self.parallel or state.model
-        if compile_network:
+        if cuda_graph:
+            self._record()
+        elif compile_network:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
 
     def __call__(self, images_nchw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -99,7 +103,34 @@ class TrainStep:
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         dtype = AMP_TYPES.get(self.recipe.precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        # A graph holds the casts of the weights: outside of it they would be those of one step.
+        cached = not self.is_graphed
+        return torch.autocast(
+            self.device.type, dtype, enabled=dtype is not None, cache_enabled=cached
+        )
+
+    def _record(self) -> None:
+        """Replace the model's training passes by CUDA graphs of them.
+
+        A small network's step is mostly launches, hundreds each way; a graph is one.
+        """
+        if self.group.world > 1 or self.accumulate > 1:
+            raise TrainingError(
+                "--cuda-graph needs one process and --accumulate 1; found "
+                f"{self.group.world} processes and --accumulate {self.accumulate}"
+            )
+        model = self.model.train()
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        shape = (self.recipe.batch_size, 3, *self.recipe.crop_size)
+        sample = torch.zeros(shape, device=self.device)
+        with self._autocast():
+            torch.cuda.make_graphed_callables(
+                model, (sample.contiguous(memory_format=torch.channels_last),)
+            )
+        # The passes before the recording were training steps of zeros for the batch norms.
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
 
     def _without_sync(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self.parallel is None else self.parallel.no_sync()

@@ -5,15 +5,17 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import open_dataset
-from training.arguments import minutes, usable_device, whole
-from training.data import AnySplit, Split, open_split
+from segmentation_node.errors import DatasetError, exit_code
+from training.arguments import add_skip_broken, minutes, usable_device, whole
+from training.data import AnySplit, Split, open_data, open_split
 from training.distributed import Group, join_group
+from training.errors import TrainingError
 from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 
@@ -23,6 +25,8 @@ __all__ = ["Split", "Trainer", "main"]
 def train(arguments: argparse.Namespace) -> int:
     """Carry a recipe out; the exit code is 0, or 128 + the signal that stopped it."""
     recipe = Recipe.read(arguments.recipe)
+    if arguments.cuda_graph and not arguments.device.startswith("cuda"):
+        raise TrainingError(f"--cuda-graph needs --device cuda; found {arguments.device}")
     prepare_arithmetic(recipe, arguments.threads)
     with join_group(arguments.device) as (group, device):
         splits = [
@@ -34,13 +38,15 @@ def train(arguments: argparse.Namespace) -> int:
         options = RunOptions(
             accumulate=arguments.accumulate,
             compile_network=arguments.compile,
+            cuda_graph=arguments.cuda_graph,
             checkpoint_minutes=arguments.checkpoint_minutes,
             stop_after=arguments.stop_after,
             resume=arguments.resume,
         )
         _announce(group, training, validation, device)
-        trainer = Trainer(recipe, training, validation, arguments.output, options, group)
-        trainer.run()
+        with _told_how_to_go_on():
+            trainer = Trainer(recipe, training, validation, arguments.output, options, group)
+            trainer.run()
         if not trainer.is_finished and group.is_first:
             state = trainer.state
             print(f"stopped in epoch {state.epoch + 1} after step {state.step}; --resume goes on")
@@ -62,8 +68,17 @@ def prepare_arithmetic(recipe: Recipe, threads: int | None) -> None:
 def _open(
     recipe: Recipe, split: str, arguments: argparse.Namespace, device: torch.device
 ) -> AnySplit:
-    dataset = open_dataset(recipe.dataset, arguments.root, split)
-    return open_split(dataset, device, arguments.data, arguments.limit, arguments.workers)
+    dataset = open_data(recipe.dataset, arguments.root, split, arguments.skip_broken)
+    with _told_how_to_go_on():
+        return open_split(dataset, device, arguments.data, arguments.limit, arguments.workers)
+
+
+@contextmanager
+def _told_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{error}; --skip-broken leaves such pictures out") from error
 
 
 def _announce(
@@ -98,9 +113,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--accumulate", type=whole(1), default=1, help="parts to split a batch into"
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    faster = parser.add_mutually_exclusive_group()
+    faster.add_argument("--compile", action="store_true", help="torch.compile the network")
+    faster.add_argument(
+        "--cuda-graph", action="store_true", help="replay a step's passes as CUDA graphs"
+    )
     parser.add_argument("--stop-after", type=whole(1), help="stop after this many steps")
     parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
+    add_skip_broken(parser)
     return parser.parse_args(arguments)
 
 

@@ -90,6 +90,7 @@ class Trainer:
             self.group,
             self.options.accumulate,
             self.options.compile_network,
+            self.options.cuda_graph,
         )
         self.normalise = self.train_step.normalise
         self.stop = StopRequest()

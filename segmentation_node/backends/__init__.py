@@ -16,7 +16,7 @@ from segmentation_node.backends.openvino import OpenVinoBackend
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend
 from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.errors import BackendError
-from segmentation_node.model_card import ModelCard
+from segmentation_node.model_card import NO_WEIGHTS, ModelCard
 
 # In the order in which ``auto`` prefers them where they can use an accelerator.
 BACKENDS = {
@@ -69,13 +69,14 @@ def choose_backend(card: ModelCard, options: Optional[BackendOptions] = None) ->
     Raises BackendError that says of each backend why it cannot be used.
     """
     options = options or BackendOptions()
+    asks_for_gpu = options.device.startswith("cuda")
     refusals: Dict[str, str] = {}
     usable: List[str] = []
     for name, backend in BACKENDS.items():
         reason = _refusal(backend, card, options)
         if reason:
             refusals[name] = reason
-        elif options.device != "cpu" and backend.accelerated():
+        elif asks_for_gpu or (options.device != "cpu" and backend.accelerated()):
             return _choice(name, "on the GPU", "it can use this machine's accelerator", refusals)
         else:
             usable.append(name)
@@ -111,8 +112,12 @@ def _cpu_order() -> Tuple[str, ...]:
 def _refusal(backend: Type[Backend], card: ModelCard, options: BackendOptions) -> str:
     if options.precision not in backend.precisions:
         return "it offers no precision %r" % options.precision
+    if backend.devices and options.device not in backend.devices:
+        return "it offers no device %r" % options.device
     kind = backend.kind_for(options.precision)
     if not card.offers(kind):
         command = card.command_to_add(kind)
+        if kind == "weights" and card.source is not None:
+            return NO_WEIGHTS
         return "the card has no %s artifact%s" % (kind, command and "; add it with: " + command)
     return backend.unavailable() or backend.unready(card, options)

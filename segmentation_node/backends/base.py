@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from segmentation_node.errors import BackendError
+from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ModelCard
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
@@ -193,6 +194,9 @@ class Backend:
         if prediction.confidence_nhw is not None:
             self._check_map(prediction.confidence_nhw, "confidence")
         highest = int(prediction.class_map_nhw.max())
+        if highest == UNLABELLED:  # of an imported network, where nothing is above its threshold
+            # One more wraps to 0, so that the highest of the others shows.
+            highest = int((prediction.class_map_nhw + np.uint8(1)).max()) - 1
         if highest >= len(self.card.labels):
             raise BackendError(
                 "backend %s: the model gave class %d, but label set %s of card %s has %d classes"

@@ -1,12 +1,12 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, and where it was built for it on an NVIDIA GPU, which was never run."""
 
 import importlib
 import os
-from typing import Any
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from segmentation_node.backends.base import Backend, Prediction
+from segmentation_node.backends.base import Backend, BackendOptions, Prediction
 from segmentation_node.backends.onnx_file import (
     OnnxGraph,
     check_graph,
@@ -14,8 +14,11 @@ from segmentation_node.backends.onnx_file import (
     spell_out_activations,
 )
 from segmentation_node.errors import BackendError, reason
+from segmentation_node.model_card import ModelCard
 
 CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 DTYPES = {"tensor(uint8)": "uint8"}
 
 
@@ -31,14 +34,16 @@ def import_onnxruntime(part: str = "") -> Any:
 class OnnxRuntimeBackend(Backend):
     """Runs the card's ONNX file; works with ONNX Runtime 1.10 (Python 3.6) and later.
 
-    At int8 what is not int8 in the file is computed in fp32.
+    At int8 what is not int8 in the file is computed in fp32. Device ``auto`` is the CPU. On
+    ``cuda`` execution ``compiled`` is TensorRT's provider before CUDA's, ``eager`` CUDA's alone,
+    and ``auto`` the first of them that this ONNX Runtime was built with.
     """
 
     name = "onnxruntime"
     artifact_kind = "onnx"
     other_kinds = {"int8": "onnx_int8"}
     precisions = ("fp32", "int8")
-    devices = ("auto", "cpu")
+    executions = ("auto", "eager", "compiled")
 
     @classmethod
     def unavailable(cls) -> str:
@@ -48,15 +53,43 @@ class OnnxRuntimeBackend(Backend):
             return "ONNX Runtime is missing (%s); install it with: pip install onnxruntime" % error
         return ""
 
+    @classmethod
+    def unready(cls, card: ModelCard, options: BackendOptions) -> str:
+        if _gpu_index(options.device) is None:
+            return ""
+        return _missing_provider(options.execution)
+
     def _load(self, artifact_path: str) -> None:
+        self._gpu = _gpu_index(self.options.device)
+        self._check_device()
         model = _read(artifact_path)
         self._session = self._open(artifact_path, model)
         self.input_shape = check_graph(artifact_path, _described(self._session), self.card)
         self.device = "cpu"
+        if self._gpu is not None:
+            provider = self._session.get_providers()[0]
+            self.device = "cuda:%d through %s" % (self._gpu, provider)
+            self.execution = "compiled" if provider == TENSORRT_PROVIDER else "eager"
         # ONNX Runtime computes all outputs, fetched or not: a graph of its own for the usual run.
         self._class_map_session = self._session
         if self.has_confidence:
             self._class_map_session = self._open(artifact_path, keep_output(model, "class_map"))
+
+    def _check_device(self) -> None:
+        options = self.options
+        if self._gpu is None:
+            self._check_choice("device", options.device, ("auto", "cpu", "cuda", "cuda:N"))
+            if options.execution == "compiled":
+                raise BackendError(
+                    "backend onnxruntime: execution 'compiled' is TensorRT's, on a GPU; choose "
+                    "device cuda, or execution auto or eager"
+                )
+            return
+        missing = _missing_provider(options.execution)
+        if not missing and options.precision != "fp32":
+            missing = "on a GPU it computes in fp32, not %s" % options.precision
+        if missing:
+            raise BackendError("backend onnxruntime: device %r: %s" % (options.device, missing))
 
     def _open(self, artifact_path: str, model: bytes) -> Any:
         onnxruntime = import_onnxruntime()
@@ -66,12 +99,33 @@ class OnnxRuntimeBackend(Backend):
         # Versions that do not know the entry ignore it.
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            faster = spell_out_activations(model)
-            return onnxruntime.InferenceSession(faster, session_options, providers=[CPU_PROVIDER])
+            providers = self._providers()
+            content = spell_out_activations(model) if self._gpu is None else model
+            session = onnxruntime.InferenceSession(content, session_options, providers=providers)
         except Exception as error:  # the run time's own exceptions share no base class
             raise BackendError(
                 "%s: ONNX Runtime cannot load it: %s" % (artifact_path, reason(error))
             ) from error
+        # Where a provider does not start, ONNX Runtime goes on with the next one.
+        wanted, found = providers[0][0], session.get_providers()
+        if found[:1] != [wanted]:
+            raise BackendError(
+                "%s: %s was asked for but did not start, ONNX Runtime offers %s instead; see its "
+                "own messages above, or choose device cpu" % (artifact_path, wanted, found)
+            )
+        return session
+
+    def _providers(self) -> List[Tuple[str, Dict[str, Any]]]:
+        """Names and options, the one that is wanted first."""
+        if self._gpu is None:
+            return [(CPU_PROVIDER, {})]
+        cuda = (CUDA_PROVIDER, {"device_id": self._gpu, "use_tf32": 0})
+        if _gpu_providers(self.options.execution)[0] == CUDA_PROVIDER:
+            return [cuda]
+        folder = os.path.expanduser(self.options.engine_dir)
+        os.makedirs(folder, exist_ok=True)
+        cache = {"trt_engine_cache_enable": True, "trt_engine_cache_path": folder}
+        return [(TENSORRT_PROVIDER, dict(cache, device_id=self._gpu)), cuda]
 
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
         names = ["class_map", "confidence"] if with_confidence else ["class_map"]
@@ -84,6 +138,31 @@ class OnnxRuntimeBackend(Backend):
 
     def _close(self) -> None:
         del self._session, self._class_map_session
+
+
+def _gpu_index(device: str) -> Optional[int]:
+    """Of the GPU that cuda or cuda:N names; None for anything else."""
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not (index.isdigit() or device == "cuda"):
+        return None
+    return int(index or 0)
+
+
+def _gpu_providers(execution: str) -> List[str]:
+    """Those that this execution may take and this ONNX Runtime was built with, best first."""
+    wanted = {"eager": [CUDA_PROVIDER], "compiled": [TENSORRT_PROVIDER]}
+    usable = wanted.get(execution, [TENSORRT_PROVIDER, CUDA_PROVIDER])
+    built_with = import_onnxruntime().get_available_providers()
+    return [name for name in usable if name in built_with]
+
+
+def _missing_provider(execution: str) -> str:
+    if _gpu_providers(execution):
+        return ""
+    return (
+        "this ONNX Runtime has the providers %s alone; for a GPU install onnxruntime-gpu in place "
+        "of onnxruntime" % import_onnxruntime().get_available_providers()
+    )
 
 
 def _described(session: Any) -> OnnxGraph:

@@ -7,9 +7,10 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 
-from segmentation_node.backends.base import EXECUTIONS, Backend, Prediction
+from segmentation_node.backends.base import EXECUTIONS, Backend, BackendOptions, Prediction
 from segmentation_node.backends.torch_cuda import CudaRunner, choose_gpu, line_of
 from segmentation_node.errors import BackendError
+from segmentation_node.model_card import ModelCard
 
 # fp16 would work too, and take half as long again as fp32 (77 against 53 ms, with AVX512-FP16).
 CPU_PRECISIONS = ("fp32", "bf16")
@@ -40,6 +41,12 @@ class TorchBackend(Backend):
         import torch
 
         return bool(torch.cuda.is_available())
+
+    @classmethod
+    def unready(cls, card: ModelCard, options: BackendOptions) -> str:
+        if options.device.startswith("cuda") and not cls.accelerated():
+            return "PyTorch sees no GPU"
+        return ""
 
     @property
     def stages_ms(self) -> Dict[str, float]:

@@ -106,6 +106,8 @@ class EluSqueezeNet(nn.Module):
         batch_norm: batch norm before every ELU.
         dilate_last: dilation 2 in place of the last pool. The trunk ends at stride 8, the rates of
             ``dilations`` double, and ``decoder_widths`` has three values, for 8, 4 and 2.
+        decoder_batch_norm: batch norm before the decoder's ELUs alone: it brings what a pre-trained
+            trunk gives to the decoder's scale and leaves the trunk as it came.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class EluSqueezeNet(nn.Module):
         decoder_widths: Sequence[int] = (),
         batch_norm: bool = False,
         dilate_last: bool = False,
+        decoder_batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.stride = 8 if dilate_last else 16
@@ -134,12 +137,13 @@ class EluSqueezeNet(nn.Module):
             _dilated(channels_at_16, widths[0], rate * last_rate, bias=index == 0)
             for index, rate in enumerate(dilations)
         )
-        self.context_norm = _norm(widths[0], batch_norm)
+        normalise_decoder = batch_norm or decoder_batch_norm
+        self.context_norm = _norm(widths[0], normalise_decoder)
         self.activation = nn.ELU()
 
         def refinement(bypass_channels: int, stream_channels: int) -> Refinement:
             width = stream_channels if decoder_widths else bypass_width
-            return Refinement(bypass_channels, stream_channels, width, batch_norm)
+            return Refinement(bypass_channels, stream_channels, width, normalise_decoder)
 
         if not dilate_last:
             self.up_to_8 = _up(widths[-4], widths[-3])

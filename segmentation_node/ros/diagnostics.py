@@ -67,6 +67,7 @@ class Observation:
     recent_dropped: int = 0
     recent_lost: int = 0
     last_failure: str = ""
+    camera_problem: str = ""
     stamp_problem: str = ""
     output_rate_hz: float = float("nan")
     p95_ms: float = float("nan")
@@ -110,6 +111,8 @@ def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str
 def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]]:
     if seen.recent_failed:
         return WARN, "%d frames failed, last: %s" % (seen.recent_failed, seen.last_failure)
+    if seen.camera_problem:
+        return WARN, seen.camera_problem
     if limits.max_latency_ms > 0 and seen.p95_ms > limits.max_latency_ms:
         return WARN, "slow: p95 is %.1f ms, diagnostics.max_latency_ms is %.1f ms" % (
             seen.p95_ms,
@@ -240,6 +243,7 @@ def _observe(state: str, error: str, session: Optional[Session], now_ns: int) ->
         recent_dropped=accounts.rates.recent("dropped"),
         recent_lost=accounts.rates.recent("lost"),
         last_failure=session.processor.last_failure,
+        camera_problem=accounts.camera.problem,
         stamp_problem=session.processor.stamp_problem,
         output_rate_hz=accounts.rates.rate_hz("processed"),
         p95_ms=percentiles.get("processing", {}).get(95, float("nan")),

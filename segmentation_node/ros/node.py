@@ -13,7 +13,7 @@ from segmentation_node.ros.diagnostics import Reporter
 from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.session import Session
 
-DEMAND_PERIOD_S = 0.1
+FOLLOW_PERIOD_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
 
 
@@ -171,10 +171,10 @@ class SegmentationNode(LifecycleNode):
         # On the steady clock: a timer on ROS time stands still while a bag is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         group = MutuallyExclusiveCallbackGroup()
-        self.create_timer(DEMAND_PERIOD_S, self._follow_demand, group, steady)
+        self.create_timer(FOLLOW_PERIOD_S, self._follow, group, steady)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self.report, group, steady)
 
-    def _follow_demand(self) -> None:
+    def _follow(self) -> None:
         session = self.session
         if session is not None:
-            session.follow_demand()
+            session.follow()

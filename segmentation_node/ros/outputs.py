@@ -152,8 +152,11 @@ class Outputs:
     def publish_labels(self, labels: LabelSet, model: str, stamp: Any) -> None:
         """Say what the class map's ids mean, to everybody who comes while the topics exist."""
         self._labels.publish(label_info(labels, model, stamp))
+
+    def publish_vision_labels(self, labels: LabelSet, threshold: float, stamp: Any) -> None:
+        """The same as vision_msgs/LabelInfo, with the threshold below which nothing has a class."""
         if self._vision_labels is not None:
-            self._vision_labels.publish(vision_label_info(labels, stamp))
+            self._vision_labels.publish(vision_label_info(labels, threshold, stamp))
 
     @property
     def vision_labels_missing(self) -> str:
@@ -180,9 +183,9 @@ def label_info(labels: LabelSet, model: str, stamp: Any) -> LabelInfo:
     return message
 
 
-def vision_label_info(labels: LabelSet, stamp: Any) -> Any:
+def vision_label_info(labels: LabelSet, threshold: float, stamp: Any) -> Any:
     """The same as vision_msgs/LabelInfo, where vision_msgs is installed."""
-    message = VisionLabelInfo()
+    message = VisionLabelInfo(threshold=threshold)
     message.header.stamp = stamp
     message.class_map = [
         VisionClass(class_id=index, class_name=item.name)

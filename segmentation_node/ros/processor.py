@@ -89,6 +89,8 @@ class FrameProcessor:
             timer.lap("postprocess")
             outputs.overlay.publish(header)
             timer.lap("publish")
+        # Once all is out: it is not part of any stage.
+        self._accounts.camera.look(image, frame.received_s)
 
     def _overlay_due(self) -> bool:
         return self._outputs.overlay.wanted and self._overlays.allows(

@@ -39,6 +39,8 @@ class Session:
         self.accounts = Accounts()
         self.demanded = False
         self.input_since_ns = 0  # the last image, or when images were first asked for
+        self._parameters = parameters
+        self._told_threshold = float("nan")
         self._clock = node.get_clock()
         self._logger = node.get_logger()
         self._active = False
@@ -76,6 +78,7 @@ class Session:
         made.callback(self.input.drop)
         labels = self.segmenter.labels
         self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
+        self._follow_threshold()
         missing = self._outputs.vision_labels_missing
         if missing:
             self._logger.info("no ~/vision_label_info: " + missing)
@@ -104,7 +107,7 @@ class Session:
         self.accounts.counters.reset()
         self._queue.open()
         self._active = True
-        self.follow_demand()
+        self.follow()
 
     def pause(self) -> None:
         """Take no more images; returns when the frame in hand is published and booked."""
@@ -112,8 +115,8 @@ class Session:
         if not self._queue.settle(STOP_TIMEOUT_S):
             self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
 
-    def follow_demand(self) -> None:
-        """Subscribe while anybody listens; choose the QoS anew when the publishers change."""
+    def follow(self) -> None:
+        """Subscribe while anybody listens, with a QoS for the publishers; tell a new threshold."""
         with self._demand_lock:
             if not self._active:
                 return
@@ -123,11 +126,19 @@ class Session:
                 self.accounts.begin()
             self.demanded = demanded
             self.input.update(demanded)
+            self._follow_threshold()
 
     def close(self) -> None:
         """Finish the frame in hand, free the model, take the topics off the graph."""
         self._stop_input()
         self._made.close()
+
+    def _follow_threshold(self) -> None:
+        threshold = self._parameters["confidence.threshold"]
+        if threshold != self._told_threshold:
+            now = self._clock.now().to_msg()
+            self._outputs.publish_vision_labels(self.segmenter.labels, threshold, now)
+            self._told_threshold = threshold
 
     def _stop_input(self) -> None:
         with self._demand_lock:

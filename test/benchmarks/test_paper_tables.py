@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import data_parallel, paper_tables
 from benchmarks.data_parallel import Load
-from benchmarks.paper_tables import CASES, PARALLEL_CASES, Case
+from benchmarks.paper_tables import CASES, PARALLEL_CASES
 from benchmarks.timing import Stopwatch
 from training.distributed import Group
 
@@ -40,11 +40,19 @@ def test_a_small_part_of_both_tables(tmp_path, capsys):
     assert "article_1:" in shown and "article_2:" in shown
 
 
-def test_published_times_stand_beside_segnet_in_the_article_s_case_only():
-    (key,) = paper_tables.PUBLISHED
-    assert key == ("segnet", Case(4, (256, 512))) and key[1] in CASES
-    forward_ms, backward_ms, total_ms = paper_tables.PUBLISHED[key]
+def test_published_times_stand_beside_segnet_in_the_article_s_cases():
+    assert set(paper_tables.PUBLISHED) == {("segnet", case) for case in CASES}
+    (forward_ms, backward_ms, total_ms), _ = paper_tables.PUBLISHED["segnet", CASES[0]]
     assert total_ms == forward_ms + backward_ms
+    assert paper_tables.PUBLISHED["segnet", CASES[1]][0] == (97, None, None)
+
+
+def test_a_row_for_each_precision(tmp_path):
+    output = tmp_path / "tables.json"
+    more = ["--tables", "1", "--precision", "fp32", "bf16", "--output", str(output)]
+    assert paper_tables.main([*SMALL, *more]) == 0
+    rows = json.loads(output.read_text())["results"]
+    assert [row["precision"] for row in rows] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize("device, efficiency", [("cpu", 0.8), ("GPU", 0.4)])

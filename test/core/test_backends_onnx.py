@@ -51,9 +51,17 @@ def test_a_batch_that_the_file_is_not_made_for(name):
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu(name, device):
+    offered = {"openvino": "['auto', 'cpu']", "onnxruntime": "install onnxruntime-gpu"}
     with pytest.raises(BackendError) as caught:
         open_backend(name, tiny.card(), BackendOptions(device=device))
-    assert_one_line(caught, repr(device), "['auto', 'cpu']")
+    assert_one_line(caught, repr(device), offered[name])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:"])
+def test_a_device_that_is_none(name, device):
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, tiny.card(), BackendOptions(device=device))
+    assert_one_line(caught, repr(device), "'cpu'")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])

@@ -105,22 +105,30 @@ def test_a_rate_for_data_with_times_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "times, said",
+    "second, said",
     [
-        (["2011-09-26 13:02:25.5"], "2 of"),
-        (["2011-09-26 13:02:25.5", "noon"], "line 2"),
-        (["2011-09-26 13:02:25.5", "2011-09-26 13:02:25.5"], "not after"),
+        ([], "frame 1 but timestamps.txt has 1 lines"),
+        (["2011-09-26 13:02:25.5"], "is not after that of the frame before"),
     ],
 )
-def test_bad_times_are_named(times, said, tmp_path, capsys):
+def test_a_frame_without_a_time_is_left_out_and_named(second, said, tmp_path, capsys):
     drives.kitti_raw(tmp_path / "raw", 2)
     (path,) = Path(tmp_path / "raw").rglob("timestamps.txt")
-    path.write_text("\n".join(times))
+    path.write_text("\n".join(["2011-09-26 13:02:25.5", *second]))
+    bag = drives.record(tmp_path / "bag", "kitti-raw", tmp_path / "raw")
+    assert len(stamps(bag)) == 1
+    (warning,) = capsys.readouterr().err.strip().splitlines()
+    assert warning.startswith("warning: left out: ") and said in warning
+
+
+def test_a_time_that_is_none_is_an_error(tmp_path, capsys):
+    drives.kitti_raw(tmp_path / "raw", 2)
+    (path,) = Path(tmp_path / "raw").rglob("timestamps.txt")
+    path.write_text("2011-09-26 13:02:25.5\nnoon")
     arguments = ["--dataset", "kitti-raw", "--root", tmp_path / "raw"]
     assert drives.make_bag(*arguments, "--output", tmp_path / "bag") == 1
     error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    assert (said if said != "2 of" else "frame 1 but timestamps.txt has 1 lines") in error
+    assert "\n" not in error and "line 2" in error
     assert not (tmp_path / "bag").exists()
 
 
@@ -178,14 +186,19 @@ def test_compressed_images(form, largest, tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_a_broken_frame_leaves_no_bag_behind(storage, tmp_path, capsys):
+def test_a_broken_frame_is_left_out_and_named_and_no_frame_leaves_no_bag(storage, tmp_path, capsys):
     drives.camvid(tmp_path / "data")
-    path = tmp_path / "data" / "val" / "f003.png"
-    path.write_bytes(path.read_bytes()[:50])
+    paths = sorted((tmp_path / "data" / "val").glob("*.png"))
+    paths[3].write_bytes(paths[3].read_bytes()[:50])
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data", "--storage", storage)
+    assert len(stamps(bag)) == 4
+    assert "warning: left out: %s" % paths[3] in capsys.readouterr().err
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:50])
     arguments = ["--dataset", "camvid", "--root", tmp_path / "data", "--storage", storage]
     assert drives.make_bag(*arguments, "--output", tmp_path / "out" / "bag") == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and str(path) in error
+    assert error.startswith("error: ") and str(paths[0]) in error
     assert list((tmp_path / "out").iterdir()) == []
 
 

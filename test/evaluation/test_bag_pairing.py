@@ -1,5 +1,7 @@
 """Which messages of a bag make a frame: halves by stamp, within a window; which topics."""
 
+import shutil
+
 import pytest
 from support.small_bags import IMAGE, TRUTH, drive, write_bag
 
@@ -9,11 +11,12 @@ from segmentation_node.evaluation.bags.frames import WINDOW
 from segmentation_node.evaluation.frame import Frame, Problem
 
 
-def frames_of(tmp_path, sent):
-    """The frames, and why others are none."""
+def frames_of(tmp_path, sent, damage=None):
+    """The frames, and why others are none; ``damage`` takes what else was said."""
     with open_bag(str(write_bag(tmp_path / "bag", "mcap", sent))) as bag:
         items = list(bag.frames())
-        assert not bag.damage
+        assert damage is not None or not bag.damage
+        (damage if damage is not None else []).extend(bag.damage)
     problems = [item.reason for item in items if isinstance(item, Problem)]
     return [item for item in items if isinstance(item, Frame)], problems
 
@@ -53,11 +56,29 @@ def test_truth_further_away_than_the_window_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("segmentation_node.evaluation.bags.frames.WINDOW_BYTES", 0)
     sent = drive(3 * WINDOW)
     images, truths = sent[::2], sent[1::2]
-    frames, problems = frames_of(tmp_path, recorded(images + truths))
-    found = [number for number, truth in pairs(frames) if truth is not None]
-    assert len(frames) == 3 * WINDOW and len(found) <= WINDOW + 1
-    assert len(problems) == 3 * WINDOW - len(found)
-    assert all("no image of stamp" in line for line in problems)
+    for both in (images + truths, truths + images):
+        said = []
+        frames, problems = frames_of(tmp_path, recorded(both), said)
+        found = [number for number, truth in pairs(frames) if truth is not None]
+        assert len(frames) == 3 * WINDOW and len(found) <= WINDOW + 1
+        assert len(said) == 3 * WINDOW - len(found) and not problems
+        assert all("on /ground_truth: too far from its image, left out" in line for line in said)
+        shutil.rmtree(tmp_path / "bag")
+
+
+def test_a_frame_whose_image_is_missing_counts_once(tmp_path):
+    """However many messages of it there are."""
+    sent = drive(6)
+    maps = [("/segmentation_node/class_map",) + item[1:] for item in sent[1::2]]
+    both = [item for item in sent + maps if item[:3:2] != (IMAGE, sent[4][2])]
+    with open_bag(str(write_bag(tmp_path / "bag", "mcap", recorded(both)))) as bag:
+        items = list(bag.recorded_frames(bag.choose_topics()))
+    (problem,) = [item for item in items if isinstance(item, Problem)]
+    assert len(items) == 6
+    assert problem.reason == (
+        "stamp 1000000000.200000000 on /ground_truth, /segmentation_node/class_map: "
+        "no image of this stamp"
+    )
 
 
 def test_small_messages_may_wait_longer(tmp_path):

@@ -112,7 +112,7 @@ def frame_latency(stamp_ns, index):
     return messages.serialize(message, messages.FRAME_LATENCY)
 
 
-def record_predictions(path, pairs, label_set="camvid11", lose=()):
+def record_predictions(path, pairs, label_set="camvid11", lose=(), broken=()):
     """A bag as a recorder leaves it: class maps of the tiny model, ground truth, label infos."""
     labels = {"camvid11": CAMVID_11, "cityscapes19": CITYSCAPES_19}[label_set]
     with BagWriter(str(path), "sqlite3") as writer:
@@ -128,6 +128,7 @@ def record_predictions(path, pairs, label_set="camvid11", lose=()):
             writer.write("/ground_truth", stamp_ns, messages.raw_image(truth, stamp_ns, "c"))
             if index not in lose:
                 data = messages.raw_image(tiny.classify(image), stamp_ns, "c")
+                data = data[:40] if index in broken else data
                 writer.write(CLASS_MAP, stamp_ns + 5 * 10**7, data)
                 latency = frame_latency(stamp_ns, index)
                 writer.write("/segmentation_node/latency", stamp_ns + 6 * 10**7, latency)
@@ -156,6 +157,28 @@ def test_a_prediction_that_is_missing_is_named(tmp_path):
     assert main(["bag", str(tmp_path / "bag"), "--strict"]) == 1
     # Across the gap nothing is compared.
     assert result["temporal_consistency"]["frame_pairs"] == 2
+
+
+def test_a_bag_without_one_scored_frame_fails(tmp_path, capsys):
+    """The one class map is broken, the other was not recorded."""
+    pairs = drives.camvid(tmp_path / "data", 2)
+    bag = record_predictions(tmp_path / "bag", pairs, lose=[1], broken=[0])
+    out = tmp_path / "scores.json"
+    assert main(["bag", str(bag), "--json", str(out)]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: none of 2 frames could be scored; the first: frame 000000 @")
+    assert not out.exists()
+
+
+def test_one_file_for_both_reports_is_refused_before_the_run(tmp_path, monkeypatch, capsys):
+    drives.camvid(tmp_path / "data", 1)
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
+    monkeypatch.setattr(Segmenter, "segment", None)
+    (tmp_path / "link").symlink_to(tmp_path)
+    both = ["--json", str(tmp_path / "out"), "--html", str(tmp_path / "link" / "out")]
+    assert main(["bag", str(bag), "--model", tiny.FOLDER, *both]) == 1
+    assert "--json and --html name the same file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_label_sets_that_differ_are_compared_by_category(tmp_path):

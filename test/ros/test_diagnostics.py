@@ -1,7 +1,9 @@
 """What /diagnostics says: the judgement on its own, then every reason on a live graph."""
 
 import itertools
+import os
 
+import numpy as np
 import pytest
 from support.live import (
     BEST_EFFORT,
@@ -53,6 +55,7 @@ JUDGEMENTS = [
     ({"input_age_s": 2.1}, {"input_timeout_s": 3.0}, "OK", "running"),
     ({"input_age_s": 9.0, "counts": Counts(received=1, queued=1)}, {}, "OK", "running"),
     ({"recent_failed": 2, "last_failure": "step is 3"}, {}, "WARN", "2 frames failed, last: step"),
+    ({"camera_problem": "camera: black"}, {"max_latency_ms": 49.0}, "WARN", "camera: black"),
     ({}, {"max_latency_ms": 49.0}, "WARN", "slow: p95 is 50.0 ms"),
     ({}, {"max_latency_ms": 51.0}, "OK", "running"),
     ({"p95_ms": float("nan")}, {"max_latency_ms": 1.0}, "OK", "running"),
@@ -105,9 +108,15 @@ def node(peer, tiny_folder, tmp_path_factory):
 
 
 def picture(peer, **fields):
-    """A good image stamped now."""
+    """A good image stamped now, of noise."""
     fields.setdefault("stamp", peer.node.get_clock().now().to_msg())
-    return image_message(bytes(48 * 64 * 3), (48, 64), "rgb8", **fields)
+    return image_message(os.urandom(48 * 64 * 3), (48, 64), "rgb8", **fields)
+
+
+def thermal_picture():
+    """14 bits in mono16, in the part of the range where a thermal core's values lie."""
+    values = np.random.default_rng().integers(7000, 8021, (48, 64), np.uint16)
+    return image_message(values.astype("<u2").tobytes(), (48, 64), "mono16")
 
 
 def sending(node, camera, make):
@@ -161,6 +170,17 @@ def test_work_reasons(node, peer):
             "WARN", "in the future"
         )
         sending(node, camera, lambda: picture(peer, stamp=Time(sec=7)))("WARN", "s old")
+    peer.node.destroy_publisher(camera)
+
+
+@pytest.mark.ros
+def test_a_camera_that_gives_nothing_useful_is_named_until_it_does(node, peer):
+    with node.listen(Image, "/class_map"):
+        camera = node.camera()
+        sending(node, camera, thermal_picture)(
+            "WARN", "camera: 100 % of the pixels lie within 2 %", "scale them to the whole range"
+        )
+        sending(node, camera, lambda: picture(peer))("OK", "running")
     peer.node.destroy_publisher(camera)
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from support.ros_sources import PROJECT, sources_root
 
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -39,10 +40,12 @@ call = {{"argv": sys.argv[1:], "files": []}}
 call["profiles"] = [os.environ.get(name, "") for name in {profiles}]
 call["discovery"] = [os.environ.get(name, "") for name in {discovery}]
 for flag, value in zip(sys.argv, sys.argv[1:]):
-    if flag == "--params-file":
+    if flag in ("--params-file", "-d"):
         call["files"].append([value, open(value).read()])
-with open(os.path.join({calls!r}, "%d.json" % os.getpid()), "w") as stream:
+path = os.path.join({calls!r}, "%d" % os.getpid())
+with open(path, "w") as stream:
     json.dump(call, stream)
+os.rename(path, path + ".json")  # whoever looks meanwhile finds it whole
 failing = os.environ.get("STAND_IN_FAILS", "")
 if failing and failing in " ".join(sys.argv):
     sys.exit(1)
@@ -250,9 +253,25 @@ def test_rviz_follows_the_namespace_and_the_image(stand_in):
     assert "__ns:=/front" in rviz["argv"]
     assert remappings(rviz) == [
         "/image:=image_raw",
+        "/image/compressed:=image_raw/compressed",
         "/segmentation_node/overlay:=segmentation_node/overlay",
         "/segmentation_node/class_map:=segmentation_node/class_map",
     ]
+
+
+@pytest.mark.parametrize(
+    ("transport", "image"),
+    [("", "/image"), ("raw", "/image"), ("compressed", "/image/compressed")],
+)
+def test_rviz_shows_the_image_that_the_node_takes(stand_in, transport, image):
+    code, output = stand_in.run("cpu", "rviz:=true", f"transport:={transport}")
+    assert code == 0, output
+    (rviz,) = [call for call in stand_in.calls() if "-d" in call["argv"]]
+    ((_, text),) = rviz["files"]
+    displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
+    topics = [display["Topic"]["Value"] for display in displays]
+    private = ["/segmentation_node/overlay", "/segmentation_node/class_map"]
+    assert topics == [image, *private]
 
 
 def test_cameras_start_one_node_each(stand_in):

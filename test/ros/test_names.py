@@ -171,6 +171,14 @@ def test_rviz_shows_the_image_and_the_nodes_topics():
     assert {"/image", private + "overlay"} <= set(rviz_topics())
 
 
+def test_the_window_state_of_rviz_knows_the_displays():
+    """By their names, UTF-16; a dock that it does not know RViz would show at a size of its own."""
+    config = yaml.safe_load((PROJECT / "config/segmentation.rviz").read_text())
+    state = config["Window Geometry"]["QMainWindow State"]
+    for display in rviz_topics().values():
+        assert display["Name"].encode("utf-16-be").hex() in state
+
+
 def test_launch_remaps_every_topic_of_rviz():
     text = (PROJECT / "launch/segmentation.launch.py").read_text()
     for topic in rviz_topics():

@@ -47,7 +47,7 @@ def with_unknown_backend(folder):
 
 def with_execution_that_the_backend_lacks(folder):
     parameters = {"model": str(folder), "backend": "onnxruntime", "execution": "graph"}
-    return parameters, ["backend onnxruntime: execution 'graph'", "['auto', 'eager']"]
+    return parameters, ["backend onnxruntime: execution 'graph'", "choose one of ['auto', 'eager'"]
 
 
 def with_missing_tensorrt(folder):

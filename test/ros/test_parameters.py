@@ -25,6 +25,7 @@ FIXED = {
     "input.transport",
     "input.reliability",
     "output_resolution",
+    "grouping",
     "num_threads",
     "autostart",
 }

@@ -1,9 +1,13 @@
 """What exists from configure to cleanup is there as a whole or not at all."""
 
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
-from support.live import Parameter
+from support.live import Header, Parameter, Time
+
+from segmentation_node.labels import CAMVID_11
 
 pytestmark = pytest.mark.ros
 
@@ -104,9 +108,31 @@ def test_vision_label_info_is_published_where_it_can_be(node, monkeypatch):
     monkeypatch.setattr(outputs, "VisionLabelInfo", LabelInfo)  # stands in: any message type does
     monkeypatch.setattr(outputs, "VisionClass", ClassInfo)
     monkeypatch.setattr(
-        outputs, "vision_label_info", lambda labels, _: published.append(labels.name) or LabelInfo()
+        outputs,
+        "vision_label_info",
+        lambda labels, threshold, _: published.append((labels.name, threshold)) or LabelInfo(),
     )
-    assert node.trigger_configure().name == "SUCCESS"
-    assert published == ["camvid11"]
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    assert published == [("camvid11", 0.0)]
+    for threshold in (0.5, 0.5, 0.25):
+        node.set_parameters([Parameter("confidence.threshold", value=threshold)])
+        node.session.follow()
+        node.session.follow()
+    assert published == [("camvid11", 0.0), ("camvid11", 0.5), ("camvid11", 0.25)]
     assert "/session_under_test/vision_label_info" in remains(node)
     assert dict(node.session.identity())["vision_label_info"] == "published"
+
+
+@pytest.mark.parametrize("messages", ["vision_msgs", "stand-ins"])
+def test_vision_label_info_says_ids_names_and_threshold(monkeypatch, messages):
+    from segmentation_node.ros import outputs
+
+    if messages == "stand-ins":
+        monkeypatch.setattr(outputs, "VisionLabelInfo", partial(SimpleNamespace, header=Header()))
+        monkeypatch.setattr(outputs, "VisionClass", SimpleNamespace)
+    elif outputs.VisionLabelInfo is None:
+        pytest.skip("VISION_MSGS NOT TRIED: it isn't installed here")
+    message = outputs.vision_label_info(CAMVID_11, 0.5, Time(sec=3))
+    classes = [(item.class_id, item.class_name) for item in message.class_map]
+    assert classes == list(enumerate(CAMVID_11.names))
+    assert (message.header.stamp.sec, message.threshold) == (3, 0.5)

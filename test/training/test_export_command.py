@@ -44,7 +44,7 @@ class TwoFrames(Dataset):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.export, "open_dataset", lambda name, root, split: TwoFrames())
+    monkeypatch.setattr(training.export, "open_data", lambda *_: TwoFrames())
     folder = tmp_path / "runs" / "small"
     folder.mkdir(parents=True)
     recipe = {"network": "elu_squeezenet", "dataset": "camvid", "epochs": 1, "crop_size": [32, 32]}

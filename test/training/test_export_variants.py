@@ -13,10 +13,10 @@ from support import small_training
 from support import tensorrt_operators as trt
 
 from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph, Normalise
 from segmentation_node.networks.folding import fold_batch_norms
-from training.card import ARTIFACTS
 from training.export import LEAST_AGREEMENT, LEAST_AGREEMENT_FP16, agreement
 from training.onnx_graph import export_onnx, graph_variant
 

@@ -82,7 +82,9 @@ def test_segnet_takes_vgg16(saved, batch_norm, loaded):
     assert f"{loaded} tensors loaded" in str(report)
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_norm": True, "dilate_last": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_norm": True, "dilate_last": True}, {"decoder_batch_norm": True}]
+)
 def test_elu_squeezenet_takes_squeezenet(saved, options):
     network, tensors = build_network("elu_squeezenet", 3, options), squeezenet()
     report = load_trunk(network, saved(tensors))
@@ -176,9 +178,14 @@ def test_a_missing_file_is_named(tmp_path):
         load_trunk(build_network("elu_squeezenet", 3, {}), tmp_path / "trunk.pth")
 
 
-def start(trunk):
+def start(trunk, **more):
     recipe = Recipe(
-        network="elu_squeezenet", dataset="camvid", epochs=1, crop_size=(32, 32), trunk=str(trunk)
+        network="elu_squeezenet",
+        dataset="camvid",
+        epochs=1,
+        crop_size=(32, 32),
+        trunk=str(trunk),
+        **more,
     )
     return TrainingState(recipe, 11, 1, torch.device("cpu"))
 
@@ -190,6 +197,39 @@ def test_a_recipes_trunk_is_what_training_starts_from(saved, capsys):
     assert torch.equal(started, tensors["features.0.weight"])
     assert torch.equal(state.result.stem[0].weight, started)
     assert "squeezenet1_1: 50 tensors loaded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "poly", "constant"])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_trunk_has_a_rate_of_its_own(saved, schedule, optimiser):
+    more = {"trunk_rate": 0.1, "schedule": schedule, "optimiser": optimiser}
+    state = start(saved(squeezenet()), **more)
+    rest, trunk = state.optimiser.param_groups
+    assert len(trunk["params"]) == 50
+    assert len(rest["params"]) == len(list(state.model.parameters())) - 50
+    assert trunk["lr"] == pytest.approx(0.1 * rest["lr"])
+    assert state.learning_rate == rest["lr"]
+
+
+def test_a_trunk_at_rate_zero_stays_as_it_came(saved):
+    tensors = squeezenet()
+    state = start(saved(tensors), trunk_rate=0.0)
+    sum(parameter.sum() for parameter in state.model.parameters()).backward()
+    state.optimiser.step()
+    assert torch.equal(state.model.network.stem[0].weight, tensors["features.0.weight"])
+
+
+@pytest.mark.parametrize("trunk, rate, reason", [("", 0.1, "no trunk"), ("file", 1.5, "not in")])
+def test_a_rate_of_the_trunk_that_cannot_be_is_refused(trunk, rate, reason):
+    with pytest.raises(RecipeError, match=f"trunk_rate.*{reason}"):
+        Recipe(
+            network="elu_squeezenet",
+            dataset="camvid",
+            epochs=1,
+            crop_size=(32, 32),
+            trunk=trunk,
+            trunk_rate=rate,
+        )
 
 
 def test_a_recipes_trunk_that_is_not_there_stops_training(tmp_path):

@@ -1,5 +1,7 @@
 """The train command: every network, every data set, what it writes, what it refuses."""
 
+import copy
+
 import cv2
 import numpy as np
 import pytest
@@ -21,11 +23,14 @@ from support.training_runs import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.frame import Frame
+from segmentation_node.labels import CAMVID_11
 from segmentation_node.networks import NETWORKS, build_network
 from training.augment import Augmentation
 from training.checkpoint import load_checkpoint
-from training.data import Split, StreamingSplit
+from training.data import Split, StreamingSplit, open_data
 from training.errors import DivergedError, TrainingError
 from training.recipe import Recipe, RunOptions
 from training.scoring import recompute_batch_norm
@@ -35,6 +40,8 @@ from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+WITH_IMAGES = sorted(name for name in DATASETS if DATASETS[name].splits)
+"""Own data is nowhere: test_own_folder.py makes some."""
 RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
 
 
@@ -79,7 +86,7 @@ def two_iterations(network, dataset, folder):
     assert state["epoch"] * steps_per_epoch + state["step"] == 2
 
 
-@pytest.mark.parametrize("dataset", sorted(DATASETS))
+@pytest.mark.parametrize("dataset", WITH_IMAGES)
 def test_a_data_set_trains_on_real_images(dataset, tmp_path):
     two_iterations("elu_squeezenet", dataset, tmp_path)
 
@@ -90,7 +97,7 @@ def test_a_network_trains_on_real_images(network, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", sorted(DATASETS))
+@pytest.mark.parametrize("dataset", WITH_IMAGES)
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_every_network_trains_on_every_data_set(network, dataset, tmp_path):
     two_iterations(network, dataset, tmp_path)
@@ -102,6 +109,43 @@ def test_a_network_learns_one_batch_by_heart(network, root):
     torch.manual_seed(0)
     built = build_network(network, split.classes, {})
     assert overfit_one_batch(built, split.images, split.labels) >= 0.99
+
+
+class Odd(Dataset):
+    """Six samples, of which those in ``broken`` cannot be read."""
+
+    label_set = CAMVID_11
+    splits = ("train",)
+    broken = frozenset()
+
+    def __init__(self, *_):
+        super().__init__("", "train")
+        self.notes = ("images/notes.txt: left out, no picture",)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise DatasetError(f"{index}.png: cut off")
+        return Frame(str(index), np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8))
+
+
+def test_broken_pictures_are_named_and_left_out_on_demand(monkeypatch, capsys):
+    monkeypatch.setitem(DATASETS, "odd", Odd)
+    monkeypatch.setattr(Odd, "broken", {1, 4})
+    assert len(open_data("odd", "", "train")) == 6
+    assert capsys.readouterr().err == "warning: images/notes.txt: left out, no picture\n"
+    sound = copy.copy(open_data("odd", "", "train", skip_broken=True))
+    assert [frame.name for frame in sound] == ["0", "2", "3", "5"]
+    assert sound.sample_name(1) == "sample 2" and sound.label_set is CAMVID_11
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "warning: left out: 1.png: cut off",
+        "warning: left out: 4.png: cut off",
+    ]
+    monkeypatch.setattr(Odd, "broken", set(range(6)))
+    with pytest.raises(DatasetError, match=r"nothing of train can be read: 0\.png: cut off"):
+        open_data("odd", "", "train", skip_broken=True)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from itertools import chain
-from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence, Union
+from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence, Set, Union
 
 import numpy as np
 
@@ -74,35 +74,48 @@ class Matcher:
 
     A match is given once it has all parts that exist, or once a wanted part's topic has gone
     past its stamp, or once more than ``WINDOW`` matches wait and hold more than ``WINDOW_BYTES``;
-    they come in the order of ``leading``, the part without which there is no frame.
+    they come in the order of ``leading``, the part without which there is no frame. Each frame is
+    one match or one ``Problem``; what a frame is given without goes to ``report``.
     """
 
-    def __init__(self, wanted: Sequence[str], leading: str) -> None:
+    def __init__(self, wanted: Sequence[str], leading: str, report: Report) -> None:
         self._wanted = set(wanted)
         self._leading = leading
+        self._report = report
         self._waiting: "OrderedDict[int, Match]" = OrderedDict()
         self._others: "OrderedDict[int, Dict[str, RawMessage]]" = OrderedDict()
+        # Topics whose messages were dropped, by stamp; and the stamps of all matches.
+        self._dropped: Dict[int, Set[str]] = {}
+        self._led: Set[int] = set()
         self._latest_ns: Dict[str, int] = {}
         self._count = 0
+        self._nameless = 0
 
     def add(self, part: str, message: RawMessage) -> Iterator[Union[Match, Problem]]:
         """Take a message; gives the matches that are complete with it."""
         try:
             header = header_of(message.data)
         except ImageError as error:
-            self._count += part == self._leading
-            yield _unusable(message, str(error))
+            if part == self._leading:
+                self._count += 1
+                self._nameless += 1
+                yield _unusable(message, str(error))
+            else:
+                self._report("%s: %s" % (_where(message), error))
             return
         stamp_ns = header.stamp_ns
+        if part == self._leading and stamp_ns < self._latest_ns.get(part, stamp_ns):
+            self._latest_ns.clear()  # another drive: no topic is past it
         self._latest_ns[part] = stamp_ns
         if part != self._leading:
-            yield from self._keep(stamp_ns, part, message)
+            self._keep(stamp_ns, part, message)
         elif stamp_ns in self._waiting:
             yield _unusable(message, "a second message of stamp %s" % stamp_text(stamp_ns))
         else:
             match = Match(self._count, stamp_ns, header.frame_id, message)
             match.parts = {part: message, **self._others.pop(stamp_ns, {})}
             self._waiting[stamp_ns] = match
+            self._led.add(stamp_ns)
             self._count += 1
         yield from self._ready()
 
@@ -111,22 +124,32 @@ class Matcher:
         yield from self._waiting.values()
         self._waiting.clear()
         while self._others:
-            yield from self._drop()
+            self._drop()
+        for stamp_ns, topics in sorted(self._dropped.items()):
+            what = "stamp %s on %s" % (stamp_text(stamp_ns), ", ".join(sorted(topics)))
+            if stamp_ns in self._led:
+                self._report("%s: too far from its %s, left out" % (what, self._leading))
+            elif self._nameless:
+                # It is that of a message without a stamp, which is a problem of its own.
+                self._nameless -= 1
+                self._report("%s: no %s of this stamp" % (what, self._leading))
+            else:
+                yield _problem(what, "no %s of this stamp" % self._leading)
 
-    def _keep(self, stamp_ns: int, part: str, message: RawMessage) -> Iterator[Problem]:
-        if stamp_ns in self._waiting:
-            self._waiting[stamp_ns].parts.setdefault(part, message)
-            return
-        self._others.setdefault(stamp_ns, {})[part] = message
-        if _too_many(len(self._others), next(iter(self._others.values()))):
-            yield from self._drop()
+    def _keep(self, stamp_ns: int, part: str, message: RawMessage) -> None:
+        match = self._waiting.get(stamp_ns)
+        parts = match.parts if match is not None else self._others.setdefault(stamp_ns, {})
+        if part in parts:
+            again = "a second message of stamp %s, left out" % stamp_text(stamp_ns)
+            self._report("%s: %s" % (_where(message), again))
+        parts.setdefault(part, message)
+        if _too_many(len(self._others), next(iter(self._others.values()), {})):
+            self._drop()
 
-    def _drop(self) -> Iterator[Problem]:
+    def _drop(self) -> None:
         stamp_ns, parts = self._others.popitem(last=False)
-        for part in sorted(self._wanted & set(parts)):
-            yield _unusable(
-                parts[part], "no %s of stamp %s" % (self._leading, stamp_text(stamp_ns))
-            )
+        topics = {message.topic for part, message in parts.items() if part in self._wanted}
+        self._dropped.setdefault(stamp_ns, set()).update(topics)
 
     def _ready(self) -> Iterator[Match]:
         while self._waiting:
@@ -145,10 +168,10 @@ def _too_many(count: int, first: Dict[str, RawMessage]) -> bool:
 
 
 def camera_frames(
-    messages: Iterable[RawMessage], topics: Topics, drives: DriveCounter
+    messages: Iterable[RawMessage], topics: Topics, drives: DriveCounter, report: Report
 ) -> Iterator[Union[Frame, Problem]]:
     """Frames of an image and its truth, in the order of the images."""
-    for match in _decoded_matches(messages, topics, "image"):
+    for match in _decoded_matches(messages, topics, "image", report):
         if isinstance(match, Problem):
             yield match
             continue
@@ -172,7 +195,7 @@ def recorded_frames(
     The images say which frames there were, without images the ground truth where it is as dense.
     """
     assert topics.prediction is not None
-    for match in _decoded_matches(messages, topics, _leading(topics)):
+    for match in _decoded_matches(messages, topics, _leading(topics), report):
         if isinstance(match, Problem):
             yield match
             continue
@@ -192,10 +215,10 @@ def recorded_frames(
 
 
 def _decoded_matches(
-    messages: Iterable[RawMessage], topics: Topics, leading: str
+    messages: Iterable[RawMessage], topics: Topics, leading: str, report: Report
 ) -> Iterator[Union[Match, Problem]]:
     parts = {topic.name: part for part, topic in topics._asdict().items() if topic is not None}
-    matcher = Matcher([part for part in parts.values() if part != leading], leading)
+    matcher = Matcher([part for part in parts.values() if part != leading], leading, report)
     found = (matcher.add(parts[message.topic], message) for message in messages)
     for match in chain(chain.from_iterable(found), matcher.finish()):
         yield match if isinstance(match, Problem) else _decoded(match)

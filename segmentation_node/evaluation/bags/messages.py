@@ -11,6 +11,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from segmentation_node.errors import BagError, ImageError, LabelsError, reason
 from segmentation_node.labels import UNLABELLED, LabelSet, told_label_set
+from segmentation_node.pictures import LOSSY, decode_as_stored, read_header
 from segmentation_node.timing import STAGES
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -98,21 +99,29 @@ def image_of(data: bytes, type_: str) -> np.ndarray:
 
 
 def ids_of(data: bytes, type_: str) -> np.ndarray:
-    """A serialised class map: uint8 (H, W). Raises ImageError unless it is mono8 (or PNG of it)."""
+    """A serialised class map: uint8 (H, W).
+
+    Raises ImageError unless it is mono8, or a lossless picture of it.
+    """
     from segmentation_node.ros.conversions import pixels_of
 
     message = deserialize(data, type_)
     if type_ == IMAGE:
         if message.encoding not in ("mono8", "8UC1"):
-            raise ImageError("encoding is %r; a class map is mono8" % message.encoding)
+            raise ImageError("encoding is %.80r; a class map is mono8" % message.encoding)
         message.encoding = "mono8"
         return pixels_of(message)
-    ids = None
-    if len(message.data):
-        ids = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if ids is None or ids.ndim != 2 or ids.dtype != np.uint8:
+    picture = bytes(message.data)
+    try:
+        codec = read_header(picture).format
+        if codec in LOSSY:
+            raise ImageError("%s changes ids; record class maps raw or as PNG" % codec)
+        ids = decode_as_stored(picture)
+    except ImageError as error:
+        raise ImageError("class map of format %.80r: %s" % (message.format, error)) from error
+    if ids.ndim != 2 or ids.dtype != np.uint8:
         raise ImageError(
-            "format %r: no single-channel 8-bit image; a class map is mono8" % message.format
+            "format %.80r: no single-channel 8-bit image; a class map is mono8" % message.format
         )
     return ids
 

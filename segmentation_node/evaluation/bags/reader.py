@@ -1,44 +1,37 @@
 """Open a bag, whole or damaged, and give its messages as recorded or its frames decoded."""
 
-import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
-from rosbags.rosbag2.storage_mcap import zstd
-
-from segmentation_node.errors import BagError, ContentError, reason, shown
+from segmentation_node.errors import BagError, ImageError
+from segmentation_node.evaluation.bags.files import find_files, opened
 from segmentation_node.evaluation.bags.frames import (
     DriveCounter,
     camera_frames,
     recorded_frames,
 )
-from segmentation_node.evaluation.bags.messages import LABEL_INFO, label_set_of
+from segmentation_node.evaluation.bags.messages import LABEL_INFO, deserialize, label_set_of
 from segmentation_node.evaluation.bags.records import (
     DATASET,
     SINGLE,
+    SINGLE_IMAGES,
     SPLIT,
     RawMessage,
     Topic,
 )
-from segmentation_node.evaluation.bags.storage import (
-    STORAGE_SUFFIXES,
-    StorageFile,
-    merged_topics,
+from segmentation_node.evaluation.bags.storage import StorageFile, merged_topics
+from segmentation_node.evaluation.bags.topics import (
+    TRUTH_TOPIC,
+    Topics,
+    base_name,
+    choose_topics,
+    foreign,
+    listed,
 )
-from segmentation_node.evaluation.bags.topics import Topics, base_name, choose_topics, listed
+from segmentation_node.evaluation.bags.unpacking import ZSTD_START, unpack
 from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.labels import LabelSet
-from segmentation_node.yaml_and_json import read_yaml
-
-NEWEST_METADATA = 9
-METADATA_TYPES = {
-    "relative_file_paths": list,
-    "topics_with_message_count": list,
-    "custom_data": dict,
-    "compression_mode": str,
-}
 
 
 class Bag:
@@ -55,14 +48,16 @@ class Bag:
         self._known: Set[str] = set()
         self._temporary: Optional[tempfile.TemporaryDirectory] = None
         self._files: List[StorageFile] = []
-        metadata, paths = self._metadata_and_paths(Path(path))
-        self._mode = str(metadata.get("compression_mode") or "").lower()
-        self.custom_data: Dict[str, str] = dict(metadata.get("custom_data") or {})
+        metadata, paths = find_files(Path(path), self._report, self._note)
+        self.custom_data = metadata.custom_data
         try:
-            for file in self._unpacked(paths):
-                self._files.append(StorageFile(file, self._report))
+            for file in paths:
+                readable = opened(file, self._folder, self._report)
+                self._files.append(StorageFile(readable, str(file), self._report))
             self.topics: List[Topic] = merged_topics(self._files)
-            self._compare_counts(metadata)
+            if foreign(self.topics):
+                raise BagError("%s: %s" % (path, foreign(self.topics)))
+            self._compare_counts(metadata.counts)
         except BaseException:
             self.close()
             raise
@@ -93,7 +88,10 @@ class Bag:
         for name in beside:
             if name in names:
                 for message in self._read({name}):
-                    return label_set_of(message.data)
+                    try:
+                        return label_set_of(message.data)
+                    except ImageError as error:
+                        self._report("message on %s: %s" % (name, error))
         return None
 
     @property
@@ -140,7 +138,9 @@ class Bag:
         if topics.image is None:
             raise BagError("%s: no image topic; it has %s" % (self.path, self.listing()))
         topics = Topics(topics.image, topics.truth)
-        return self._checked(camera_frames(self._read_all(topics), topics, self.drive_counter()))
+        return self._checked(
+            camera_frames(self._read_all(topics), topics, self.drive_counter(), self._report)
+        )
 
     def recorded_frames(self, topics: Topics) -> Iterator[Union[ScoredFrame, Problem]]:
         """The predictions that were recorded, with truth and image; see ``frames``."""
@@ -149,7 +149,21 @@ class Bag:
 
     def drive_counter(self) -> DriveCounter:
         """What numbers the bag's frames from the first one on."""
-        return DriveCounter(self.custom_data.get(SINGLE) == "true")
+        return DriveCounter(
+            self.custom_data.get(SINGLE) == "true" or self._tells_of_single_images()
+        )
+
+    def _tells_of_single_images(self) -> bool:
+        """Whether the truth's LabelInfo does: a bag that is recorded again has no custom_data."""
+        name = TRUTH_TOPIC + "/label_info"
+        if name not in [topic.name for topic in self.topics if topic.type == LABEL_INFO]:
+            return False
+        for message in self._read({name}):
+            try:
+                return str(deserialize(message.data, LABEL_INFO).model).endswith(SINGLE_IMAGES)
+            except ImageError:
+                continue  # told where the label set is asked for
+        return False
 
     def _checked(self, frames: Iterator[Any]) -> Iterator[Any]:
         for frame in frames:
@@ -163,98 +177,40 @@ class Bag:
     def _read(self, names: Set[str]) -> Iterator[RawMessage]:
         for file in self._files:
             for message in file.messages(names):
-                if self._mode != "message":
+                # CDR does not start so: the recorder packed each message.
+                if message.data[:4] != ZSTD_START:
                     yield message
                     continue
                 try:
-                    data = zstd.decompress(message.data)
-                except zstd.ZstdError as error:
-                    self._report(
-                        "message on %s: not decompressed (%s)" % (message.topic, reason(error))
-                    )
-                else:
-                    yield message._replace(data=data)
+                    yield message._replace(data=unpack(message.data, "zstd"))
+                except BagError as error:
+                    self._report("message on %s: not unpacked: %s" % (message.topic, error))
 
     def _report(self, line: str) -> None:
         if self.strict:
             raise BagError(line)
+        self._note(line)
+
+    def _note(self, line: str) -> None:
+        line = "\\n".join(line.splitlines())  # a folder may be called so
         if line not in self._known:
             self._known.add(line)
             self.damage.append(line)
 
-    def _compare_counts(self, metadata: Dict[str, Any]) -> None:
+    def _folder(self) -> Path:
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="segmentation_bag_")
+        return Path(self._temporary.name)
+
+    def _compare_counts(self, counts: Dict[str, int]) -> None:
         """Say which messages the metadata knows and the files lack."""
         found = {topic.name: topic.count for topic in self.topics}
-        for name, expected in metadata.get("counts", {}).items():
+        for name, expected in counts.items():
             if found.get(name, 0) < expected:
                 self._report(
                     "%s: metadata.yaml counts %d messages on %s, the files hold %d"
                     % (self.path, expected, name, found.get(name, 0))
                 )
-
-    def _metadata_and_paths(self, path: Path) -> Any:
-        if path.is_file():
-            if path.suffix not in STORAGE_SUFFIXES:
-                hint = "; rosbags-convert makes one of a ROS 1 bag" if path.suffix == ".bag" else ""
-                raise BagError(
-                    "%s: not a rosbag2 bag; expected a folder with metadata.yaml, or a .mcap or "
-                    ".db3 file%s" % (path, hint)
-                )
-            return {}, [path]
-        if not path.is_dir():
-            raise BagError("%s: no such bag" % path)
-        metadata = self._read_metadata(path / "metadata.yaml")
-        found = [path / Path(str(name)).name for name in metadata.get("relative_file_paths") or ()]
-        for missing in (file for file in found if not file.is_file()):
-            self._report("%s: no such file, but metadata.yaml lists it" % missing)
-        found = [file for file in found if file.is_file()] or sorted(
-            (file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES), key=_natural
-        )
-        if not found:
-            raise BagError("%s: not a bag; no *.mcap or *.db3 file in it" % path)
-        return metadata, found
-
-    def _read_metadata(self, path: Path) -> Dict[str, Any]:
-        """The content of metadata.yaml with ``counts`` by topic; empty where it cannot be used."""
-        if not path.exists():
-            # A recorder that was killed leaves none.
-            self._report("%s: no such file; the bag is read without it" % path)
-            return {}
-        try:
-            content = read_yaml(str(path))["rosbag2_bagfile_information"]
-            if not isinstance(content, dict):
-                raise TypeError("no mapping")
-            for key, kind in METADATA_TYPES.items():
-                if not isinstance(content.get(key) or kind(), kind):
-                    raise TypeError("%s is %s" % (key, shown(content[key])))
-            content["counts"] = {
-                item["topic_metadata"]["name"]: int(item["message_count"])
-                for item in content.get("topics_with_message_count") or ()
-            }
-        except (ContentError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            found = error.reason if isinstance(error, ContentError) else reason(error)
-            self._report("%s: not readable (%s); the bag is read without it" % (path, found))
-            return {}
-        version = content.get("version")
-        if isinstance(version, int) and version > NEWEST_METADATA:
-            raise BagError("%s: version %d; expected at most %d" % (path, version, NEWEST_METADATA))
-        return content
-
-    def _unpacked(self, paths: List[Path]) -> Iterator[Path]:
-        """The storage files; those compressed as a whole are unpacked first."""
-        for path in paths:
-            if path.suffix != ".zstd":
-                yield path
-                continue
-            if self._temporary is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="segmentation_bag_")
-            target = Path(self._temporary.name, path.stem)
-            try:
-                with zstd.open(path, "rb") as packed, open(target, "wb") as out:
-                    shutil.copyfileobj(packed, out)
-            except (zstd.ZstdError, EOFError) as error:
-                self._report("%s: cut off or corrupt (%s)" % (path, reason(error)))
-            yield target
 
 
 def open_bag(path: str, strict: bool = False) -> Bag:
@@ -263,8 +219,3 @@ def open_bag(path: str, strict: bool = False) -> Bag:
     Raises BagError where it is none. Under ``strict`` the first problem raises BagError too.
     """
     return Bag(path, strict)
-
-
-def _natural(path: Path) -> List[Any]:
-    """Sorts drive_10 behind drive_9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.bags import messages
-from segmentation_node.evaluation.bags.records import DATASET, SINGLE, SPLIT
+from segmentation_node.evaluation.bags.records import DATASET, SINGLE, SINGLE_IMAGES, SPLIT
 from segmentation_node.evaluation.bags.topics import TRUTH_TOPIC
 from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.evaluation.datasets.drive import (
@@ -108,7 +108,8 @@ class _Recorder:
             if frame.position is None:
                 self._writer.note(SINGLE, "true")
             if label_set is not None:
-                info = messages.label_info(label_set, self._recording.name, stamp_ns)
+                ending = SINGLE_IMAGES if frame.position is None else ""
+                info = messages.label_info(label_set, self._recording.name + ending, stamp_ns)
                 self._write(TRUTH_TOPIC + "/label_info", stamp_ns, info)
         elif stamp_ns <= done.last_ns:
             raise BagError("%s: its stamp is not after that of the frame before" % frame.name)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
+ROS2_ENCODINGS = ("cdr", "")
+
 
 @dataclass(frozen=True, order=True)
 class Topic:
@@ -23,6 +25,11 @@ class RawMessage(NamedTuple):
     data: bytes
 
 
+def type_name(type_: str, encoding: str) -> str:
+    """A topic's type; what is no ROS 2 message has its encoding before it, and so is no type."""
+    return type_ if encoding in ROS2_ENCODINGS else "%s %s" % (encoding, type_)
+
+
 Report = Callable[[str], None]
 """Takes what damage of a bag was found: one line that names the file or topic."""
 
@@ -32,3 +39,5 @@ DATASET, SPLIT, SINGLE = (
     "segmentation_node.split",
     "segmentation_node.single_images",
 )
+# Ends the LabelInfo's ``model`` of such images: it is recorded again, custom_data is not.
+SINGLE_IMAGES = ", single images"

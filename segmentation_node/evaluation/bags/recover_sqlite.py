@@ -8,9 +8,10 @@ import sqlite3
 import struct
 from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Set, Tuple
-from urllib.parse import quote
 
+from segmentation_node.errors import reason
 from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
+from segmentation_node.evaluation.bags.sqlite import NamedTopic, connect, read_topics
 
 TABLE_LEAF = 0x0D
 # Columns of a message row; id is the row id, stored as NULL.
@@ -37,55 +38,54 @@ class DamagedSqlite:
     their recording.
     """
 
-    def __init__(self, path: Path, report: Report) -> None:
+    is_whole = False
+
+    def __init__(self, path: Path, name: str, report: Report) -> None:
         self._path = path
+        self._name = name
         self._report = report
-        self._names: Dict[int, Tuple[str, str, bool]] = self._read_topics()
+        self._topics = self._read_topics()
         with open(path, "rb") as stream:
             self._pages = _Pages(stream)
-            self._rows = sorted(row for row in self._pages.rows() if row.topic_id in self._names)
+            self._rows = sorted(row for row in self._pages.rows() if row.topic_id in self._topics)
 
     def topics(self) -> List[Topic]:
         """Topics and how many message rows of theirs are found."""
-        counts = dict.fromkeys(self._names, 0)
+        counts = dict.fromkeys(self._topics, 0)
         for row in self._rows:
             counts[row.topic_id] += 1
-        return [Topic(name, type_, counts[id_], latched)
-                for id_, (name, type_, latched) in self._names.items()]  # fmt: skip
+        return [Topic(item.name, item.type, counts[id_], item.latched)
+                for id_, item in self._topics.items()]  # fmt: skip
 
     def messages(self, names: Set[str]) -> Iterator[RawMessage]:
         """The messages of the topics ``names`` that can be read."""
         with open(self._path, "rb") as stream:
             pages = _Pages(stream)
             for row in self._rows:
-                name, type_, _ = self._names[row.topic_id]
-                if name not in names:
+                topic = self._topics[row.topic_id]
+                if topic.name not in names:
                     continue
                 payload = pages.payload(row.cell, row.payload)
                 if len(payload) < row.payload:
                     self._report(
                         "%s, message %d on %s: some of its pages are missing"
-                        % (self._path, row.row_id, name)
+                        % (self._name, row.row_id, topic.name)
                     )
                     continue
-                yield RawMessage(name, type_, row.recorded_ns, payload[row.data :])
+                yield RawMessage(topic.name, topic.type, row.recorded_ns, payload[row.data :])
 
-    def _read_topics(self) -> Dict[int, Tuple[str, str, bool]]:
-        uri = "file:%s?immutable=1" % quote(str(self._path))
+    def _read_topics(self) -> Dict[int, NamedTopic]:
         try:
-            connection = sqlite3.connect(uri, uri=True)
-            # Without it SQLite refuses a file that is shorter than its header says.
-            connection.execute("PRAGMA writable_schema=ON")
-            rows = connection.execute("SELECT * FROM topics").fetchall()
-            connection.close()
+            connection = connect(self._path)
+            try:
+                # Without it SQLite refuses a file that is shorter than its header says.
+                connection.execute("PRAGMA writable_schema=ON")
+                return read_topics(connection)
+            finally:
+                connection.close()
         except (sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
-            self._report("%s: its topics are not readable (%s)" % (self._path, error))
+            self._report("%s: its topics are not readable (%s)" % (self._name, reason(error)))
             return {}
-        return {
-            row[0]: (row[1], row[2], "transient_local" in str(row[4:]))
-            for row in rows
-            if isinstance(row[1], str) and isinstance(row[2], str)
-        }
 
 
 class _Pages:
@@ -97,6 +97,9 @@ class _Pages:
         (size,) = struct.unpack_from(">H", header, 16)
         self.size = 65536 if size == 1 else max(size, 512)
         self._usable = self.size - header[20]
+        self._file_bytes = stream.seek(0, 2)
+        # A page belongs to one message; a file may say otherwise, and of itself.
+        self._taken: Set[int] = set()
 
     def rows(self) -> Iterator[Row]:
         """The message rows that start in a page of this file."""
@@ -111,7 +114,9 @@ class _Pages:
             number += 1
 
     def payload(self, cell: int, length: int) -> bytes:
-        """A cell's payload; shorter than ``length`` where an overflow page is missing."""
+        """A cell's payload; shorter than ``length`` where an overflow page is missing or taken."""
+        if length > self._file_bytes:
+            return b""
         self._stream.seek(cell)
         local = self._local_bytes(length)
         found = self._stream.read(local)
@@ -121,7 +126,8 @@ class _Pages:
         following = self._stream.read(4)
         while missing > 0:
             (number,) = struct.unpack(">I", following.rjust(4, b"\0"))
-            page = self._page(number) if number else b""
+            page = self._page(number) if number and number not in self._taken else b""
+            self._taken.add(number)
             part = page[4 : min(4 + missing, self._usable)]
             if len(part) < min(missing, self._usable - 4):
                 break

@@ -1,47 +1,48 @@
-"""The files of a bag: whole ones through rosbags, damaged ones as far as they can be read."""
+"""The files of a bag: whole ones as they are meant to be read, others as far as they go."""
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
-from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
-from rosbags.rosbag2.storage_mcap import McapReader
-from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-
 from segmentation_node.errors import BagError, reason
+from segmentation_node.evaluation.bags.mcap import IndexedMcap
 from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
 from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
+from segmentation_node.evaluation.bags.sqlite import WholeSqlite
 
 
 class StorageFile:
-    """One storage file of a bag, open for reading.
+    """One storage file of a bag, open for reading; messages call it ``name``.
 
-    A file that cannot be opened as a whole is reported, then read as far as it goes. One that
-    breaks off while it is read is reported too, and the rest of it recovered.
-    What the storage libraries raise on damage is any exception there is: apsw.Error, struct.error,
-    KeyError, OverflowError and more.
+    A file that cannot be opened as a whole is read as far as it goes, and reported unless all of
+    it is there. One that breaks off while it is read is reported too, and the rest recovered.
+    What is raised on damage is any exception there is: sqlite3.Error, struct.error, KeyError,
+    OverflowError and more.
     """
 
-    def __init__(self, path: Path, report: Report) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str, report: Report) -> None:
+        self.name = name
+        self._path = path
         self._report = report
         self._reader: Optional[Any] = None
         self._recovered: Optional[Any] = None
-        reader_class, self._damaged_class = _PLUGINS[path.suffix]
-        reader = reader_class(path)
+        reader_class, self._damaged_class = _PLUGINS[path.suffix.lower()]
         try:
-            reader.open()
-            self._reader = reader
-            self.topics = [_topic(connection) for connection in reader.connections]
+            with open(path, "rb"):
+                pass
         except FileNotFoundError as error:
-            raise BagError("%s: no such file" % path) from error
-        except PermissionError as error:
-            raise BagError("%s: not readable by this user" % path) from error
+            raise BagError("%s: no such file" % name) from error
+        except OSError as error:
+            raise BagError("%s: not readable by this user" % name) from error
+        try:
+            self._reader = reader_class(path)
+            self.topics: List[Topic] = self._reader.topics
         except Exception as error:
-            self._report_damage(error)
             self.topics = self._recover().topics()
+            if not self._recover().is_whole:
+                self._report_damage(error)
 
     def close(self) -> None:
         """Close the file."""
@@ -53,19 +54,19 @@ class StorageFile:
         """The messages of the topics ``names`` in the order of their recording."""
         passed: Dict[str, int] = Counter()
         if self._reader is not None:
-            wanted = [item for item in self._reader.connections if item.topic in names]
-            source = self._reader.messages(wanted) if wanted else iter(())
+            source = self._reader.messages(names)
             while True:
                 try:
-                    connection, recorded_ns, data = next(source)
+                    message = next(source)
                 except StopIteration:
                     self._compare(passed, names)
                     return
                 except Exception as error:
                     self._report_damage(error)
                     break
-                passed[connection.topic] += 1
-                yield RawMessage(connection.topic, connection.msgtype, recorded_ns, data)
+                passed[message.topic] += 1
+                yield message
+            self._recover().topics()
         # What came before the damage was given already.
         for message in self._recover().messages(names):
             if passed[message.topic] > 0:
@@ -75,26 +76,30 @@ class StorageFile:
 
     def _compare(self, passed: Dict[str, int], names: Set[str]) -> None:
         """Say where the file's own index counts more than came."""
+        counted: Dict[str, int] = Counter()
         for topic in self.topics:
-            if topic.name in names and passed.get(topic.name, 0) < topic.count:
+            counted[topic.name] += topic.count
+        for name in sorted(names):
+            if passed[name] < counted[name]:
                 self._report(
                     "%s: its index counts %d messages on %s, %d can be read"
-                    % (self.path, topic.count, topic.name, passed.get(topic.name, 0))
+                    % (self.name, counted[name], name, passed[name])
                 )
 
     def _report_damage(self, error: Exception) -> None:
-        found = reason(error)
-        self._report("%s: damaged or cut off (%s); read to its end" % (self.path, found))
+        # It may be a copy of the file, which nobody has heard of.
+        found = reason(error).replace(str(self._path), self.name)
+        self._report("%s: damaged or cut off (%s); read to its end" % (self.name, found))
 
     def _recover(self) -> Any:
         if self._recovered is None:
-            self._recovered = self._damaged_class(self.path, self._report)
+            self._recovered = self._damaged_class(self._path, self.name, self._report)
         return self._recovered
 
 
 _PLUGINS: Dict[str, Tuple[Type[Any], Type[Any]]] = {
-    ".mcap": (McapReader, DamagedMcap),
-    ".db3": (Sqlite3Reader, DamagedSqlite),
+    ".mcap": (IndexedMcap, DamagedMcap),
+    ".db3": (WholeSqlite, DamagedSqlite),
 }
 STORAGE_SUFFIXES = tuple(_PLUGINS)
 
@@ -115,13 +120,3 @@ def merged_topics(files: List[StorageFile]) -> List[Topic]:
             before, count=before.count + topic.count, latched=before.latched or topic.latched
         )
     return sorted(found.values())
-
-
-def _topic(connection: Any) -> Topic:
-    if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
-        raise ValueError("a topic without a name or type")
-    profiles = []
-    if isinstance(connection.ext, ConnectionExtRosbag2):
-        profiles = connection.ext.offered_qos_profiles
-    latched = any(item.durability == QosDurability.TRANSIENT_LOCAL for item in profiles)
-    return Topic(connection.topic, connection.msgtype, connection.msgcount, latched)

@@ -54,6 +54,19 @@ def listed(topics: Sequence[Topic]) -> str:
     return ", ".join("%s (%s, %d)" % (topic.name, topic.type, topic.count) for topic in topics)
 
 
+def foreign(topics: Sequence[Topic]) -> str:
+    """What a file that holds no ROS 2 message is, and what makes a bag of it; empty for others."""
+    encodings = sorted({topic.type.partition(" ")[0] for topic in topics if " " in topic.type})
+    if not topics or len([topic for topic in topics if " " in topic.type]) < len(topics):
+        return ""
+    if "ros1" in encodings:
+        way = "rosbags-convert makes a ROS 2 bag of the .bag file that it was made of"
+    else:
+        way = "write them as ROS 2 messages (CDR), as the Python package mcap-ros2-support does"
+    found = "no ROS 2 messages but %s: %s" % (", ".join(encodings), listed(topics))
+    return "%s; %s" % (found, way)
+
+
 def base_name(name: str) -> str:
     """A topic's name without ``/compressed``."""
     return name[: -len("/compressed")] if name.endswith("/compressed") else name

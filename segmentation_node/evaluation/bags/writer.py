@@ -5,6 +5,7 @@ import glob
 import os
 import re
 import sqlite3
+from pathlib import Path
 from typing import Any, Dict, Iterable, Optional
 
 from rosbags.interfaces import (
@@ -17,6 +18,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from segmentation_node.errors import BagError, reason
 from segmentation_node.evaluation.bags.messages import typestore
@@ -28,7 +30,22 @@ COMPRESSIONS = ("none", "zstd")
 # As rmw writes a duration without end.
 _FOREVER = QosTime(9223372036, 854775807)
 _DEPTH = 10
+_FAILURES = (OSError, WriterError, sqlite3.Error)
 _NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+$")
+
+
+class _SqliteWriter(Sqlite3Writer):
+    """rosbags pastes the path into a URI, which ends at the first ``#`` or ``?``."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        self.path = path / (path.name + ".db3")
+        self.conn = sqlite3.connect(self.path)
+        self.conn.executescript(self.SQLITE_SCHEMA)
+        self.cursor = self.conn.cursor()
+
+
+class _Writer(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _SqliteWriter}
 
 
 class BagWriter:
@@ -49,6 +66,8 @@ class BagWriter:
     ) -> None:
         if compression == "zstd" and storage != "mcap":
             raise BagError("zstd compresses MCAP's chunks; %s has none: choose mcap" % storage)
+        if not _is_text(os.path.basename(os.path.realpath(path))):
+            raise BagError("%r: a bag's name is to be text (UTF-8): metadata.yaml holds it" % path)
         self.path = path
         self._folder = new_folder(path, _layout(path), sources, replace)
         self._stack = contextlib.ExitStack()
@@ -60,11 +79,11 @@ class BagWriter:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._folder)
             try:
-                self._writer = Writer(folder, version=9, storage_plugin=STORAGES[self._storage])
+                self._writer = _Writer(folder, version=9, storage_plugin=STORAGES[self._storage])
                 if self._compression == "zstd":
                     self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
                 self._writer.open()
-            except (OSError, WriterError, sqlite3.Error) as error:
+            except _FAILURES as error:
                 raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
             stack.push(self._end)
             self._stack = stack.pop_all()
@@ -96,7 +115,7 @@ class BagWriter:
         """Write a serialised message."""
         try:
             self._opened.write(self._connections[topic], recorded_ns, data)
-        except (OSError, WriterError, sqlite3.Error) as error:
+        except _FAILURES as error:
             raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
 
     def _end(self, kind: Any, *_: Any) -> None:
@@ -105,8 +124,12 @@ class BagWriter:
             return
         try:
             self._opened.close()
-        except (OSError, WriterError, sqlite3.Error) as error:
+        except _FAILURES as error:
             raise BagError("%s cannot be written: %s" % (self.path, reason(error))) from error
+
+
+def _is_text(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _layout(path: str) -> Layout:

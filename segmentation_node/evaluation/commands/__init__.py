@@ -1,9 +1,23 @@
 """The commands of ``python -m segmentation_node.evaluation``: one file each, one entry each."""
 
-from segmentation_node.evaluation.commands import bag, dataset, live, make_bag
+from segmentation_node.evaluation.commands import (
+    bag,
+    check_data,
+    dataset,
+    live,
+    make_bag,
+    make_folder,
+)
 
 # A command adds its parser with ``add_parser(commands)``; what it sets as ``run`` takes the
 # parsed arguments and gives the exit code.
-COMMANDS = {"dataset": dataset, "bag": bag, "live": live, "make-bag": make_bag}
+COMMANDS = {
+    "dataset": dataset,
+    "bag": bag,
+    "live": live,
+    "make-bag": make_bag,
+    "check-data": check_data,
+    "make-folder": make_folder,
+}
 
 __all__ = ["COMMANDS"]

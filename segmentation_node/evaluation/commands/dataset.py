@@ -1,6 +1,7 @@
 """``dataset``: score a model on a split of a data set."""
 
 import argparse
+import sys
 from contextlib import closing
 from typing import Any
 
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = open_dataset(
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
+    for note in dataset.notes:
+        print("warning: " + note, file=sys.stderr)
     source = DatasetSource(dataset, arguments.dataset)
     with open_segmenter(arguments) as segmenter:
         run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)

@@ -8,6 +8,7 @@ from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import (
     add_backend_options,
     add_output_options,
+    at_least,
     output_options,
     positive,
 )
@@ -69,13 +70,13 @@ def _add_pace_options(group: Any) -> None:
     )
     pace.add_argument("--hz", type=positive, default=0.0, help="images per second")
     group.add_argument(
-        "--in-flight", type=_count, default=2, help="images on their way at most (default 2)"
+        "--in-flight", type=at_least(1), default=2, help="images on their way at most (default 2)"
     )
     group.add_argument(
         "--timeout", type=positive, default=30.0, help="s without a result until images are lost"
     )
     group.add_argument(
-        "--idle", type=positive, default=5.0, help="s without an image that end --listen"
+        "--idle", type=positive, default=5.0, help="s without an image or result that end --listen"
     )
     group.add_argument(
         "--sim-time", action="store_true", help="publish recorded time on /clock for the node"
@@ -149,10 +150,3 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SegmentationError("--listen needs --image-topic, or --bag to take it from")
     if not (arguments.listen or arguments.bag or arguments.dataset):
         raise SegmentationError("nothing to play: give --bag, or --dataset with --root and --split")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("%s is not 1 or more" % text)
-    return value

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
@@ -53,11 +53,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="fold classes into the groups of this file, and score those",
     )
     parser.add_argument(
-        "--json", type=_writable, metavar="FILE", help="also write the figures to this file"
+        "--json", type=writable, metavar="FILE", help="also write the figures to this file"
     )
     parser.add_argument(
         "--html",
-        type=_writable,
+        type=writable,
         metavar="FILE",
         help="also write a page with figures, charts and pictures",
     )
@@ -95,7 +95,19 @@ def positive(text: str) -> float:
     return value
 
 
-def _writable(path: str) -> str:
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number from ``least`` on, for a parser."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError("%s is not %d or more" % (text, least))
+        return value
+
+    return number
+
+
+def writable(path: str) -> str:
     """The path, if a file can be made there: a long run must not find out at its end."""
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.exists(folder):

@@ -1,11 +1,12 @@
 """What every command does around its run: a progress bar, Ctrl-C, tables and files."""
 
+import os
 import sys
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Iterator, Optional
 
-from segmentation_node.errors import BackendError, DatasetError, ReplayError
+from segmentation_node.errors import BackendError, DatasetError, OutputError, ReplayError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.options import OutputOptions
 from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
@@ -27,8 +28,10 @@ def reported(run: Run, options: OutputOptions) -> Iterator[None]:
     Ctrl-C, a node that leaves, or a backend that fails ends it early: what was counted until then
     is reported and marked as partial, and the error goes on. Raises DatasetError when no frame
     could be scored; OutputError, before any is, where a report would take the place of a file that
-    is none.
+    is none, or of the other.
     """
+    if options.json and options.html and _same_file(options.json, options.html):
+        raise OutputError("--json and --html name the same file, %s: name two" % options.json)
     if options.json:
         check_file(options.json, "a report's figures", '"temporal_consistency"')
     if options.html:
@@ -48,17 +51,21 @@ def reported(run: Run, options: OutputOptions) -> Iterator[None]:
 def _report(run: Run, options: OutputOptions, partial: bool = False) -> None:
     """Print the tables; write what ``--json`` and ``--html`` name."""
     run.finish(partial)
-    if not len(run.frames) and run.skipped:
+    left_out = run.skipped + run.lost_frames
+    frames = len(run.frames) + len(left_out)
+    if left_out and not len(run.frames) and not partial:
         raise DatasetError(
-            "none of %d frames could be scored; the first: %s"
-            % (len(run.skipped), run.skipped[0].reason)
+            "none of %d frames could be scored; the first: %s" % (frames, left_out[0])
         )
     result = run.as_json()
     print(report.run_text(result))
     if run.skipped:
-        frames = len(run.frames) + len(run.skipped)
         print("warning: %d of %d frames skipped" % (len(run.skipped), frames), file=sys.stderr)
     if options.json:
         report.write_json(options.json, result)
     if options.html:
         write_whole(options.html, run_page(run, result))
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

@@ -1,6 +1,6 @@
 """The only readers of data sets: an entry in ``DATASETS`` or ``DRIVES`` each."""
 
-from typing import Callable, Dict
+from typing import Callable, Dict, Type
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
@@ -12,16 +12,19 @@ from segmentation_node.evaluation.datasets.cityscapes import (
 )
 from segmentation_node.evaluation.datasets.drive import Drive, LabelledDrive
 from segmentation_node.evaluation.datasets.kitti import KittiRaw, KittiSemantics, KittiStep
+from segmentation_node.evaluation.datasets.own import Folder, Voc
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
 from segmentation_node.evaluation.datasets.street.dataset import Street
 
-DATASETS = {
+DATASETS: Dict[str, Type[Dataset]] = {
     "camvid": CamVid,
     "cityscapes": Cityscapes,
     "cityscapes_coarse": CityscapesCoarse,
+    "folder": Folder,
     "kitti_semantics": KittiSemantics,
     "kitti_step": KittiStep,
     "street": Street,
+    "voc": Voc,
 }
 
 # What has frames without labels: it can be recorded, not scored as a data set.
@@ -66,6 +69,6 @@ def open_drive(name: str, root: str, split: str, sequence: str = "") -> Drive:
     if name not in DATASETS:
         known = ", ".join(sorted(set(DATASETS) | set(DRIVES)))
         raise DatasetError("unknown data set %r; known: %s" % (name, known))
-    splits = DATASETS[name].splits
+    splits = DATASETS[name].splits_in(root)
     usual = "val" if "val" in splits else splits[0]
     return LabelledDrive(open_dataset(name, root, split or usual), sequence)

@@ -18,20 +18,29 @@ _OUT_OF_RANGE = -1
 class Dataset:
     """A split of a data set, read one labelled frame at a time.
 
-    A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``.
-    One that numbers instances lists their classes; ``with_instances`` asks to read them too.
+    A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``;
+    one whose folder says which splits there are supplies ``splits_in`` instead. One that numbers
+    instances lists their classes; ``with_instances`` asks to read them too. ``notes`` names what
+    lies in its folders and is not read.
     """
 
     label_set: LabelSet
     splits: Tuple[str, ...] = ()
     instance_classes: Tuple[str, ...] = ()
+    notes: Tuple[str, ...] = ()
 
     def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
-        if split not in self.splits:
-            raise DatasetError("unknown split %r; expected one of %s" % (split, list(self.splits)))
+        splits = self.splits_in(root)
+        if split not in splits:
+            raise DatasetError("unknown split %r; expected one of %s" % (split, list(splits)))
         self.root = root
         self.split = split
         self.with_instances = with_instances and bool(self.instance_classes)
+
+    @classmethod
+    def splits_in(cls, root: str) -> Tuple[str, ...]:
+        """The splits that there are, or can be, under this folder. Raises DatasetError."""
+        return cls.splits
 
     @property
     def occurring_classes(self) -> Tuple[int, ...]:
@@ -64,8 +73,8 @@ class Files(NamedTuple):
         return os.path.join(self.folder, key + self.suffix)
 
     def keys(self) -> Set[str]:
-        """Keys of all files, in subfolders too."""
-        found = files_below(self.folder)
+        """Keys of all files, in subfolders too; none where there is no such folder."""
+        found = files_below(self.folder) if os.path.isdir(self.folder) else ()
         return {path[: -len(self.suffix)] for path in found if path.endswith(self.suffix)}
 
 
@@ -112,13 +121,27 @@ def read_image(path: str) -> np.ndarray:
     return _decoded(path, decode_rgb)
 
 
-def read_ids(path: str, image_hwc: np.ndarray, dtype: type, channels: int = 1) -> np.ndarray:
-    """Read an image of ids as it is: (H, W), or (H, W, 3) BGR, of ``dtype``.
+def read_stored(path: str, image_hwc: np.ndarray) -> np.ndarray:
+    """Read a label image as it is: uint8 or uint16, (H, W), or (H, W, channels) with blue first.
 
-    Of a palette the indices are the ids. Raises DatasetError where the file is no such image, may
-    have lost ids to compression, or has another size than its image.
+    Of a palette the indices are the ids. Raises DatasetError where the file is no image, may have
+    lost ids to compression, or has another size than its image.
     """
-    ids = _decoded(path, _decode_ids)
+    stored = _decoded(path, _decode_ids)
+    if stored.shape[:2] != image_hwc.shape[:2]:
+        raise DatasetError(
+            "%s: labels are %dx%d but their image is %dx%d"
+            % (path, stored.shape[1], stored.shape[0], image_hwc.shape[1], image_hwc.shape[0])
+        )
+    return stored
+
+
+def read_ids(path: str, image_hwc: np.ndarray, dtype: type, channels: int = 1) -> np.ndarray:
+    """Read a label image of ids: (H, W), or (H, W, 3) BGR, of ``dtype``.
+
+    Raises DatasetError as ``read_stored`` does, and where the file is no such image.
+    """
+    ids = read_stored(path, image_hwc)
     if ids.dtype != dtype or ids.shape[2:] != ((channels,) if channels > 1 else ()):
         raise DatasetError(
             "%s: found %s %s, expected a %s %d-bit label image"
@@ -129,11 +152,6 @@ def read_ids(path: str, image_hwc: np.ndarray, dtype: type, channels: int = 1) -
                 "single-channel" if channels == 1 else "%d-channel" % channels,
                 8 * np.dtype(dtype).itemsize,
             )
-        )
-    if ids.shape[:2] != image_hwc.shape[:2]:
-        raise DatasetError(
-            "%s: labels are %dx%d but their image is %dx%d"
-            % (path, ids.shape[1], ids.shape[0], image_hwc.shape[1], image_hwc.shape[0])
         )
     return ids
 

@@ -65,6 +65,7 @@ class LabelledDrive(Drive):
         self.label_set = dataset.label_set
         self.length = len(self._indices)
         self.split = dataset.split
+        self.notes = dataset.notes
 
     def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every frame of it."""

@@ -2,7 +2,9 @@
 
 import os
 import re
-from typing import Iterable, Iterator, List, Set, Tuple
+from typing import Iterable, Iterator, List, Sequence, Set, Tuple
+
+NAMED = 5
 
 Key = Tuple[Tuple[int, int, str], ...]
 
@@ -26,6 +28,14 @@ def names_in(folder: str) -> List[str]:
 def files_below(folder: str) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, through links too; none twice."""
     return _below(folder, "", set())
+
+
+def left_out(folder: str, reason: str, names: Sequence[str]) -> Tuple[str, ...]:
+    """A note of what lies in a folder and is not read, the first few by name; none without any."""
+    if not names:
+        return ()
+    listed = list(names[:NAMED]) + ["..."] * (len(names) > NAMED)
+    return ("%s: left out, %s (%d): %s" % (folder, reason, len(names), ", ".join(listed)),)
 
 
 def _below(folder: str, prefix: str, seen: Set[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import read_image, require_folder
 from segmentation_node.evaluation.datasets.drive import START_NS, Drive, frame_or_problem
-from segmentation_node.evaluation.datasets.listing import names_in
+from segmentation_node.evaluation.datasets.listing import left_out, names_in
 from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.pictures import ENDINGS
 
@@ -19,7 +19,6 @@ HIGHEST_RATE_HZ = 250.0
 """A stated rate above it is a container's time base, no camera's."""
 LEAST_SHARE = 0.95
 """Of the stated duration; less was cut off. Stated durations are rough."""
-NAMED = 5
 
 
 class ImageFolder(Drive):
@@ -37,9 +36,7 @@ class ImageFolder(Drive):
             raise DatasetError("%s: no images (%s)" % (self._folder, ", ".join(ENDINGS)))
         self.length: int = len(self._names)
         others = [name for name in names if not self._is_image(name)]
-        if others:
-            listed = ", ".join(others[:NAMED] + ["..."] * (len(others) > NAMED))
-            self.notes = ("%s: left out, no images (%d): %s" % (self._folder, len(others), listed),)
+        self.notes = left_out(self._folder, "no images", others)
 
     def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every image."""

@@ -4,9 +4,9 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, Optional, Set, Union
+from typing import Any, Dict, Iterator, Optional, Union
 
-from segmentation_node.evaluation.frame import Frame, Problem
+from segmentation_node.evaluation.frame import Frame
 from segmentation_node.evaluation.live.listening import Listening
 from segmentation_node.evaluation.live.pairing import Collector, Result
 from segmentation_node.evaluation.live.played import (
@@ -159,37 +159,35 @@ class HeardRun(LiveRun):
     collector: Listening
 
     def fill(self, scorer: LiveScorer) -> None:
-        """Listen until no image has come for a while."""
+        """Listen until nothing has come for a while."""
         listening, expected = self.collector, self.source
-        seen: Set[int] = set()
 
         def take(result: Result) -> None:
-            seen.add(result.stamp_ns)
-            heard = result.payload
-            name, position = expected.frame(result.stamp_ns, result.index)
-            if result.image_hwc is None:
-                scorer.skip(Problem(name, heard.image_error))
-                return
-            frame = Frame(
-                name, result.image_hwc, heard.truth_hw, stamp_ns=result.stamp_ns, position=position
-            )
-            scorer.take(result, frame, heard_stages(result))
+            frame = expected.frame(result)
+            if isinstance(frame, Frame):
+                scorer.take(result, frame, heard_stages(result))
+            elif frame is not None:
+                scorer.leave_out(frame)
 
         def lose(result: Result, reason: str) -> None:
-            seen.add(result.stamp_ns)
-            scorer.lose(expected.frame(result.stamp_ns, result.index)[0], reason)
+            problem = expected.lost(result, reason)
+            if problem is not None:
+                scorer.leave_out(problem)
 
         listening.pairing.on_result, listening.pairing.on_lost = take, lose
         print("listening: play the images now", file=sys.stderr)
         try:
             listening.listen(self._process, self._options.pace.idle_s)
-            for stamp_ns, (name, _) in expected.frames.items():
-                if stamp_ns not in seen:
-                    scorer.lose(name, "neither its image nor a result came")
+            for problem in expected.rest():
+                scorer.leave_out(problem)
         finally:
             scorer.note(
-                listener_lost=listening.middleware_lost, unusable_truths=listening.unusable_truths
+                listener_lost=listening.middleware_lost,
+                unusable_truths=listening.unusable_truths,
+                bag_problems=expected.warnings(),
             )
+            for line in expected.warnings():
+                print("warning: " + line, file=sys.stderr)
 
 
 @contextmanager
@@ -199,9 +197,9 @@ def live_run(options: LiveOptions) -> Iterator[LiveRun]:
     Raises ReplayError when it does not get ready, and SegmentationError of source and model.
     """
     if options.listen:
-        expected = open_expected(options.source)
-        with _ready(options, expected, _listener(options, expected)) as (listening, process):
-            yield HeardRun(options, expected, listening, process)
+        with open_expected(options.source) as expected:
+            with _ready(options, expected, _listener(options, expected)) as (listening, process):
+                yield HeardRun(options, expected, listening, process)
         return
     with open_played(options.source) as played:
         with _ready(options, played, _player(options, played)) as (replay, process):
@@ -244,4 +242,6 @@ def _listener(options: LiveOptions, source: ExpectedSource) -> Listening:
         source.compressed,
         source.truth_topic,
         options.pace.timeout_s,
+        source.numbers,
+        source.repeated,
     )

@@ -1,7 +1,8 @@
 """Collect what a node makes of images that somebody else plays, ``ros2 bag play`` or a camera."""
 
 import time
-from typing import Any, Dict
+from types import MappingProxyType
+from typing import Any, Container, Dict, Mapping
 
 from segmentation_node.errors import ImageError
 from segmentation_node.evaluation.live.pairing import Collector, OpenPairing
@@ -12,10 +13,12 @@ LOOK_S = 0.1
 
 
 class Listening(Collector):
-    """Listens to a camera, its ground truth and one segmentation node, and publishes nothing.
+    """Listens to one segmentation node and its camera, and publishes nothing.
 
     Set ``pairing.on_result`` and ``pairing.on_lost`` before ``listen``; a result's ``payload`` is
-    ``Heard``. ``middleware_lost`` counts what this listener itself missed.
+    ``Heard``. With ``numbers`` (see ``OpenPairing``) images and truth are known already, and an
+    image only shows that somebody plays; without them both are taken from their topics.
+    ``middleware_lost`` counts what this listener itself missed.
     """
 
     pairing: OpenPairing
@@ -27,14 +30,17 @@ class Listening(Collector):
         compressed: bool = False,
         truth_topic: str = "",
         patience_s: float = 10.0,
+        numbers: Mapping[int, int] = MappingProxyType({}),
+        repeated: Container[int] = (),
     ) -> None:
         remaps = ["image:=" + image_topic] + (["truth:=" + truth_topic] if truth_topic else [])
         super().__init__("segmentation_listener", target, remaps)
         self.middleware_lost = 0
         self.unusable_truths: Dict[str, int] = {}
+        self._is_known = bool(numbers)
         self._decode = decode_compressed if compressed else to_rgb
-        self._heard_s = time.monotonic()
-        self.pairing = OpenPairing(self, target, bool(truth_topic), patience_s)
+        self._heard_s = 0.0
+        self.pairing = OpenPairing(self, target, bool(truth_topic), patience_s, numbers, repeated)
         settings = InputSettings("compressed" if compressed else "raw")
         self._inputs = [ImageInput(self, settings, self._on_image, self._on_middleware_lost)]
         if truth_topic:
@@ -51,21 +57,23 @@ class Listening(Collector):
         super().spin_for(duration_s)
 
     def listen(self, process: Any, idle_s: float) -> None:
-        """Spin until no image has come for ``idle_s`` and every result is there or given up."""
-        while (
-            not self.pairing.images
-            or self.pairing.in_flight
-            or time.monotonic() - self._heard_s < idle_s
-        ):
+        """Spin until nothing has come for ``idle_s`` and every result is there or given up."""
+        while not self._is_idle(idle_s):
             process.check()
             self.spin_for(LOOK_S)
             self.pairing.expire()
+
+    def _is_idle(self, idle_s: float) -> bool:
+        last_s = max(self._heard_s, self.pairing.last_output_s)
+        is_over = last_s > 0.0 and time.monotonic() - last_s >= idle_s
+        return is_over and not self.pairing.in_flight
 
     def _on_image(self, message: Any) -> None:
         self._heard_s = time.monotonic()
         image_hwc, error = None, ""
         try:
-            image_hwc = self._decode(message)
+            if not self._is_known:
+                image_hwc = self._decode(message)
         except ImageError as problem:
             error = str(problem)
         self.pairing.take_image(message.header, image_hwc, error)

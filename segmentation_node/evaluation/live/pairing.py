@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Container, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
@@ -187,32 +187,46 @@ class Heard:
     opened_s: float
     truth_hw: Optional[np.ndarray] = None
     image_error: str = ""
+    image_came: bool = False
     repeated: bool = False
 
 
 class OpenPairing(Pairing):
     """A pairing in which any message may be the first of its stamp.
 
-    A result is given up when nothing has come from the node for ``patience_s``; without its image
-    it is unpaired.
+    ``numbers`` are the images' by stamp in ns, where they are known before, of those in
+    ``repeated`` one of several; without them each image is waited for. A result is given up when
+    nothing has come from the node for ``patience_s``; that of an image that nobody knows is
+    unpaired.
     """
 
-    def __init__(self, node: Any, target: str, with_truth: bool, patience_s: float) -> None:
+    def __init__(
+        self,
+        node: Any,
+        target: str,
+        with_truth: bool,
+        patience_s: float,
+        numbers: Mapping[int, int],
+        repeated: Container[int] = (),
+    ) -> None:
         super().__init__(node, target, with_overlay=False)
         self.images = 0
+        self.last_output_s = 0.0
         self._with_truth = with_truth
         self._patience_s = patience_s
+        self._numbers, self._repeated = numbers, repeated
         self._newest_truth = -1
-        self._last_output_s = 0.0
 
     def take_image(self, header: Any, image_hwc: Optional[np.ndarray], error: str) -> None:
         """An image that the node got as well, or why it cannot be read."""
-        stamp_ns = stamp_nanoseconds(header.stamp)
-        result = self._find(stamp_ns)
+        result = self._find(stamp_nanoseconds(header.stamp))
+        heard = result.payload
+        heard.repeated, heard.image_came = heard.repeated or heard.image_came, True
         result.sent_s = time.monotonic()
-        result.payload.repeated = result.index >= 0
-        result.index, result.frame_id = self.images, header.frame_id
-        result.image_hwc, result.payload.image_error = image_hwc, error
+        result.frame_id = header.frame_id
+        result.image_hwc, heard.image_error = image_hwc, error
+        if not self._numbers:
+            result.index = self.images
         self.images += 1
         if result.class_map_hw is not None:
             self._newest["class_map"] = max(self._newest["class_map"], result.index)
@@ -235,18 +249,19 @@ class OpenPairing(Pairing):
             if result.index >= 0 and super()._is_settled(result):
                 is_over = now_s - opened_s > TRUTH_PATIENCE_S
             else:
-                is_over = now_s - max(opened_s, self._last_output_s) > self._patience_s
+                is_over = now_s - max(opened_s, self.last_output_s) > self._patience_s
             if is_over:
                 self._close(result, "no result within %.0f s" % self._patience_s)
 
     def _take(self, output: str, message: Any) -> None:
-        self._last_output_s = time.monotonic()
+        self.last_output_s = time.monotonic()
         super()._take(output, message)
 
     def _find(self, stamp_ns: int) -> Result:
         if stamp_ns not in self._pending:
-            payload = Heard(time.monotonic())
-            self.expect(Result(-1, stamp_ns, payload=payload))
+            payload = Heard(time.monotonic(), repeated=stamp_ns in self._repeated)
+            number = self._numbers.get(stamp_ns, -1)
+            self.expect(Result(number, stamp_ns, payload=payload))
         return self._pending[stamp_ns]
 
     def _is_settled(self, result: Result) -> bool:

@@ -1,12 +1,25 @@
 """What a live evaluation plays, a bag or a data set; or what it expects somebody else to play."""
 
+from collections import OrderedDict
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
-from segmentation_node.errors import BagError, SegmentationError
+from segmentation_node.errors import BagError, ImageError, SegmentationError
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem, stamp_text
+from segmentation_node.evaluation.frame import Frame, Lost, Problem, stamp_text
 from segmentation_node.evaluation.live.replay import PlayedMessage
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 from segmentation_node.evaluation.sources import (
@@ -21,9 +34,11 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 # A data set's images have no topic of their own.
 DATASET_TOPIC = "/camera/image_raw"
 ALL = "all"
+# Frames of a bag whose results may come after those of later ones.
+FRAMES_KEPT = 64
+NOTHING_CAME = "no result came, nor its image to this listener: lost on the way, or not played"
 
 Played = Union[Frame, PlayedMessage, Problem]
-ExpectedFrame = Tuple[str, Optional[DrivePosition]]
 
 
 @dataclass(frozen=True)
@@ -74,15 +89,101 @@ class PlayedSource(LiveSource):
 
 @dataclass
 class ExpectedSource(LiveSource):
-    """Images that somebody else plays; from a bag also which: stamp in ns -> name and place."""
+    """Images that somebody else plays, of which is known what is heard.
+
+    ``numbers`` are those of the images by stamp in ns, where a bag says what is to come; one
+    number of several for a stamp in ``repeated``.
+    """
 
     truth_topic: str = ""
-    frames: Dict[int, ExpectedFrame] = field(default_factory=dict)
+    numbers: Dict[int, int] = field(default_factory=dict)
+    repeated: Set[int] = field(default_factory=set)
 
-    def frame(self, stamp_ns: int, index: int) -> ExpectedFrame:
-        """Name and place of an image heard; without a bag frames follow as they come."""
-        without = (stamp_text(stamp_ns), None if self.frames else ("", index))
-        return self.frames.get(stamp_ns, without)
+    def frame(self, result: Any) -> Union[Frame, Problem, None]:
+        """The frame of a result, or why there is none; None where ``rest`` will say it."""
+        name, heard = stamp_text(result.stamp_ns), result.payload
+        if result.image_hwc is None:
+            return Problem(name, heard.image_error)
+        place = ("", result.index)
+        return Frame(
+            name, result.image_hwc, heard.truth_hw, stamp_ns=result.stamp_ns, position=place
+        )
+
+    def lost(self, result: Any, reason: str) -> Optional[Problem]:
+        """What became of an image without a result; None as above."""
+        return Lost(stamp_text(result.stamp_ns), reason)
+
+    def rest(self) -> Iterator[Problem]:
+        """What is left in the end, all results being there."""
+        return iter(())
+
+    def warnings(self) -> List[str]:
+        """What else a reader of the score has to know, after ``rest``."""
+        return []
+
+
+@dataclass
+class ExpectedBag(ExpectedSource):
+    """A bag's frames: image and truth are taken from it, whatever the listener misses of them.
+
+    ``bag`` is what the frames are of; they are read once, in their order, in which results come.
+    """
+
+    bag: Any = None
+
+    def __post_init__(self) -> None:
+        self._frames = self.bag.frames()
+        self._reached = -1
+        self._kept: "OrderedDict[int, Frame]" = OrderedDict()
+        self._given: List[Tuple[int, str]] = []
+        self._problems: List[Problem] = []
+        self._answered: Set[str] = set()
+        self._reasons: Dict[int, str] = {}
+
+    def frame(self, result: Any) -> Union[Frame, Problem, None]:
+        stamp_ns = result.stamp_ns
+        while stamp_ns not in self._kept and self._reached < self.numbers[stamp_ns]:
+            if not self._read_next():
+                break
+        found = self._kept.pop(stamp_ns, None)
+        if found is None:
+            late = "its result came after those of %d later frames" % FRAMES_KEPT
+            self._reasons.setdefault(stamp_ns, late)
+        elif found.name not in self._answered:
+            self._answered.add(found.name)
+            return found
+        return None
+
+    def lost(self, result: Any, reason: str) -> Optional[Problem]:
+        self._reasons[result.stamp_ns] = reason
+        return None
+
+    def rest(self) -> Iterator[Problem]:
+        while self._read_next():
+            pass
+        yield from self._problems
+        for stamp_ns, name in self._given:
+            if name not in self._answered:
+                yield Lost(name, self._reasons.get(stamp_ns, NOTHING_CAME))
+
+    def warnings(self) -> List[str]:
+        return list(self.bag.warnings())
+
+    def close(self) -> None:
+        """End the reading."""
+        self._frames.close()
+
+    def _read_next(self) -> bool:
+        item = next(self._frames, None)
+        if isinstance(item, Problem):
+            self._problems.append(item)
+        elif item is not None:
+            self._reached = self.numbers[item.stamp_ns]
+            self._given.append((item.stamp_ns, item.name))
+            self._kept[item.stamp_ns] = item
+            if len(self._kept) > FRAMES_KEPT:
+                self._kept.popitem(last=False)
+        return item is not None
 
 
 @contextmanager
@@ -92,17 +193,20 @@ def open_played(options: SourceOptions) -> Iterator[PlayedSource]:
         yield source
 
 
-def open_expected(options: SourceOptions) -> ExpectedSource:
+@contextmanager
+def open_expected(options: SourceOptions) -> Iterator[ExpectedSource]:
     """What the bag holds, without a bag what the topics say. Raises SegmentationError."""
     if options.bag:
-        return _expected_of_bag(options)
+        with _expected_bag(options) as source:
+            yield source
+        return
     topics = options.topics
     if topics.truth_topic and not topics.labels:
         raise SegmentationError(
             "nothing says what the ids on %s mean: give --labels, or --bag" % topics.truth_topic
         )
     image_topic = topics.image_topic or ""
-    return ExpectedSource(
+    yield ExpectedSource(
         base_topic(image_topic),
         image_topic.endswith("/compressed"),
         label_set_by_name(topics.labels) if topics.labels else None,
@@ -133,6 +237,7 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
             source.facts,
             source.instance_classes,
             items=frames,
+            warnings=lambda: list(dataset.notes),
         )
 
 
@@ -187,31 +292,38 @@ def _in_recorded_order(
     yield from messages
 
 
-def _expected_of_bag(options: SourceOptions) -> ExpectedSource:
-    with import_bags().open_bag(options.bag) as bag:
+@contextmanager
+def _expected_bag(options: SourceOptions) -> Iterator[ExpectedSource]:
+    with import_bags().open_bag(options.bag, options.strict) as bag:
         source = CameraSource(bag, options.topics)
-        image, truth = source.topics.image, source.topics.truth
-        frames = _expected_frames(bag, image.name)
-        return ExpectedSource(
+        image = source.topics.image
+        numbers, repeated = _numbers(bag, image.name)
+        expected = ExpectedBag(
             base_topic(image.name),
-            image.name.endswith("/compressed"),
+            image.type == COMPRESSED,
             source.truth,
-            len(frames),
+            image.count,
             source.facts,
-            truth_topic=truth.name if truth is not None else "",
-            frames=frames,
+            numbers=numbers,
+            repeated=repeated,
+            bag=source,
         )
+        with closing(expected):
+            yield expected
 
 
-def _expected_frames(bag: Any, image_topic: str) -> Dict[int, ExpectedFrame]:
-    """Every image of the bag as ``bag.frames`` calls and places it, without decoding one."""
-    from segmentation_node.evaluation.bags.frames import frame_name
+def _numbers(bag: Any, image_topic: str) -> Tuple[Dict[int, int], Set[int]]:
+    """The number of every image by its stamp, and the stamps that come again."""
     from segmentation_node.evaluation.bags.messages import header_of
 
-    counter = bag.drive_counter()
-    found: Dict[int, ExpectedFrame] = {}
+    numbers: Dict[int, int] = {}
+    repeated: Set[int] = set()
     for number, message in enumerate(bag.messages([image_topic])):
-        stamp_ns, _ = header_of(message.data)
-        position = counter.position(number, stamp_ns or message.recorded_ns)
-        found.setdefault(stamp_ns, (frame_name(number, stamp_ns), position))
-    return found
+        try:
+            stamp_ns = header_of(message.data).stamp_ns
+        except ImageError:
+            continue  # a problem among the frames
+        if stamp_ns in numbers:
+            repeated.add(stamp_ns)
+        numbers.setdefault(stamp_ns, number)
+    return numbers, repeated

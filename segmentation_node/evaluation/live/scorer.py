@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Dict, Iterable, Iterator, List
 
-from segmentation_node.evaluation.frame import Frame, Problem, stamp_text
+from segmentation_node.evaluation.frame import Frame, Lost, Problem, stamp_text
 from segmentation_node.evaluation.live.target import resident_mb
 from segmentation_node.evaluation.offline import ScoringThread, leave_out
 from segmentation_node.evaluation.run.run import Run
@@ -66,19 +66,21 @@ class LiveScorer:
 
     def lose(self, name: str, reason: str) -> None:
         """An image without a result."""
-        self._run.lost(name, reason)
-        self._progress.update()
+        self.leave_out(Lost(name, reason))
 
-    def skip(self, problem: Problem) -> None:
-        """A frame that could not be read. Raises DatasetError under ``strict``."""
-        leave_out(self._run, problem, self._strict)
+    def leave_out(self, problem: Problem) -> None:
+        """A frame that could not be read, or was lost: that is for the whole run to judge.
+
+        Raises DatasetError under ``strict`` for the former.
+        """
+        leave_out(self._run, problem, self._strict and not isinstance(problem, Lost))
         self._progress.update()
 
     def playable(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items without the problems among them, which are skipped."""
         for item in items:
             if isinstance(item, Problem):
-                self.skip(item)
+                self.leave_out(item)
             else:
                 yield item
 
@@ -125,7 +127,7 @@ def losses(run: Run, unpaired: List[int], unpaired_count: int) -> str:
     if run.lost_frames:
         named = ["%s (%s)" % (item.name, item.reason) for item in run.lost_frames[:NAMED_LOSSES]]
         more = ", ..." if len(run.lost_frames) > NAMED_LOSSES else ""
-        sent = len(run.frames) + len(run.lost_frames)
+        sent = len(run.frames) + len(run.skipped) + len(run.lost_frames)
         parts.append(
             "%d of %d frames lost: %s%s" % (len(run.lost_frames), sent, ", ".join(named), more)
         )

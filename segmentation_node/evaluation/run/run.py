@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.frame import Problem, ScoredFrame
+from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
 from segmentation_node.evaluation.run.accuracy import Accuracy, defined
 from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
@@ -112,7 +112,7 @@ class Run:
 
     def lost(self, name: str, reason: str) -> None:
         """A frame that was sent but whose result never came."""
-        self.lost_frames.append(Problem(name, reason))
+        self.lost_frames.append(Lost(name, reason))
 
     def finish(self, partial: bool = False) -> None:
         """Stop the clock; ``partial`` marks a run that ended before its data did."""
@@ -151,7 +151,8 @@ class Run:
         if self.skipped:
             notes.append(
                 "%d of %d frames could not be read or segmented and were skipped; the figures "
-                "are those of the others" % (len(self.skipped), frames + len(self.skipped))
+                "are those of the others"
+                % (len(self.skipped), frames + len(self.skipped) + len(self.lost_frames))
             )
         if self.lost_frames:
             notes.append("%d frames were lost: no result came back" % len(self.lost_frames))

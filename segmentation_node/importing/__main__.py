@@ -1,0 +1,122 @@
+"""``python -m segmentation_node.importing NET --output FOLDER``: networks of others."""
+
+import argparse
+import math
+import shlex
+import sys
+from pathlib import Path
+
+from segmentation_node.errors import INTERRUPTED, NetworkImportError, exit_code
+from segmentation_node.interrupts import ending_at_once
+from segmentation_node.labels import MOST_CLASSES, label_set_by_name
+from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
+
+WIDTH = 14
+"""Of the column in which it says what a finding is of."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(
+        prog="segmentation_node.importing",
+        description="Turn a foreign ONNX file into a model folder: see docs/importing.md.",
+    )
+    made.add_argument("network", type=Path, metavar="NET", help="the ONNX file")
+    made.add_argument("--output", type=Path, required=True, help="the model folder to make")
+    made.add_argument("--from", dest="family", default="", help="what the network is of")
+    made.add_argument("--labels", help="a label set's name, or a labels.yaml")
+    made.add_argument("--size", type=_size, metavar="HxW", help="where the file does not fix it")
+    for name in ("--mean", "--std"):
+        made.add_argument(
+            name,
+            nargs=3,
+            type=_number,
+            metavar=("R", "G", "B"),
+            help="the network sees (pixel * scale - mean) / std",
+        )
+    made.add_argument("--scale", type=_number)
+    made.add_argument("--order", choices=("rgb", "bgr"), help="in which it takes the channels")
+    made.add_argument("--layout", choices=("nchw", "nhwc"))
+    made.add_argument("--output-head", metavar="NAME", help="the output, where there are several")
+    made.add_argument("--threshold", type=_number, help="of sigmoids; default 0.5, of scores 0")
+    made.add_argument("--id-offset", type=_offset, metavar="N", help="added to the network's ids")
+    made.add_argument("--images", type=Path, help="folder of 10 real pictures or more")
+    made.add_argument("--dry-run", action="store_true", help="say everything, write nothing")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Import a network; a known error is one line and exit code 1."""
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = parser().parse_args(given)
+    return exit_code(lambda: _run(parsed, given))
+
+
+def _run(parsed: argparse.Namespace, given: list[str]) -> int:
+    with ending_at_once(INTERRUPTED):
+        try:
+            from segmentation_node.importing.importer import Request, import_network
+            from segmentation_node.importing.settings import Settings
+        except ImportError as error:
+            raise NetworkImportError(
+                f"a package is missing ({error}); install what importing needs with: pip install "
+                "onnx onnxruntime"
+            ) from error
+    settings = Settings(
+        mean=parsed.mean and tuple(parsed.mean),
+        std=parsed.std and tuple(parsed.std),
+        scale=parsed.scale,
+        order=parsed.order,
+        layout=parsed.layout,
+        size=parsed.size,
+        head=parsed.output_head,
+        threshold=parsed.threshold,
+        id_offset=parsed.id_offset,
+        labels=label_set_by_name(parsed.labels) if parsed.labels else None,
+    )
+    request = Request(
+        network=parsed.network,
+        output=parsed.output,
+        family=parsed.family,
+        given=settings,
+        images=parsed.images,
+        dry_run=parsed.dry_run,
+        command=shlex.join(["python3", "-m", "segmentation_node.importing", *given]),
+    )
+    import_network(request, lambda what, text: print(f"{what:{WIDTH}}{text}", flush=True))
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not HxW, like 360x480")
+    if not 1 <= int(height) * int(width) <= LARGEST_IMAGE_PIXELS:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 to {LARGEST_IMAGE_PIXELS} pixels")
+    return int(height), int(width)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no finite number")
+    return number
+
+
+def _offset(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = MOST_CLASSES + 1
+    if abs(number) > MOST_CLASSES:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no whole number from {-MOST_CLASSES} to {MOST_CLASSES}"
+        )
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""A foreign file as it comes: what it holds, and what its input is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, external_data_helper, helper
+
+from segmentation_node.errors import NetworkImportError, reason
+from segmentation_node.importing.plan import Entry
+from segmentation_node.model_card import sha256_of
+
+COLORS = 3
+TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
+ONNX = ".onnx"
+ONLY_OPENVINO = {
+    ".xml": "export the network that it was made of to ONNX",
+    ".bin": "export the network that it was made of to ONNX",
+    ".tflite": "convert it: python -m tf2onnx.convert --tflite FILE --opset 13 --output NET.onnx",
+}
+"""What OpenVINO reads and writes no ONNX of, and what to do."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The file, its digest, and what it holds."""
+
+    path: Path
+    sha256: str
+    model: onnx.ModelProto
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its exporter wrote into it, by key."""
+        return {item.key: item.value for item in self.model.metadata_props}
+
+
+def read_network(path: Path) -> Foreign:
+    """An ONNX file, with the weights that it keeps beside itself.
+
+    Raises NetworkImportError where it is none, was cut off, or lacks its weights.
+    """
+    if not path.is_file():
+        raise NetworkImportError(f"{path}: no such file; expected a network, {ONNX}")
+    if path.suffix.lower() in ONLY_OPENVINO:
+        raise NetworkImportError(
+            f"{path}: OpenVINO reads this but writes no ONNX, which a model folder holds; "
+            f"{ONLY_OPENVINO[path.suffix.lower()]}"
+        )
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise NetworkImportError(f"{path}: no whole ONNX file ({reason(error)})") from error
+    if not model.graph.node or not model.graph.output:
+        raise NetworkImportError(f"{path}: no whole ONNX file (it holds no graph)")
+    _load_external(path, model)
+    return Foreign(path, sha256_of(str(path)), model)
+
+
+def _load_external(path: Path, model: onnx.ModelProto) -> None:
+    folder = path.resolve().parent
+    for tensor in model.graph.initializer:
+        if not external_data_helper.uses_external_data(tensor):
+            continue
+        location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:  # missing, too short, outside of the folder: no common class
+            raise NetworkImportError(
+                f"{path}: its weights are in {location!r}, which cannot be read "
+                f"({reason(error)[:120]}); put that file beside it, or export without external data"
+            ) from error
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def read_entry(
+    foreign: Foreign, layout: str | None
+) -> tuple[Entry, tuple[int | None, int | None], str]:
+    """The input, its height and width where they are fixed, and what says where its channels lie.
+
+    ``layout`` is what the user or a side file says. Raises NetworkImportError unless it is one
+    picture of three channels.
+    """
+    graph, name = foreign.model.graph, foreign.path.name
+    constants = {item.name for item in graph.initializer}
+    inputs = [item for item in graph.input if item.name not in constants]
+    if len(inputs) != 1:
+        listed = ", ".join(item.name for item in inputs[:8])
+        raise NetworkImportError(f"{name}: found {len(inputs)} inputs ({listed}), expected one")
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type not in TYPES:
+        found = helper.tensor_dtype_to_string(tensor.elem_type).rpartition(".")[2]
+        raise NetworkImportError(
+            f"{name}: its input is {found}, expected one of {', '.join(TYPES.values())}"
+        )
+    shape = [dim.dim_value or None for dim in tensor.shape.dim]
+    if len(shape) != 4:
+        raise NetworkImportError(
+            f"{name}: its input has {len(shape)} dimensions, expected 4: a batch, channels, height "
+            "and width"
+        )
+    found_layout, channels, why = _channels(graph, inputs[0].name, shape, layout)
+    if not found_layout:
+        raise NetworkImportError(
+            f"{name}: its input is {_shown(shape)}, which does not tell where the channels lie; "
+            "give --layout nchw or nhwc"
+        )
+    if channels not in (COLORS, None):
+        raise NetworkImportError(
+            f"{name}: its input has {channels} channels ({_shown(shape)}, {found_layout}), "
+            f"expected {COLORS}, red, green and blue"
+        )
+    height, width = shape[2:] if found_layout == "nchw" else shape[1:3]
+    entry = Entry(
+        name=inputs[0].name,
+        dtype=TYPES[tensor.elem_type],
+        layout=found_layout,
+        batch=shape[0] or 1,
+    )
+    return entry, (height, width), why
+
+
+def _channels(
+    graph: onnx.GraphProto, entry: str, shape: list[int | None], layout: str | None
+) -> tuple[str, int | None, str]:
+    """Layout, number of channels, and what says so."""
+    by_weights = _channels_of_first_convolution(graph, entry)
+    if layout is not None:
+        return layout, shape[1 if layout == "nchw" else 3] or by_weights, ""
+    first, last = shape[1], shape[3]
+    if by_weights is not None:
+        return "nchw", by_weights, "its first convolution takes them there"
+    if COLORS in (first, last) and first != last:
+        found = "nchw" if first == COLORS else "nhwc"
+        return found, COLORS, f"its shape is {_shown(shape)}"
+    if first is not None and first <= 4:
+        return "nchw", first, ""
+    if last is not None and last <= 4:
+        return "nhwc", last, ""
+    return "", None, ""
+
+
+def _channels_of_first_convolution(graph: onnx.GraphProto, entry: str) -> int | None:
+    """Channels that a convolution takes right from the input; they come first then."""
+    weights = {item.name: item.dims for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[0] == entry and node.input[1] in weights:
+            groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+            return int(weights[node.input[1]][1] * groups)
+    return None
+
+
+def _shown(shape: list[int | None]) -> str:
+    return "x".join("?" if side is None else str(side) for side in shape)

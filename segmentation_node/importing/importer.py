@@ -1,0 +1,170 @@
+"""A foreign file -> a model folder, step by step; every step says what it found, and why."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from segmentation_node.files import Layout, new_folder, plain_name
+from segmentation_node.importing import original
+from segmentation_node.importing.agreement import compare, openvino_missing
+from segmentation_node.importing.contract import in_contract
+from segmentation_node.importing.foreign import Foreign, read_network
+from segmentation_node.importing.model_folder import ARTIFACTS
+from segmentation_node.importing.pictures_to_check import (
+    COMPARED_PICTURES,
+    Pictures,
+    read_pictures,
+)
+from segmentation_node.importing.plan import Plan
+from segmentation_node.importing.planning import Say, entry_and_size, make_plan, settle_from
+from segmentation_node.importing.settings import Settings, Settled
+from segmentation_node.importing.static_graph import count_parameters, make_static
+from segmentation_node.importing.variants import add_variants, say_tensorrt, write_variant
+from segmentation_node.labels import LABEL_SETS, UNLABELLED, describe
+from segmentation_node.model_card import CARD_FILE
+
+LAYOUT = Layout(
+    "an imported model",
+    (CARD_FILE, *[file for file, _, _ in ARTIFACTS.values()]),
+    CARD_FILE,
+    "source:",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for; ``given`` is what they say of the network."""
+
+    network: Path
+    output: Path
+    family: str = ""
+    given: Settings
+    images: Path | None = None
+    dry_run: bool = False
+    command: str = ""
+
+
+def import_network(request: Request, say: Say) -> None:
+    """Make the model folder. Raises NetworkImportError, LabelsError, ContentError or OutputError.
+
+    Where it raises, and on a dry run, nothing is written.
+    """
+    name = plain_name(request.output.resolve().name)
+    foreign = read_network(request.network)
+    family, settled = settle_from(request.family, request.given, foreign, say)
+    entry, size = entry_and_size(foreign, settled, say)
+    pictures = read_pictures(request.images)
+    say("pictures", pictures.what)
+    run = original.on_onnxruntime(foreign.path, entry.name)
+    plan = make_plan(foreign, settled, entry, size, run, pictures, say)
+    static = make_static(foreign.model, entry.name, entry.shape(size), plan.head)
+    with _place_for(request) as folder:
+        card = _card(name, foreign, family, plan, static, pictures, request.command, settled)
+        write_variant(folder, in_contract(static, plan), "uint8", card)
+        _check(foreign, folder, plan, run, pictures, say)
+        add_variants(folder, static, plan, pictures, card, say)
+        say_tensorrt(folder, say)
+    say("written" if not request.dry_run else "dry run", _ending(request, folder, card))
+
+
+@contextmanager
+def _place_for(request: Request) -> Iterator[Path]:
+    """Where the folder is made: it appears under its name when all is well."""
+    if request.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    sources = [str(request.network), str(request.images or "")]
+    with new_folder(str(request.output), LAYOUT, sources=sources) as new:
+        folder = Path(new)
+        folder.mkdir()
+        yield folder
+
+
+def _card(
+    name: str,
+    foreign: Foreign,
+    family: str,
+    plan: Plan,
+    static: onnx.ModelProto,
+    pictures: Pictures,
+    command: str,
+    settled: Settled,
+) -> dict[str, Any]:
+    """The card, without artifacts."""
+    labels, licence = plan.labels, settled.settings.licence or "unknown: look where it comes from"
+    return {
+        "name": name,
+        "network": {
+            "name": "imported",
+            "options": {
+                "output": plan.head,
+                "values": plan.kind,
+                "order": plan.order,
+                "layout": plan.entry.layout,
+                **({} if np.isnan(plan.threshold) else {"threshold": plan.threshold}),
+                "id_offset": plan.id_offset,
+                "compared_on": pictures.what,
+            },
+            "parameters": count_parameters(static),
+        },
+        "label_set": labels.name if labels.name in LABEL_SETS else describe(labels),
+        "input": {
+            "height": plan.size[0],
+            "width": plan.size[1],
+            "resize": plan.resize,
+            "mean_rgb": [float(value / plan.scale) for value in plan.mean],
+            "std_rgb": [float(value / plan.scale) for value in plan.std],
+        },
+        "outputs": ["class_map", "confidence"] if plan.has_confidence else ["class_map"],
+        "weights": {
+            "data": f"unknown: imported from {foreign.path.name}",
+            "licence": licence,
+            "provenance": command,
+        },
+        "accuracy": [],
+        "artifacts": [],
+        "source": {
+            "file": foreign.path.name,
+            "sha256": foreign.sha256,
+            "family": family or "unknown",
+            "licence": licence,
+        },
+    }
+
+
+def _check(
+    foreign: Foreign,
+    folder: Path,
+    plan: Plan,
+    run: original.Run,
+    pictures: Pictures,
+    say: Say,
+) -> None:
+    compared = pictures.at_size(plan.size, plan.resize, COMPARED_PICTURES)
+    shares, maps = compare(foreign.path, folder, plan, run, compared)
+    for what, share in shares.items():
+        say("agreement", f"{share:.4%} of the pixels: {what}, and the original on ONNX Runtime")
+    missing = openvino_missing()
+    if missing:
+        say("agreement", f"not compared on OpenVINO: {missing}")
+    if not pictures.are_real:
+        say("note", "compared on drawn pictures; give --images FOLDER with 10 or more of your own")
+    seen = np.unique(np.concatenate([np.unique(item) for item in maps]))
+    names = ["unlabelled" if i == UNLABELLED else plan.labels.names[i] for i in seen]
+    say("classes seen", ", ".join(names))
+    if len(seen) == 1:
+        say("note", "one class alone was seen: that the pixels agree says little")
+
+
+def _ending(request: Request, folder: Path, card: dict[str, Any]) -> str:
+    files = ", ".join(item["file"] for item in card["artifacts"])
+    if request.dry_run:
+        return f"nothing was written; it would be {request.output} with {files}"
+    return f"{request.output}: {CARD_FILE}, {files}"

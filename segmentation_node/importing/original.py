@@ -1,0 +1,118 @@
+"""The original as its family runs it, in NumPy and OpenCV: what the new graph is held against.
+
+Nothing here is shared with the making of the graph but the plan.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segmentation_node.backends.onnxruntime import import_onnxruntime
+from segmentation_node.backends.openvino import PROPERTIES, import_openvino
+from segmentation_node.errors import NetworkImportError, reason
+from segmentation_node.importing.head import IDS
+from segmentation_node.importing.plan import Entry, Plan
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""The network's input -> its outputs by name."""
+
+
+def on_onnxruntime(path: Path, entry: str) -> Run:
+    """The untouched file on ONNX Runtime. Raises NetworkImportError where it does not load."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # the run time's own exceptions share no base class
+        raise NetworkImportError(
+            f"{path.name}: ONNX Runtime cannot load it ({reason(error)})"
+        ) from error
+    names = [item.name for item in session.get_outputs()]
+
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            return dict(zip(names, session.run(names, {entry: values}), strict=True))
+        except Exception as error:
+            raise NetworkImportError(
+                f"{path.name}: it does not run on an input of {list(values.shape)} "
+                f"({reason(error)}); give another --size or --layout"
+            ) from error
+
+    return run
+
+
+def on_openvino(path: Path, entry: str, shape: tuple[int, ...], head: str) -> Run:
+    """The untouched file on OpenVINO, at this input shape."""
+    openvino = import_openvino()
+    core = openvino.Core()
+    try:
+        model = core.read_model(str(path))
+        model.reshape({entry: list(shape)})
+        compiled = core.compile_model(model, "CPU", PROPERTIES)
+        port = compiled.output(head)
+    except RuntimeError as error:
+        raise NetworkImportError(
+            f"{path.name}: OpenVINO cannot load it ({reason(error)})"
+        ) from error
+
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        return {head: compiled([values])[port]}
+
+    return run
+
+
+def network_input(
+    picture_hwc: np.ndarray,
+    entry: Entry,
+    order: str,
+    scale: float,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> np.ndarray:
+    """A picture, uint8 RGB (H, W, 3), as the family gives it to its network."""
+    pixels = cv2.cvtColor(picture_hwc, cv2.COLOR_RGB2BGR) if order == "bgr" else picture_hwc
+    if entry.dtype != "uint8":
+        turned = slice(None, None, -1 if order == "bgr" else 1)
+        mean_here = np.array(mean, np.float32)[turned]
+        std_here = np.array(std, np.float32)[turned]
+        pixels = (pixels.astype(np.float32) * np.float32(scale) - mean_here) / std_here
+    if entry.layout == "nchw":
+        pixels = pixels.transpose(2, 0, 1)
+    batch = np.repeat(pixels[np.newaxis], entry.batch, axis=0)
+    return np.ascontiguousarray(batch.astype(entry.dtype))
+
+
+def classes(output: np.ndarray, plan: Plan) -> np.ndarray:
+    """The class of every pixel, uint8 (H, W), from what the network gave."""
+    planes = plan.arrangement.planes(output)
+    table = np.array(plan.class_ids())
+    if plan.kind == IDS:
+        values = _nearest(planes[0], plan.size).astype(np.float64)
+        return table[np.clip(values, -1, 255).astype(int) + 1].astype(np.uint8)
+    full = np.stack([_enlarged(plane, plan.size) for plane in planes])
+    if plan.kind in ("logits", "softmax"):
+        return table[full.argmax(axis=0)].astype(np.uint8)
+    if plan.kind == "sigmoids":
+        position = np.where(full.max(axis=0) > plan.threshold, full.argmax(axis=0) + 1, 0)
+        return table[position].astype(np.uint8)
+    return table[(full[0] > plan.threshold).astype(int)].astype(np.uint8)
+
+
+def _enlarged(plane_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    plane = plane_hw.astype(np.float32)
+    if plane.shape == size:
+        return plane
+    return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _nearest(plane_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    rows, columns = (
+        np.floor((np.arange(length) + 0.5) * cells / length).astype(int)
+        for length, cells in zip(size, plane_hw.shape, strict=True)
+    )
+    return plane_hw[rows][:, columns]

@@ -1,0 +1,101 @@
+"""The forms of an imported graph beside the usual one; one that agrees too little is left out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from segmentation_node.errors import NetworkImportError, reason
+from segmentation_node.importing import original
+from segmentation_node.importing.agreement import maps_of_folder, share_of_equal
+from segmentation_node.importing.contract import in_contract
+from segmentation_node.importing.half_precision import halved
+from segmentation_node.importing.model_folder import ARTIFACTS, onnx_artifact, write_card
+from segmentation_node.importing.pictures_to_check import Pictures
+from segmentation_node.importing.plan import Plan
+from segmentation_node.importing.planning import Say
+from segmentation_node.importing.quantise import (
+    CALIBRATION_IMAGES,
+    convolutions_between,
+    quantise_convolutions,
+)
+from segmentation_node.importing.static_graph import opset_of
+from segmentation_node.importing.tensorrt_versions import refusals
+
+COMPARED_VARIANTS = 4
+LEAST_OF_VARIANT = {"float": 0.9999, "fp16": 0.995, "int8": 0.99}
+"""Share of the pixels to which a variant must give the class of the uint8 one."""
+
+
+def write_variant(folder: Path, model: onnx.ModelProto, variant: str, card: dict[str, Any]) -> None:
+    """Write a form of the graph, and name it on the card."""
+    onnx.save(model, str(folder / ARTIFACTS[variant][0]))
+    card["artifacts"].append(onnx_artifact(folder, variant, opset_of(model)))
+    write_card(folder, card)
+
+
+def add_variants(
+    folder: Path,
+    static: onnx.ModelProto,
+    plan: Plan,
+    pictures: Pictures,
+    card: dict[str, Any],
+    say: Say,
+) -> None:
+    """The other forms of the graph; one that cannot be made, or agrees too little, is left out."""
+    compared = pictures.at_size(plan.size, plan.resize, COMPARED_VARIANTS)
+    expected = maps_of_folder(folder, "onnxruntime", compared)
+    for variant, least in LEAST_OF_VARIANT.items():
+        path = folder / ARTIFACTS[variant][0]
+        try:
+            _make_variant(variant, static, plan, pictures, folder)
+            share = share_of_equal(_maps_of_file(path, compared), expected)
+            if share < least:
+                raise NetworkImportError(
+                    f"agrees on {share:.3%} of the pixels, expected {least:.1%}"
+                )
+        except NetworkImportError as error:
+            path.unlink(missing_ok=True)
+            say("left out", f"{path.name}: {reason(error)}")
+            continue
+        write_variant(folder, onnx.load(str(path)), variant, card)
+        say("variant", f"{path.name}: agrees with {ARTIFACTS['uint8'][0]} on {share:.4%}")
+
+
+def _make_variant(
+    variant: str, static: onnx.ModelProto, plan: Plan, pictures: Pictures, folder: Path
+) -> None:
+    path = folder / ARTIFACTS[variant][0]
+    if variant == "float":
+        onnx.save(in_contract(static, plan, variant), str(path))
+    elif variant == "fp16":
+        onnx.save(in_contract(halved(static), plan, variant), str(path))
+    elif not pictures.are_real:
+        raise NetworkImportError("its ranges come from real pictures; give --images FOLDER")
+    else:
+        in_float = folder / ARTIFACTS["uint8"][0]
+        if not convolutions_between(onnx.load(str(in_float))):
+            raise NetworkImportError("it has fewer than three convolutions")
+        images = pictures.at_size(plan.size, plan.resize, CALIBRATION_IMAGES)
+        quantise_convolutions(in_float, [image[np.newaxis] for image in images], path)
+
+
+def _maps_of_file(path: Path, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    run = original.on_onnxruntime(path, "image")
+    dtype = np.float32 if path.name == ARTIFACTS["float"][0] else np.uint8
+    return [run(item[np.newaxis].astype(dtype))["class_map"][0] for item in pictures]
+
+
+def say_tensorrt(folder: Path, say: Say) -> None:
+    """Which TensorRT has all operators of the graph that it would be given, and why others not."""
+    graphs = {
+        variant: onnx.load(str(folder / ARTIFACTS[variant][0])) for variant in ("uint8", "float")
+    }
+    found = refusals(graphs)
+    takes = [version for version, why in found.items() if not why]
+    say("TensorRT", f"{', '.join(takes) or 'none'} list all of its operators (not run)")
+    for version, why in found.items():
+        if why:
+            say("TensorRT", f"not {version}: {why}")

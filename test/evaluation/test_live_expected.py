@@ -1,0 +1,92 @@
+"""What a listener expects of a bag: image and truth come from it, and each frame counts once."""
+
+import numpy as np
+import pytest
+from support import recorded
+from support.live import FrameLatency, image_message
+
+from segmentation_node.evaluation.frame import Frame, Lost, Problem
+from segmentation_node.evaluation.live.pairing import OpenPairing
+from segmentation_node.evaluation.live.played import SourceOptions, open_expected
+
+pytestmark = pytest.mark.ros
+SIZE = (16, 24)
+
+
+class Unconnected:
+    """A node whose subscriptions hear nothing."""
+
+    def create_subscription(self, *_):
+        pass
+
+
+class Listener:
+    """The pairing of a bag's frames with results that come as a test says."""
+
+    def __init__(self, expected):
+        self.found, self.left_out = [], []
+        self.pairing = OpenPairing(
+            Unconnected(), "/node", False, 10.0, expected.numbers, expected.repeated
+        )
+        self.pairing.on_result = lambda result: self.found.append(expected.frame(result))
+        self.pairing.on_lost = expected.lost
+
+    def image(self, index):
+        self.pairing.take_image(self.message(index).header, None, "")
+
+    def answer(self, index):
+        self.pairing._take("class_map", self.message(index))
+        self.pairing._take("latency", FrameLatency(header=self.message(index).header))
+
+    def message(self, index):
+        stamp = recorded.time_message(recorded.stamp_ns(index))
+        return image_message(bytes(16 * 24), SIZE, "mono8", stamp=stamp)
+
+
+@pytest.fixture
+def bag(tmp_path):
+    return recorded.write_bag(tmp_path / "drive", SIZE, 6, broken={2})
+
+
+def test_what_the_listener_misses_is_taken_from_the_bag(bag):
+    """It hears three of the images and no truth; the node answers five of six, one is broken."""
+    with open_expected(SourceOptions(bag)) as expected:
+        listener = Listener(expected)
+        for index in (0, 3, 4):
+            listener.image(index)
+        for index in (0, 1, 3, 5):
+            listener.answer(index)
+        listener.pairing.give_up("the end")
+        rest = list(expected.rest())
+    assert all(isinstance(frame, Frame) for frame in listener.found)
+    assert [frame.position[1] for frame in listener.found] == [0, 1, 3, 5]
+    for frame, index in zip(listener.found, (0, 1, 3, 5)):
+        np.testing.assert_array_equal(frame.truth_hw, recorded.truth_of(index, SIZE))
+    assert not listener.pairing.unpaired_count
+    broken, lost = rest
+    assert isinstance(broken, Problem) and not isinstance(broken, Lost)
+    assert "000002" in broken.name
+    assert isinstance(lost, Lost) and lost.name.startswith("000004")
+    assert "meanwhile the node counted" in lost.reason
+
+
+def test_a_frame_that_is_played_again_counts_once(bag):
+    with open_expected(SourceOptions(bag)) as expected:
+        listener = Listener(expected)
+        for index in (0, 1, 0, 1):
+            listener.image(index)
+            listener.answer(index)
+        rest = list(expected.rest())
+    assert [frame and frame.position[1] for frame in listener.found] == [0, 1, None, None]
+    assert [item.name[:6] for item in rest if isinstance(item, Lost)] == [
+        "000003", "000004", "000005",
+    ]  # fmt: skip
+    assert all("no result came" in item.reason for item in rest if isinstance(item, Lost))
+
+
+def test_a_result_of_no_image_of_the_bag_is_unpaired(bag):
+    with open_expected(SourceOptions(bag)) as expected:
+        listener = Listener(expected)
+        listener.answer(77)
+        listener.pairing.give_up("the end")
+    assert not listener.found and listener.pairing.unpaired == [recorded.stamp_ns(77)]

@@ -1,0 +1,113 @@
+"""Families: what is usual in each, what their side files say, and by what they are recognised."""
+
+import json
+
+import onnx
+import pytest
+from support.foreign_networks import CLASSES, Network, pictures
+
+from segmentation_node.errors import NetworkImportError
+from segmentation_node.importing.__main__ import main
+from segmentation_node.importing.families import FAMILIES, recognise, told_by
+from segmentation_node.importing.settings import settle
+from segmentation_node.importing.side_files import Surroundings
+from segmentation_node.importing.tensorrt_versions import refusals
+from segmentation_node.labels import LABEL_SETS
+from segmentation_node.model_card import read_card
+
+
+def settled(name, folder, metadata=None):
+    around = Surroundings(folder / "net.onnx", metadata or {})
+    return settle(told_by(name, around)).settings
+
+
+def test_the_families_are_those_of_the_manual():
+    expected = "bisenet deeplab_tfhub jetson_inference mmdeploy open_model_zoo paddleseg pidnet "
+    expected += "segformer sinet smp supergradients tao torchvision twinlitenet ultralytics"
+    assert " ".join(sorted(FAMILIES)) == expected
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_says_how_pictures_are_normalised(name, tmp_path):
+    found = settled(name, tmp_path)
+    assert None not in (found.scale, found.mean, found.std, found.order)
+    assert min(found.std) > 0
+
+
+def test_ultralytics(tmp_path):
+    metadata = {"names": "{0: 'ground', 1: 'rack'}", "imgsz": "[384, 640]", "task": "semantic"}
+    found = settled("ultralytics", tmp_path, {**metadata, "license": "AGPL-3.0 or a contract"})
+    assert found.labels.names == ("ground", "rack")
+    assert (found.size, found.resize) == ((384, 640), "letterbox")
+    assert found.licence == "AGPL-3.0 or a contract"
+    assert recognise(Surroundings(tmp_path / "net.onnx", metadata))[0] == "ultralytics"
+    with pytest.raises(NetworkImportError, match="its task is 'segment'; expected semantic"):
+        settled("ultralytics", tmp_path, {**metadata, "task": "segment"})
+    for names in ("{0: 'a', 2: 'b'}", "__import__('os')", "[" * 99999):
+        with pytest.raises(NetworkImportError, match="give --labels"):
+            settled("ultralytics", tmp_path, {**metadata, "names": names})
+
+
+def test_segformer(tmp_path):
+    names = LABEL_SETS["cityscapes19"].names
+    config = {"id2label": {str(index): name for index, name in enumerate(names)}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    processor = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3], "rescale_factor": 0.5}
+    processor["size"] = {"height": 512, "width": 1024}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    (tmp_path / "onnx").mkdir()
+    for folder in (tmp_path, tmp_path / "onnx"):
+        found = settled("segformer", folder)
+        assert found.labels == LABEL_SETS["cityscapes19"]
+        assert (found.mean, found.std, found.scale) == ((0.1, 0.2, 0.3), (1, 2, 3), 0.5)
+        assert found.size == (512, 1024)
+    assert recognise(Surroundings(tmp_path / "net.onnx", {}))[0] == "segformer"
+
+
+def test_mmdeploy_paddleseg_and_others(tmp_path):
+    steps = [{"type": "Normalize", "mean": [3, 2, 1], "std": [6, 5, 4], "to_rgb": False}]
+    pipeline = {"pipeline": {"tasks": [{"name": "Preprocess", "transforms": steps}]}}
+    (tmp_path / "pipeline.json").write_text(json.dumps(pipeline))
+    found = settled("mmdeploy", tmp_path)
+    assert (found.mean, found.std, found.order, found.scale) == ((1, 2, 3), (4, 5, 6), "bgr", 1)
+    deploy = {"Deploy": {"transforms": [{"type": "Normalize"}, {"type": "Resize"}]}}
+    deploy["Deploy"]["transforms"][1]["target_size"] = [1024, 512]
+    (tmp_path / "deploy.yaml").write_text(json.dumps(deploy))
+    found = settled("paddleseg", tmp_path)
+    assert (found.mean, found.size) == ((0.5, 0.5, 0.5), (512, 1024))
+    (tmp_path / "classes.txt").write_text("void\nroad\n\n")
+    (tmp_path / "colors.txt").write_text("0 0 0\n128 64 128 255\n")
+    labels = settled("jetson_inference", tmp_path).labels
+    assert labels.names == ("void", "road") and labels.classes[1].color_rgb == (128, 64, 128)
+    classes = {"classes": [{"name": "sidewalk", "color": [1, 2, 3]}]}
+    (tmp_path / "ontology.yaml").write_text(json.dumps({"ontology": classes}))
+    assert settled("supergradients", tmp_path).labels.names == ("background", "sidewalk")
+
+
+def test_a_recognised_family_needs_no_options(tmp_path, capsys):
+    made = Network()
+    names = {index: f"class {index}" for index in range(CLASSES)}
+    metadata = {"names": str(names), "imgsz": "[24, 40]", "task": "semantic"}
+    made.gives(made.scores).save(tmp_path / "net.onnx", dynamic=True, metadata=metadata)
+    images = pictures(tmp_path / "images")
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(tmp_path / "model")]
+    assert main([*arguments, "--images", str(images)]) == 0
+    card = read_card(str(tmp_path / "model"))
+    assert (card.source.family, card.source.licence) == ("ultralytics", "AGPL-3.0")
+    assert card.labels.names == tuple(names.values()) and card.input.resize == "letterbox"
+    assert "ultralytics (recognised by names, imgsz, task)" in capsys.readouterr().out
+
+
+def test_a_tensorrt_that_lacks_an_operator_is_named(tmp_path):
+    made = Network(opset=17)
+    out = made.add("LayerNormalization", [made.scores, made.constant("one", weights_of_one())])
+    model = onnx.load(str(made.gives(out).save(tmp_path / "net.onnx")))
+    found = refusals({"uint8": model, "float": model})
+    assert found["8.2"] == found["8.5"] == "no LayerNormalization"
+    assert found["8.6"] == found["10"] == found["11"] == ""
+
+
+def weights_of_one():
+    import numpy as np
+
+    return np.ones(40, np.float32)

@@ -1,0 +1,219 @@
+"""Outputs of every kind become the node's contract, with the classes of the family's own way."""
+
+import cv2
+import numpy as np
+import pytest
+from support.foreign_networks import (
+    CLASSES,
+    HALF,
+    INT64,
+    SIZE,
+    UINT8,
+    Network,
+    labels_file,
+    pictures,
+    read,
+    scores_of,
+)
+
+from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.importing.__main__ import main
+from segmentation_node.model_card import read_card
+from segmentation_node.pipeline import Segmenter
+
+LEAST = 0.999
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("images") / "pictures")
+
+
+def softmax(scores):
+    shares = np.exp(scores - scores.max(axis=0))
+    return shares / shares.sum(axis=0)
+
+
+def sigmoid(scores):
+    return 1 / (1 + np.exp(-scores))
+
+
+def full_size(planes):
+    return np.stack([cv2.resize(p, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for p in planes])
+
+
+def logits(path):
+    network = Network()
+    network.gives(network.scores).save(path)
+    return [], CLASSES, lambda picture: scores_of(picture).argmax(axis=0)
+
+
+def quarter_size_logits_of_any_size(path):
+    network = Network(stride=4)
+    network.gives(network.scores).save(path, dynamic=True)
+    expected = lambda picture: full_size(scores_of(picture, stride=4)).argmax(axis=0)  # noqa: E731
+    return ["--size", f"{SIZE[0]}x{SIZE[1]}"], CLASSES, expected
+
+
+def softmax_channels_last_in_bgr_of_opset_9(path):
+    network = Network(nhwc=True, opset=9)
+    last = network.add("Transpose", [network.scores], perm=[0, 2, 3, 1])
+    network.gives(network.add("Softmax", [last], axis=3)).save(path)
+    expected = lambda picture: scores_of(picture, order="bgr").argmax(axis=0)  # noqa: E731
+    return ["--order", "bgr"], CLASSES, expected
+
+
+def constants_listed_as_inputs_of_opset_7(path):
+    network = Network(opset=7)
+    network.gives(network.scores).save(path, listed=True)
+    return [], CLASSES, lambda picture: scores_of(picture).argmax(axis=0)
+
+
+def opset_17(path):
+    network = Network(opset=17)
+    network.gives(network.add("HardSwish", [network.scores])).save(path)
+
+    def expected(picture):
+        scores = scores_of(picture)
+        return (scores * np.clip(scores / 6 + 0.5, 0, 1)).argmax(axis=0)
+
+    return [], CLASSES, expected
+
+
+def sigmoids_without_background(path):
+    network = Network(channels=3)
+    network.gives(network.add("Sigmoid", [network.scores])).save(path)
+
+    def expected(picture):
+        shares = sigmoid(scores_of(picture, 3))
+        return np.where(shares.max(axis=0) > 0.5, shares.argmax(axis=0), 255)
+
+    return [], 3, expected
+
+
+def sigmoids_beside_a_background(path):
+    network = Network(channels=3)
+    network.gives(network.add("Sigmoid", [network.scores])).save(path)
+
+    def expected(picture):
+        shares = sigmoid(scores_of(picture, 3))
+        return np.where(shares.max(axis=0) > 0.6, shares.argmax(axis=0) + 1, 0)
+
+    return ["--threshold", "0.6"], 4, expected
+
+
+def one_probability(path):
+    network = Network(channels=1)
+    network.gives(network.add("Sigmoid", [network.scores])).save(path)
+    return [], 2, lambda picture: (scores_of(picture, 1)[0] > 0).astype(int)
+
+
+def one_score(path):
+    network = Network(channels=1)
+    network.gives(network.scores).save(path)
+    return [], 2, lambda picture: (scores_of(picture, 1)[0] > 0).astype(int)
+
+
+def ids_of_64_bits_counted_from_1(path):
+    network = Network()
+    ids = network.add("ArgMax", [network.scores], axis=1, keepdims=1)
+    network.gives(network.add("Add", [ids, network.constant("one", np.array(0))]), INT64)
+    network.save(path)
+
+    def expected(picture):
+        ids = scores_of(picture).argmax(axis=0)
+        return np.where(ids > 0, ids - 1, 255)
+
+    return ["--id-offset", "-1"], CLASSES - 1, expected
+
+
+def ids_of_8_bits_cast_inside(path):
+    network = Network()
+    ids = network.add("ArgMax", [network.scores], axis=1, keepdims=0)
+    network.gives(network.add("Cast", [ids], to=UINT8), UINT8, ["n", "h", "w"]).save(path)
+    return [], CLASSES, lambda picture: scores_of(picture).argmax(axis=0)
+
+
+def flattened_logits(path):
+    network = Network()
+    shape = network.constant("shape", np.array([1, CLASSES, -1]))
+    flat = network.add("Reshape", [network.scores, shape])
+    turned = network.add("Transpose", [flat], perm=[0, 2, 1])
+    network.gives(turned, shape=["n", "pixels", "classes"]).save(path)
+    return [], CLASSES, lambda picture: scores_of(picture).argmax(axis=0)
+
+
+def input_in_half_precision(path):
+    network = Network(dtype=HALF)
+    network.gives(network.scores, HALF).save(path)
+    return [], CLASSES, lambda picture: scores_of(picture).argmax(axis=0)
+
+
+KINDS = [
+    logits,
+    quarter_size_logits_of_any_size,
+    softmax_channels_last_in_bgr_of_opset_9,
+    constants_listed_as_inputs_of_opset_7,
+    opset_17,
+    sigmoids_without_background,
+    sigmoids_beside_a_background,
+    one_probability,
+    one_score,
+    ids_of_64_bits_counted_from_1,
+    ids_of_8_bits_cast_inside,
+    flattened_logits,
+    input_in_half_precision,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
+    more, classes, expected = kind(tmp_path / "net.onnx")
+    options = ["--images", str(images), "--scale", str(1 / 255), *more]
+    options += ["--labels", str(labels_file(tmp_path / "labels.yaml", classes))]
+    folder = tmp_path / "model"
+    assert main([str(tmp_path / "net.onnx"), "--output", str(folder), *options]) == 0
+    card = read_card(str(folder))
+    card.artifact_path("onnx_float")
+    backend = open_backend("onnxruntime", card, BackendOptions())
+    segmenter = Segmenter(backend)
+    equal = []
+    for path in sorted(images.iterdir()):
+        picture = read(path)
+        equal.append((segmenter.segment(picture).class_map_hw == expected(picture)).mean())
+    segmenter.close()
+    limit = 0.98 if kind is input_in_half_precision else LEAST
+    assert np.mean(equal) >= limit
+    assert card.source.file == "net.onnx"
+    assert "compared_on" in card.network.options
+
+
+def test_scores_give_the_confidence_of_the_class_that_was_chosen(images, tmp_path):
+    logits(tmp_path / "net.onnx")
+    labels = labels_file(tmp_path / "labels.yaml")
+    folder = tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--scale", str(1 / 255)]
+    assert main([*arguments, "--labels", str(labels), "--images", str(images)]) == 0
+    with open_backend("onnxruntime", read_card(str(folder)), BackendOptions()) as backend:
+        picture = read(sorted(images.iterdir())[0])
+        found = backend.run(picture[np.newaxis], with_confidence=True).confidence_nhw[0]
+    expected = softmax(scores_of(picture)).max(axis=0) * 255
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(images, tmp_path, capsys):
+    logits(tmp_path / "net.onnx")
+    labels = labels_file(tmp_path / "labels.yaml")
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(tmp_path / "model"), "--dry-run"]
+    options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images)]
+    assert main([*arguments, *options]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.yaml", "net.onnx"]
+    said = capsys.readouterr().out
+    for part in (
+        "logits (",
+        "which are no probabilities",
+        "agreement",
+        "8.2",
+        "nothing was written",
+    ):
+        assert part in said

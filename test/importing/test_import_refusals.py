@@ -1,0 +1,170 @@
+"""What cannot be imported is one line, exit code 1, and nothing left behind."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import external_data_helper
+from support.foreign_networks import CLASSES, Network, labels_file, pictures
+
+from segmentation_node.importing import importer
+from segmentation_node.importing.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("images") / "pictures")
+
+
+@pytest.fixture
+def network(tmp_path):
+    made = Network()
+    return made.gives(made.scores).save(tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, images):
+    """Import a file that is refused; gives its one line."""
+
+    def run(network, *options, scale=True, labels=CLASSES, real=True):
+        arguments = [str(network), "--output", str(tmp_path / "model"), *options]
+        arguments += ["--scale", "0.004"] if scale else []
+        arguments += ["--images", str(images)] if real else []
+        if labels:
+            arguments += ["--labels", str(labels_file(tmp_path / "labels.yaml", labels))]
+        before = sorted(tmp_path.iterdir())
+        assert main(arguments) == 1
+        assert sorted(tmp_path.iterdir()) == before
+        shown = capsys.readouterr()
+        assert shown.err.count("\n") == 1 and shown.err.startswith("error: ")
+        return shown.err
+
+    return run
+
+
+def with_channels(path, channels):
+    """A network whose input has so many channels."""
+    random = np.random.default_rng(0).normal(size=(CLASSES, channels, 1, 1)).astype(np.float32)
+    made = Network()
+    model = onnx.load(str(made.gives(made.scores).save(path)))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = channels
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(random, "weights"))
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_an_input_of_another_number_of_channels(channels, refused, tmp_path):
+    line = refused(with_channels(tmp_path / "net.onnx", channels))
+    assert f"its input has {channels} channels" in line and "expected 3" in line
+
+
+def test_two_outputs(refused, tmp_path):
+    made = Network()
+    other = made.add("Sigmoid", [made.scores])
+    network = made.gives(made.scores).gives(other).save(tmp_path / "net.onnx")
+    line = refused(network)
+    assert "2 outputs: Conv_0 [1, 5, 24, 40], Sigmoid_1 [1, 5, 24, 40]" in line
+    assert "--output-head" in line
+    assert "no output 'third'; there are" in refused(network, "--output-head", "third")
+
+
+def test_weights_that_are_elsewhere(refused, network):
+    model = onnx.load(str(network))
+    external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
+    onnx.save(model, str(network))
+    (network.parent / "w.bin").unlink()
+    assert "its weights are in 'w.bin', which cannot be read" in refused(network)
+
+
+def test_weights_beside_the_file(network, tmp_path, images):
+    model = onnx.load(str(network))
+    external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
+    onnx.save(model, str(network))
+    labels = labels_file(tmp_path / "labels.yaml")
+    options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images), "--dry-run"]
+    assert main([str(network), "--output", str(tmp_path / "model"), *options]) == 0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_file_that_was_cut_off(share, refused, network):
+    content = network.read_bytes()
+    network.write_bytes(content[: int(share * len(content))])
+    assert "no whole ONNX file" in refused(network)
+
+
+def test_what_is_no_network(refused, tmp_path):
+    path = tmp_path / "net.onnx"
+    assert "no such file" in refused(path)
+    path.write_bytes(b"")
+    assert "no whole ONNX file" in refused(path)
+    path.write_text("not a network")
+    assert "no whole ONNX file" in refused(path)
+
+
+@pytest.mark.parametrize("ending, advice", [(".xml", "to ONNX"), (".tflite", "tf2onnx")])
+def test_what_openvino_alone_reads(ending, advice, refused, tmp_path):
+    path = tmp_path / ("net" + ending)
+    path.write_bytes(b"anything")
+    line = refused(path)
+    assert "OpenVINO reads this but writes no ONNX" in line and advice in line
+
+
+def test_what_nobody_says(refused, network, tmp_path):
+    assert "give --from FAMILY, or --scale, --mean and --std" in refused(network, scale=False)
+    assert "5 channels of logits without names; give --labels" in refused(network, labels=0)
+    made = Network()
+    made.gives(made.scores).save(network, dynamic=True)
+    assert "give --size HxW" in refused(network)
+
+
+def test_what_contradicts_the_file(refused, network):
+    assert "fixed at 24x40, but --size is 32x40" in refused(network, "--size", "32x40")
+    line = refused(network, labels=CLASSES + 2)
+    assert "5 channels of logits, but label set foreign has 7 classes" in line
+    assert "leave --threshold out" in refused(network, "--threshold", "0.5")
+    assert "std [0.0, 1.0, 1.0]; expected" in refused(network, "--std", "0", "1", "1")
+
+
+def test_an_unknown_family(refused, network):
+    assert "unknown family 'yolo'; known: bisenet" in refused(network, "--from", "yolo")
+
+
+def test_too_few_pictures(refused, network, tmp_path):
+    few = pictures(tmp_path / "few", count=9)
+    line = refused(network, "--images", str(few), real=False)
+    assert "found 9 pictures" in line and "expected 10 or more" in line
+    (few / "09.png").write_bytes((few / "08.png").read_bytes()[:60])
+    assert "cut off or broken" in refused(network, "--images", str(few), real=False)
+    absent = str(tmp_path / "absent")
+    assert "no such folder" in refused(network, "--images", absent, real=False)
+
+
+def test_a_result_that_is_not_the_original(refused, network, monkeypatch):
+    made = importer.in_contract
+
+    def with_red_and_blue_swapped(static, plan, *variant):
+        return made(static, type(plan)(**{**vars(plan), "order": "bgr"}), *variant)
+
+    monkeypatch.setattr(importer, "in_contract", with_red_and_blue_swapped)
+    line = refused(network)
+    assert "the result on ONNX Runtime and the original on ONNX Runtime agree on" in line
+    assert "expected 99.9%; nothing was written" in line
+
+
+def test_a_folder_of_something_else(network, tmp_path, images, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    labels = labels_file(tmp_path / "labels.yaml")
+    options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images)]
+    assert main([str(network), "--output", str(folder), *options]) == 1
+    assert "it holds thesis.txt" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_options_that_say_nothing(network, tmp_path, capsys):
+    for option in (["--size", "0x4"], ["--scale", "nan"], ["--id-offset", "999"], ["--size", "8"]):
+        with pytest.raises(SystemExit) as left:
+            main([str(network), "--output", str(tmp_path / "model"), *option])
+        assert left.value.code == 2
+        assert option[1] in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,203 @@
+"""Takes what came back from a GPU: ``python -m tools.gpu.take BACK --camvid CAMVID``.
+
+Records the benchmarks, exports the trained networks, scores them on CamVid's val, and puts those
+into ``models/`` that are better than what is there. The others stay in ``--exports``.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import save_file
+
+from benchmarks import gpu, paper_tables
+from benchmarks.record import problems, read_record
+from benchmarks.shown import Shown, text
+from segmentation_node.errors import SegmentationError, exit_code, reason
+from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.files import new_folder, write_whole
+from segmentation_node.importing.model_folder import ARTIFACTS
+from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
+from tools.gpu import GPU_FILE, ROOT, RUN_FILE, STEP_FILE, TRAININGS, GpuError
+from tools.gpu.pack import size_of
+from tools.gpu.parts import read_parts
+from tools.gpu.weights import unpacked_weights
+from training.checkpoint import WEIGHTS_FILE
+from training.export import LAYOUT, export_run
+from training.run_folder import LOG_FILE, RECIPE_FILE
+
+RECORDS: dict[str, tuple[str, Shown]] = {
+    GPU_FILE: ("gpu.json", gpu.SHOWN),
+    STEP_FILE: ("paper_tables_gpu.json", paper_tables.SHOWN),
+}
+"""What came back -> its name in benchmarks/results, and how it is shown."""
+SIZE, TOY_SIZE = (360, 480), (48, 64)
+LARGEST_SHIPPED_BYTES = 20_000_000
+"""Of a model's folder in the repository; SegNet's weights alone are 118 MB."""
+
+
+class Trained(NamedTuple):
+    """A network that came back, exported, beside the shipped one."""
+
+    network: str
+    card: ModelCard
+    shipped: ModelCard | None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it has the higher mean IoU on val."""
+        return self.shipped is None or mean_iou(self.card) > mean_iou(self.shipped)
+
+
+def mean_iou(card: ModelCard) -> float:
+    """Of the model's own graph on CamVid's val."""
+    found = [
+        entry.mean_iou
+        for entry in card.accuracy
+        if (entry.dataset, entry.split, entry.artifact) == ("camvid", "val", "onnx")
+    ]
+    return found[0] if found else -1.0
+
+
+def shipped_model(models: Path, network: str) -> ModelCard | None:
+    """The best model of this network for CamVid's classes."""
+    cards = [read_card(str(path.parent)) for path in sorted(models.glob(f"[!.]*/{CARD_FILE}"))]
+    fitting = [
+        card for card in cards if card.network.name == network and card.label_set == "camvid11"
+    ]
+    return max(fitting, key=mean_iou, default=None)
+
+
+class Take:
+    """Of one folder that came back, into a checkout."""
+
+    def __init__(self, back: Path, camvid: Path, into: Path, exports: Path) -> None:
+        self.back, self.camvid, self.into, self.exports = back, camvid, into, exports
+        if not (back / RUN_FILE).is_file():
+            raise GpuError(f"{back}: no {RUN_FILE}; expected what tools.gpu.run wrote")
+        self.run = json.loads((back / RUN_FILE).read_text(encoding="utf-8"))
+        self.models = into / "models"
+        self.failed: list[str] = []
+        if self.run["toy"] and into == ROOT:
+            raise GpuError(f"{back} is a trial at toy size: --into names another folder for it")
+
+    def take(self) -> int:
+        """Everything that is whole; 1 where something was not."""
+        rows = [[part["part"], part["ended"], f"{part['took_s']} s"] for part in self.run["parts"]]
+        print(table(["part", "ended", "took"], rows))
+        for name in RECORDS:
+            self._try(name, lambda name=name: self.record(name))
+        for network, files in self.returned():
+            self._try(network, lambda item=(network, files): self.trained(*item))
+        for line in self.failed:
+            print(f"NOT TAKEN: {line}")
+        return int(bool(self.failed))
+
+    def record(self, name: str) -> None:
+        """Put a benchmark's figures among the results, and show them."""
+        path = self.back / name
+        if not path.is_file():
+            raise GpuError("did not come back")
+        content = read_record(path)
+        if found := problems(content):
+            raise GpuError(found[0])
+        content["machine"]["commit"] = self.run["commit"]
+        target, shown = RECORDS[name]
+        write_json(str(self.into / "benchmarks" / "results" / target), content)
+        print(text(shown, content))
+        if name == GPU_FILE:
+            lines = [
+                *gpu.agreement_lines(content["results"]),
+                *gpu.target_lines(content["results"]),
+            ]
+            print("\n".join(lines))
+
+    def returned(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """The files of every network whose weights arrived."""
+        files: dict[str, dict[str, bytes]] = {}
+        try:
+            for name, content in read_parts(self.back):
+                network, _, file = name.partition("/")
+                files.setdefault(network, {})[file] = content
+        except GpuError as error:
+            self.failed.append(str(error))
+        missing = [network for network in TRAININGS if network not in files]
+        self.failed += [f"{network}: did not come back" for network in missing]
+        for network, found in files.items():
+            if f"{WEIGHTS_FILE}.z" in found:
+                yield network, found
+
+    def trained(self, network: str, files: dict[str, bytes]) -> None:
+        """Export a network, and ship it where it is better than what is shipped."""
+        name = f"{network}_camvid_gpu"
+        run = self._write_run(name, files)
+        shipped = shipped_model(self.models, network)
+        size = TOY_SIZE if self.run["toy"] else SIZE
+        variants = [
+            variant
+            for variant, (_, kind, _) in ARTIFACTS.items()
+            if shipped is not None and shipped.offers(kind)
+        ]
+        model = shipped.name if shipped is not None else f"{network}_camvid"
+        folder = export_run(run, model, self.exports, str(self.camvid), size, 1, variants)
+        found = Trained(network, read_card(str(folder)), shipped)
+        print(self._verdict(found, folder))
+        if found.is_better and size_of(folder) <= LARGEST_SHIPPED_BYTES:
+            self._ship(folder, name, files)
+
+    def _write_run(self, name: str, files: dict[str, bytes]) -> Path:
+        """The run's folder, as training.train would have left it here."""
+        run = self.exports / "runs" / name
+        for file in (RECIPE_FILE, LOG_FILE):
+            write_whole(str(run / file), files[file])
+        save_file(unpacked_weights(files[f"{WEIGHTS_FILE}.z"]), str(run / WEIGHTS_FILE))
+        return run
+
+    def _verdict(self, found: Trained, folder: Path) -> str:
+        line = f"{found.network}: mean IoU on val {mean_iou(found.card):.1%}"
+        if found.shipped is not None:
+            line += f", shipped {mean_iou(found.shipped):.1%}"
+        if not found.is_better:
+            return f"{line}: not better, stays in {folder}"
+        if size_of(folder) > LARGEST_SHIPPED_BYTES:
+            limit = LARGEST_SHIPPED_BYTES / 1e6
+            return f"{line}: larger than the {limit:.0f} MB that are shipped, stays in {folder}"
+        return f"{line}: BETTER, now in {self.models / folder.name}"
+
+    def _ship(self, folder: Path, name: str, files: dict[str, bytes]) -> None:
+        with new_folder(str(self.models / folder.name), LAYOUT, [str(folder)]) as new:
+            shutil.copytree(folder, new)
+        training = self.into / "training"
+        write_whole(str(training / "recipes" / f"{name}.yaml"), files[RECIPE_FILE])
+        write_whole(str(training / "logs" / f"{name}.csv"), files[LOG_FILE])
+
+    def _try(self, what: str, work: Any) -> None:
+        """One thing that fails does not keep the others."""
+        try:
+            work()
+        except (SegmentationError, OSError, KeyError, ValueError) as error:
+            self.failed.append(f"{what}: {reason(error)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Take; 1 where something did not come back whole."""
+    parser = argparse.ArgumentParser(prog="tools.gpu.take", description=__doc__)
+    parser.add_argument("back", type=Path, help="folder that tools.gpu.run wrote")
+    parser.add_argument("--camvid", type=Path, required=True, help="folder in SegNet's layout")
+    parser.add_argument("--into", type=Path, default=ROOT, help="checkout to take it into")
+    parser.add_argument("--exports", type=Path, default=ROOT / "out" / "gpu" / "exports")
+    options = parser.parse_args(arguments)
+
+    def take() -> int:
+        into = options.into.resolve()
+        return Take(options.back, options.camvid.resolve(), into, options.exports).take()
+
+    return exit_code(take)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
