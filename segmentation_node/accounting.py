@@ -8,6 +8,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from segmentation_node.camera_health import CameraHealth
 from segmentation_node.timing import RollingPercentiles
 
+MOST_AT_ONCE = 1 << 31
+"""Frames in one report; more is a number that went back, and as unsigned fits into no message."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -95,7 +98,8 @@ class SequenceGaps:
         """A frame came with this number of its sender's; None: the middleware gives none."""
         with self._lock:
             if number is not None and self._newest is not None:
-                self._fresh += max(0, number - self._newest - 1)
+                gap = max(0, number - self._newest - 1)
+                self._fresh += gap if gap < MOST_AT_ONCE else 0
             self._newest = number
 
     def lose(self, frames: int) -> None:

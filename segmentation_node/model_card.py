@@ -20,6 +20,7 @@ CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
 NO_WEIGHTS = "an imported network has no weights for PyTorch"
+LONGEST_FILE = 255  # characters of a file's name, as file systems have it
 ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", "weights")
 
 
@@ -307,7 +308,7 @@ def _check_values(card: ModelCard, path: str) -> None:
         _check_choice(accuracy.artifact, ARTIFACT_KINDS, path, "accuracy.artifact")
     for artifact in card.artifacts:
         _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
-        if os.path.basename(artifact.file) != artifact.file:
+        if os.path.basename(artifact.file) != artifact.file or len(artifact.file) > LONGEST_FILE:
             raise CardError(
                 "%s: artifact %s must be a file name in the card's own folder"
                 % (path, shown(artifact.file))

@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from segmentation_node.accounting import SequenceGaps
+from segmentation_node.accounting import MOST_AT_ONCE, SequenceGaps
 from segmentation_node.ros.parameters import Settings
 
 try:
@@ -162,6 +162,8 @@ class ImageInput:
             self._receiver = Receiver(self._node, self._subscription, self._gaps.come)
 
     def _lose(self, messages: int) -> None:
+        if messages >= MOST_AT_ONCE:
+            return
         self._gaps.lose(messages)
         self._on_lost(messages)
 

@@ -151,6 +151,14 @@ def test_a_sender_that_starts_anew_leaves_no_gap():
     assert missed(gaps, ["another camera"]) == 1
 
 
+def test_a_number_that_none_can_have_reached_is_no_gap():
+    gaps = SequenceGaps()
+    gaps.settle(["one"])
+    for number in (1, 2**64 - 2**32, 2, 3):
+        gaps.come(number)
+    assert [gaps.settle(["one"]) for _ in range(3)] == [0, 0, 0]
+
+
 def test_numbers_of_several_senders_or_none_say_nothing():
     gaps = SequenceGaps()
     gaps.settle(["camera"])

@@ -11,7 +11,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-from segmentation_node.ros.input import Receiver, ReceiverGroup
+from segmentation_node.ros.input import ImageInput, InputSettings, Receiver, ReceiverGroup
 
 pytestmark = pytest.mark.ros
 
@@ -120,3 +120,12 @@ def test_a_stopped_one_is_off_the_graph_at_once(ros, what):
         time.sleep(0.2)
         assert len(heard) == (1 if what == "works" else 0)
         hearing.receiver.stop()  # a second time does nothing
+
+
+def test_a_count_of_losses_that_went_back_is_not_counted(ros):
+    node, lost = ros.create_node("losing"), []
+    image_input = ImageInput(node, InputSettings("raw"), print, lost.append)
+    for messages in (2, 2**64 - 1, 3):  # what the middleware's event hands on
+        image_input._lose(messages)
+    assert lost == [2, 3]
+    node.destroy_node()
