@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -230,6 +231,20 @@ def test_a_report_that_cannot_be_written_is_found_out_first(place, said, root, t
         main(arguments(root, str(tmp_path / place), model="no_such_model"))
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_a_full_disk_is_one_line_behind_the_figures(root, tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        assert main(arguments(root, str(tmp_path / "reports" / "result.json"))) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    captured = capsys.readouterr()
+    assert "mean IoU" in captured.out
+    assert "result.json: cannot be written" in captured.err and captured.err.count("\n") == 1
+    assert os.listdir(str(tmp_path / "reports")) == []
 
 
 def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.datasets import open_drive
+from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.datasets import open_drive, recordings
 from segmentation_node.evaluation.datasets.drive import START_NS
 
 FRAMES = 30
@@ -94,3 +95,12 @@ def test_what_a_cut_video_lacks_is_told(tmp_path, codec):
     assert 5 < len(frames) < 25
     (note,) = drive.notes
     assert "(%d frames)" % FRAMES in note and "%d frames (" % len(frames) in note
+
+
+def test_frames_that_no_camera_has_are_refused_before_one_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "huge.avi"
+    write_video(path, "MJPG")
+    monkeypatch.setattr(recordings, "LARGEST_IMAGE_PIXELS", 99)
+    monkeypatch.setattr(recordings, "_first_times_ms", None)
+    with pytest.raises(DatasetError, match="huge.avi: frames of .*; expected 1 to 99 pixels"):
+        open_drive("video", str(path), "")

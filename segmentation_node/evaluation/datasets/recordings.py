@@ -12,8 +12,9 @@ from segmentation_node.evaluation.datasets.base import read_image, require_folde
 from segmentation_node.evaluation.datasets.drive import START_NS, Drive, frame_or_problem
 from segmentation_node.evaluation.datasets.listing import left_out, names_in
 from segmentation_node.evaluation.frame import Frame, Problem
-from segmentation_node.pictures import ENDINGS
+from segmentation_node.pictures import ENDINGS, LARGEST_IMAGE_PIXELS
 
+SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
 PROBED_FRAMES = 10
 HIGHEST_RATE_HZ = 250.0
 """A stated rate above it is a container's time base, no camera's."""
@@ -114,6 +115,12 @@ class Video(Drive):
         capture = cv2.VideoCapture(self._path)
         if not capture.isOpened():
             raise DatasetError("%s: not a video that this OpenCV reads" % self._path)
+        width, height = (int(capture.get(side)) for side in SIDES)
+        if width * height > LARGEST_IMAGE_PIXELS:
+            raise DatasetError(
+                "%s: frames of %dx%d; expected 1 to %d pixels"
+                % (self._path, width, height, LARGEST_IMAGE_PIXELS)
+            )
         # Pixels as they lie, as everything that is aligned to them has them.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return capture
