@@ -229,11 +229,11 @@ def told_label_set(message: Any) -> LabelSet:
         if list(LABEL_SETS[name].names) != names:
             raise LabelsError(
                 "the label set %r has the classes %s, this version's has %s"
-                % (name, names, list(LABEL_SETS[name].names))
+                % (name, shown(names), list(LABEL_SETS[name].names))
             )
         return LABEL_SETS[name]
     if not classes or [int(item.id) for item in message.classes] != list(range(len(classes))):
-        raise LabelsError("the label set %r does not number its classes from 0" % name)
+        raise LabelsError("the label set %s does not number its classes from 0" % shown(name))
     return LabelSet(name, tuple(classes), {0: 0}, (0,)).in_train_ids()
 
 
@@ -372,8 +372,8 @@ def _check_keys(values: Any, known: Tuple[str, ...], source: str, where: str) ->
     unknown = [key for key in values if key not in known]
     if unknown:
         raise LabelsError(
-            "%s: %s has the unknown key %.60r; known keys are %s"
-            % (source, where, unknown[0], ", ".join(known))
+            "%s: %s has the unknown key %s; known keys are %s"
+            % (source, where, shown(unknown[0]), ", ".join(known))
         )
 
 

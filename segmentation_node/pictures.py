@@ -27,7 +27,7 @@ _PALETTE, _GREY = 3, 0
 _END_OF_SCAN = re.compile(b"\xff+[^\x00\xd0-\xd7\xff]")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)\s")
+_PNM = re.compile(rb"P[1-6](?:\s+|#[^\r\n]*[\r\n])+(\d+)(?:\s+|#[^\r\n]*[\r\n])+(\d+)\s")
 
 
 class Header(NamedTuple):
@@ -48,7 +48,7 @@ def read_header(data: bytes) -> Header:
         if data.startswith(start):
             try:
                 return reader(data)
-            except (struct.error, IndexError, ValueError, OverflowError):
+            except (struct.error, LookupError, ValueError, OverflowError):
                 return Header(_NAMES[start], 0, 0, False)
     raise ImageError(
         "%d bytes that are no picture; expected PNG, JPEG, WebP, TIFF, BMP or PNM" % len(data)
@@ -70,7 +70,10 @@ def decode_as_stored(data: bytes) -> np.ndarray:
     header = _check(data)
     if header.format == "PNG" and data[25] == _PALETTE:
         return _palette_indices(data)
-    return _imdecode(data, cv2.IMREAD_UNCHANGED)
+    pixels = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageError("a %s of %s; expected 8 or 16 bits" % (header.format, pixels.dtype))
+    return pixels
 
 
 def _check(data: bytes) -> Header:
@@ -148,6 +151,8 @@ def _jpeg(data: bytes) -> Header:
             return Header("JPEG", height, width, scans > 0)
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker in _START_OF_FRAME:
+            if height:
+                raise ValueError("two sizes")
             height, width = struct.unpack_from(">HH", data, at + 5)
         at += 2 + length
         if marker == _START_OF_SCAN:
@@ -177,8 +182,18 @@ def _tiff(data: bytes) -> Header:
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(order + "I", data, 4)
     (entries,) = struct.unpack_from(order + "H", data, at)
-    tags = dict(_tiff_tag(data, order, at + 2 + 12 * index) for index in range(entries))
+    tags: Dict[int, Tuple[int, ...]] = {}
+    for index in range(entries):
+        tag, values = _tiff_tag(data, order, at + 2 + 12 * index)
+        if tag in tags:
+            raise ValueError("a tag that is there twice")
+        tags[tag] = values
     (width,), (height,) = tags[256], tags[257]
+    (tile_width,), (tile_height,) = tags.get(322, (1,)), tags.get(323, (1,))
+    if tile_width * tile_height > LARGEST_IMAGE_PIXELS:
+        raise ValueError("a tile larger than any picture")
+    if max(tags.get(258, (1,))) > 16:
+        raise ImageError("a TIFF of %d bits a value; expected 8 or 16" % max(tags[258]))
     offsets = tags.get(273, tags.get(324, ()))
     sizes = tags.get(279, tags.get(325, ()))
     ends = [offset + size for offset, size in zip(offsets, sizes)]
@@ -187,13 +202,15 @@ def _tiff(data: bytes) -> Header:
 
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+# Width, height, bits a value, where and how long the strips are, tiles' sides, and where they are.
+_TIFF_TAGS = (256, 257, 258, 273, 279, 322, 323, 324, 325)
 
 
 def _tiff_tag(data: bytes, order: str, at: int) -> Tuple[int, Tuple[int, ...]]:
     tag, type_, count = struct.unpack_from(order + "HHI", data, at)
-    code = _TIFF_TYPES.get(type_)
-    if code is None or tag not in (256, 257, 273, 279, 324, 325):
+    if tag not in _TIFF_TAGS:
         return tag, ()
+    code = _TIFF_TYPES[type_]
     if count > len(data):
         raise ValueError("a tag has more values than the file bytes")
     layout = order + "%d%s" % (count, code)

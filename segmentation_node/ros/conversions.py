@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import cv2
 import numpy as np
 
-from segmentation_node.errors import ImageError, reason
+from segmentation_node.errors import ImageError, reason, shown
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS, decode_as_stored, decode_rgb
 
 # encoding -> (bytes per channel, channels, OpenCV conversion to RGB or None)
@@ -70,8 +70,8 @@ def pixels_of(message: Any) -> np.ndarray:
     """
     if message.encoding not in ENCODINGS and message.encoding not in TWO_PLANES:
         raise ImageError(
-            "encoding %r is not supported; expected one of %s"
-            % (message.encoding, ", ".join(list(ENCODINGS) + list(TWO_PLANES)))
+            "encoding %s is not supported; expected one of %s"
+            % (shown(message.encoding), ", ".join(list(ENCODINGS) + list(TWO_PLANES)))
         )
     size, channels, _ = ENCODINGS.get(message.encoding, (1, 1, None))
     height, width, step = int(message.height), int(message.width), int(message.step)
@@ -143,7 +143,7 @@ def decode_compressed(message: Any) -> np.ndarray:
         return rgb[..., ::-1].copy() if "compressed rgb" in stored else rgb
     except ImageError as error:
         raise ImageError(
-            "compressed image (format %.80r) cannot be decoded: %s" % (message.format, error)
+            "compressed image (format %s) cannot be decoded: %s" % (shown(message.format), error)
         ) from error
 
 

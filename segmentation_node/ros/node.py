@@ -3,11 +3,12 @@
 import traceback
 from typing import Any, Callable, Optional
 
+from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import SegmentationError, reason
 from segmentation_node.ros.diagnostics import Reporter
 from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.session import Session
@@ -27,6 +28,7 @@ class SegmentationNode(LifecycleNode):
         self.session: Optional[Session] = None
         self._stopped = False
         self._reporter = Reporter(self, self.parameters)
+        self._refuse_impossible_transitions()
         self._start_timers()
 
     def autostart(self) -> bool:
@@ -77,6 +79,21 @@ class SegmentationNode(LifecycleNode):
     def on_error(self, state: Any) -> TransitionCallbackReturn:
         """Come back to unconfigured after a transition that went wrong; ``error`` says why."""
         return self._guarded(lambda: self._release("unconfigured"))
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer one that this state does not have with no: rclpy lets it end the process."""
+        service = next(item for item in self.services if item.srv_type is ChangeState)
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # rclpy's RCLError
+                self.get_logger().error("transition refused: %s" % reason(error))
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def _guarded(
         self,

@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
-from segmentation_node.errors import reason
+from segmentation_node.errors import reason, shown
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
@@ -65,7 +65,8 @@ class ParameterSpec:
                 "ros2 lifecycle set NODE deactivate, then cleanup" % self.name
             )
         if self.choices and value not in self.choices:
-            return "%s is %r; expected one of %s" % (self.name, value, ", ".join(self.choices))
+            choices = ", ".join(self.choices)
+            return "%s is %s; expected one of %s" % (self.name, shown(value), choices)
         return ""
 
 

@@ -114,6 +114,63 @@ def jpeg_of_size(width, height):
     return bytes(data)
 
 
+def jpeg_of_two_sizes():
+    """What libjpeg reads comes first, what it leaves alone behind the pixels."""
+    data = jpeg_of_size(30000, 30000)
+    at = data.index(b"\xff\xc0")
+    (length,) = struct.unpack_from(">H", data, at + 2)
+    second = bytearray(data[at : at + 2 + length])
+    second[5:9] = struct.pack(">HH", 5, 7)
+    return data[:-2] + bytes(second) + data[-2:]
+
+
+def tiff(*changes):
+    """Seven by seven pixels by hand; ``changes`` are further tags with type and value."""
+    pixels = zlib.compress(bytes(49))
+    tags = [(256, 4, 7), (257, 4, 7), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    tags += [(278, 4, 7), (279, 4, len(pixels))] + list(changes)
+    tags.append((273, 4, 8 + 2 + 12 * (len(tags) + 1) + 4))
+    packed = [struct.pack("<HHII", tag, type_, 1, value) for tag, type_, value in sorted(tags)]
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(packed) + bytes(4) + pixels
+
+
+def test_a_tiff_by_hand_is_one():
+    assert pictures.decode_as_stored(tiff()).shape == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg_of_two_sizes(),
+        tiff((256, 4, 5), (257, 4, 5)),
+        tiff((256, 16, 30000)),
+        tiff((322, 4, 30000), (323, 4, 30000)),
+        b"P5 #\r30000 30000 255 \n10 10 255\n" + bytes(200),
+    ],
+    ids=["JPEG", "TIFF, a tag twice", "TIFF, of another type", "TIFF, tiles", "PNM"],
+)
+def test_a_picture_of_two_sizes_is_refused_before_it_is_decoded(data, monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(ImageError) as caught:
+        pictures.decode_rgb(data)
+    assert_one_line(caught, "cut off or broken")
+
+
+@pytest.mark.parametrize("dtype, said", [(np.float32, "32 bits"), (np.float64, "64 bits")])
+def test_a_tiff_of_more_bits_than_a_camera_has_is_refused(dtype, said):
+    data = encoded(".tiff", SMOOTH.astype(dtype))
+    for decode in (pictures.decode_rgb, pictures.decode_as_stored):
+        with pytest.raises(ImageError) as caught:
+            decode(data)
+        assert_one_line(caught, said, "expected 8 or 16")
+
+
+def test_a_tiff_without_a_size_is_broken():
+    with pytest.raises(ImageError) as caught:
+        pictures.decode_rgb(tiff().replace(struct.pack("<HH", 256, 4), struct.pack("<HH", 254, 4)))
+    assert_one_line(caught, "cut off or broken")
+
+
 @pytest.mark.parametrize(
     "data",
     [png(0, 1, [[0] * 1250] * 1), jpeg_of_size(30000, 30000), jpeg_of_size(0, 10)],

@@ -79,6 +79,10 @@ FAULTS = [
     (manifest_says(engine_bytes="many"), "has engine_bytes 'many', expected int"),
     (manifest_says(format=2), "has format 2, expected 1"),
     (manifest_says(tensors=["image", 3]), "has tensors ['image', 3]; expected name, direction"),
+    (
+        manifest_says(tensors=[{"name": "", "direction": "", "shape": [1e999], "dtype": ""}]),
+        "expected name, direction, shape and dtype of each",
+    ),
     (change_a_shape, "(1, 8, 8, 3)"),
     (manifest_says(model="other"), "it was built for model other, expected tiny"),
     (manifest_says(precision="fp16"), "it was built for precision fp16, expected fp32"),

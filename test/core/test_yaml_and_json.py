@@ -70,8 +70,9 @@ def test_yaml_that_is_none_is_one_line(name, tmp_path):
         ("9" * 5000, "5000 characters"),
         ("1." + "0" * 5000, "5002 characters"),
         (" " * (MAX_BYTES + 1), "bytes"),
+        ('{"a": ["\\ud800"]}', "surrogates not allowed"),
     ],
-    ids=["cut off", "no UTF-8", "nested", "digits", "real", "large"],
+    ids=["cut off", "no UTF-8", "nested", "digits", "real", "large", "half a character"],
 )
 def test_json_that_is_none_is_one_line(content, expected, tmp_path):
     assert expected in refusal(read_json, tmp_path, content)

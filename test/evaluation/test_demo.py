@@ -180,3 +180,22 @@ def test_a_broken_picture_is_left_out_by_name(ros_environment, model, tmp_path):
     assert maps == ["f10.png", "f10.png.png", "f2.png"]
     (left_out,) = json.loads((tmp_path / "out" / "latency.json").read_text())["frames_left_out"]
     assert left_out["name"] == "f3.png"
+
+
+def test_a_command_that_is_killed_leaves_no_node_behind(ros_environment, model):
+    script = (
+        "import time\n"
+        "from segmentation_node.evaluation.live.target import NodeProcess\n"
+        "print(NodeProcess({'model': %r, 'autostart': False}).pid, flush=True)\n"
+        "time.sleep(600)\n" % model
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=str(ROOT), stdout=subprocess.PIPE
+    ) as parent:
+        node = Path("/proc", str(int(parent.stdout.readline())), "cmdline")
+        assert b"segmentation_node.ros.main" in node.read_bytes()
+        parent.kill()
+    deadline_s = time.monotonic() + live.TIMEOUT_S
+    while node.exists() and node.read_bytes():  # a process that has ended has no command any more
+        assert time.monotonic() < deadline_s, "the node is still there"
+        time.sleep(0.1)

@@ -76,6 +76,15 @@ def test_another_model_after_cleanup(peer, tiny_folder, other_folder, log_path):
         assert "Traceback" not in node.log
 
 
+def test_a_transition_that_the_state_does_not_have_is_refused(peer, tiny_folder, log_path):
+    with LiveNode(peer, {"model": tiny_folder, "num_threads": 1}, log_path) as node:
+        node.status("OK")
+        for name in ("configure", "activate", "cleanup"):
+            assert not node.change(name)
+        assert node.change("deactivate") and node.change("activate")
+        assert "transition refused" in node.log and "Traceback" not in node.log
+
+
 def test_alpha_changes_the_overlay_at_once(peer, tiny_folder, log_path):
     image = linear_model.blocks(SIZE, 2)
     with LiveNode(peer, {"model": tiny_folder, "num_threads": 1}, log_path) as node:

@@ -219,7 +219,7 @@ def recorded_tensors(manifest: Manifest) -> List[TensorInfo]:
             )
             for item in manifest.tensors
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise BackendError(
             "its manifest has tensors %s; expected name, direction, shape and dtype of each"
             % shown(manifest.tensors)

@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
-from segmentation_node.errors import DatasetError
+from segmentation_node.errors import DatasetError, shown
 from segmentation_node.evaluation.datasets.base import (
     FileDataset,
     Files,
@@ -222,7 +222,7 @@ def _read_stamps(path: str) -> List[Optional[int]]:
     if not os.path.isfile(path):
         raise DatasetError("%s: no such file; expected %s" % (path, RAW_LAYOUT))
     stamps_ns: List[Optional[int]] = []
-    with open(path) as lines:
+    with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 stamps_ns.append(None)
@@ -230,8 +230,8 @@ def _read_stamps(path: str) -> List[Optional[int]]:
             stamp_ns = _nanoseconds(line.strip())
             if stamp_ns is None:
                 raise DatasetError(
-                    "%s, line %d: found %r, expected a time like 2011-09-26 13:02:25.964389445"
-                    % (path, number, line.strip())
+                    "%s, line %d: found %s, expected a time like 2011-09-26 13:02:25.964389445"
+                    % (path, number, shown(line.strip()))
                 )
             stamps_ns.append(stamp_ns)
     return stamps_ns
@@ -253,7 +253,7 @@ def _nanoseconds(text: str) -> Optional[int]:
 def _read_calibration(path: str) -> Calibration:
     """The rectified image_02: after rectification D is zero and R the identity."""
     values: Dict[str, Tuple[float, ...]] = {}
-    with open(path) as lines:
+    with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             name, _, rest = line.partition(":")
             if name in ("S_rect_02", "P_rect_02"):

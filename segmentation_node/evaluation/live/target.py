@@ -1,5 +1,6 @@
 """The node that is scored: started here, or one that runs; and what it says of itself."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ DEFAULT_NAME = "/segmentation_node"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 LONGEST_TURN_S = 0.1
 STATUSES_KEPT = 60
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class TargetOptions:
         }
 
 
+def _end_with_parent() -> None:
+    """A command that is killed leaves no node behind, which would answer the next one's images."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class NodeProcess:
     """The segmentation node as a process of its own, under ``with``."""
 
@@ -78,7 +86,9 @@ class NodeProcess:
             command += ["-p", "%s:=%s" % (name, text)]
         for remap in remaps:
             command += ["-r", remap]
-        self.process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            command, env=dict(os.environ), stdout=log, stderr=log, preexec_fn=_end_with_parent
+        )
 
     @property
     def pid(self) -> int:
