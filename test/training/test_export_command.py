@@ -149,7 +149,7 @@ def test_a_variant_is_added_as_the_export_would_have_made_it(run, monkeypatch):
     folder = Path(shutil.copytree(expected, expected.parent / "model"))
     card = yaml.safe_load((folder / "model.yaml").read_text())
     card["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_float"]
-    training.card.write_card(folder, card)
+    training.export.write_card(folder, card)
     (folder / "model_float.onnx").unlink()
     for _ in range(2):  # again: in place of the one that is there
         assert training.add_variants.main([str(folder), "--variant", "float"]) == 0
@@ -209,7 +209,7 @@ def test_int8_is_added_as_the_export_would_have_made_it(int8):
     exported = {path.name: path.read_bytes() for path in int8.iterdir()}
     without = {**card, "accuracy": card["accuracy"][:1]}
     without["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_int8"]
-    training.card.write_card(int8, without)
+    training.export.write_card(int8, without)
     (int8 / "model_int8.onnx").unlink()
     command = [str(int8), "--variant", "int8", "--dataset", "camvid"]
     for _ in range(2):  # again: in place of the one that is there
