@@ -7,7 +7,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, helper
 
-from segmentation_node.errors import NetworkImportError, reason
+from segmentation_node.errors import NetworkImportError, reason, shown
 from segmentation_node.importing.plan import Entry
 from segmentation_node.model_card import sha256_of
 
@@ -68,7 +68,7 @@ def _load_external(path: Path, model: onnx.ModelProto) -> None:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # missing, too short, outside of the folder: no common class
             raise NetworkImportError(
-                f"{path}: its weights are in {location!r}, which cannot be read "
+                f"{path}: its weights are in {shown(location)}, which cannot be read "
                 f"({reason(error)[:120]}); put that file beside it, or export without external data"
             ) from error
         tensor.data_location = TensorProto.DEFAULT

@@ -1,5 +1,6 @@
 """The forms of an imported graph beside the usual one; one that agrees too little is left out."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,27 +48,32 @@ def add_variants(
     """The other forms of the graph; one that cannot be made, or agrees too little, is left out."""
     compared = pictures.at_size(plan.size, plan.resize, COMPARED_VARIANTS)
     expected = maps_of_folder(folder, "onnxruntime", compared)
-    for variant, least in LEAST_OF_VARIANT.items():
-        path = folder / ARTIFACTS[variant][0]
-        try:
-            _make_variant(variant, static, plan, pictures, folder)
-            share = share_of_equal(_maps_of_file(path, compared), expected)
-            if share < least:
-                raise NetworkImportError(
-                    f"agrees on {share:.3%} of the pixels, expected {least:.1%}"
-                )
-        except NetworkImportError as error:
-            path.unlink(missing_ok=True)
-            say("left out", f"{path.name}: {reason(error)}")
-            continue
-        write_variant(folder, onnx.load(str(path)), variant, card)
-        say("variant", f"{path.name}: agrees with {ARTIFACTS['uint8'][0]} on {share:.4%}")
+    usual = folder / ARTIFACTS["uint8"][0]
+    with tempfile.TemporaryDirectory() as scratch:
+        for variant, least in LEAST_OF_VARIANT.items():
+            path = Path(scratch) / ARTIFACTS[variant][0]
+            try:
+                _make_variant(variant, static, plan, pictures, usual, path)
+                share = share_of_equal(_maps_of_file(path, compared), expected)
+                if share < least:
+                    raise NetworkImportError(
+                        f"agrees on {share:.3%} of the pixels, expected {least:.1%}"
+                    )
+            except NetworkImportError as error:
+                say("left out", f"{path.name}: {reason(error)}")
+                continue
+            write_variant(folder, onnx.load(str(path)), variant, card)
+            say("variant", f"{path.name}: agrees with {usual.name} on {share:.4%}")
 
 
 def _make_variant(
-    variant: str, static: onnx.ModelProto, plan: Plan, pictures: Pictures, folder: Path
+    variant: str,
+    static: onnx.ModelProto,
+    plan: Plan,
+    pictures: Pictures,
+    usual: Path,
+    path: Path,
 ) -> None:
-    path = folder / ARTIFACTS[variant][0]
     if variant == "float":
         onnx.save(in_contract(static, plan, variant), str(path))
     elif variant == "fp16":
@@ -75,11 +81,10 @@ def _make_variant(
     elif not pictures.are_real:
         raise NetworkImportError("its ranges come from real pictures; give --images FOLDER")
     else:
-        in_float = folder / ARTIFACTS["uint8"][0]
-        if not convolutions_between(onnx.load(str(in_float))):
+        if not convolutions_between(onnx.load(str(usual))):
             raise NetworkImportError("it has fewer than three convolutions")
         images = pictures.at_size(plan.size, plan.resize, CALIBRATION_IMAGES)
-        quantise_convolutions(in_float, [image[np.newaxis] for image in images], path)
+        quantise_convolutions(usual, [image[np.newaxis] for image in images], path)
 
 
 def _maps_of_file(path: Path, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
