@@ -103,7 +103,7 @@ class SegmentationNode(LifecycleNode):
         try:
             action()
         except SegmentationError as error:
-            self._fail(str(error))
+            self._fail(reason(error))
         except Exception as error:
             self.get_logger().error(traceback.format_exc())
             self._fail("%s: %s" % (type(error).__name__, error))
