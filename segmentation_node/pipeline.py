@@ -54,7 +54,7 @@ def open_segmenter(
     """
     options = options or BackendOptions()
     name = choose_backend(card, options).name if backend == "auto" else backend
-    segmenter = Segmenter(open_backend(name, card, options), output_resolution)
+    segmenter = Segmenter(open_backend(name, card, options), output_resolution, grouping)
     try:
         segmenter.warm_up()
     except BaseException:

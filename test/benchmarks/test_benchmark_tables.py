@@ -210,13 +210,13 @@ def test_a_line_names_the_fastest_int8_form_and_what_it_loses():
 def test_a_line_puts_the_published_step_beside_ours():
     parts = {"forward_ms": 1000.2, "backward_ms": 2000.0, "total_ms": 3000.2}
     published = {"published_forward_ms": 101, "published_backward_ms": 164}
-    step = {**parts, "network": "segnet", "batch": 4, "image": "512x256"}
+    step = {**parts, "network": "segnet", "batch": 4, "image": "512x256", "precision": "fp32"}
     rows = [
         {**step, "network": "enet", "published_total_ms": None},
         {**step, **published, "published_total_ms": 265, "published_on": "a Titan X"},
     ]
     assert line_of("paper_tables", rows) == (
-        "A training step of `segnet` with 4 images of 512x256 takes 1000, 2000 and 3000 ms "
+        "A training step of `segnet` with 4 images of 512x256 in fp32 takes 1000, 2000 and 3000 ms "
         "forward, backward and in total (101, 164 and 265 ms published, a Titan X)."
     )
 

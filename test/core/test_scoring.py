@@ -159,7 +159,7 @@ def test_skipped_and_lost_frames_are_named_everywhere():
     assert result["skipped"] == [{"name": "b", "reason": "b.png: not a readable image"}]
     assert result["lost"] == [{"name": "c", "reason": "stamp 12: no class map came back"}]
     text = report.run_text(result)
-    for words in ("b.png: not a readable image", "stamp 12", "partial: ", "1 of 2 frames"):
+    for words in ("b.png: not a readable image", "stamp 12", "partial: ", "1 of 3 frames"):
         assert words in text
 
 

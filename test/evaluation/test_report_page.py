@@ -159,7 +159,7 @@ def test_every_frame_stands_in_a_table_and_in_the_timelines(page, result):
 def test_what_is_missing_is_said_first(page):
     header = page.text[: page.text.index("Accuracy by class")]
     assert "PARTIAL: the run was stopped" in header
-    assert "1 of 13 frames could not be read" in header
+    assert "1 of 14 frames could not be read" in header
     assert "1 frames were lost" in header
     assert "broken.png: not a readable image" in page.text
     assert "no class map came back" in page.text

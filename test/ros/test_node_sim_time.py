@@ -1,9 +1,11 @@
 """A node on simulated time: its latencies, its reports, and stamps that give none."""
 
+import itertools
 import math
 import time
 
 import pytest
+from support import linear_model
 from support.live import (
     Clock,
     FrameLatency,
@@ -15,11 +17,17 @@ from support.live import (
 pytestmark = pytest.mark.ros
 
 TINY = (48, 64)
+SEEDS = itertools.count()
 
 
 @pytest.fixture
 def log_path(tmp_path):
     return tmp_path
+
+
+def picture():
+    """Pixels that no other image has: a camera that stands still is warned of."""
+    return linear_model.blocks(TINY, next(SEEDS)).tobytes()
 
 
 def time_message(time_s):
@@ -42,7 +50,7 @@ def test_times_follow_the_simulated_clock(sim_node, peer):
 
         def latency_at(clock_s, stamp_s):
             """One frame's latency, the clock standing at ``clock_s``."""
-            image = image_message(bytes(48 * 64 * 3), TINY, "rgb8", stamp=time_message(stamp_s))
+            image = image_message(picture(), TINY, "rgb8", stamp=time_message(stamp_s))
             del latencies.messages[:]
 
             def answered():
@@ -72,7 +80,7 @@ def test_times_follow_the_simulated_clock(sim_node, peer):
 
 def latency_shot(camera, stamp_s):
     stamp = time_message(stamp_s)
-    camera.publish(image_message(bytes(48 * 64 * 3), TINY, "rgb8", stamp=stamp))
+    camera.publish(image_message(picture(), TINY, "rgb8", stamp=stamp))
 
 
 def assert_reports_at_1_hz(node):
