@@ -156,9 +156,21 @@ def test_a_picture_of_two_sizes_is_refused_before_it_is_decoded(data, monkeypatc
     assert_one_line(caught, "cut off or broken")
 
 
+def tiff_of(dtype):
+    """A TIFF of this type of values; skips where OpenCV writes none (4.6, Python 3.6's)."""
+    try:
+        data = encoded(".tiff", SMOOTH.astype(dtype))
+        written = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).dtype
+    except cv2.error:
+        written = None
+    if written != dtype:
+        pytest.skip("NOT RUN: OpenCV %s writes no TIFF of %s" % (cv2.__version__, dtype.__name__))
+    return data
+
+
 @pytest.mark.parametrize("dtype, said", [(np.float32, "32 bits"), (np.float64, "64 bits")])
 def test_a_tiff_of_more_bits_than_a_camera_has_is_refused(dtype, said):
-    data = encoded(".tiff", SMOOTH.astype(dtype))
+    data = tiff_of(dtype)
     for decode in (pictures.decode_rgb, pictures.decode_as_stored):
         with pytest.raises(ImageError) as caught:
             decode(data)
