@@ -157,15 +157,10 @@ def test_a_picture_of_two_sizes_is_refused_before_it_is_decoded(data, monkeypatc
 
 
 def tiff_of(dtype):
-    """A TIFF of this type of values; skips where OpenCV writes none (4.6, Python 3.6's)."""
-    try:
-        data = encoded(".tiff", SMOOTH.astype(dtype))
-        written = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).dtype
-    except cv2.error:
-        written = None
-    if written != dtype:
+    """A TIFF of this type of values; skips where OpenCV writes others (4.6, Python 3.6's)."""
+    if tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 8):
         pytest.skip("NOT RUN: OpenCV %s writes no TIFF of %s" % (cv2.__version__, dtype.__name__))
-    return data
+    return encoded(".tiff", SMOOTH.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype, said", [(np.float32, "32 bits"), (np.float64, "64 bits")])
