@@ -135,7 +135,7 @@ def assert_node_tells_of(model, image, folder):
     assert np.array_equal(result.overlay_hwc, labels.palette()[result.class_map_hw])
 
 
-@pytest.mark.parametrize("place", ["memory", "stream"])
+@pytest.mark.parametrize("place", ["memory", pytest.param("stream", marks=pytest.mark.slow)])
 def test_a_broken_picture_ends_training_unless_it_is_to_be_skipped(root, recipe, tmp_path, place):
     picture = root / "images" / "train" / (BROKEN + ".png")
     whole = picture.read_bytes()

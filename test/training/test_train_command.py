@@ -96,6 +96,16 @@ def test_a_network_trains_on_real_images(network, tmp_path):
     two_iterations(network, "camvid", tmp_path)
 
 
+# SegNet takes as long as the others together; what it computes is tested in test/networks, too.
+each_network = pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "segnet"))
+        for name in sorted(NETWORKS)
+    ],
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", WITH_IMAGES)
 @pytest.mark.parametrize("network", sorted(NETWORKS))
@@ -103,7 +113,7 @@ def test_every_network_trains_on_every_data_set(network, dataset, tmp_path):
     two_iterations(network, dataset, tmp_path)
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS))
+@each_network
 def test_a_network_learns_one_batch_by_heart(network, root):
     split = Split(open_dataset("camvid", str(root), "train"), CPU, limit=2)
     torch.manual_seed(0)
