@@ -10,6 +10,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 
 from segmentation_node.accounting import Counts
+from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.session import Session
 from segmentation_node.ros.worker import BACKLOG_BYTES
@@ -187,15 +188,17 @@ class Reporter:
         now = self._node.get_clock().now()
         with self._lock:
             pairs, hardware_id = [("state", state)], ""
+            camera = None
             if session is not None:
                 pairs += session.identity()
-                hardware_id = session.segmenter.backend.device
-                if session.demanded:
-                    session.accounts.look()
-            seen = _observe(state, error, session, now.nanoseconds)
+                hardware_id = session.model.backend.device
+                camera = session.cameras[0]
+                if camera.demanded:
+                    camera.accounts.look()
+            seen = _observe(state, error, camera, now.nanoseconds)
             seen = replace(seen, namesakes=self._namesakes())
             verdict = judge(seen, self._limits())
-            pairs += _figures_of(session)
+            pairs += _figures_of(camera)
         self._publisher.publish(
             diagnostic_array(now.to_msg(), self._name, hardware_id, verdict, pairs)
         )
@@ -222,40 +225,40 @@ class Reporter:
         )
 
 
-def _observe(state: str, error: str, session: Optional[Session], now_ns: int) -> Observation:
-    if session is None:
+def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> Observation:
+    if camera is None:
         return Observation(state=state, error=error)
-    accounts = session.accounts
+    accounts = camera.accounts
     percentiles = accounts.latencies.percentiles()
     return Observation(
         state=state,
         error=error,
-        demanded=session.demanded,
-        topic=session.input.topic,
-        publishers=session.input.publisher_count(),
-        incompatible=session.input.incompatible_publishers(),
+        demanded=camera.demanded,
+        topic=camera.input.topic,
+        publishers=camera.input.publisher_count(),
+        incompatible=camera.input.incompatible_publishers(),
         clock_waits=now_ns == 0,
         counts=accounts.counters.snapshot(),
-        input_age_s=(now_ns - session.input_since_ns) * 1e-9,
-        frame_policy=session.settings.frame_policy,
-        backlog_s=session.backlog_s,
+        input_age_s=(now_ns - camera.input_since_ns) * 1e-9,
+        frame_policy=camera.frame_policy,
+        backlog_s=camera.backlog_s,
         recent_failed=accounts.rates.recent("failed"),
         recent_dropped=accounts.rates.recent("dropped"),
         recent_lost=accounts.rates.recent("lost"),
-        last_failure=session.processor.last_failure,
+        last_failure=camera.processor.last_failure,
         camera_problem=accounts.camera.problem,
-        stamp_problem=session.processor.stamp_problem,
+        stamp_problem=camera.processor.stamp_problem,
         output_rate_hz=accounts.rates.rate_hz("processed"),
         p95_ms=percentiles.get("processing", {}).get(95, float("nan")),
     )
 
 
-def _figures_of(session: Optional[Session]) -> List[Tuple[str, str]]:
+def _figures_of(camera: Optional[Camera]) -> List[Tuple[str, str]]:
     nothing = {"input": float("nan"), "output": float("nan")}
-    if session is None:
+    if camera is None:
         return figures(Counts(), None, nothing, {})
-    accounts, missed = session.accounts, session.input.missed
-    if not session.demanded:
+    accounts, missed = camera.accounts, camera.input.missed
+    if not camera.demanded:
         return figures(accounts.counters.snapshot(), missed, nothing, {})
     rates_hz = {
         "input": accounts.rates.rate_hz("received"),

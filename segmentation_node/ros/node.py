@@ -138,7 +138,7 @@ class SegmentationNode(LifecycleNode):
         if self._stopped:
             session.close()
             raise SegmentationError("told to stop while configuring")
-        backend = session.segmenter.backend
+        backend = session.model.backend
         self.get_logger().info(
             "model %s, backend %s on %s (%s)"
             % (session.card.name, backend.name, backend.device, session.choice.summary)

@@ -112,7 +112,10 @@ def encode_jpeg(rgb_hwc: np.ndarray) -> Tuple[str, np.ndarray]:
 
 
 class Outputs:
-    """Every topic that exists while the node is configured; made whole or not at all."""
+    """Every topic of one camera that exists while the node is configured.
+
+    Made whole or not at all.
+    """
 
     def __init__(self, node: LifecycleNode, card: ModelCard, frame_policy: str) -> None:
         qos = output_qos(frame_policy)
@@ -121,11 +124,6 @@ class Outputs:
             def advertise(message_type: Any, topic: str) -> Any:
                 publisher = node.create_lifecycle_publisher(message_type, topic, qos)
                 made.callback(node.destroy_lifecycle_publisher, publisher)
-                return publisher
-
-            def advertise_latched(message_type: Any, topic: str) -> Any:
-                publisher = node.create_publisher(message_type, topic, latched_qos())
-                made.callback(node.destroy_publisher, publisher)
                 return publisher
 
             self.class_map = ImageOutput(
@@ -137,10 +135,6 @@ class Outputs:
                 kept = KeptImage("mono8", 1)
                 self.confidence = ImageOutput(advertise, "~/confidence", kept, encode_png)
             self.latency = advertise(FrameLatency, "~/latency")
-            self._labels = advertise_latched(LabelInfo, "~/label_info")
-            self._vision_labels: Any = None
-            if VisionLabelInfo is not None:
-                self._vision_labels = advertise_latched(VisionLabelInfo, "~/vision_label_info")
             self._made = made.pop_all()
 
     @property
@@ -149,17 +143,39 @@ class Outputs:
         images = [self.class_map, self.overlay] + ([self.confidence] if self.confidence else [])
         return self.latency.get_subscription_count() > 0 or any(item.wanted for item in images)
 
-    def publish_labels(self, labels: LabelSet, model: str, stamp: Any) -> None:
-        """Say what the class map's ids mean, to everybody who comes while the topics exist."""
+    def destroy(self) -> None:
+        """Take the topics off the graph."""
+        self._made.close()
+
+
+class LabelOutputs:
+    """What the class maps' ids mean, on latched topics: made whole or not at all."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        with ExitStack() as made:
+
+            def advertise(message_type: Any, topic: str) -> Any:
+                publisher = node.create_publisher(message_type, topic, latched_qos())
+                made.callback(node.destroy_publisher, publisher)
+                return publisher
+
+            self._labels = advertise(LabelInfo, "~/label_info")
+            self._vision_labels: Any = None
+            if VisionLabelInfo is not None:
+                self._vision_labels = advertise(VisionLabelInfo, "~/vision_label_info")
+            self._made = made.pop_all()
+
+    def publish(self, labels: LabelSet, model: str, stamp: Any) -> None:
+        """Tell everybody who comes while the topics exist."""
         self._labels.publish(label_info(labels, model, stamp))
 
-    def publish_vision_labels(self, labels: LabelSet, threshold: float, stamp: Any) -> None:
+    def publish_vision(self, labels: LabelSet, threshold: float, stamp: Any) -> None:
         """The same as vision_msgs/LabelInfo, with the threshold below which nothing has a class."""
         if self._vision_labels is not None:
             self._vision_labels.publish(vision_label_info(labels, threshold, stamp))
 
     @property
-    def vision_labels_missing(self) -> str:
+    def vision_missing(self) -> str:
         """Why there is no ~/vision_label_info and what to do; empty where there is."""
         if self._vision_labels is not None:
             return ""

@@ -2,30 +2,67 @@
 
 import os
 import threading
-import time
 from contextlib import ExitStack
 from typing import Any, List, Optional, Tuple
 
 from rclpy.lifecycle import LifecycleNode
 
-from segmentation_node.accounting import Accounts
-from segmentation_node.backends import BackendChoice, choose_backend
+from segmentation_node.backends import Backend, BackendChoice, choose_backend
 from segmentation_node.errors import SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import ModelCard, open_model
-from segmentation_node.pipeline import Segmenter, open_segmenter
+from segmentation_node.pipeline import Segmenter, open_batch
+from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
-from segmentation_node.ros.input import ImageInput
-from segmentation_node.ros.outputs import Outputs
+from segmentation_node.ros.outputs import LabelOutputs
 from segmentation_node.ros.parameters import NodeParameters, Settings
-from segmentation_node.ros.processor import FrameProcessor
-from segmentation_node.ros.worker import Frame, FrameQueue, Worker
+from segmentation_node.ros.processor import process_together
+from segmentation_node.ros.worker import FrameQueue, Worker
 
 STOP_TIMEOUT_S = 30.0
 
 
+class LoadedModel:
+    """A warm model and every camera's segmenter over it; belongs to the thread that opened it."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        choice: BackendChoice,
+        settings: Settings,
+        grouping: Optional[Grouping],
+        cameras: int,
+    ) -> None:
+        """Raises BackendError, CardError, or LabelsError where the grouping does not fit."""
+        self.card = card
+        self.choice = choice
+        self.batch = open_batch(card, choice.name, settings.options)
+        try:
+            self.segmenters = [
+                Segmenter(self.batch, settings.output_resolution, grouping) for _ in range(cameras)
+            ]
+        except BaseException:
+            self.batch.close()
+            raise
+        self.labels = self.segmenters[0].labels
+
+    @property
+    def backend(self) -> Backend:
+        """The run time that it is loaded on."""
+        return self.batch.backend
+
+    @property
+    def most_frames(self) -> int:
+        """How many images one run takes."""
+        return self.batch.images
+
+    def close(self) -> None:
+        """Free the model."""
+        self.batch.close()
+
+
 class Session:
-    """A model with its topics, worker and input, ready to take images.
+    """A model with its cameras and worker, ready to take images.
 
     Raises SegmentationError, and leaves nothing behind, where the parameters do not allow it.
     """
@@ -36,61 +73,52 @@ class Session:
         _check_threshold(self.card, parameters["confidence.threshold"])
         self._grouping = _read_grouping(self.settings.grouping, self.card.labels)
         self.choice = _choose_backend(self.card, self.settings)
-        self.accounts = Accounts()
-        self.demanded = False
-        self.input_since_ns = 0  # the last image, or when images were first asked for
         self._parameters = parameters
         self._told_threshold = float("nan")
+        self._threshold_lock = threading.Lock()
         self._clock = node.get_clock()
         self._logger = node.get_logger()
-        self._active = False
-        # Transitions and the demand timer run on different threads and share the subscription.
-        self._demand_lock = threading.RLock()
         with ExitStack() as made:
-            self._build(node, parameters, made)
+            self._build(node, made)
             self._made = made.pop_all()
 
-    def _build(self, node: LifecycleNode, parameters: NodeParameters, made: ExitStack) -> None:
+    def _build(self, node: LifecycleNode, made: ExitStack) -> None:
         """Make the parts in an order in which each can be closed before those made earlier."""
-        policy, accounts = self.settings.frame_policy, self.accounts
-        self._outputs = Outputs(node, self.card, policy)
-        made.callback(self._outputs.destroy)
+        self._labels = LabelOutputs(node)
+        made.callback(self._labels.destroy)
         convert = _choose_converter(self.settings, self._logger)
-        self.processor = FrameProcessor(
-            convert, self._outputs, parameters, accounts, self._clock, self._logger
-        )
-        self._queue = FrameQueue(policy, accounts.counters)
-        self._worker = Worker(
-            self._open_segmenter, self.processor.process, Segmenter.close, self._queue
-        )
-        self.segmenter = self._worker.start()
+        camera = Camera(node, self.settings, self._parameters, self.card, convert)
+        made.callback(camera.close)
+        self.cameras = [camera]
+        counters = [camera.accounts.counters for camera in self.cameras]
+        self._queue = FrameQueue(self.settings.frame_policy, counters)
+        self._worker = self._make_worker()
+        self.model = self._worker.start()
         made.callback(self._stop_worker)
-        # With a history of one image, what is missing was replaced in it; else it was overrun.
-        counters = accounts.counters
-        self.input = ImageInput(
-            node,
-            self.settings,
-            self._on_image,
-            counters.lose,
-            own_thread=True,
-            on_missed=counters.replace if policy == "latest" else counters.lose,
-        )
-        made.callback(self.input.drop)
-        labels = self.segmenter.labels
-        self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
+        for camera in self.cameras:
+            camera.connect(self._queue)
+            made.callback(camera.stop)
+        self._labels.publish(self.model.labels, self.card.name, self._clock.now().to_msg())
         self._follow_threshold()
-        missing = self._outputs.vision_labels_missing
+        missing = self._labels.vision_missing
         if missing:
             self._logger.info("no ~/vision_label_info: " + missing)
 
-    @property
-    def backlog_s(self) -> float:
-        """How long the oldest image has waited for its turn."""
-        return self._queue.age_s(time.monotonic())
+    def _make_worker(self) -> "Worker[LoadedModel]":
+        processors = [camera.processor for camera in self.cameras]
+        return Worker(
+            lambda: LoadedModel(
+                self.card, self.choice, self.settings, self._grouping, len(processors)
+            ),
+            lambda model, frames: process_together(processors, model.segmenters, frames),
+            LoadedModel.close,
+            self._queue,
+            lambda model: model.most_frames,
+        )
 
     def identity(self) -> List[Tuple[str, str]]:
         """Which model runs on what, as keys and values."""
-        backend = self.segmenter.backend
+        backend = self.model.backend
         return [
             ("model", self.card.name),
             ("backend", backend.name),
@@ -99,14 +127,14 @@ class Session:
             ("precision", self.settings.options.precision),
             ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
-            ("vision_label_info", self._outputs.vision_labels_missing or "published"),
+            ("vision_label_info", self._labels.vision_missing or "published"),
         ]
 
     def start(self) -> None:
         """Take images as soon as anybody listens."""
-        self.accounts.counters.reset()
         self._queue.open()
-        self._active = True
+        for camera in self.cameras:
+            camera.start()
         self.follow()
 
     def pause(self) -> None:
@@ -116,17 +144,10 @@ class Session:
             self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
 
     def follow(self) -> None:
-        """Subscribe while anybody listens, with a QoS for the publishers; tell a new threshold."""
-        with self._demand_lock:
-            if not self._active:
-                return
-            demanded = self._outputs.wanted
-            if demanded and not self.demanded:
-                self.input_since_ns = self._clock.now().nanoseconds
-                self.accounts.begin()
-            self.demanded = demanded
-            self.input.update(demanded)
-            self._follow_threshold()
+        """Follow the cameras' listeners and publishers; tell a new threshold."""
+        for camera in self.cameras:
+            camera.follow()
+        self._follow_threshold()
 
     def close(self) -> None:
         """Finish the frame in hand, free the model, take the topics off the graph."""
@@ -134,31 +155,21 @@ class Session:
         self._made.close()
 
     def _follow_threshold(self) -> None:
-        threshold = self._parameters["confidence.threshold"]
-        if threshold != self._told_threshold:
-            now = self._clock.now().to_msg()
-            self._outputs.publish_vision_labels(self.segmenter.labels, threshold, now)
-            self._told_threshold = threshold
+        with self._threshold_lock:
+            threshold = self._parameters["confidence.threshold"]
+            if threshold != self._told_threshold:
+                now = self._clock.now().to_msg()
+                self._labels.publish_vision(self.model.labels, threshold, now)
+                self._told_threshold = threshold
 
     def _stop_input(self) -> None:
-        with self._demand_lock:
-            self._active = self.demanded = False
-            self.input.drop()
+        for camera in self.cameras:
+            camera.stop()
         self._queue.close()
 
     def _stop_worker(self) -> None:
         if not self._worker.stop(STOP_TIMEOUT_S):
             self._logger.error("the backend did not end within %.0f s" % STOP_TIMEOUT_S)
-
-    def _on_image(self, message: Any) -> None:
-        received_s, now_ns = time.monotonic(), self._clock.now().nanoseconds
-        self.input_since_ns = now_ns
-        self._queue.put(Frame(message, received_s, now_ns))
-
-    def _open_segmenter(self) -> Segmenter:
-        settings, name = self.settings, self.choice.name
-        resolution, grouping = settings.output_resolution, self._grouping
-        return open_segmenter(self.card, name, settings.options, resolution, grouping)
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:

@@ -4,7 +4,7 @@ import threading
 import traceback
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Generic, Optional, TypeVar
+from typing import Any, Callable, Deque, Generic, List, Optional, Sequence, TypeVar
 
 from segmentation_node.accounting import FrameCounters
 
@@ -16,11 +16,15 @@ BACKLOG_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Frame:
-    """An image message as it came in; ``received_s`` is monotonic, ``received_ns`` ROS time."""
+    """An image message as it came in; ``received_s`` is monotonic, ``received_ns`` ROS time.
+
+    ``camera`` is the number of the camera that it is from.
+    """
 
     message: Any
     received_s: float
     received_ns: int
+    camera: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -29,16 +33,19 @@ class Frame:
 
 
 class FrameQueue:
-    """Hands frames over by the frame policy and books each one in the counters.
+    """Hands frames over by the frame policy and books each one in its camera's counters.
 
-    ``latest``: holds one frame; a newer one replaces it. ``every``: holds all that come, up to
-    ``BACKLOG_BYTES``; a frame that does not fit is dropped.
+    Cameras are served in turn, whichever has a frame. ``latest``: holds one frame of each; a newer
+    one replaces it. ``every``: holds all that come, up to ``BACKLOG_BYTES`` of all cameras; a frame
+    that does not fit is dropped, unless it is the only one of its camera.
     """
 
-    def __init__(self, policy: str, counters: FrameCounters) -> None:
+    def __init__(self, policy: str, counters: Sequence[FrameCounters]) -> None:
+        """``counters`` are those of the cameras, by number."""
         self._replaces = policy == "latest"
         self._counters = counters
-        self._frames: Deque[Frame] = deque()
+        self._frames: List[Deque[Frame]] = [deque() for _ in counters]
+        self._next = 0  # the camera whose turn it is
         self._bytes = 0
         self._changed = threading.Condition()
         self._open = False
@@ -53,36 +60,42 @@ class FrameQueue:
         """Take no more; waiting frames count as dropped."""
         with self._changed:
             self._open = False
-            while self._frames:
-                self._drop_oldest()
+            for camera in self._waiting():
+                while self._frames[camera]:
+                    self._drop_oldest(camera)
 
     def put(self, frame: Frame) -> None:
         """Hand a frame over; never blocks."""
         with self._changed:
             if not self._open:
                 return
-            self._counters.receive()
-            if self._replaces and self._frames:
-                self._drop_oldest()
-            if self._frames and self._bytes + frame.size_bytes > BACKLOG_BYTES:
-                self._counters.drop()
+            waiting, counters = self._frames[frame.camera], self._counters[frame.camera]
+            counters.receive()
+            if self._replaces and waiting:
+                self._drop_oldest(frame.camera)
+            if waiting and self._bytes + frame.size_bytes > BACKLOG_BYTES:
+                counters.drop()
                 return
-            self._frames.append(frame)
+            waiting.append(frame)
             self._bytes += frame.size_bytes
             self._changed.notify_all()
 
-    def get(self, timeout_s: float) -> Optional[Frame]:
-        """The oldest waiting frame, or None when none came in time; tell ``done`` after work."""
+    def get(self, timeout_s: float, most: int = 1) -> List[Frame]:
+        """The oldest waiting frame of each of up to ``most`` cameras; empty when none came in time.
+
+        Tell ``done`` after work.
+        """
         with self._changed:
-            if not self._frames:
+            if not self._waiting():
                 self._changed.wait(timeout_s)
-            if not self._frames:
-                return None
-            self._in_hand = True
-            return self._take_oldest()
+            taken = [self._take_oldest(camera) for camera in self._waiting()[:most]]
+            if taken:
+                self._next = taken[-1].camera + 1
+                self._in_hand = True
+            return taken
 
     def done(self) -> None:
-        """The frame that ``get`` gave is booked."""
+        """The frames that ``get`` gave are booked."""
         with self._changed:
             self._in_hand = False
             self._changed.notify_all()
@@ -92,19 +105,26 @@ class FrameQueue:
         with self._changed:
             return self._changed.wait_for(lambda: not self._in_hand, timeout_s)
 
-    def age_s(self, now_s: float) -> float:
-        """How long the oldest waiting frame has been here; 0 when none waits."""
+    def age_s(self, camera: int, now_s: float) -> float:
+        """How long the oldest waiting frame of a camera has been here; 0 when none waits."""
         with self._changed:
-            return now_s - self._frames[0].received_s if self._frames else 0.0
+            waiting = self._frames[camera]
+            return now_s - waiting[0].received_s if waiting else 0.0
 
-    def _take_oldest(self) -> Frame:
-        frame = self._frames.popleft()
+    def _waiting(self) -> List[int]:
+        """Cameras with a frame, the one whose turn it is first."""
+        cameras = range(len(self._frames))
+        turns = [*cameras[self._next :], *cameras[: self._next]]
+        return [camera for camera in turns if self._frames[camera]]
+
+    def _take_oldest(self, camera: int) -> Frame:
+        frame = self._frames[camera].popleft()
         self._bytes -= frame.size_bytes
         return frame
 
-    def _drop_oldest(self) -> None:
-        self._take_oldest()
-        self._counters.drop()
+    def _drop_oldest(self, camera: int) -> None:
+        self._take_oldest(camera)
+        self._counters[camera].drop()
 
 
 class Worker(Generic[Resource]):
@@ -116,10 +136,13 @@ class Worker(Generic[Resource]):
     def __init__(
         self,
         open_resource: Callable[[], Resource],
-        work: Callable[[Resource, Frame], None],
+        work: Callable[[Resource, List[Frame]], None],
         close_resource: Callable[[Resource], None],
         queue: FrameQueue,
+        most_frames: Callable[[Resource], int] = lambda resource: 1,
     ) -> None:
+        """``most_frames`` says how many frames, each of another camera, the resource may get."""
+        self._most_frames = most_frames
         self._open_resource = open_resource
         self._work = work
         self._close_resource = close_resource
@@ -155,14 +178,14 @@ class Worker(Generic[Resource]):
         finally:
             self._opened.set()
         while not self._stopping.is_set():
-            frame = self._queue.get(timeout_s=0.1)
-            if frame is not None:
-                self._handle(resource, frame)
+            frames = self._queue.get(0.1, self._most_frames(resource))
+            if frames:
+                self._handle(resource, frames)
         self._close_resource(resource)
 
-    def _handle(self, resource: Resource, frame: Frame) -> None:
+    def _handle(self, resource: Resource, frames: List[Frame]) -> None:
         try:
-            self._work(resource, frame)
+            self._work(resource, frames)
         except Exception:  # without this thread no frame would ever be booked again
             traceback.print_exc()
         finally:

@@ -19,7 +19,7 @@ from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.frame import Frame
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 
 SKY, BUILDING, ROAD, TREE, CAR, PEDESTRIAN = 0, 1, 3, 5, 8, 9
 STAGES = ["inference", "postprocess", "preprocess", "processing"]
@@ -31,7 +31,7 @@ def segmenter():
     if missing:
         pytest.skip("NOT RUN: " + missing)
     with open_backend("onnxruntime", tiny.card(), BackendOptions(num_threads=1)) as backend:
-        yield Segmenter(backend)
+        yield Segmenter(Batch(backend))
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_nothing_to_score_is_an_error(root, tmp_path, capsys):
 WAITS = """
 import sys, time
 from segmentation_node.evaluation.__main__ import main
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 segment, calls = Segmenter.segment, []
 def waiting(self, *args, **kwargs):
     calls.append(1)

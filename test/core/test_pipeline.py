@@ -13,7 +13,7 @@ from segmentation_node.backends.base import Backend
 from segmentation_node.errors import BackendError, ImageError
 from segmentation_node.images import NearestMapper, blend, place
 from segmentation_node.labels import CAMVID_11, Grouping
-from segmentation_node.pipeline import Segmenter, open_segmenter
+from segmentation_node.pipeline import Batch, Segmenter, open_segmenter
 from segmentation_node.timing import StageTimer
 
 POLICIES = ("stretch", "crop", "letterbox")
@@ -46,7 +46,7 @@ class HandBackend(Backend):
 def segmenter(resize="stretch", output_resolution="input", **changes):
     card = tiny.card()
     card = replace(card, input=replace(card.input, resize=resize), **changes)
-    return Segmenter(HandBackend(card, BackendOptions()), output_resolution)
+    return Segmenter(Batch(HandBackend(card, BackendOptions())), output_resolution)
 
 
 def last_input(a_segmenter):
@@ -122,7 +122,7 @@ def test_maps_are_written_into_the_given_arrays(output_resolution, size):
 def test_a_grouping_folds_the_classes_of_map_and_overlay():
     grouping = Grouping("two", {"up": ("sky", "building"), "rest": ("*",)})
     plain = segmenter()
-    folded = Segmenter(plain.backend, grouping=grouping)
+    folded = Segmenter(plain.batch, grouping=grouping)
     image = np.random.RandomState(0).randint(0, 256, (6, 8, 3)).astype(np.uint8)
     ids = plain.segment(image).class_map_hw.copy()
     found = folded.segment(image).class_map_hw
@@ -218,7 +218,7 @@ def test_at_network_resolution_the_overlay_lies_over_what_the_network_saw():
 @pytest.mark.parametrize("outputs", [["class_map"], ["class_map", "confidence"]])
 def test_warming_up_runs_all_that_the_model_can(outputs):
     a_segmenter = segmenter(outputs=outputs)
-    a_segmenter.warm_up()
+    a_segmenter.batch.warm_up()
     assert [asked for _, asked in a_segmenter.backend.runs] == [len(outputs) == 2]
 
 

@@ -56,7 +56,7 @@ def spoil(method):
     "patch",
     [
         spoil_backend,
-        spoil("outputs.Outputs.publish_labels"),
+        spoil("outputs.LabelOutputs.publish"),
         spoil("input.ImageInput.__init__"),
         spoil("processor.FrameProcessor.__init__"),
     ],
