@@ -23,8 +23,14 @@ PARAMETER_ARGUMENTS = (
 ARGUMENTS = (
     ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
     ("backend", "", "auto, onnxruntime, openvino, torch or tensorrt"),
+    ("cameras", "", "Names of cameras that it serves, separated by commas; empty: one, on image"),
     ("namespace", "", "Namespace of the node, such as front"),
-    ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
+    (
+        "image",
+        "",
+        "Image topic without /compressed (input.transport picks that); empty: image. With cameras "
+        "relative to each camera's name",
+    ),
     ("params_file", "", "Parameter file; empty: the node's own defaults"),
     ("autostart", "", "true or false: whether the node configures and activates itself"),
     ("frame_policy", "", "latest (the newest frame wins) or every (all; up to 512 MiB wait)"),
@@ -50,6 +56,8 @@ def start(context):
     actions = this_machine_only() if is_true("localhost_only", given["localhost_only"]) else []
     actions.append(segmentation_node(given))
     if is_true("rviz", given["rviz"]):
+        if given["cameras"]:
+            raise RuntimeError("rviz: shows a node of one camera; leave it out with cameras")
         actions.append(rviz_node(given))
     return actions
 
@@ -64,6 +72,7 @@ def this_machine_only():
 
 
 def segmentation_node(given):
+    cameras = camera_names(given["cameras"])
     required = is_true("required", given["required"])
     return Node(
         package="segmentation_node",
@@ -73,12 +82,23 @@ def segmentation_node(given):
         # the node would win over the arguments.
         namespace=given["namespace"],
         parameters=parameter_sources(given),
-        remappings=[("image", given["image"])] if given["image"] else [],
+        remappings=remappings(cameras, given["image"]) if given["image"] else [],
         ros_arguments=["--log-level", given["log_level"]],
         additional_env=big_image_profile(),
         output="both",
         on_exit=stop_on_failure if required else None,
     )
+
+
+def camera_names(text):
+    """The names in an argument; what is wrong with one the node says."""
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def remappings(cameras, image):
+    if not cameras:
+        return [("image", image)]
+    return [(camera + "/image", camera + "/" + image) for camera in cameras]
 
 
 def parameter_sources(given):
@@ -90,6 +110,8 @@ def parameter_sources(given):
         for name, parameter, kind in PARAMETER_ARGUMENTS
         if given[name]
     }
+    if given["cameras"]:
+        overrides["cameras"] = camera_names(given["cameras"])
     return sources + ([overrides] if overrides else [])
 
 

@@ -31,9 +31,12 @@ class Camera:
         parameters: NodeParameters,
         card: ModelCard,
         convert: RgbConverter,
-        number: int = 0,
+        number: int,
+        name: str,
     ) -> None:
+        """``number`` is its place in the queue; without a ``name`` it is the node's only one."""
         self.number = number
+        self.name = name
         self.frame_policy = settings.frame_policy
         self.accounts = Accounts()
         self.demanded = False
@@ -45,7 +48,7 @@ class Camera:
         # Transitions and the demand timer run on different threads and share the subscription.
         self._demand_lock = threading.RLock()
         with ExitStack() as made:
-            self.outputs = Outputs(node, card, settings.frame_policy)
+            self.outputs = Outputs(node, card, settings.frame_policy, name)
             made.callback(self.outputs.destroy)
             self.processor = FrameProcessor(
                 convert, self.outputs, parameters, self.accounts, self._clock, node.get_logger()
@@ -62,6 +65,7 @@ class Camera:
             self._settings,
             self._on_image,
             counters.lose,
+            self.name + "/image" if self.name else "image",
             own_thread=True,
             on_missed=counters.replace if self.frame_policy == "latest" else counters.lose,
         )
@@ -85,6 +89,8 @@ class Camera:
             if demanded and not self.demanded:
                 self.input_since_ns = self._clock.now().nanoseconds
                 self.accounts.begin()
+            if demanded != self.demanded:
+                self._queue.expect(self.number, demanded)
             self.demanded = demanded
             self.input.update(demanded)
 
@@ -92,6 +98,7 @@ class Camera:
         """Take no more images."""
         with self._demand_lock:
             self._active = self.demanded = False
+            self._queue.expect(self.number, False)
             self.input.drop()
 
     def close(self) -> None:

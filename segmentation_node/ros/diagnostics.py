@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.duration import Duration
@@ -11,7 +11,7 @@ from rclpy.node import Node
 
 from segmentation_node.accounting import Counts
 from segmentation_node.ros.camera import Camera
-from segmentation_node.ros.parameters import NodeParameters
+from segmentation_node.ros.parameters import NODE_STATUS, NodeParameters
 from segmentation_node.ros.session import Session
 from segmentation_node.ros.worker import BACKLOG_BYTES
 from segmentation_node.timing import PERCENTILES, STAGES
@@ -19,6 +19,7 @@ from segmentation_node.timing import PERCENTILES, STAGES
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
+RUNNING = "running"
 LATENCIES = STAGES + ("processing", "transport", "end_to_end")
 
 # Nobody means to be this far behind; under ``latest`` no image waits for more than one other.
@@ -87,7 +88,7 @@ def judge(seen: Observation, limits: Limits) -> Tuple[bytes, str]:
         return OK, seen.state
     if not seen.demanded:
         return OK, "idle, no subscriber"
-    return _judge_input(seen, limits) or _judge_work(seen, limits) or (OK, "running")
+    return _judge_input(seen, limits) or _judge_work(seen, limits) or (OK, RUNNING)
 
 
 def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]]:
@@ -160,16 +161,27 @@ def figures(
     return pairs
 
 
-def diagnostic_array(
-    stamp: Any, name: str, hardware_id: str, verdict: Tuple[bytes, str], pairs: List[Any]
-) -> DiagnosticArray:
-    """One message with one status."""
+Verdict = Tuple[bytes, str]
+
+
+def summary(verdicts: Dict[str, Verdict]) -> Verdict:
+    """Of the cameras' levels and reasons by name: the worst, or how many are in use."""
+    name = max(verdicts, key=lambda name: verdicts[name][0])
+    level, message = verdicts[name]
+    if level != OK:
+        return level, "%s: %s" % (name, message)
+    running = sum(message == RUNNING for _, message in verdicts.values())
+    return OK, "%d of %d cameras running" % (running, len(verdicts))
+
+
+def diagnostic_status(
+    name: str, hardware_id: str, verdict: Verdict, pairs: List[Tuple[str, str]]
+) -> DiagnosticStatus:
+    """One status of a message."""
     status = DiagnosticStatus(level=verdict[0], name=name, message=verdict[1])
     status.hardware_id = hardware_id
     status.values = [KeyValue(key=key, value=value) for key, value in pairs]
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
+    return status
 
 
 class Reporter:
@@ -178,7 +190,7 @@ class Reporter:
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self._node = node
         self._parameters = parameters
-        self._name = "%s: segmentation" % node.get_fully_qualified_name().lstrip("/")
+        self._name = node.get_fully_qualified_name().lstrip("/")
         # Transitions and the timer report from different threads.
         self._lock = threading.Lock()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -187,21 +199,42 @@ class Reporter:
         """Publish what a node in this lifecycle state knows about itself."""
         now = self._node.get_clock().now()
         with self._lock:
-            pairs, hardware_id = [("state", state)], ""
-            camera = None
-            if session is not None:
-                pairs += session.identity()
-                hardware_id = session.model.backend.device
-                camera = session.cameras[0]
-                if camera.demanded:
-                    camera.accounts.look()
-            seen = _observe(state, error, camera, now.nanoseconds)
-            seen = replace(seen, namesakes=self._namesakes())
-            verdict = judge(seen, self._limits())
-            pairs += _figures_of(camera)
-        self._publisher.publish(
-            diagnostic_array(now.to_msg(), self._name, hardware_id, verdict, pairs)
-        )
+            if session is not None and session.settings.cameras:
+                statuses = self._statuses_of_cameras(state, error, session, now.nanoseconds)
+            else:
+                camera = session.cameras[0] if session is not None else None
+                seen = _observe(state, error, camera, now.nanoseconds)
+                verdict = self._judge_node(seen)
+                pairs = _identity(state, session) + _figures_of(camera)
+                statuses = [self._status(NODE_STATUS, session, verdict, pairs)]
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = now.to_msg()
+        self._publisher.publish(message)
+
+    def _statuses_of_cameras(
+        self, state: str, error: str, session: Session, now_ns: int
+    ) -> List[DiagnosticStatus]:
+        """The node's own status, then each camera's."""
+        statuses = []
+        verdicts = {}
+        for camera in session.cameras:
+            verdict = judge(_observe(state, "", camera, now_ns), self._limits())
+            pairs = [("state", state)] + _figures_of(camera)
+            statuses.append(self._status(camera.name, session, verdict, pairs))
+            verdicts[camera.name] = verdict
+        own = self._judge_node(Observation(state=state, error=error))
+        if own[0] == OK and state == "active":
+            own = summary(verdicts)
+        return [self._status(NODE_STATUS, session, own, _identity(state, session)), *statuses]
+
+    def _judge_node(self, seen: Observation) -> Verdict:
+        return judge(replace(seen, namesakes=self._namesakes()), self._limits())
+
+    def _status(
+        self, name: str, session: Optional[Session], verdict: Verdict, pairs: List[Tuple[str, str]]
+    ) -> DiagnosticStatus:
+        device = session.model.backend.device if session is not None else ""
+        return diagnostic_status("%s: %s" % (self._name, name), device, verdict, pairs)
 
     def wait_for_subscriber(self, timeout_s: float) -> None:
         """Give those who watch the time to be found."""
@@ -225,10 +258,16 @@ class Reporter:
         )
 
 
+def _identity(state: str, session: Optional[Session]) -> List[Tuple[str, str]]:
+    return [("state", state)] + (session.identity() if session is not None else [])
+
+
 def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> Observation:
     if camera is None:
         return Observation(state=state, error=error)
     accounts = camera.accounts
+    if camera.demanded:
+        accounts.look()
     percentiles = accounts.latencies.percentiles()
     return Observation(
         state=state,

@@ -143,7 +143,7 @@ class SegmentationNode(LifecycleNode):
             "model %s, backend %s on %s (%s)"
             % (session.card.name, backend.name, backend.device, session.choice.summary)
         )
-        for line in backend.warnings:
+        for line in session.model.warnings:
             self.get_logger().warning(line)
         return session
 

@@ -117,12 +117,17 @@ class Outputs:
     Made whole or not at all.
     """
 
-    def __init__(self, node: LifecycleNode, card: ModelCard, frame_policy: str) -> None:
+    def __init__(
+        self, node: LifecycleNode, card: ModelCard, frame_policy: str, camera: str = ""
+    ) -> None:
+        """With a ``camera`` name the topics are below it: ``~/NAME/class_map``."""
+        prefix = "~/%s/" % camera if camera else "~/"
         qos = output_qos(frame_policy)
         with ExitStack() as made:
 
             def advertise(message_type: Any, topic: str) -> Any:
-                publisher = node.create_lifecycle_publisher(message_type, topic, qos)
+                name = topic.replace("~/", prefix, 1)
+                publisher = node.create_lifecycle_publisher(message_type, name, qos)
                 made.callback(node.destroy_lifecycle_publisher, publisher)
                 return publisher
 

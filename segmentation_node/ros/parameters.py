@@ -1,7 +1,8 @@
 """The node's parameters: one table, declared with descriptors, read into ``Settings``."""
 
+import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -22,11 +23,16 @@ FRAME_POLICIES = ("latest", "every")
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("auto", "reliable", "best_effort")
 MAX_THREADS = 256
+NODE_STATUS = "segmentation"  # behind the node's name in diagnostics, where a camera's name is too
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: ``choices`` or ``limits`` bound it; ``live`` ones change at any time."""
+    """One parameter: ``choices`` or ``limits`` bound it; ``live`` ones change at any time.
+
+    ``problem_of`` says what is wrong with a value otherwise; empty: nothing. The default of a list
+    is empty, for which rclpy may give None.
+    """
 
     name: str
     default: Any
@@ -34,10 +40,13 @@ class ParameterSpec:
     choices: Tuple[str, ...] = ()
     limits: Optional[Tuple[float, float]] = None
     live: bool = False
+    problem_of: Callable[[Any], str] = lambda value: ""
 
     def descriptor(self) -> ParameterDescriptor:
         """What ``ros2 param describe`` shows; rclpy refuses values outside its range."""
         descriptor = ParameterDescriptor(name=self.name, description=self.description)
+        # An empty list has no type: rclpy would take it for one of bytes and refuse all others.
+        descriptor.dynamic_typing = isinstance(self.default, list)
         constraints = ["one of " + ", ".join(self.choices)] if self.choices else []
         if not self.live:
             constraints.append("changes only while the node is unconfigured")
@@ -67,7 +76,24 @@ class ParameterSpec:
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
             return "%s is %s; expected one of %s" % (self.name, shown(value), choices)
-        return ""
+        return self.problem_of(value)
+
+
+def _problem_of_cameras(value: Any) -> str:
+    """Names that topics and diagnostics can have, each once."""
+    value = value or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return "cameras is %s; expected a list of names, for example [front, left]" % shown(value)
+    for name in value:
+        if not re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name):
+            return (
+                "cameras: %s is no name of a camera; expected letters, digits and underscores, no "
+                "digit first" % shown(name)
+            )
+        if name == NODE_STATUS:
+            return "cameras: %r is the name of the node's own status; choose another" % name
+    twice = [name for name in value if value.count(name) > 1]
+    return "cameras: %s is there twice; name each camera once" % shown(twice[0]) if twice else ""
 
 
 PARAMETERS = (
@@ -102,6 +128,18 @@ PARAMETERS = (
     ),
     ParameterSpec(
         "grouping", "", "File of a grouping that folds the classes into fewer; empty: none"
+    ),
+    ParameterSpec(
+        "cameras",
+        [],
+        "Names of cameras that the node serves in turn, each on NAME/image; empty: one, on image",
+        problem_of=_problem_of_cameras,
+    ),
+    ParameterSpec(
+        "batch_window_ms",
+        0.0,
+        "How long a frame waits for other cameras' to share a run; needs a graph with a batch",
+        limits=(0.0, 1000.0),
     ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
@@ -161,6 +199,8 @@ class Settings:
     reliability: str
     output_resolution: str
     grouping: str
+    cameras: Tuple[str, ...]
+    batch_window_ms: float
 
 
 class NodeParameters:
@@ -202,6 +242,8 @@ class NodeParameters:
             reliability=self["input.reliability"],
             output_resolution=self["output_resolution"],
             grouping=self["grouping"],
+            cameras=tuple(self["cameras"] or ()),
+            batch_window_ms=self["batch_window_ms"],
         )
 
     def _declare(self, spec: ParameterSpec) -> None:

@@ -3,11 +3,12 @@
 import os
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, List, Optional, Tuple
 
 from rclpy.lifecycle import LifecycleNode
 
-from segmentation_node.backends import Backend, BackendChoice, choose_backend
+from segmentation_node.backends import BACKENDS, Backend, BackendChoice, choose_backend
 from segmentation_node.errors import SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import ModelCard, open_model
@@ -36,8 +37,12 @@ class LoadedModel:
         """Raises BackendError, CardError, or LabelsError where the grouping does not fit."""
         self.card = card
         self.choice = choice
-        self.batch = open_batch(card, choice.name, settings.options)
+        options = settings.options
+        if settings.batch_window_ms > 0 and BACKENDS[choice.name].takes_any_batch:
+            options = replace(options, batch=cameras)
+        self.batch = open_batch(card, choice.name, options)
         try:
+            self._check_batch(settings.batch_window_ms, cameras)
             self.segmenters = [
                 Segmenter(self.batch, settings.output_resolution, grouping) for _ in range(cameras)
             ]
@@ -56,9 +61,30 @@ class LoadedModel:
         """How many images one run takes."""
         return self.batch.images
 
+    @property
+    def warnings(self) -> List[str]:
+        """What works otherwise than it should, one line each."""
+        cameras = len(self.segmenters)
+        idle = self.batch.images - cameras
+        if idle <= 0:
+            return self.backend.warnings
+        return self.backend.warnings + [
+            "model %s computes %d images in every run, %d of them for nothing: there are %d "
+            "cameras; export it with --batch %d"
+            % (self.card.name, self.batch.images, idle, cameras, cameras)
+        ]
+
     def close(self) -> None:
         """Free the model."""
         self.batch.close()
+
+    def _check_batch(self, window_ms: float, cameras: int) -> None:
+        if window_ms > 0 and self.batch.images == 1:
+            raise SegmentationError(
+                "batch_window_ms is %g, but a run of model %s on %s takes one image; set it to 0, "
+                "or export the model with --batch %d"
+                % (window_ms, self.card.name, self.backend.name, cameras)
+            )
 
 
 class Session:
@@ -69,6 +95,7 @@ class Session:
 
     def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
         self.settings = parameters.settings()
+        _check_window(self.settings)
         self.card = open_model(self.settings.model)
         _check_threshold(self.card, parameters["confidence.threshold"])
         self._grouping = _read_grouping(self.settings.grouping, self.card.labels)
@@ -87,11 +114,15 @@ class Session:
         self._labels = LabelOutputs(node)
         made.callback(self._labels.destroy)
         convert = _choose_converter(self.settings, self._logger)
-        camera = Camera(node, self.settings, self._parameters, self.card, convert)
-        made.callback(camera.close)
-        self.cameras = [camera]
+        self.cameras: List[Camera] = []
+        for name in self.settings.cameras or ("",):
+            number = len(self.cameras)
+            camera = Camera(node, self.settings, self._parameters, self.card, convert, number, name)
+            made.callback(camera.close)
+            self.cameras.append(camera)
         counters = [camera.accounts.counters for camera in self.cameras]
-        self._queue = FrameQueue(self.settings.frame_policy, counters)
+        window_s = self.settings.batch_window_ms * 1e-3
+        self._queue = FrameQueue(self.settings.frame_policy, counters, window_s)
         self._worker = self._make_worker()
         self.model = self._worker.start()
         made.callback(self._stop_worker)
@@ -119,6 +150,8 @@ class Session:
     def identity(self) -> List[Tuple[str, str]]:
         """Which model runs on what, as keys and values."""
         backend = self.model.backend
+        names = self.settings.cameras
+        shared = [("cameras", ", ".join(names)), ("batch", str(self.model.most_frames))]
         return [
             ("model", self.card.name),
             ("backend", backend.name),
@@ -127,6 +160,7 @@ class Session:
             ("precision", self.settings.options.precision),
             ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
+            *(shared if names else []),
             ("vision_label_info", self._labels.vision_missing or "published"),
         ]
 
@@ -170,6 +204,14 @@ class Session:
     def _stop_worker(self) -> None:
         if not self._worker.stop(STOP_TIMEOUT_S):
             self._logger.error("the backend did not end within %.0f s" % STOP_TIMEOUT_S)
+
+
+def _check_window(settings: Settings) -> None:
+    if settings.batch_window_ms > 0 and len(settings.cameras) < 2:
+        raise SegmentationError(
+            "batch_window_ms is %g, but cameras names %d; frames of one camera share no run: set "
+            "it to 0, or name the cameras" % (settings.batch_window_ms, len(settings.cameras))
+        )
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:

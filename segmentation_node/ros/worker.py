@@ -1,6 +1,7 @@
 """From the image callback to the one thread that owns the backend."""
 
 import threading
+import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
@@ -40,8 +41,15 @@ class FrameQueue:
     that does not fit is dropped, unless it is the only one of its camera.
     """
 
-    def __init__(self, policy: str, counters: Sequence[FrameCounters]) -> None:
-        """``counters`` are those of the cameras, by number."""
+    def __init__(
+        self, policy: str, counters: Sequence[FrameCounters], gather_s: float = 0.0
+    ) -> None:
+        """``counters`` are those of the cameras, by number.
+
+        A frame waits up to ``gather_s`` for those of other cameras that can be taken with it.
+        """
+        self._gather_s = gather_s
+        self._expected = [False for _ in counters]
         self._replaces = policy == "latest"
         self._counters = counters
         self._frames: List[Deque[Frame]] = [deque() for _ in counters]
@@ -63,6 +71,12 @@ class FrameQueue:
             for camera in self._waiting():
                 while self._frames[camera]:
                     self._drop_oldest(camera)
+
+    def expect(self, camera: int, is_expected: bool) -> None:
+        """Whether frames of a camera are worth waiting for."""
+        with self._changed:
+            self._expected[camera] = is_expected
+            self._changed.notify_all()
 
     def put(self, frame: Frame) -> None:
         """Hand a frame over; never blocks."""
@@ -88,6 +102,8 @@ class FrameQueue:
         with self._changed:
             if not self._waiting():
                 self._changed.wait(timeout_s)
+            if most > 1 and self._gather_s > 0.0 and self._waiting():
+                self._gather(most)
             taken = [self._take_oldest(camera) for camera in self._waiting()[:most]]
             if taken:
                 self._next = taken[-1].camera + 1
@@ -110,6 +126,18 @@ class FrameQueue:
         with self._changed:
             waiting = self._frames[camera]
             return now_s - waiting[0].received_s if waiting else 0.0
+
+    def _gather(self, most: int) -> None:
+        """Wait until as many cameras have a frame as can, or the first frame has waited enough."""
+        oldest_s = min(self._frames[camera][0].received_s for camera in self._waiting())
+        left_s = oldest_s + self._gather_s - time.monotonic()
+
+        def enough() -> bool:
+            waiting = len(self._waiting())
+            return not waiting or waiting >= min(most, sum(self._expected))
+
+        if left_s > 0.0:
+            self._changed.wait_for(enough, left_s)
 
     def _waiting(self) -> List[int]:
         """Cameras with a frame, the one whose turn it is first."""

@@ -32,6 +32,7 @@ class HandBackend(Backend):
         return ""
 
     def _load(self, artifact_path):
+        self.input_shape = (self.options.batch or 1,) + self.input_shape[1:]
         self.runs = []
 
     def _run(self, image_nhwc, with_confidence):
@@ -261,6 +262,25 @@ def test_a_backend_whose_first_run_fails_is_closed(monkeypatch):
     with pytest.raises(BackendError):
         open_segmenter(tiny.card(), "broken")
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_segmenters_that_share_a_batch_give_what_each_gives_alone(policy):
+    card = tiny.card()
+    card = replace(card, input=replace(card.input, resize=policy))
+    batch = Batch(HandBackend(card, BackendOptions(batch=2)))
+    wide, high = Segmenter(batch), Segmenter(batch)
+    images = [tiny.random_image(seed, size) for seed, size in ((1, (6, 40)), (2, (40, 6)))]
+    for order in ((0, 1), (1, 0)):  # an image of another shape leaves nothing in its slot
+        pairs = list(zip((wide, high), images, order))
+        for a_segmenter, image, slot in pairs:
+            a_segmenter.prepare(image, slot)
+        prediction = batch.run(True)
+        for a_segmenter, image, slot in pairs:
+            maps = a_segmenter.finish(prediction, with_confidence=True, slot=slot)
+            alone = segmenter(policy).segment(image, with_confidence=True)
+            np.testing.assert_array_equal(maps[0], alone.class_map_hw)
+            np.testing.assert_array_equal(maps[1], alone.confidence_hw)
 
 
 def test_an_unknown_output_resolution_lists_the_known_ones():

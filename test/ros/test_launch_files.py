@@ -198,7 +198,7 @@ def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):
         ("tx1", []),
         ("desktop", []),
         ("segmentation", ["rviz:=true"]),
-        ("cameras", ["cameras:=front,left"]),
+        ("cameras", ["cameras:=front,left", "separate:=true"]),
         ("replay", ["bag:=/data/drive"]),
     ],
 )
@@ -234,6 +234,7 @@ def test_interrupting_the_launch_is_no_error(stand_in):
         ("cameras", "cameras:=front,,left", "cameras: got 'front,,left'"),
         ("cameras", "cameras:=front,front", "cameras: got 'front,front'"),
         ("cameras", "target:=tx2", "tx2"),
+        ("cameras", "separate:=maybe", "separate: got 'maybe', expected true or false"),
         ("replay", "model:=mine", "bag: got nothing"),
         ("replay", "play:=false", "image: got nothing"),
     ],
@@ -274,8 +275,21 @@ def test_rviz_shows_the_image_that_the_node_takes(stand_in, transport, image):
     assert topics == [image, *private]
 
 
-def test_cameras_start_one_node_each(stand_in):
+def test_one_node_serves_the_cameras(stand_in):
     code, output = stand_in.run("cameras", "cameras:=front, left", "target:=tx1", "backend:=auto")
+    assert code == 0, output
+    (call,) = stand_in.calls()
+    assert remappings(call) == ["front/image:=front/image_raw", "left/image:=left/image_raw"]
+    (path, _), (_, given) = call["files"]
+    assert path == str(PROJECT / "config" / "tx1.yaml")
+    (parameters,) = yaml.safe_load(given).values()
+    expected = {"cameras": ["front", "left"], "backend": "auto"}
+    assert parameters["ros__parameters"] == expected
+
+
+def test_separate_cameras_have_a_node_each(stand_in):
+    arguments = ("cameras:=front, left", "separate:=true", "target:=tx1", "backend:=auto")
+    code, output = stand_in.run("cameras", *arguments)
     assert code == 0, output
     calls = stand_in.calls()
     namespaces = [word for call in calls for word in call["argv"] if word.startswith("__ns")]
@@ -283,15 +297,23 @@ def test_cameras_start_one_node_each(stand_in):
     for call in calls:
         (path, _), (_, given) = call["files"]
         assert path == str(PROJECT / "config" / "tx1.yaml")
-        assert "backend: auto" in given
+        assert "backend: auto" in given and "cameras" not in given
         assert remappings(call) == ["image:=image_raw"]
 
 
-@pytest.mark.parametrize(("failing", "expected"), [("front", 0), ("segmentation_node", 1)])
-def test_cameras_fail_only_together(stand_in, failing, expected):
-    code, output = stand_in.run("cameras", "cameras:=front,left", STAND_IN_FAILS=failing)
+@pytest.mark.parametrize(
+    ("arguments", "failing", "calls", "expected"),
+    [
+        (["separate:=true"], "front", 2, 0),
+        (["separate:=true"], "segmentation_node", 2, 1),
+        ([], "segmentation_node", 1, 1),
+    ],
+)
+def test_separate_cameras_fail_only_together(stand_in, arguments, failing, calls, expected):
+    variables = {"STAND_IN_FAILS": failing}
+    code, output = stand_in.run("cameras", "cameras:=front,left", *arguments, **variables)
     assert code == expected, output
-    assert len(stand_in.calls()) == 2
+    assert len(stand_in.calls()) == calls
 
 
 def replay_and_node(stand_in):

@@ -146,3 +146,74 @@ def test_the_thread_survives_work_that_raises(capfd):
     eventually(lambda: done == [1, 2])
     assert worker.stop(SOON_S)
     assert "RuntimeError: broken frame" in capfd.readouterr().err
+
+
+def cameras(policy, count, gather_s=0.0):
+    counters = [FrameCounters() for _ in range(count)]
+    queue = FrameQueue(policy, counters, gather_s)
+    queue.open()
+    for camera in range(count):
+        queue.expect(camera, True)
+    return queue, counters
+
+
+def of(camera, number=0):
+    return Frame(message(number), time.monotonic(), 0, camera)
+
+
+def taken(queue, most=1):
+    return [(item.camera, item.message.number) for item in queue.get(0.0, most)]
+
+
+def test_a_fast_camera_starves_none():
+    queue, counters = cameras("latest", 3)
+    served = []
+    for number in range(6):
+        queue.put(of(1, number))
+        queue.put(of(1, number + 100))
+        if number % 2 == 0:
+            queue.put(of(0, number))
+            queue.put(of(2, number))
+        served += taken(queue)
+    assert served == [(0, 0), (1, 101), (2, 2), (0, 2), (1, 104), (2, 4)]
+    assert counters[1].snapshot() == Counts(received=12, dropped=9, queued=3)
+
+
+def test_every_serves_replays_in_turn_and_shares_the_limit(monkeypatch):
+    monkeypatch.setattr("segmentation_node.ros.worker.BACKLOG_BYTES", 4 * SIZE_BYTES)
+    queue, counters = cameras("every", 2)
+    for number in range(6):
+        queue.put(of(0, number))
+    queue.put(of(1, 9))  # its first waits, whatever the other's take
+    queue.put(of(1, 10))
+    assert counters[0].snapshot() == Counts(received=6, dropped=2, queued=4)
+    assert counters[1].snapshot() == Counts(received=2, dropped=1, queued=1)
+    assert [taken(queue)[0] for _ in range(5)] == [(0, 0), (1, 9), (0, 1), (0, 2), (0, 3)]
+
+
+def test_frames_of_several_cameras_are_taken_together_one_of_each():
+    queue, _ = cameras("every", 3)
+    for camera, number in ((0, 1), (0, 2), (1, 3), (2, 4)):
+        queue.put(of(camera, number))
+    assert taken(queue, 2) == [(0, 1), (1, 3)]
+    assert taken(queue, 4) == [(2, 4), (0, 2)]
+
+
+def test_a_frame_waits_for_those_that_are_expected():
+    queue, _ = cameras("latest", 3, gather_s=SOON_S)
+    queue.expect(2, False)  # nobody listens to it
+    timer = threading.Timer(0.05, lambda: queue.put(of(1)))
+    queue.put(of(0))
+    timer.start()
+    assert taken(queue, 4) == [(0, 0), (1, 0)]
+    timer.join()
+
+
+def test_a_frame_waits_no_longer_than_it_may():
+    queue, _ = cameras("latest", 2, gather_s=0.05)
+    queue.put(of(0))
+    assert taken(queue, 2) == [(0, 0)]
+    queue.put(Frame(message(1), time.monotonic() - 1.0, 0, 0))
+    started_s = time.monotonic()
+    assert taken(queue, 2) == [(0, 1)]
+    assert time.monotonic() - started_s < SOON_S
