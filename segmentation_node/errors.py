@@ -36,6 +36,10 @@ class ImageError(SegmentationError):
     """An image that cannot be segmented."""
 
 
+class GeometryError(SegmentationError):
+    """A roi, rotation or mask that no image can have."""
+
+
 class NetworkImportError(SegmentationError):
     """A foreign network that cannot become a model folder: the message says what is missing."""
 

@@ -14,7 +14,18 @@ from segmentation_node.backends import (
     open_backend,
 )
 from segmentation_node.errors import ImageError
-from segmentation_node.images import Box, NearestMapper, Placement, blend, place, to_network
+from segmentation_node.geometry import WHOLE_IMAGE, Geometry
+from segmentation_node.images import (
+    Box,
+    NearestMapper,
+    Placement,
+    blend,
+    place,
+    to_network,
+    turn_clockwise,
+    turned_size,
+    view,
+)
 from segmentation_node.labels import UNLABELLED, Grouping
 from segmentation_node.model_card import ModelCard
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
@@ -37,13 +48,78 @@ class Segmentation:
 
 
 class _Frame:
-    """Buffers and geometry for one image size, kept while the size stays."""
+    """Ways into the network and back for one image size, kept with their buffers while it stays."""
 
-    def __init__(self, placement: Placement, output_size: Tuple[int, int]) -> None:
-        self.placement = placement
-        self.mapper = NearestMapper(placement)
+    def __init__(
+        self,
+        card: ModelCard,
+        geometry: Geometry,
+        image_size: Tuple[int, int],
+        output_resolution: str,
+    ) -> None:
+        """Raises ImageError where the geometry is none of an image of this size."""
+        self.image_size = image_size
+        self.window = geometry.window(image_size)
+        self._covers_image = self.window == (0, 0) + image_size
+        self._rotation = geometry.rotation
+        upright_size = turned_size(self.window[2:], self._rotation)
+        self.placement = place(card.input.resize, upright_size, card.input_size)
+        self._upright = np.empty(upright_size + (3,), np.uint8) if self._rotation else None
+        self._mapper: Optional[NearestMapper] = None
+        self._ignored = geometry.ignored
+        output_size = card.input_size
+        if output_resolution == "input":
+            self._mapper = NearestMapper(self.placement, self._rotation)
+            output_size = image_size
+        elif self._ignored is not None:
+            self._ignored = self._as_seen(self._ignored)
+        self._kept = None if self._ignored is None else cv2.bitwise_not(self._ignored)
         self.class_map = np.empty(output_size, np.uint8)
         self.confidence = np.empty(output_size, np.uint8)
+
+    def to_network(self, image_hwc: np.ndarray, out_hwc: np.ndarray) -> None:
+        """Write what the network is to see of an image into its input, uint8 (H, W, 3) both."""
+        if not self._covers_image:
+            image_hwc = view(image_hwc, self.window)
+        if self._rotation:
+            image_hwc = turn_clockwise(image_hwc, self._rotation, self._upright)
+        to_network(image_hwc, self.placement, out_hwc)
+
+    def class_map_out(self, ids_hw: np.ndarray, out_hw: np.ndarray) -> None:
+        """Write the network's class map at the outputs' size; what was left out is unlabelled."""
+        self._map_out(ids_hw, out_hw, UNLABELLED)
+        if self._ignored is not None:
+            cv2.bitwise_or(out_hw, self._ignored, dst=out_hw)
+
+    def confidence_out(self, confidence_hw: np.ndarray, out_hw: np.ndarray) -> None:
+        """Write its confidence at the outputs' size; what was left out has none."""
+        self._map_out(confidence_hw, out_hw, 0)
+        if self._kept is not None:
+            cv2.bitwise_and(out_hw, self._kept, dst=out_hw)
+
+    def _map_out(self, map_hw: np.ndarray, out_hw: np.ndarray, outside: int) -> None:
+        if self._mapper is None:
+            np.copyto(out_hw, map_hw)
+            return
+        if not self._covers_image:
+            out_hw.fill(outside)
+            out_hw = view(out_hw, self.window)
+        self._mapper(map_hw, out_hw, outside)
+
+    def _as_seen(self, mask_hw: np.ndarray) -> np.ndarray:
+        """A mask of the image's size as the network sees it: at each pixel the nearest of it."""
+        upright = view(mask_hw, self.window)
+        if self._rotation:
+            upright = turn_clockwise(upright, self._rotation)
+        seen = np.zeros(self.placement.network_size, np.uint8)
+        # The way back of a placement that puts the network's input into the image.
+        swapped = Placement(
+            image_size=self.placement.network_size,
+            network_size=self.placement.image_size,
+            image_box=self.placement.network_box,
+            network_box=self.placement.image_box,
+        )
+        return NearestMapper(swapped)(np.ascontiguousarray(upright), seen, 0)
 
 
 def open_batch(
@@ -71,6 +147,7 @@ def open_segmenter(
     options: Optional[BackendOptions] = None,
     output_resolution: str = "input",
     grouping: Optional[Grouping] = None,
+    geometry: Geometry = WHOLE_IMAGE,
 ) -> "Segmenter":
     """A segmenter with an open batch of its own; close it when done.
 
@@ -78,7 +155,7 @@ def open_segmenter(
     """
     batch = open_batch(card, backend, options)
     try:
-        return Segmenter(batch, output_resolution, grouping)
+        return Segmenter(batch, output_resolution, grouping, geometry)
     except BaseException:
         batch.close()
         raise
@@ -123,7 +200,8 @@ class Segmenter:
     """Segments one image at a time on a backend; ``open_segmenter`` makes one.
 
     ``output_resolution`` is ``input`` (maps have the image's size) or ``network`` (maps have the
-    network's size, whatever the image's). A ``grouping`` folds the classes; ``labels`` is what the
+    network's size, whatever the image's, and show what the network saw: of a roi that alone, and
+    upright). A ``geometry`` says what it sees and what is left out: that is unlabelled. A ``grouping`` folds the classes; ``labels`` is what the
     ids of the class maps mean. Raises LabelsError on one that does not fit the card's classes.
 
     Several cameras have a segmenter each over one batch: ``prepare`` puts an image into one of its
@@ -135,6 +213,7 @@ class Segmenter:
         batch: Batch,
         output_resolution: str = "input",
         grouping: Optional[Grouping] = None,
+        geometry: Geometry = WHOLE_IMAGE,
     ) -> None:
         if output_resolution not in OUTPUT_RESOLUTIONS:
             raise ValueError(
@@ -145,6 +224,7 @@ class Segmenter:
         self.backend = batch.backend
         self.card = batch.backend.card
         self.output_resolution = output_resolution
+        self.geometry = geometry
         self.labels, self._fold = self.card.labels, None
         if grouping is not None:
             self.labels, self._fold = grouping.fold(self.labels)
@@ -171,7 +251,7 @@ class Segmenter:
         Pixels whose confidence is below the threshold (0-1) become unlabelled. The maps are
         written into the ``out`` arrays where given, uint8 (H, W) of ``output_size``. A timer
         that runs already gets the laps preprocess, inference and postprocess.
-        Raises ImageError on something that is no such image.
+        Raises ImageError on something that is no such image, or has not the geometry's size.
         """
         timer = timer or StageTimer()
         wants_confidence = with_confidence or confidence_threshold > 0.0
@@ -190,15 +270,16 @@ class Segmenter:
         return Segmentation(*maps, stages_ms=timer.stages_ms)
 
     def prepare(self, image_hwc: np.ndarray, slot: int = 0) -> None:
-        """Write an image, uint8 RGB (H, W, 3), into a slot of the batch. Raises ImageError."""
+        """Write an image, uint8 RGB (H, W, 3), into a slot of the batch.
+
+        Raises ImageError on something that is no such image, or has not the geometry's size.
+        """
         _check_image(image_hwc)
         size = image_hwc.shape[:2]
-        if self._frame is None or self._frame.placement.image_size != size:
-            placement = place(self.card.input.resize, size, self.card.input_size)
-            self._frame = _Frame(placement, self.output_size(size))
-        placement = self._frame.placement
-        self.batch.clear_outside(slot, placement.network_box)
-        to_network(image_hwc, placement, self.batch.slot(slot))
+        if self._frame is None or self._frame.image_size != size:
+            self._frame = _Frame(self.card, self.geometry, size, self.output_resolution)
+        self.batch.clear_outside(slot, self._frame.placement.network_box)
+        self._frame.to_network(image_hwc, self.batch.slot(slot))
 
     def finish(
         self,
@@ -219,12 +300,12 @@ class Segmenter:
         ids_hw = prediction.class_map_nhw[slot]
         if self._fold is not None:
             ids_hw = cv2.LUT(ids_hw, self._fold)
-        self._map_out(ids_hw, class_map, UNLABELLED)
+        frame.class_map_out(ids_hw, class_map)
         if not with_confidence and confidence_threshold <= 0.0:
             return class_map, None
         assert prediction.confidence_nhw is not None
         confidence = frame.confidence if out_confidence_hw is None else out_confidence_hw
-        self._map_out(prediction.confidence_nhw[slot], confidence, 0)
+        frame.confidence_out(prediction.confidence_nhw[slot], confidence)
         if confidence_threshold > 0.0:
             class_map[confidence < confidence_threshold * 255.0] = UNLABELLED
         return class_map, confidence
@@ -254,13 +335,6 @@ class Segmenter:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-    def _map_out(self, map_hw: np.ndarray, out_hw: np.ndarray, outside: int) -> None:
-        if self.output_resolution == "network":
-            np.copyto(out_hw, map_hw)
-        else:
-            assert self._frame is not None
-            self._frame.mapper(map_hw, out_hw, outside)
 
 
 def _check_image(image_hwc: np.ndarray) -> None:
