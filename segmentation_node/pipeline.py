@@ -28,6 +28,7 @@ from segmentation_node.images import (
 )
 from segmentation_node.labels import UNLABELLED, Grouping
 from segmentation_node.model_card import ModelCard
+from segmentation_node.model_health import Certainty, certainty
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.timing import StageTimer
 
@@ -67,12 +68,13 @@ class _Frame:
         self._upright = np.empty(upright_size + (3,), np.uint8) if self._rotation else None
         self._mapper: Optional[NearestMapper] = None
         self._ignored = geometry.ignored
+        self._ignored_seen = None if self._ignored is None else self._as_seen(self._ignored)
         output_size = card.input_size
         if output_resolution == "input":
             self._mapper = NearestMapper(self.placement, self._rotation)
             output_size = image_size
-        elif self._ignored is not None:
-            self._ignored = self._as_seen(self._ignored)
+        else:
+            self._ignored = self._ignored_seen
         self._kept = None if self._ignored is None else cv2.bitwise_not(self._ignored)
         self.class_map = np.empty(output_size, np.uint8)
         self.confidence = np.empty(output_size, np.uint8)
@@ -96,6 +98,15 @@ class _Frame:
         self._map_out(confidence_hw, out_hw, 0)
         if self._kept is not None:
             cv2.bitwise_and(out_hw, self._kept, dst=out_hw)
+
+    def certainty(self, ids_hw: np.ndarray, confidence_hw: np.ndarray) -> Optional[Certainty]:
+        """How sure the network is where it saw the image and that counts."""
+        box, ignored = self.placement.network_box, self._ignored_seen
+        return certainty(
+            view(ids_hw, box),
+            view(confidence_hw, box),
+            None if ignored is None else view(ignored, box),
+        )
 
     def _map_out(self, map_hw: np.ndarray, out_hw: np.ndarray, outside: int) -> None:
         if self._mapper is None:
@@ -201,8 +212,9 @@ class Segmenter:
 
     ``output_resolution`` is ``input`` (maps have the image's size) or ``network`` (maps have the
     network's size, whatever the image's, and show what the network saw: of a roi that alone, and
-    upright). A ``geometry`` says what it sees and what is left out: that is unlabelled. A ``grouping`` folds the classes; ``labels`` is what the
-    ids of the class maps mean. Raises LabelsError on one that does not fit the card's classes.
+    upright). A ``geometry`` says what it sees; what is left out is unlabelled. A ``grouping`` folds
+    the classes; ``labels`` is what the ids of the class maps mean. Raises LabelsError on one that
+    does not fit the card's classes.
 
     Several cameras have a segmenter each over one batch: ``prepare`` puts an image into one of its
     slots, and after its run ``finish`` makes the maps. ``segment`` is all of it for one image.
@@ -309,6 +321,17 @@ class Segmenter:
         if confidence_threshold > 0.0:
             class_map[confidence < confidence_threshold * 255.0] = UNLABELLED
         return class_map, confidence
+
+    def certainty(self, prediction: Prediction, slot: int = 0) -> Optional[Certainty]:
+        """How sure the network itself is of the image that was prepared last.
+
+        Neither grouping nor threshold play a part. None where all of it is ignored. The run had to
+        have the confidence.
+        """
+        assert self._frame is not None and prediction.confidence_nhw is not None
+        return self._frame.certainty(
+            prediction.class_map_nhw[slot], prediction.confidence_nhw[slot]
+        )
 
     def overlay(
         self,

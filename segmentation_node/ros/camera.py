@@ -38,6 +38,7 @@ class Camera:
         self.number = number
         self.name = name
         self.frame_policy = settings.frame_policy
+        self.geometry = settings.geometries[number]
         self.accounts = Accounts()
         self.demanded = False
         self.input_since_ns = 0  # the last image, or when images were first asked for

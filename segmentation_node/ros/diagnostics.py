@@ -70,6 +70,7 @@ class Observation:
     recent_lost: int = 0
     last_failure: str = ""
     camera_problem: str = ""
+    model_problem: str = ""
     stamp_problem: str = ""
     output_rate_hz: float = float("nan")
     p95_ms: float = float("nan")
@@ -115,6 +116,8 @@ def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]
         return WARN, "%d frames failed, last: %s" % (seen.recent_failed, seen.last_failure)
     if seen.camera_problem:
         return WARN, seen.camera_problem
+    if seen.model_problem:
+        return WARN, seen.model_problem
     if limits.max_latency_ms > 0 and seen.p95_ms > limits.max_latency_ms:
         return WARN, "slow: p95 is %.1f ms, diagnostics.max_latency_ms is %.1f ms" % (
             seen.p95_ms,
@@ -286,6 +289,7 @@ def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> O
         recent_lost=accounts.rates.recent("lost"),
         last_failure=camera.processor.last_failure,
         camera_problem=accounts.camera.problem,
+        model_problem=accounts.model.problem,
         stamp_problem=camera.processor.stamp_problem,
         output_rate_hz=accounts.rates.rate_hz("processed"),
         p95_ms=percentiles.get("processing", {}).get(95, float("nan")),
@@ -297,14 +301,16 @@ def _figures_of(camera: Optional[Camera]) -> List[Tuple[str, str]]:
     if camera is None:
         return figures(Counts(), None, nothing, {})
     accounts, missed = camera.accounts, camera.input.missed
+    geometry = [(name, str(value)) for name, value in camera.geometry.facts().items()]
+    sure = [("mean_confidence", _number(accounts.model.mean))]
     if not camera.demanded:
-        return figures(accounts.counters.snapshot(), missed, nothing, {})
+        return geometry + figures(accounts.counters.snapshot(), missed, nothing, {})
     rates_hz = {
         "input": accounts.rates.rate_hz("received"),
         "output": accounts.rates.rate_hz("processed"),
     }
     percentiles = accounts.latencies.percentiles()
-    return figures(accounts.counters.snapshot(), missed, rates_hz, percentiles)
+    return geometry + sure + figures(accounts.counters.snapshot(), missed, rates_hz, percentiles)
 
 
 def _number(value: float) -> str:

@@ -34,11 +34,12 @@ class FrameInWork:
     image_hwc: np.ndarray
     with_confidence: bool
     threshold: float
+    to_look_at: bool  # for the model's health
 
     @property
     def needs_confidence(self) -> bool:
         """Whether the run has to give it."""
-        return self.with_confidence or self.threshold > 0.0
+        return self.with_confidence or self.threshold > 0.0 or self.to_look_at
 
 
 class FrameProcessor:
@@ -80,13 +81,12 @@ class FrameProcessor:
         except Exception as error:
             self.fail(error)
             return None
-        return FrameInWork(
-            frame,
-            timer,
-            image,
-            with_confidence=confidence is not None and confidence.wanted,
-            threshold=self._parameters["confidence.threshold"] if confidence else 0.0,
-        )
+        with_confidence = confidence is not None and confidence.wanted
+        threshold = self._parameters["confidence.threshold"] if confidence else 0.0
+        health = self._accounts.model
+        health.expect(segmenter.card.confidence)
+        to_look_at = health.wants(frame.received_s, with_confidence or threshold > 0.0)
+        return FrameInWork(frame, timer, image, with_confidence, threshold, to_look_at)
 
     def finish(
         self, segmenter: Segmenter, work: FrameInWork, prediction: Prediction, slot: int
@@ -145,6 +145,9 @@ class FrameProcessor:
             outputs.overlay.publish(header)
             timer.lap("publish")
         # Once all is out: it is not part of any stage.
+        if work.to_look_at:
+            seen = segmenter.certainty(prediction, slot)
+            self._accounts.model.look(seen, work.frame.received_s)
         self._accounts.camera.look(work.image_hwc, work.frame.received_s)
 
     def _overlay_due(self) -> bool:

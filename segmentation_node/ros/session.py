@@ -44,7 +44,8 @@ class LoadedModel:
         try:
             self._check_batch(settings.batch_window_ms, cameras)
             self.segmenters = [
-                Segmenter(self.batch, settings.output_resolution, grouping) for _ in range(cameras)
+                Segmenter(self.batch, settings.output_resolution, grouping, geometry)
+                for geometry in settings.geometries
             ]
         except BaseException:
             self.batch.close()

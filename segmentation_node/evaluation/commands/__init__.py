@@ -3,6 +3,7 @@
 from segmentation_node.evaluation.commands import (
     bag,
     check_data,
+    confidence,
     dataset,
     live,
     make_bag,
@@ -18,6 +19,7 @@ COMMANDS = {
     "make-bag": make_bag,
     "check-data": check_data,
     "make-folder": make_folder,
+    "confidence": confidence,
 }
 
 __all__ = ["COMMANDS"]

@@ -24,7 +24,8 @@ class TemporalConsistency:
     """Counts pixels that change class between consecutive frames.
 
     Two frames are consecutive when they follow each other in one drive and their class maps have
-    one size: across a lost or skipped frame nothing is compared. Unlabelled counts as a class.
+    one size: across a lost or skipped frame nothing is compared. Unlabelled counts as a class;
+    pixels that a geometry leaves out count nowhere.
     """
 
     def __init__(self, labels: LabelSet) -> None:
@@ -36,10 +37,16 @@ class TemporalConsistency:
         self._before_hw: Optional[np.ndarray] = None
         self._before: Optional[DrivePosition] = None
 
-    def add(self, class_map_hw: np.ndarray, position: Optional[DrivePosition]) -> Optional[Change]:
+    def add(
+        self,
+        class_map_hw: np.ndarray,
+        position: Optional[DrivePosition],
+        left_out: int = 0,
+    ) -> Optional[Change]:
         """Compare a frame, uint8 (H, W), with the one given before it.
 
-        None where the two are not consecutive. The array is kept until the next call.
+        ``left_out`` is how many pixels count nowhere; in both frames they are unlabelled. None
+        where the two are not consecutive, or nothing counts. The array is kept until the next call.
         """
         before_hw, before = self._before_hw, self._before
         self._before_hw, self._before = class_map_hw, position
@@ -48,7 +55,10 @@ class TemporalConsistency:
         if position != (before[0], before[1] + 1) or before_hw.shape != class_map_hw.shape:
             return None
         transitions = joint_histogram(before_hw, class_map_hw)
+        transitions[UNLABELLED, UNLABELLED] -= left_out
         pixels = int(transitions.sum())
+        if pixels == 0:
+            return None
         changed = pixels - int(np.trace(transitions))
         self._transitions += transitions
         self.frame_pairs += 1
