@@ -1,5 +1,6 @@
 """Another model in flight: no frame is lost, one model answers each; on failure the old stays."""
 
+import contextlib
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from support.live import FrameLatency, Image, LiveNode, image_message, values_of
 
 from segmentation_msgs.srv import LoadModel
 from segmentation_node.evaluation.live.pairing import pixels
+from segmentation_node.evaluation.live.target import resident_mb
 from segmentation_node.model_card import sha256_of
 
 pytestmark = pytest.mark.ros
@@ -49,7 +51,7 @@ def model_of(class_map):
 
 
 class Stream:
-    """Images in flight all the time, and what comes of them."""
+    """Images in flight, and what comes of them."""
 
     def __init__(self, node):
         self.node = node
@@ -77,10 +79,22 @@ class Stream:
         assert (last.received, last.dropped, last.failed) == (self.sent, 0, 0)
 
 
-def sending(stream, stop):
-    while not stop.is_set():
-        stream.send()
-        stop.wait(0.01)
+@contextlib.contextmanager
+def sending(stream, period_s=0.01):
+    """Images all the time, from a thread of its own."""
+    stop = threading.Event()
+
+    def send():
+        while not stop.wait(period_s):
+            stream.send()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def change(stream, models, name):
@@ -95,19 +109,42 @@ def change(stream, models, name):
 
 def test_models_change_under_load_and_each_frame_is_answered_by_one(node, models):
     stream = Stream(node)
-    stop = threading.Event()
-    thread = threading.Thread(target=sending, args=(stream, stop))
-    thread.start()
-    try:
+    with sending(stream):
         for name in ("two", "one") * 3:
             change(stream, models, name)
-    finally:
-        stop.set()
-        thread.join()
     stream.all_answered()
-    answered = [model_of(item) for item in stream.maps.messages]
-    changes = sum(one != other for one, other in zip(answered, answered[1:]))
-    assert changes == 6 and set(answered) == set(LABEL_SETS)
+    assert changes(stream.maps.messages) == 6
+
+
+def changes(class_maps):
+    """How often another model answers than before; both have to."""
+    answered = [model_of(item) for item in class_maps]
+    assert set(answered) == set(LABEL_SETS)
+    return sum(one != other for one, other in zip(answered, answered[1:]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["every", "latest"])
+def test_200_model_changes_lose_no_frame_and_no_memory(peer, models, tmp_path, policy):
+    parameters = {"model": models["one"], "backend": "onnxruntime", "num_threads": 1}
+    with LiveNode(peer, dict(parameters, frame_policy=policy), tmp_path) as node:
+        stream, memory_mb = Stream(node.active()), []
+        with sending(stream, 0.02):
+            for name in ("two", "one") * 100:
+                assert load(node, models[name]).success
+                memory_mb.append(resident_mb(node.process.pid))
+        if policy == "every":
+            stream.all_answered()
+        peer.spin_for(1.0)
+        assert 150 < changes(stream.maps.messages) <= 200  # a model may go before it got a frame
+        last = stream.latencies.messages[-1]
+        assert last.failed == 0
+        assert last.received == last.processed + last.dropped + last.queued
+        assert node.log.count("[ERROR]") == 0
+    fifths = np.array_split(memory_mb, 5)
+    medians_mb = [float(np.median(fifth)) for fifth in fifths]
+    print("median memory of each fifth, MiB:", medians_mb)
+    assert medians_mb[4] <= 1.02 * medians_mb[1], medians_mb
 
 
 def test_parameters_diagnostics_and_topics_tell_what_runs(node, models):
