@@ -8,7 +8,6 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 
 from segmentation_node.accounting import Accounts
-from segmentation_node.model_card import ModelCard
 from segmentation_node.ros.conversions import RgbConverter
 from segmentation_node.ros.input import ImageInput
 from segmentation_node.ros.outputs import Outputs
@@ -29,7 +28,6 @@ class Camera:
         node: LifecycleNode,
         settings: Settings,
         parameters: NodeParameters,
-        card: ModelCard,
         convert: RgbConverter,
         number: int,
         name: str,
@@ -49,7 +47,7 @@ class Camera:
         # Transitions and the demand timer run on different threads and share the subscription.
         self._demand_lock = threading.RLock()
         with ExitStack() as made:
-            self.outputs = Outputs(node, card, settings.frame_policy, name)
+            self.outputs = Outputs(node, settings.frame_policy, name)
             made.callback(self.outputs.destroy)
             self.processor = FrameProcessor(
                 convert, self.outputs, parameters, self.accounts, self._clock, node.get_logger()
@@ -80,6 +78,11 @@ class Camera:
         """Take images as soon as anybody listens."""
         self.accounts.counters.reset()
         self._active = True
+
+    def give_confidence(self, is_given: bool, is_active: bool = False) -> None:
+        """Have a topic for the confidence or not; ``is_active``: of the node. Between frames."""
+        with self._demand_lock:
+            self.outputs.give_confidence(is_given, is_active)
 
     def follow(self) -> None:
         """Subscribe while anybody listens, with a QoS for the publishers."""

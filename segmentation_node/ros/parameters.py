@@ -1,6 +1,7 @@
 """The node's parameters: one table, declared with descriptors, read into ``Settings``."""
 
 import re
+import threading
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -246,6 +247,7 @@ class NodeParameters:
         self._node = node
         self._specs = {spec.name: spec for spec in PARAMETERS}
         self._refused: Dict[str, str] = {}
+        self._adopter = 0  # the thread that says what runs
         self.configured = False
         self.has_confidence = True  # of the loaded model; unknown counts as yes
         for spec in PARAMETERS:
@@ -305,6 +307,18 @@ class NodeParameters:
                     self._specs[own.name] = own
                     self._declare(own)
 
+    def refusal_of(self, name: str, value: Any) -> str:
+        """Why a parameter cannot have this value in any state; empty when it can."""
+        return self._specs[name].refusal(value, False)
+
+    def adopt(self, values: Dict[str, Any]) -> None:
+        """Have parameters say what runs, whatever the node's state."""
+        self._adopter = threading.get_ident()
+        try:
+            self._node.set_parameters([Parameter(name, value=values[name]) for name in values])
+        finally:
+            self._adopter = 0
+
     def _declare(self, spec: ParameterSpec) -> None:
         try:
             self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
@@ -328,4 +342,5 @@ class NodeParameters:
         if change.name == "confidence.threshold" and not self.has_confidence and change.value:
             return "confidence.threshold needs a model that gives a confidence; this one does not"
         spec = self._specs.get(change.name)
-        return spec.refusal(change.value, self.configured) if spec else ""
+        is_fixed = self.configured and self._adopter != threading.get_ident()
+        return spec.refusal(change.value, is_fixed) if spec else ""

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Callable, Deque, Generic, List, Optional, Sequence, TypeVar
 
 from segmentation_node.accounting import FrameCounters
+from segmentation_node.errors import SegmentationError
 
 Resource = TypeVar("Resource")
 
 # What may wait under ``every``: 776 colour images of 640x360, 86 of 1920x1080.
 BACKLOG_BYTES = 512 * 2**20
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ class Worker(Generic[Resource]):
     """Opens a resource, feeds it frames and closes it, all on one thread.
 
     A CUDA context, an engine and its execution belong to one thread; a segmenter does as well.
+    Hence another resource comes with a worker of its own: it is opened beside the old one, which
+    ``give_way`` ends between two frames.
     """
 
     def __init__(
@@ -177,38 +181,61 @@ class Worker(Generic[Resource]):
         self._queue = queue
         self._stopping = threading.Event()
         self._opened = threading.Event()
+        self._serving = threading.Event()  # or stopped before that
+        self._ended = threading.Event()  # takes no more frames
         self._failure: Optional[BaseException] = None
         self._resource: Optional[Resource] = None
         self._thread = threading.Thread(target=self._run, name="segmentation worker", daemon=True)
 
-    def start(self) -> Resource:
-        """Start the thread and wait until the resource is open. Raises what opening raised."""
+    def open(self, abandoned: Callable[[], bool] = lambda: False) -> Resource:
+        """Start the thread and wait until the resource is open. Raises what opening raised.
+
+        ``abandoned`` is asked meanwhile: once it is, the worker gives way, and this raises
+        SegmentationError.
+        """
         self._thread.start()
-        self._opened.wait()
+        while not self._opened.wait(LOOK_S):
+            if abandoned():
+                self.give_way()
+                raise SegmentationError("the node left its state while the model was loading")
         if self._failure is not None:
             raise self._failure
         assert self._resource is not None
         return self._resource
 
-    def stop(self, timeout_s: Optional[float] = None) -> bool:
-        """Finish the frame in hand, close the resource; False when it took longer than allowed."""
+    def serve(self) -> None:
+        """Take frames from now on, after ``open``."""
+        self._serving.set()
+
+    def give_way(self) -> None:
+        """Take no more frames, once those in hand are finished; the resource is closed then."""
         self._stopping.set()
-        self._queue.close()
+        self._serving.set()
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """After ``give_way``: until it takes no more frames; False when that took too long."""
+        return self._ended.wait(timeout_s)
+
+    def stop(self, timeout_s: Optional[float] = None) -> bool:
+        """Give way and wait until the resource is closed; False when that took too long."""
+        self.give_way()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             resource = self._resource = self._open_resource()
-        except BaseException as failure:  # handed to the thread that waits in start()
+        except BaseException as failure:  # handed to the thread that waits in open()
             self._failure = failure
             return
         finally:
             self._opened.set()
+        self._serving.wait()
         while not self._stopping.is_set():
-            frames = self._queue.get(0.1, self._most_frames(resource))
+            frames = self._queue.get(LOOK_S, self._most_frames(resource))
             if frames:
                 self._handle(resource, frames)
+        self._ended.set()
         self._close_resource(resource)
 
     def _handle(self, resource: Resource, frames: List[Frame]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from support import live
 
 from segmentation_node.accounting import Counts, FrameCounters
+from segmentation_node.errors import SegmentationError
 from segmentation_node.ros.worker import Frame, FrameQueue, Worker
 
 SOON_S = 30.0
@@ -112,7 +113,8 @@ def test_everything_happens_on_one_thread():
         return "resource"
 
     worker = Worker(note, note, note, queue)
-    assert worker.start() == "resource"
+    assert worker.open() == "resource"
+    worker.serve()
     queue.put(frame(1))
     eventually(lambda: len(names) == 2)
     assert worker.stop(SOON_S)
@@ -120,13 +122,13 @@ def test_everything_happens_on_one_thread():
     assert worker.stop(SOON_S)
 
 
-def test_start_raises_what_opening_raised():
+def test_open_raises_what_opening_raised():
     def fail():
         raise ValueError("no such model")
 
     worker = Worker(fail, print, print, open_queue("latest")[0])
     with pytest.raises(ValueError, match="no such model"):
-        worker.start()
+        worker.open()
     assert worker.stop(SOON_S)
 
 
@@ -140,7 +142,8 @@ def test_the_thread_survives_work_that_raises(capfd):
         done.append(number_of(item))
 
     worker = Worker(lambda: "resource", work, lambda _: None, queue)
-    worker.start()
+    worker.open()
+    worker.serve()
     for number in range(3):
         queue.put(frame(number))
     eventually(lambda: done == [1, 2])
@@ -217,3 +220,46 @@ def test_a_frame_waits_no_longer_than_it_may():
     started_s = time.monotonic()
     assert taken(queue, 2) == [(0, 1)]
     assert time.monotonic() - started_s < SOON_S
+
+
+def test_a_successor_opens_beside_and_takes_over_between_two_frames():
+    queue, counters = open_queue("every")
+    served, in_work = [], threading.Event()
+    release = threading.Event()
+
+    def work(name, item):
+        in_work.set()
+        release.wait(SOON_S)
+        served.append((name, number_of(item)))
+        counters.process()
+
+    old, new = (Worker(lambda n=n: n, work, lambda _: None, queue) for n in ("old", "new"))
+    old.open()
+    old.serve()
+    queue.put(frame(0))
+    assert in_work.wait(SOON_S)
+    assert new.open() == "new"
+    queue.put(frame(1))
+    old.give_way()
+    assert not old.wait_for_end(0.01), "the frame in hand is not finished"
+    release.set()
+    assert old.wait_for_end(SOON_S)
+    new.serve()
+    eventually(lambda: served == [("old", 0), ("new", 1)])
+    assert old.stop(SOON_S) and new.stop(SOON_S)
+    assert counters.snapshot() == Counts(received=2, processed=2)
+
+
+def test_a_resource_that_nobody_waits_for_any_more_is_closed_once_it_is_open():
+    go_on, closed = threading.Event(), []
+
+    def open_slowly():
+        go_on.wait(SOON_S)
+        return "resource"
+
+    worker = Worker(open_slowly, print, closed.append, open_queue("latest")[0])
+    with pytest.raises(SegmentationError, match="left its state while the model was loading"):
+        worker.open(abandoned=lambda: True)
+    go_on.set()
+    assert worker.stop(SOON_S)
+    assert closed == ["resource"]
