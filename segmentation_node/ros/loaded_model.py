@@ -1,5 +1,6 @@
 """The model that a session's cameras share: which one, on what, and its segmenters."""
 
+import ctypes
 import os
 from dataclasses import dataclass, replace
 from typing import List, Optional
@@ -92,8 +93,9 @@ class LoadedModel:
         ]
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, and give its memory back to the system."""
         self.batch.close()
+        give_memory_back()
 
     def _check_batch(self, window_ms: float, cameras: int) -> None:
         if window_ms > 0 and self.batch.images == 1:
@@ -102,6 +104,16 @@ class LoadedModel:
                 "or export the model with --batch %d"
                 % (window_ms, self.card.name, self.backend.name, cameras)
             )
+
+
+def give_memory_back() -> None:
+    """Have glibc return what it holds free between what is in use.
+
+    Of itself it returns next to nothing: 10 MB more stay with every other model that is loaded.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # other C libraries have none
+        trim(0)
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:
