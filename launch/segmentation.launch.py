@@ -17,6 +17,8 @@ PARAMETER_ARGUMENTS = (
     ("autostart", "autostart", bool),
     ("frame_policy", "frame_policy", str),
     ("transport", "input.transport", str),
+    ("rotation", "input.rotation", int),
+    ("ignore_mask", "input.ignore_mask", str),
     ("use_sim_time", "use_sim_time", bool),
 )
 
@@ -35,6 +37,9 @@ ARGUMENTS = (
     ("autostart", "", "true or false: whether the node configures and activates itself"),
     ("frame_policy", "", "latest (the newest frame wins) or every (all; up to 512 MiB wait)"),
     ("transport", "", "raw or compressed: which image topic is read"),
+    ("roi", "", "x,y,width,height of the part of the image that is segmented; empty: all of it"),
+    ("rotation", "", "0, 90, 180 or 270 degrees clockwise that make the image upright"),
+    ("ignore_mask", "", "PNG of the image's size; what is not black in it is left unlabelled"),
     ("use_sim_time", "", "true or false: whether the node runs on /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
     ("rviz", "false", "true: show the image, as transport says, and the overlay in RViz"),
@@ -112,6 +117,8 @@ def parameter_sources(given):
     }
     if given["cameras"]:
         overrides["cameras"] = camera_names(given["cameras"])
+    if given["roi"]:
+        overrides["input.roi"] = [whole("roi", text) for text in given["roi"].split(",")]
     return sources + ([overrides] if overrides else [])
 
 
@@ -124,7 +131,14 @@ def existing_file(path):
 
 
 def parse(name, text, kind):
-    return is_true(name, text) if kind is bool else text
+    return {bool: is_true, int: whole}.get(kind, lambda name, text: text)(name, text)
+
+
+def whole(name, text):
+    try:
+        return int(text)
+    except ValueError:
+        raise RuntimeError("{}: got '{}', expected a whole number".format(name, text)) from None
 
 
 def is_true(name, text):

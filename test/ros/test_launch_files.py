@@ -103,6 +103,13 @@ class Launcher:
         prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
         self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
 
+    def has_vision_msgs(self) -> None:
+        package = self.folder / "stand_in/vision_msgs"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        paths = [str(package.parent), self.environment.get("PYTHONPATH", "")]
+        self.environment["PYTHONPATH"] = os.pathsep.join(paths)
+
     def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen:
         path = PROJECT / "launch" / f"{name}.launch.py"
         return subprocess.Popen(
@@ -235,6 +242,9 @@ def test_interrupting_the_launch_is_no_error(stand_in):
         ("cameras", "cameras:=front,front", "cameras: got 'front,front'"),
         ("cameras", "target:=tx2", "tx2"),
         ("cameras", "separate:=maybe", "separate: got 'maybe', expected true or false"),
+        ("cpu", "rotation:=left", "rotation: got 'left', expected a whole number"),
+        ("segmentation", "roi:=1,2,x,4", "roi: got 'x', expected a whole number"),
+        ("nav2", "prefix:=/", "prefix: got nothing, expected a name such as /segmentation"),
         ("replay", "model:=mine", "bag: got nothing"),
         ("replay", "play:=false", "image: got nothing"),
     ],
@@ -322,6 +332,50 @@ def replay_and_node(stand_in):
     (replay,) = [call for call in calls if call["argv"][0] == "live"]
     (node,) = [call for call in calls if call["argv"][0] != "live"]
     return replay, node
+
+
+def test_node_and_replay_get_one_geometry(stand_in):
+    arguments = ("bag:=/b", "roi:=1,2,30,40", "rotation:=180", "ignore_mask:=/hood.png")
+    code, output = stand_in.run("replay", *arguments, STAND_IN_SECONDS="3")
+    assert code == 0, output
+    replay, node = replay_and_node(stand_in)
+    options = "--rotation 180 --ignore-mask /hood.png --roi 1 2 30 40"
+    assert options in " ".join(replay["argv"])
+    (given,) = [yaml.safe_load(text) for path, text in node["files"]]
+    (parameters,) = [item["ros__parameters"] for item in given.values()]
+    found = [parameters["input." + name] for name in ("roi", "rotation", "ignore_mask")]
+    assert found == [[1, 2, 30, 40], 180, "/hood.png"]
+
+
+NAV2_TOPICS = {
+    "~/class_map:=/segmentation/mask",
+    "~/confidence:=/segmentation/confidence",
+    "~/vision_label_info:=/segmentation/label_info",
+}
+
+
+def test_nav2_remaps_to_the_layers_names(stand_in):
+    stand_in.has_vision_msgs()
+    call = stand_in.call("nav2", "image:=/cam/image_raw")
+    assert set(remappings(call)) == NAV2_TOPICS | {"image:=/cam/image_raw"}
+    assert [path for path, _ in call["files"]] == [str(PROJECT / "config" / "cpu.yaml")]
+
+
+def test_nav2_gives_each_camera_its_mask(stand_in):
+    stand_in.has_vision_msgs()
+    call = stand_in.call("nav2", "cameras:=front,left", "prefix:=seg")
+    found = set(remappings(call))
+    assert "~/front/class_map:=seg/front/mask" in found
+    assert "~/left/confidence:=seg/left/confidence" in found
+    assert "~/vision_label_info:=seg/label_info" in found
+
+
+def test_nav2_without_vision_msgs_is_one_line(stand_in):
+    code, output = stand_in.run("nav2", ROS_DISTRO="jazzy")
+    assert code == 1 and not stand_in.calls()
+    assert "vision_msgs is not installed" in output
+    assert "install ros-jazzy-vision-msgs" in output
+    assert "Traceback" not in output
 
 
 def test_replay_plays_the_bag_into_a_node_that_drops_nothing(stand_in):

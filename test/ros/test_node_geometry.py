@@ -19,6 +19,10 @@ def message_of(image_hwc):
     return image_message(image_hwc.tobytes(), image_hwc.shape[:2], "rgb8")
 
 
+def told_by(node):
+    return values_of(node.statuses[-1]) if node.statuses else {}
+
+
 @pytest.fixture(scope="module")
 def mask(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("mask") / "hood.png")
@@ -55,8 +59,8 @@ def test_outputs_stay_aligned_to_the_whole_image(peer, tiny_folder, mask, tmp_pa
 
         node.until(all_came, "all outputs")
         class_map, overlay, confidence = (pixels(item.messages[-1]) for item in listeners)
-        node.until(lambda: "roi" in values_of(node.statuses[-1]), "the geometry in diagnostics")
-        values = values_of(node.statuses[-1])
+        node.until(lambda: "roi" in told_by(node), "the geometry in diagnostics")
+        values = told_by(node)
         for listener in listeners:
             listener.close()
     np.testing.assert_array_equal(class_map, expected)

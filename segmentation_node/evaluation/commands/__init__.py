@@ -8,6 +8,7 @@ from segmentation_node.evaluation.commands import (
     live,
     make_bag,
     make_folder,
+    nav2_config,
 )
 
 # A command adds its parser with ``add_parser(commands)``; what it sets as ``run`` takes the
@@ -20,6 +21,7 @@ COMMANDS = {
     "check-data": check_data,
     "make-folder": make_folder,
     "confidence": confidence,
+    "nav2-config": nav2_config,
 }
 
 __all__ = ["COMMANDS"]
