@@ -50,7 +50,8 @@ def start(context):
         return [node(given, cameras=",".join(cameras))]
     watch = RegisterEventHandler(OnProcessExit(on_exit=fail_after(len(cameras))))
     # One camera that fails must not blind the others, hence required is false.
-    return [watch] + [node(given, namespace=camera, required="false") for camera in cameras]
+    own = {"cameras": "", "required": "false"}
+    return [watch] + [node(given, namespace=camera, **own) for camera in cameras]
 
 
 def camera_names(text):

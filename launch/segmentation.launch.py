@@ -1,6 +1,7 @@
 """Start the segmentation node for one camera; an empty argument leaves the file's value."""
 
 import os
+import re
 import tempfile
 
 from launch import LaunchDescription
@@ -96,8 +97,15 @@ def segmentation_node(given):
 
 
 def camera_names(text):
-    """The names in an argument; what is wrong with one the node says."""
-    return [name.strip() for name in text.split(",")] if text else []
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        # Of another one ROS would not even take the remapping.
+        if not re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name):
+            raise RuntimeError(
+                "cameras: got '{}', expected names of letters, digits and underscores, no digit "
+                "first, separated by commas".format(name)
+            )
+    return names
 
 
 def remappings(cameras, image):
