@@ -14,7 +14,7 @@ from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ConfidenceInfo
 from segmentation_node.timing import RateLimit
 
-FRAMES_APART = 25
+FRAMES_APART = 30
 LOOKS_HZ = 2.0
 LEAST_LOOKS, LOOKS_KEPT = 5, 10
 SAMPLES_PER_SIDE = 64

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -160,7 +161,10 @@ def test_the_layer_gets_mask_confidence_and_labels(
     camera = peer.node.create_publisher(Image, "/front/image_raw", 10)
     arguments = ("model:=" + tiny_folder, "image:=/front/image_raw", "backend:=onnxruntime")
     parameters = tmp_path / "node.yaml"
-    parameters.write_text("/**: {ros__parameters: {input.roi: [0, 0, 64, 40]}}")
+    hood = np.zeros(SIZE, np.uint8)
+    hood[40:] = 255
+    cv2.imwrite(str(tmp_path / "hood.png"), hood)
+    parameters.write_text("/**: {ros__parameters: {input.ignore_mask: hood.png}}")
     arguments += ("params_file:=" + str(parameters),)
     script = PROJECT / "test/support/nav2_layer.py"
     with Launch([*environment, command], tmp_path, "nav2.launch.py", *arguments) as launch:
@@ -186,7 +190,7 @@ def test_the_layer_gets_mask_confidence_and_labels(
     names = open_model(tiny_folder).labels.names
     assert found["classes"] == {name: number for number, name in enumerate(names)}
     expected = linear_model.classify(image)
-    expected[40:] = 255  # outside the roi: a class that the layer leaves alone
+    expected[40:] = 255  # ignored: a class that the layer leaves alone
     assert found["mask"]["encoding"] == found["confidence"]["encoding"] == "mono8"
     assert found["mask"]["size"] == found["confidence"]["size"] == list(SIZE)
     np.testing.assert_array_equal(np.reshape(found["mask"]["data"], SIZE), expected)
