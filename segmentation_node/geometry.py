@@ -143,4 +143,4 @@ def read_mask(path: str) -> np.ndarray:
         raise GeometryError(
             "the mask %s: ignores every pixel; expected 0 (black) where the image counts" % path
         )
-    return np.uint8(UNLABELLED) * marked.astype(np.uint8)
+    return np.where(marked, np.uint8(UNLABELLED), np.uint8(0))
