@@ -73,6 +73,11 @@ class Cameras(Node):
             self.images[sent % len(self.images)].publish(message)
             sent += 1
 
+    def close(self) -> None:
+        """Leave the graph."""
+        self._cameras_executor.shutdown()
+        self.destroy_node()
+
     def _taker(self, camera: int) -> Callable[[Image], None]:
         def take(message: Image) -> None:
             age_ns = self.get_clock().now().nanoseconds - stamp_nanoseconds(message.header.stamp)
@@ -110,7 +115,7 @@ def measure(
             stack.callback(child.kill)
             nodes.append(psutil.Process(child.pid))
         cameras = Cameras(topics(way, names))
-        stack.callback(cameras.destroy_node)
+        stack.callback(cameras.close)
         cameras.wait_for_nodes()
         cameras.play(messages, rate_hz, WARM_UP_S)
         before_s = sum(map(cpu_s, nodes))
