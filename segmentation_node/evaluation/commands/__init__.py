@@ -4,9 +4,11 @@ from segmentation_node.evaluation.commands import (
     bag,
     check_data,
     dataset,
+    fleet,
     live,
     make_bag,
     make_folder,
+    merge,
 )
 
 # A command adds its parser with ``add_parser(commands)``; what it sets as ``run`` takes the
@@ -18,6 +20,8 @@ COMMANDS = {
     "make-bag": make_bag,
     "check-data": check_data,
     "make-folder": make_folder,
+    "fleet": fleet,
+    "merge": merge,
 }
 
 __all__ = ["COMMANDS"]
