@@ -70,7 +70,8 @@ def _against(merged: Dict[str, Any]) -> Optional[Markup]:
 
 def _summary(merged: Dict[str, Any]) -> str:
     return (
-        "%d drives, %d failed; %d frames, %d skipped; mean IoU %s %%; pixels that change class %s %%"
+        "%d drives, %d failed; %d frames, %d skipped; mean IoU %s %%; "
+        "pixels that change class %s %%"
         % (
             len(merged["drives"]),
             len(merged["failed"]),
