@@ -68,9 +68,7 @@ def assert_is_the_sum(result, reports):
     assert list(result["class_iou"].values()) == [None if v != v else v for v in iou.tolist()]
     assert result["mean_iou"] == iou[~np.isnan(iou)].mean()
     assert result["global_accuracy"] == hits.sum() / pixels.sum()
-    counts = {
-        key: sum(r["temporal_consistency"][key] for r in reports.values()) for key in COUNTS
-    }
+    counts = {key: sum(r["temporal_consistency"][key] for r in reports.values()) for key in COUNTS}
     temporal = result["temporal_consistency"]
     assert {key: temporal[key] for key in COUNTS} == counts
     assert temporal["changed_share"] == counts["changed_pixels"] / counts["pixels"]
@@ -267,17 +265,28 @@ def test_fail_below(data, tmp_path):
 
 
 def test_sequences_of_a_data_set(tmp_path):
-    """Of the street, whose images are single ones, the split is the one drive."""
-    write_model(tmp_path / "model", (360, 640), "cityscapes19")
-    options = ["--model", tmp_path / "model", "--dataset", "street", "--split", "val"]
-    words = [str(word) for word in options + ["--backend", "onnxruntime"]]
+    """Two sequences of KITTI-STEP are two drives, and together the split."""
+    for sequence, seed in (("0002", 1), ("0005", 2)):
+        for frame in range(3):
+            ids = np.random.RandomState(10 * seed + frame).randint(0, 19, SIZE).astype(np.uint8)
+            place = "%s/%06d.png" % (sequence, frame)
+            panoptic = np.stack([ids, 0 * ids, 0 * ids], axis=-1)
+            drives.write(tmp_path / "panoptic_maps/val" / place, panoptic)
+            image = np.repeat(13 * ids[..., None], 3, axis=-1)
+            drives.write(tmp_path / "training/image_02" / place, image)
+    write_model(tmp_path / "model", SIZE, "cityscapes19")
+    options = ["--model", tmp_path / "model", "--dataset", "kitti_step", "--root", tmp_path]
+    words = [str(word) for word in options] + ["--backend", "onnxruntime", "--split", "val"]
     assert main(["fleet"] + words + ["--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
     assert main(["dataset"] + words + ["--no-iiou", "--json", str(tmp_path / "one.json")]) == 0
     expected = json.loads((tmp_path / "one.json").read_text())
     result = merged(tmp_path, tmp_path / "out")
-    assert [row["drive"] for row in result["drives"]] == ["street val"]
+    names = sorted(row["drive"] for row in result["drives"])
+    assert names == ["kitti_step val 0002", "kitti_step val 0005"]
     for key in ("confusion_matrix", "mean_iou", "class_iou", "category_iou", "frames"):
         assert result[key] == expected[key]
+    assert result["temporal_consistency"] == expected["temporal_consistency"]
+    assert result["temporal_consistency"]["frame_pairs"] == 4
 
 
 @pytest.mark.parametrize(

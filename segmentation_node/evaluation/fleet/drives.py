@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from segmentation_node import __version__
 from segmentation_node.errors import FleetError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
-from segmentation_node.evaluation.fleet.storage import file_system, is_url
+from segmentation_node.evaluation.fleet.storage import file_system, is_url, reaching
 from segmentation_node.model_card import CARD_FILE, open_model, sha256_of
 
 LIST_ENDING = ".txt"
@@ -108,7 +108,9 @@ def _expanded(item: str, endpoint_url: Optional[str]) -> Iterator[str]:
         yield item if is_url(item) else os.path.abspath(item)
     elif is_url(item):
         files = file_system(item, endpoint_url)
-        yield from _some(item, [files.unstrip_protocol(path) for path in files.glob(item)])
+        with reaching(item):
+            found = [files.unstrip_protocol(path) for path in files.glob(item)]
+        yield from _some(item, found)
     else:
         yield from _some(item, [os.path.abspath(path) for path in glob.glob(item)])
 
@@ -135,7 +137,8 @@ def _some(item: str, found: List[str]) -> List[str]:
 def _identity(name: str, endpoint_url: Optional[str]) -> List[Any]:
     """What changes with a bag's content, without reading it: sizes and times, or ETags."""
     if is_url(name):
-        found = file_system(name, endpoint_url).find(name, detail=True)
+        with reaching(name):
+            found = file_system(name, endpoint_url).find(name, detail=True)
         return sorted(
             [path, item["size"], str(item.get("ETag") or item.get("created") or "")]
             for path, item in found.items()

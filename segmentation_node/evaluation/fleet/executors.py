@@ -10,7 +10,7 @@ from segmentation_node.evaluation.fleet.score import Outcome, Task, note_failure
 
 
 class Placement(NamedTuple):
-    """So many workers with so many threads each, and how often a drive whose worker died is retried.
+    """So many workers with so many threads each, and how often a dead worker's drive is retried.
 
     ``gpus_per_drive`` and ``address`` (of a running cluster) are Ray's.
     """
@@ -141,7 +141,8 @@ def run_ray(tasks: Sequence[Task], placement: Placement) -> Iterator[Outcome]:
         num_gpus=placement.gpus_per_drive,
         max_retries=placement.retries,
     )(score_drive)
-    waiting, running = list(reversed(tasks)), {}
+    waiting = list(reversed(tasks))
+    running: Dict[Any, Task] = {}
     try:
         while waiting or running:
             while waiting and len(running) < placement.jobs:

@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class _Merged:
     def __init__(self) -> None:
         self.rows: List[Dict[str, Any]] = []
         self.failed: List[Dict[str, str]] = []
-        self._names: Dict[str, str] = {}
+        self._names: Set[str] = set()
         self._settings: Optional[str] = None
         self._model: Any = None
         self._predicted: Any = None
@@ -93,7 +93,7 @@ class _Merged:
                 "a second report of %s, which changed between two runs: remove the older"
                 % content["drive"]
             )
-        self._names[content["drive"]] = ""
+        self._names.add(content["drive"])
 
     def _add_accuracy(self, content: Dict[str, Any]) -> None:
         report = content["report"]
@@ -128,7 +128,11 @@ class _Merged:
             frames_with_truth=self._accuracy.frames if self._accuracy else 0,
             frames_skipped=self._skipped,
             temporal_consistency=consistency_figures(
-                **self._counts, **{key: self._in_order(key) for key in CLASS_COUNTS}
+                self._counts["frame_pairs"],
+                self._counts["pixels"],
+                self._counts["changed_pixels"],
+                self._in_order("class_pixels"),
+                self._in_order("class_changed_pixels"),
             ),
             stages_ms={stage: percentiles(np.array(v)) for stage, v in self._stages_ms.items()},
             drives=sorted(self.rows, key=_worst_first),

@@ -1,7 +1,8 @@
 """A folder of small files, on this machine or, by its URL, through fsspec."""
 
 import os
-from typing import Any, List, Optional
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional
 
 from segmentation_node.errors import FleetError, reason
 from segmentation_node.files import write_whole
@@ -46,20 +47,24 @@ class Bucket(Folder):
     def names(self) -> List[str]:
         self._files.invalidate_cache()
         try:
-            found = self._files.ls(self.path, detail=False)
+            with reaching(self.path):
+                found = self._files.ls(self.path, detail=False)
         except FileNotFoundError:
             return []
         return sorted(item.rsplit("/", 1)[-1] for item in found)
 
     def read(self, name: str) -> str:
-        return self._files.cat_file(self._at(name)).decode("utf-8")
+        with reaching(self.path):
+            return self._files.cat_file(self._at(name)).decode("utf-8")
 
     def write(self, name: str, text: str) -> None:
-        self._files.pipe_file(self._at(name), text.encode("utf-8"))
+        with reaching(self.path):
+            self._files.pipe_file(self._at(name), text.encode("utf-8"))
 
     def remove(self, name: str) -> None:
-        if self._files.exists(self._at(name)):
-            self._files.rm_file(self._at(name))
+        with reaching(self.path):
+            if self._files.exists(self._at(name)):
+                self._files.rm_file(self._at(name))
 
     def _at(self, name: str) -> str:
         return "%s/%s" % (self.path, name)
@@ -91,3 +96,14 @@ def file_system(url: str, endpoint_url: Optional[str] = None) -> Any:
             "%s cannot be opened (%s): run make setup-fleet, which brings fsspec and s3fs; other "
             "protocols need their own package" % (url, reason(error))
         ) from error
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turns what a store's own library raises into a FleetError, one line; OSError goes on."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise FleetError("%s: %s: %s" % (url, type(error).__name__, reason(error))) from error
