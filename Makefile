@@ -10,9 +10,9 @@ GIVEN := PYTHON WORKERS INPUT MODEL TOPIC ARGS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
-# What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
+# What has to keep to Python 3.6; bags, fleets and reports may be newer and are imported lazily.
 PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
-PY36_EXCEPT := segmentation_node/(evaluation/(bags|report)|importing)/.*\.py$$
+PY36_EXCEPT := segmentation_node/(evaluation/(bags|fleet|report)|importing)/.*\.py$$
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-openvino setup-train setup-fleet setup-test setup-bench demo lint test-py36 checks test test-all bench clean
