@@ -60,6 +60,10 @@ class OutputError(SegmentationError):
     """A file or folder that cannot be written, or whose place something else has."""
 
 
+class FleetError(SegmentationError):
+    """Drives or reports of a fleet that cannot be found, read or merged."""
+
+
 class LabelsError(SegmentationError, ValueError):
     """A label set or a grouping that cannot be used: the message names the file and the entry."""
 

@@ -5,9 +5,11 @@ from segmentation_node.evaluation.commands import (
     check_data,
     confidence,
     dataset,
+    fleet,
     live,
     make_bag,
     make_folder,
+    merge,
     nav2_config,
 )
 
@@ -22,6 +24,8 @@ COMMANDS = {
     "make-folder": make_folder,
     "confidence": confidence,
     "nav2-config": nav2_config,
+    "fleet": fleet,
+    "merge": merge,
 }
 
 __all__ = ["COMMANDS"]

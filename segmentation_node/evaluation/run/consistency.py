@@ -68,25 +68,40 @@ class TemporalConsistency:
 
     def as_json(self) -> Dict[str, Any]:
         """Exact counts, the shares that follow, and the share that left each class."""
-        changed = self.changed_pixels / self.pixels if self.pixels else None
-        return {
-            "frame_pairs": self.frame_pairs,
-            "pixels": self.pixels,
-            "changed_pixels": self.changed_pixels,
-            "changed_share": changed,
-            "consistency": None if changed is None else 1.0 - changed,
-            "class_changed_share": {
-                name: self._left(index) for index, name in self._ids() if self._occurs(index)
-            },
-        }
+        totals, stayed = self._transitions.sum(axis=1), np.diagonal(self._transitions)
+        occurring = [(index, name) for index, name in self._ids() if totals[index]]
+        return consistency_figures(
+            self.frame_pairs,
+            self.pixels,
+            self.changed_pixels,
+            {name: int(totals[index]) for index, name in occurring},
+            {name: int(totals[index] - stayed[index]) for index, name in occurring},
+        )
 
     def _ids(self) -> Iterator[Tuple[int, str]]:
         yield from enumerate(self._labels.names)
         yield UNLABELLED, "unlabelled"
 
-    def _occurs(self, index: int) -> bool:
-        return bool(self._transitions[index].any())
 
-    def _left(self, index: int) -> float:
-        stayed = self._transitions[index, index]
-        return 1.0 - float(stayed) / float(self._transitions[index].sum())
+def consistency_figures(
+    frame_pairs: int,
+    pixels: int,
+    changed_pixels: int,
+    class_pixels: Dict[str, int],
+    class_changed_pixels: Dict[str, int],
+) -> Dict[str, Any]:
+    """The counts of one run, or of several summed, with the shares that follow."""
+    changed = changed_pixels / pixels if pixels else None
+    return {
+        "frame_pairs": frame_pairs,
+        "pixels": pixels,
+        "changed_pixels": changed_pixels,
+        "changed_share": changed,
+        "consistency": None if changed is None else 1.0 - changed,
+        "class_pixels": class_pixels,
+        "class_changed_pixels": class_changed_pixels,
+        "class_changed_share": {
+            name: 1.0 - float(total - class_changed_pixels[name]) / float(total)
+            for name, total in class_pixels.items()
+        },
+    }

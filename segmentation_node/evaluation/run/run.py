@@ -145,6 +145,14 @@ class Run:
         self._elapsed_s = time.monotonic() - self._start_s
         self.partial = partial
 
+    def require_a_frame(self) -> None:
+        """Raise DatasetError where there were frames and none could be scored."""
+        left_out = self.skipped + self.lost_frames
+        if left_out and not len(self.frames):
+            raise DatasetError(
+                "none of %d frames could be scored; the first: %s" % (len(left_out), left_out[0])
+            )
+
     def as_json(self) -> Dict[str, Any]:
         """All figures; undefined ones are None. ``docs/evaluation.md`` defines them."""
         content = self.accuracy.as_json()
