@@ -24,11 +24,11 @@ OWN_DATA = (
 )
 DATA = {
     "camvid": (
-        "CamVid train in SegNet's layout, 367 images at 480x360",
+        "CamVid in SegNet's layout, images of 480x360",
         "research use only, as CamVid's own terms (University of Cambridge) ask",
     ),
     "cityscapes": (
-        "Cityscapes train, fine annotations, 2975 images",
+        "Cityscapes, fine annotations",
         "not to be shipped: Cityscapes' terms ask everybody to register for the images",
     ),
     "cityscapes_coarse": (
@@ -37,11 +37,11 @@ DATA = {
     ),
     "folder": OWN_DATA,
     "kitti_semantics": (
-        "KITTI semantic segmentation, training, 200 images",
+        "KITTI semantic segmentation",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",
     ),
     "kitti_step": (
-        "KITTI-STEP train, 12 sequences",
+        "KITTI-STEP",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",
     ),
     "street": (
@@ -82,7 +82,7 @@ def make_card(
         },
         "outputs": ["class_map", "confidence"],
         "weights": {
-            "data": f"{data}; {started_from(recipe)}",
+            "data": f"{data}, split {recipe.train_split}; {started_from(recipe)}",
             "licence": f"{licence}; of what it started from: {inherited}" if inherited else licence,
             "provenance": command,
         },

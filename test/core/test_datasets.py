@@ -67,6 +67,27 @@ def test_camvids_train_divides_by_drive(tmp_path, drive):
     assert sorted(read("train_" + drive) + read("train_without_" + drive)) == names
 
 
+def test_camvids_trainval_is_train_and_then_val(root):
+    tiny.write_camvid(root, "val", {"a.png": (255 - IMAGE, (IDS + 1) % 12)})
+    (root / "train.txt").write_text("train/c.png\ntrain/b.png\n")
+    train, val, both = (
+        list(open_dataset("camvid", str(root), split)) for split in ("train", "val", "trainval")
+    )
+    assert [sample.name for sample in both] == ["c.png", "b.png", "a.png"]
+    for sample, expected in zip(both, train + val):
+        np.testing.assert_array_equal(sample.image_hwc, expected.image_hwc)
+        np.testing.assert_array_equal(sample.truth_hw, expected.truth_hw)
+
+
+@pytest.mark.parametrize("gone", ["train", "val"])
+def test_camvids_trainval_needs_both(root, gone):
+    tiny.write_camvid(root, "val", {"d.png": (IMAGE, IDS)})
+    (root / gone).rename(root / "elsewhere")
+    with pytest.raises(DatasetError) as caught:
+        open_dataset("camvid", str(root), "trainval")
+    assert_one_line(caught, root / gone, "no such folder", "SegNet's layout")
+
+
 def test_an_unknown_data_set_lists_the_known_ones():
     with pytest.raises(DatasetError) as caught:
         open_dataset("ade20k", "", "train")
@@ -140,7 +161,7 @@ def test_street_gives_labelled_frames():
         dataset[len(dataset)]
 
 
-@pytest.mark.parametrize("split, samples", [("train", 367), ("val", 101)])
+@pytest.mark.parametrize("split, samples", [("train", 367), ("val", 101), ("trainval", 468)])
 def test_the_real_camvid_is_read(split, samples):
     dataset = open_dataset("camvid", folder_of("camvid"), split)
     assert len(dataset) == samples

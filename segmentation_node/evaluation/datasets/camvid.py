@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Dict, List
+from typing import List, NamedTuple, Tuple
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import (
@@ -16,12 +16,13 @@ from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CAMVID_11
 
 # Val shows a drive that train shows too: choices are checked on a drive kept out of training.
-# A split's name -> its images' folder, its drive, and whether it is that drive or all others.
-_DRIVE_SPLITS = {
-    "train_0001TP": ("train", "0001TP", True),
-    "train_without_0001TP": ("train", "0001TP", False),
-    "train_0006R0": ("train", "0006R0", True),
-    "train_without_0006R0": ("train", "0006R0", False),
+# A split's name -> its images' folders, its drive, and whether it is that drive or all others.
+_DERIVED_SPLITS = {
+    "trainval": (("train", "val"), "", True),
+    "train_0001TP": (("train",), "0001TP", True),
+    "train_without_0001TP": (("train",), "0001TP", False),
+    "train_0006R0": (("train",), "0006R0", True),
+    "train_without_0006R0": (("train",), "0006R0", False),
 }
 LAYOUT = "CamVid in SegNet's layout: ROOT/{train,val,test} and ROOT/{train,val,test}annot"
 
@@ -31,55 +32,77 @@ class CamVid(Dataset):
 
     ``ROOT/SPLIT.txt``, where present, chooses and orders the images; only file names count in
     it, with or without their ending, because the published lists carry their authors' absolute
-    paths. ``train_DRIVE`` and
-    ``train_without_DRIVE`` divide train by drive: its images' names begin with it.
+    paths. ``trainval`` is train, then val. ``train_DRIVE`` and ``train_without_DRIVE`` divide
+    train by drive: its images' names begin with it.
     """
 
     label_set = CAMVID_11
-    splits = ("train", "val", "test") + tuple(_DRIVE_SPLITS)
+    splits = ("train", "val", "test") + tuple(_DERIVED_SPLITS)
 
     def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
         super().__init__(root, split, with_instances)
-        self.folder, drive, is_kept = _DRIVE_SPLITS.get(split, (split, "", True))
-        self.images_folder = os.path.join(root, self.folder)
-        self.labels_folder = os.path.join(root, self.folder + "annot")
-        require_folder(self.images_folder, LAYOUT)
-        require_folder(self.labels_folder, LAYOUT)
-        self._lines: Dict[str, str] = {}
-        names = self._listed() or self._found()
-        self.file_names = [name for name in names if name.startswith(drive) == is_kept]
-        if not self.file_names:
-            raise DatasetError("%s: no PNG images; expected %s" % (self.images_folder, LAYOUT))
+        folders, drive, is_kept = _DERIVED_SPLITS.get(split, ((split,), "", True))
+        self._samples = [
+            sample
+            for folder in folders
+            for sample in _samples_of(root, folder, drive, is_kept)
+        ]
 
     def __len__(self) -> int:
-        return len(self.file_names)
+        return len(self._samples)
 
     def sample_name(self, index: int) -> str:
-        return self.file_names[index]
+        return self._samples[index].file_name
 
     def __getitem__(self, index: int) -> Frame:
-        file_name = self.file_names[index]
-        image_path = os.path.join(self.images_folder, file_name)
-        if not os.path.isfile(image_path) and file_name in self._lines:
-            raise DatasetError("%s: no such file; %s" % (image_path, self._lines[file_name]))
-        image = read_image(image_path)
-        labels_path = os.path.join(self.labels_folder, file_name)
-        return Frame(file_name, image, read_labels(labels_path, self.label_set, image))
+        sample = self._samples[index]
+        if not os.path.isfile(sample.image_path) and sample.asked_by:
+            raise DatasetError("%s: no such file; %s" % (sample.image_path, sample.asked_by))
+        image = read_image(sample.image_path)
+        return Frame(
+            sample.file_name, image, read_labels(sample.labels_path, self.label_set, image)
+        )
 
-    def _listed(self) -> List[str]:
-        list_path = os.path.join(self.root, self.folder + ".txt")
-        if not os.path.isfile(list_path):
-            return []
-        names = []
-        with open(list_path, encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    names.append(_listed_name(line))
-                    self._lines[names[-1]] = "it is asked for by %s, line %d" % (list_path, number)
-        return names
 
-    def _found(self) -> List[str]:
-        return [name for name in names_in(self.images_folder) if name.endswith(".png")]
+class _Sample(NamedTuple):
+    """An image and its labels of the same name; the list's line that asks for it, if there is one."""
+
+    file_name: str
+    image_path: str
+    labels_path: str
+    asked_by: str
+
+
+def _samples_of(root: str, folder: str, drive: str, is_kept: bool) -> List[_Sample]:
+    """A folder's samples in order, those of ``drive`` or, unless ``is_kept``, all others."""
+    images, labels = os.path.join(root, folder), os.path.join(root, folder + "annot")
+    require_folder(images, LAYOUT)
+    require_folder(labels, LAYOUT)
+    names = _listed(images + ".txt") or [(name, "") for name in _found(images)]
+    samples = [
+        _Sample(name, os.path.join(images, name), os.path.join(labels, name), asked_by)
+        for name, asked_by in names
+        if name.startswith(drive) == is_kept
+    ]
+    if not samples:
+        raise DatasetError("%s: no PNG images; expected %s" % (images, LAYOUT))
+    return samples
+
+
+def _listed(list_path: str) -> List[Tuple[str, str]]:
+    """The names that a list file asks for, and where it does; none without the file."""
+    if not os.path.isfile(list_path):
+        return []
+    with open(list_path, encoding="utf-8", errors="replace") as lines:
+        return [
+            (_listed_name(line), "it is asked for by %s, line %d" % (list_path, number))
+            for number, line in enumerate(lines, 1)
+            if line.strip()
+        ]
+
+
+def _found(folder: str) -> List[str]:
+    return [name for name in names_in(folder) if name.endswith(".png")]
 
 
 def _listed_name(line: str) -> str:
