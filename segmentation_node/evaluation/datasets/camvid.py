@@ -43,9 +43,7 @@ class CamVid(Dataset):
         super().__init__(root, split, with_instances)
         folders, drive, is_kept = _DERIVED_SPLITS.get(split, ((split,), "", True))
         self._samples = [
-            sample
-            for folder in folders
-            for sample in _samples_of(root, folder, drive, is_kept)
+            sample for folder in folders for sample in _samples_of(root, folder, drive, is_kept)
         ]
 
     def __len__(self) -> int:
@@ -65,7 +63,7 @@ class CamVid(Dataset):
 
 
 class _Sample(NamedTuple):
-    """An image and its labels of the same name; the list's line that asks for it, if there is one."""
+    """An image, its labels of the same name, and the line of a list that asks for it, if any."""
 
     file_name: str
     image_path: str
