@@ -10,12 +10,12 @@ GIVEN := PYTHON WORKERS INPUT MODEL TOPIC ARGS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
-# What has to keep to Python 3.6; bags and reports may be newer and are imported lazily.
+# What has to keep to Python 3.6; bags, fleets and reports may be newer and are imported lazily.
 PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
-PY36_EXCEPT := segmentation_node/(evaluation/(bags|report)|importing)/.*\.py$$
+PY36_EXCEPT := segmentation_node/(evaluation/(bags|fleet|report)|importing)/.*\.py$$
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-openvino setup-train setup-test setup-bench demo lint test-py36 checks test test-all bench clean
+.PHONY: help setup setup-openvino setup-train setup-fleet setup-test setup-bench demo lint test-py36 checks test test-all bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
@@ -28,6 +28,9 @@ setup-openvino:  ## the same with OpenVINO, the faster run time on x86-64 CPUs
 
 setup-train:  ## the same with what training and the torch backend need
 	@tools/setup train
+
+setup-fleet:  ## the same with Ray and S3, to score a fleet's drives
+	@tools/setup fleet
 
 # With + its lines are seen as they come, though those of `checks` are held back.
 setup-test:  ## the same with what the checks need (includes training)

@@ -32,6 +32,10 @@ BENCHMARKS = {
         "message in to class map out: this node and the usual one, in turns",
         quick=("--rounds", "1", "--turn-s", "0.5", "--models", "fast_elu_squeezenet_camvid"),
     ),
+    "cameras": Benchmark(
+        "several cameras into one node, and into one node each, in turns",
+        quick=("--rounds", "1", "--turn-s", "3"),
+    ),
     "transport": Benchmark(
         "which middleware settings deliver camera images",
         quick=("--sizes", "640x360", "--frames", "10"),

@@ -149,7 +149,7 @@ def measure(
     turn_s: float,
 ) -> list[dict[str, Any]]:
     """Every node on images of one size, in turns; one row a node and question."""
-    messages = _messages(size)
+    messages = image_messages(size)
     rows = []
     with contextlib.ExitStack() as stack:
         processes = {node: _start(stack, command(node, card, threads)) for node in nodes}
@@ -226,7 +226,7 @@ def _row(node: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def _messages(size: Size) -> list[Image]:
+def image_messages(size: Size) -> list[Image]:
     drive = StreetDrive(seed=8, width=size[1], height=size[0])
     messages = []
     for index in range(8):

@@ -29,7 +29,7 @@ from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import open_model
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 
 MOST_TIME = 0.95
 MOST_LOSS = 0.01
@@ -148,7 +148,7 @@ def measure(
 def mean_iou(backend: Backend, dataset: Dataset, frames: int) -> float:
     """Mean IoU on the first frames of a data set, as the evaluation counts it."""
     count = min(frames, len(dataset))
-    run = evaluate_dataset(Segmenter(backend), dataset, range(count), progress_bar(count))
+    run = evaluate_dataset(Segmenter(Batch(backend)), dataset, range(count), progress_bar(count))
     return run.accuracy.matrix.mean_iou()
 
 

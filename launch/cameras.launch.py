@@ -1,4 +1,4 @@
-"""Start one segmentation node per camera, each in the namespace of its camera."""
+"""Start one segmentation node for several cameras, or with ``separate`` one for each."""
 
 import os
 
@@ -18,14 +18,15 @@ CONFIG = os.path.join(os.path.dirname(LAUNCH), "config")
 PASSED_ON = ("model", "backend", "image", "log_level", "localhost_only")
 
 ARGUMENTS = (
-    ("cameras", "front,left,right", "Namespaces of the cameras, separated by commas"),
-    ("target", "cpu", "Whose config file every camera gets"),
-    ("image", "image_raw", "Image topic, relative to each camera's namespace"),
-    ("model", "", "As in segmentation.launch.py, for every camera"),
-    ("backend", "", "As in segmentation.launch.py, for every camera"),
-    ("params_file", "", "Parameter file of every camera; empty: the target's"),
-    ("log_level", "info", "As in segmentation.launch.py, for every camera"),
-    ("localhost_only", "false", "As in segmentation.launch.py, for every camera"),
+    ("cameras", "front,left,right", "Names of the cameras, separated by commas"),
+    ("separate", "false", "true: a node for each camera, in the namespace of its name"),
+    ("target", "cpu", "Whose config file is taken"),
+    ("image", "image_raw", "Image topic, relative to each camera's name"),
+    ("model", "", "As in segmentation.launch.py"),
+    ("backend", "", "As in segmentation.launch.py"),
+    ("params_file", "", "Parameter file; empty: the target's"),
+    ("log_level", "info", "As in segmentation.launch.py"),
+    ("localhost_only", "false", "As in segmentation.launch.py"),
 )
 
 
@@ -45,8 +46,12 @@ def generate_launch_description():
 def start(context):
     given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     cameras = camera_names(given["cameras"])
+    if not is_true("separate", given["separate"]):
+        return [node(given, cameras=",".join(cameras))]
     watch = RegisterEventHandler(OnProcessExit(on_exit=fail_after(len(cameras))))
-    return [watch] + [one_camera(camera, given) for camera in cameras]
+    # One camera that fails must not blind the others, hence required is false.
+    own = {"cameras": "", "required": "false"}
+    return [watch] + [node(given, namespace=camera, **own) for camera in cameras]
 
 
 def camera_names(text):
@@ -58,14 +63,22 @@ def camera_names(text):
     return names
 
 
-def one_camera(camera, given):
-    parameters = given["params_file"] or os.path.join(CONFIG, given["target"] + ".yaml")
-    # One camera that fails must not blind the others, hence required is false.
-    arguments = [("namespace", camera), ("params_file", parameters), ("required", "false")]
-    arguments += [(name, given[name]) for name in PASSED_ON]
+def is_true(name, text):
+    known = {"true": True, "false": False}
+    if text.lower() not in known:
+        raise RuntimeError("{}: got '{}', expected true or false".format(name, text))
+    return known[text.lower()]
+
+
+def node(given, **own):
+    """The node of segmentation.launch.py with the given arguments and its own ones."""
+    arguments = dict(own, **{name: given[name] for name in PASSED_ON})
+    arguments["params_file"] = given["params_file"] or os.path.join(
+        CONFIG, given["target"] + ".yaml"
+    )
     source = PythonLaunchDescriptionSource(os.path.join(LAUNCH, "segmentation.launch.py"))
     # Scoped: a camera's arguments must not become the defaults of the next one.
-    return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments)])
+    return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments.items())])
 
 
 def fail_after(number):

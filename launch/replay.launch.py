@@ -41,12 +41,15 @@ ARGUMENTS = (
     ("frame_policy", "every", "every: all, up to 512 MiB wait; latest: the newest wins"),
     ("transport", "raw", "raw or compressed, as the bag's image topic is"),
     ("use_sim_time", "false", "true: recorded time on /clock, and the node runs on it"),
+    ("roi", "", "x,y,width,height of what is segmented and scored; empty: the whole image"),
+    ("rotation", "", "0, 90, 180 or 270 degrees clockwise that make the image upright"),
+    ("ignore_mask", "", "PNG of the image's size; what is not black in it counts nowhere"),
     ("rviz", "false", "As in segmentation.launch.py"),
     ("localhost_only", "false", "As in segmentation.launch.py, for the replay too"),
 )
 PASSED_ON = (
     "model", "backend", "namespace", "params_file", "frame_policy", "transport", "use_sim_time",
-    "rviz", "localhost_only",
+    "roi", "rotation", "ignore_mask", "rviz", "localhost_only",
 )  # fmt: skip
 # Argument -> option of `evaluation live`; an empty value leaves the option out.
 OPTIONS = (
@@ -59,6 +62,8 @@ OPTIONS = (
     ("timeout", "--timeout"),
     ("json", "--json"),
     ("html", "--html"),
+    ("rotation", "--rotation"),
+    ("ignore_mask", "--ignore-mask"),
 )
 FLAGS = (("allow_loss", "--allow-loss"), ("strict", "--strict"), ("use_sim_time", "--sim-time"))
 
@@ -96,6 +101,7 @@ def replay(given):
     command = ["live", "--node", "/" + "/".join(names)]
     for name, option in OPTIONS:
         command += [option, given[name]] if given[name] else []
+    command += ["--roi", *given["roi"].split(",")] if given["roi"] else []
     for name, option in FLAGS:
         command += [option] if is_true(name, given[name]) else []
     command += [] if is_true("play", given["play"]) else ["--listen"]

@@ -1,6 +1,7 @@
 """Start the segmentation node for one camera; an empty argument leaves the file's value."""
 
 import os
+import re
 import tempfile
 
 from launch import LaunchDescription
@@ -17,18 +18,29 @@ PARAMETER_ARGUMENTS = (
     ("autostart", "autostart", bool),
     ("frame_policy", "frame_policy", str),
     ("transport", "input.transport", str),
+    ("rotation", "input.rotation", int),
+    ("ignore_mask", "input.ignore_mask", str),
     ("use_sim_time", "use_sim_time", bool),
 )
 
 ARGUMENTS = (
     ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
     ("backend", "", "auto, onnxruntime, openvino, torch or tensorrt"),
+    ("cameras", "", "Names of cameras that it serves, separated by commas; empty: one, on image"),
     ("namespace", "", "Namespace of the node, such as front"),
-    ("image", "", "Image topic without /compressed (input.transport picks that); empty: image"),
+    (
+        "image",
+        "",
+        "Image topic without /compressed (input.transport picks that); empty: image. With cameras "
+        "relative to each camera's name",
+    ),
     ("params_file", "", "Parameter file; empty: the node's own defaults"),
     ("autostart", "", "true or false: whether the node configures and activates itself"),
     ("frame_policy", "", "latest (the newest frame wins) or every (all; up to 512 MiB wait)"),
     ("transport", "", "raw or compressed: which image topic is read"),
+    ("roi", "", "x,y,width,height of the part of the image that is segmented; empty: all of it"),
+    ("rotation", "", "0, 90, 180 or 270 degrees clockwise that make the image upright"),
+    ("ignore_mask", "", "PNG of the image's size; what is not black in it is left unlabelled"),
     ("use_sim_time", "", "true or false: whether the node runs on /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
     ("rviz", "false", "true: show the image, as transport says, and the overlay in RViz"),
@@ -50,6 +62,8 @@ def start(context):
     actions = this_machine_only() if is_true("localhost_only", given["localhost_only"]) else []
     actions.append(segmentation_node(given))
     if is_true("rviz", given["rviz"]):
+        if given["cameras"]:
+            raise RuntimeError("rviz: shows a node of one camera; leave it out with cameras")
         actions.append(rviz_node(given))
     return actions
 
@@ -64,6 +78,7 @@ def this_machine_only():
 
 
 def segmentation_node(given):
+    cameras = camera_names(given["cameras"])
     required = is_true("required", given["required"])
     return Node(
         package="segmentation_node",
@@ -73,12 +88,30 @@ def segmentation_node(given):
         # the node would win over the arguments.
         namespace=given["namespace"],
         parameters=parameter_sources(given),
-        remappings=[("image", given["image"])] if given["image"] else [],
+        remappings=remappings(cameras, given["image"]) if given["image"] else [],
         ros_arguments=["--log-level", given["log_level"]],
         additional_env=big_image_profile(),
         output="both",
         on_exit=stop_on_failure if required else None,
     )
+
+
+def camera_names(text):
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        # Of another one ROS would not even take the remapping.
+        if not re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name):
+            raise RuntimeError(
+                "cameras: got '{}', expected names of letters, digits and underscores, no digit "
+                "first, separated by commas".format(name)
+            )
+    return names
+
+
+def remappings(cameras, image):
+    if not cameras:
+        return [("image", image)]
+    return [(camera + "/image", camera + "/" + image) for camera in cameras]
 
 
 def parameter_sources(given):
@@ -90,6 +123,10 @@ def parameter_sources(given):
         for name, parameter, kind in PARAMETER_ARGUMENTS
         if given[name]
     }
+    if given["cameras"]:
+        overrides["cameras"] = camera_names(given["cameras"])
+    if given["roi"]:
+        overrides["input.roi"] = [whole("roi", text) for text in given["roi"].split(",")]
     return sources + ([overrides] if overrides else [])
 
 
@@ -102,7 +139,14 @@ def existing_file(path):
 
 
 def parse(name, text, kind):
-    return is_true(name, text) if kind is bool else text
+    return {bool: is_true, int: whole}.get(kind, lambda name, text: text)(name, text)
+
+
+def whole(name, text):
+    try:
+        return int(text)
+    except ValueError:
+        raise RuntimeError("{}: got '{}', expected a whole number".format(name, text)) from None
 
 
 def is_true(name, text):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from segmentation_node.camera_health import CameraHealth
+from segmentation_node.model_health import ModelHealth
 from segmentation_node.timing import RollingPercentiles
 
 MOST_AT_ONCE = 1 << 31
@@ -193,19 +194,21 @@ class RateMeter:
 
 
 class Accounts:
-    """The books of one session: counters, latencies, rates, and what the images are like."""
+    """The books of one session: counters, latencies, rates, and how camera and model fare."""
 
     def __init__(self) -> None:
         self.counters = FrameCounters()
         self.latencies = LatencyStatistics()
         self.rates = RateMeter()
         self.camera = CameraHealth()
+        self.model = ModelHealth()
 
     def begin(self) -> None:
         """Frames are asked for from now on: what was measured before is forgotten."""
         self.latencies.clear()
         self.rates.clear()
         self.camera = CameraHealth()
+        self.model = ModelHealth()
         self.look()
 
     def look(self) -> None:

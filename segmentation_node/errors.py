@@ -36,6 +36,10 @@ class ImageError(SegmentationError):
     """An image that cannot be segmented."""
 
 
+class GeometryError(SegmentationError):
+    """A roi, rotation or mask that no image can have."""
+
+
 class NetworkImportError(SegmentationError):
     """A foreign network that cannot become a model folder: the message says what is missing."""
 
@@ -54,6 +58,10 @@ class ReplayError(SegmentationError):
 
 class OutputError(SegmentationError):
     """A file or folder that cannot be written, or whose place something else has."""
+
+
+class FleetError(SegmentationError):
+    """Drives or reports of a fleet that cannot be found, read or merged."""
 
 
 class LabelsError(SegmentationError, ValueError):

@@ -84,6 +84,19 @@ class AccuracyInfo:
 
 
 @dataclass(frozen=True)
+class ConfidenceInfo:
+    """How sure the model is on validation data, without a threshold: all 0-1.
+
+    ``mean`` of all frames, ``deviation`` of single frames' means from it (standard deviation), and
+    the share of the pixels that got no class. ``evaluation confidence`` writes it.
+    """
+
+    mean: float
+    deviation: float
+    unlabelled_share: float
+
+
+@dataclass(frozen=True)
 class ArtifactInfo:
     """One file beside the card: its kind of ``ARTIFACT_KINDS``, sha256, and format version.
 
@@ -111,6 +124,7 @@ class ModelCard:
     accuracy: List[AccuracyInfo]
     artifacts: List[ArtifactInfo]
     source: Optional[SourceInfo] = None
+    confidence: Optional[ConfidenceInfo] = None
     folder: str = field(default="", compare=False)
     own_labels: Optional[LabelSet] = None
 
@@ -198,7 +212,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         own_labels = _own_labels(values["label_set"], path)
         values = dict(values, label_set=own_labels.name)
     content = _checked(values, schema, path, "")
-    source = content.get("source")
+    source, confidence = content.get("source"), content.get("confidence")
     card = ModelCard(
         name=content["name"],
         network=_record(NetworkInfo, content["network"], path, "network"),
@@ -209,6 +223,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
         artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
         source=source and _record(SourceInfo, source, path, "source"),
+        confidence=confidence and _record(ConfidenceInfo, confidence, path, "confidence"),
         folder=folder,
         own_labels=own_labels,
     )
@@ -326,6 +341,7 @@ def _check_values(card: ModelCard, path: str) -> None:
             "%s: weights.trained_classes are %s; expected ascending train ids of %s, 0-%d"
             % (path, shown(trained), card.label_set, len(card.labels) - 1)
         )
+    _check_confidence(card, path)
     if "class_map" not in card.outputs:
         raise CardError("%s: outputs %s lack 'class_map'" % (path, shown(card.outputs)))
     if card.input.height < 1 or card.input.width < 1:
@@ -341,6 +357,18 @@ def _check_values(card: ModelCard, path: str) -> None:
             "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
             % (path, shown(mean_rgb), shown(std_rgb))
         )
+
+
+def _check_confidence(card: ModelCard, path: str) -> None:
+    if card.confidence is None:
+        return
+    if "confidence" not in card.outputs:
+        raise CardError(
+            "%s: there is a key confidence, but outputs %s lack it" % (path, shown(card.outputs))
+        )
+    for key, value in vars(card.confidence).items():
+        if not 0.0 <= value <= 1.0:
+            raise CardError("%s: confidence.%s is %s; expected 0 to 1" % (path, key, value))
 
 
 def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:

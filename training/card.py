@@ -8,7 +8,7 @@ import torch
 
 from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
-from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.evaluation.offline import evaluate_dataset, measure_confidence
 from segmentation_node.importing.model_folder import artifact, onnx_artifact
 from segmentation_node.labels import LabelSet, describe, is_built_in
 from segmentation_node.model_card import CARD_FILE, read_card
@@ -113,6 +113,12 @@ def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
     with torch.device("meta"):
         network = build_network(recipe.network, len(labels), recipe.network_options)
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def measure_confidence_on(folder: Path, dataset: Dataset) -> dict[str, float]:
+    """The card's confidence entry, of the shipped file on ONNX Runtime."""
+    with open_segmenter(read_card(str(folder)), "onnxruntime") as segmenter:
+        return dict(vars(measure_confidence(segmenter, dataset)))
 
 
 def measure_accuracy(

@@ -24,7 +24,7 @@ from segmentation_node.model_card import CARD_FILE
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
-from training.card import MEASURED, make_card, measure_accuracy
+from training.card import MEASURED, make_card, measure_accuracy, measure_confidence_on
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.data import open_data
 from training.errors import ExportError
@@ -106,6 +106,7 @@ def export_run(
             for precision, variant in MEASURED.items()
             if variant in wanted
         ]
+        card["confidence"] = measure_confidence_on(partial, dataset)
         write_card(partial, card)
     return folder
 

@@ -62,6 +62,7 @@ class Backend:
     precisions: Tuple[str, ...] = ()
     devices: Tuple[str, ...] = ()
     executions: Tuple[str, ...] = ("auto", "eager")
+    takes_any_batch = False  # whether ``batch`` is free; else the artifact has its own
 
     def __init__(self, card: ModelCard, options: BackendOptions) -> None:
         """Load the card's artifact. Raises BackendError or CardError, one line each."""

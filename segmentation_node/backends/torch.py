@@ -26,6 +26,7 @@ class TorchBackend(Backend):
     artifact_kind = "weights"
     precisions = ("fp32", "tf32", "fp16", "bf16")
     executions = EXECUTIONS
+    takes_any_batch = True
 
     @classmethod
     def unavailable(cls) -> str:

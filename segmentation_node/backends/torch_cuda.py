@@ -5,6 +5,7 @@ uint8, on the device -> pinned host buffer. Everything is queued on one stream, 
 once.
 """
 
+import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -59,22 +60,58 @@ def line_of(error: BaseException) -> str:
     )
 
 
+class ProcessFlags:
+    """Flags of the whole process for a while; threads may have them at once who want the same.
+
+    A thread that wants others waits: a model may be loading beside one that runs.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holders: List[bool] = []
+        self._before: List[Tuple[Any, str, Any]] = []
+
+    def take(self, is_tf32: bool) -> None:
+        """Set them, or take part in what another thread has set."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._holders or self._holders[0] == is_tf32)
+            if not self._holders:
+                # Every shape is static, so the search for the fastest kernels is paid for once.
+                wanted = _tf32_flags(is_tf32) + [(_cudnn(), "benchmark", True)]
+                self._before = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
+                self._set(wanted)
+            self._holders.append(is_tf32)
+
+    def leave(self) -> None:
+        """Set them back, once nobody has them any more."""
+        with self._changed:
+            self._holders.pop()
+            if not self._holders:
+                self._set(self._before)
+                self._changed.notify_all()
+
+    def _set(self, flags: List[Tuple[Any, str, Any]]) -> None:
+        for owner, name, value in flags:
+            setattr(owner, name, value)
+
+
+PROCESS_FLAGS = ProcessFlags()
+
+
 @contextmanager
 def arithmetic(is_tf32: bool) -> Iterator[None]:
-    """TF32 or not, and cuDNN's fastest kernels, for a while: the flags are the whole process's."""
-    import torch
-
-    cudnn = torch.backends.cudnn
-    # Every shape is static, so the search for the fastest kernels is paid for once.
-    wanted = _tf32_flags(is_tf32) + [(cudnn, "benchmark", True)]
-    before = [getattr(owner, name) for owner, name, _ in wanted]
+    """TF32 or not, and cuDNN's fastest kernels, for a while."""
+    PROCESS_FLAGS.take(is_tf32)
     try:
-        for owner, name, value in wanted:
-            setattr(owner, name, value)
         yield
     finally:
-        for (owner, name, _), value in zip(wanted, before):
-            setattr(owner, name, value)
+        PROCESS_FLAGS.leave()
+
+
+def _cudnn() -> Any:
+    import torch
+
+    return torch.backends.cudnn
 
 
 def _tf32_flags(is_tf32: bool) -> List[Tuple[Any, str, Any]]:

@@ -15,6 +15,7 @@ from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.frame import Frame, Lost, Problem, ScoredFrame
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
+from segmentation_node.model_card import ConfidenceInfo
 from segmentation_node.pipeline import Segmenter
 
 Progress = Callable[[Iterator[Union[Frame, Problem]]], Iterable[Union[Frame, Problem]]]
@@ -31,11 +32,39 @@ def evaluate_dataset(
     ``progress`` wraps the frames, for a bar. Raises DatasetError on a broken frame.
     """
     source = DatasetSource(dataset, "")
-    run = Run(segmenter.labels, source.truth, {}, source.instance_classes)
+    run = Run(
+        segmenter.labels,
+        source.truth,
+        {},
+        source.instance_classes,
+        geometry=segmenter.geometry,
+    )
     with closing(source.frames(indices)) as frames:
         score_frames(segmented(segmenter, progress(frames)), run, strict=True)
     run.finish()
     return run
+
+
+def measure_confidence(
+    segmenter: Segmenter, dataset: Dataset, progress: Progress = iter
+) -> ConfidenceInfo:
+    """How sure a model is on a data set, for its card; a geometry plays no part.
+
+    Raises DatasetError on a broken frame, BackendError where the model gives no confidence.
+    """
+    seen = []
+    with closing(DatasetSource(dataset, "").frames()) as frames:
+        for frame in progress(frames):
+            if isinstance(frame, Problem):
+                raise DatasetError(str(frame))
+            segmenter.prepare(frame.image_hwc)
+            seen.append(segmenter.certainty(segmenter.batch.run(True)))
+    means = np.array([item.mean for item in seen if item is not None])
+    if means.size == 0:
+        raise DatasetError("%s has no frame to measure the confidence on" % dataset.split)
+    unlabelled = np.mean([item.unlabelled_share for item in seen if item is not None])
+    figures = (means.mean(), means.std(), unlabelled)
+    return ConfidenceInfo(*(round(float(value), 4) for value in figures))
 
 
 def segmented(

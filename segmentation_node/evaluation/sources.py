@@ -8,6 +8,7 @@ from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.evaluation.read_ahead import iterate_ahead, read_ahead
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import LABEL_SETS, Grouping, LabelSet, label_set_by_name
 
 Frames = Generator[Union[Frame, Problem], None, None]
@@ -27,11 +28,15 @@ class Source:
     instance_classes: Tuple[str, ...] = ()
 
     def new_run(
-        self, predicted: LabelSet, facts: Dict[str, Any], grouping: Optional[Grouping] = None
+        self,
+        predicted: LabelSet,
+        facts: Dict[str, Any],
+        grouping: Optional[Grouping] = None,
+        geometry: Geometry = WHOLE_IMAGE,
     ) -> Run:
         """A run without frames; ``facts`` say what segments them."""
         facts = dict(facts, **self.facts)
-        return Run(predicted, self.truth, facts, self.instance_classes, grouping)
+        return Run(predicted, self.truth, facts, self.instance_classes, grouping, geometry)
 
 
 class DatasetSource(Source):

@@ -7,7 +7,7 @@ import yaml
 
 from segmentation_node.files import write_whole
 from segmentation_node.model_card import CARD_FILE, parse_card, sha256_of
-from segmentation_node.yaml_and_json import parse_yaml
+from segmentation_node.yaml_and_json import parse_yaml, read_yaml
 
 OPSET = 13
 """What TensorRT 8.2 and ONNX Runtime 1.10 can read, and today's versions too."""
@@ -30,6 +30,12 @@ def artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
     """The card's entry for a file, which everybody may read from now on."""
     path.chmod(0o644)
     return {"file": path.name, "kind": kind, "sha256": sha256_of(str(path)), "version": version}
+
+
+def put_on_card(folder: str, **changes: Any) -> None:
+    """Set keys of the card in a folder, and leave the others as they are. Raises CardError."""
+    content: dict[str, Any] = read_yaml(str(Path(folder) / CARD_FILE))
+    write_card(Path(folder), {**content, **changes})
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

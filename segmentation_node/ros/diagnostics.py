@@ -3,14 +3,15 @@
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.duration import Duration
 from rclpy.node import Node
 
 from segmentation_node.accounting import Counts
-from segmentation_node.ros.parameters import NodeParameters
+from segmentation_node.ros.camera import Camera
+from segmentation_node.ros.parameters import NODE_STATUS, NodeParameters
 from segmentation_node.ros.session import Session
 from segmentation_node.ros.worker import BACKLOG_BYTES
 from segmentation_node.timing import PERCENTILES, STAGES
@@ -18,6 +19,7 @@ from segmentation_node.timing import PERCENTILES, STAGES
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
+RUNNING = "running"
 LATENCIES = STAGES + ("processing", "transport", "end_to_end")
 
 # Nobody means to be this far behind; under ``latest`` no image waits for more than one other.
@@ -68,6 +70,7 @@ class Observation:
     recent_lost: int = 0
     last_failure: str = ""
     camera_problem: str = ""
+    model_problem: str = ""
     stamp_problem: str = ""
     output_rate_hz: float = float("nan")
     p95_ms: float = float("nan")
@@ -86,7 +89,7 @@ def judge(seen: Observation, limits: Limits) -> Tuple[bytes, str]:
         return OK, seen.state
     if not seen.demanded:
         return OK, "idle, no subscriber"
-    return _judge_input(seen, limits) or _judge_work(seen, limits) or (OK, "running")
+    return _judge_input(seen, limits) or _judge_work(seen, limits) or (OK, RUNNING)
 
 
 def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]]:
@@ -113,6 +116,8 @@ def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]
         return WARN, "%d frames failed, last: %s" % (seen.recent_failed, seen.last_failure)
     if seen.camera_problem:
         return WARN, seen.camera_problem
+    if seen.model_problem:
+        return WARN, seen.model_problem
     if limits.max_latency_ms > 0 and seen.p95_ms > limits.max_latency_ms:
         return WARN, "slow: p95 is %.1f ms, diagnostics.max_latency_ms is %.1f ms" % (
             seen.p95_ms,
@@ -159,16 +164,27 @@ def figures(
     return pairs
 
 
-def diagnostic_array(
-    stamp: Any, name: str, hardware_id: str, verdict: Tuple[bytes, str], pairs: List[Any]
-) -> DiagnosticArray:
-    """One message with one status."""
+Verdict = Tuple[bytes, str]
+
+
+def summary(verdicts: Dict[str, Verdict]) -> Verdict:
+    """Of the cameras' levels and reasons by name: the worst, or how many are in use."""
+    name = max(verdicts, key=lambda name: verdicts[name][0])
+    level, message = verdicts[name]
+    if level != OK:
+        return level, "%s: %s" % (name, message)
+    running = sum(message == RUNNING for _, message in verdicts.values())
+    return OK, "%d of %d cameras running" % (running, len(verdicts))
+
+
+def diagnostic_status(
+    name: str, hardware_id: str, verdict: Verdict, pairs: List[Tuple[str, str]]
+) -> DiagnosticStatus:
+    """One status of a message."""
     status = DiagnosticStatus(level=verdict[0], name=name, message=verdict[1])
     status.hardware_id = hardware_id
     status.values = [KeyValue(key=key, value=value) for key, value in pairs]
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
+    return status
 
 
 class Reporter:
@@ -177,7 +193,7 @@ class Reporter:
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self._node = node
         self._parameters = parameters
-        self._name = "%s: segmentation" % node.get_fully_qualified_name().lstrip("/")
+        self._name = node.get_fully_qualified_name().lstrip("/")
         # Transitions and the timer report from different threads.
         self._lock = threading.Lock()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -186,19 +202,42 @@ class Reporter:
         """Publish what a node in this lifecycle state knows about itself."""
         now = self._node.get_clock().now()
         with self._lock:
-            pairs, hardware_id = [("state", state)], ""
-            if session is not None:
-                pairs += session.identity()
-                hardware_id = session.segmenter.backend.device
-                if session.demanded:
-                    session.accounts.look()
-            seen = _observe(state, error, session, now.nanoseconds)
-            seen = replace(seen, namesakes=self._namesakes())
-            verdict = judge(seen, self._limits())
-            pairs += _figures_of(session)
-        self._publisher.publish(
-            diagnostic_array(now.to_msg(), self._name, hardware_id, verdict, pairs)
-        )
+            if session is not None and session.settings.cameras:
+                statuses = self._statuses_of_cameras(state, error, session, now.nanoseconds)
+            else:
+                camera = session.cameras[0] if session is not None else None
+                seen = _observe(state, error, camera, now.nanoseconds)
+                verdict = self._judge_node(seen)
+                pairs = _identity(state, session) + _figures_of(camera)
+                statuses = [self._status(NODE_STATUS, session, verdict, pairs)]
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = now.to_msg()
+        self._publisher.publish(message)
+
+    def _statuses_of_cameras(
+        self, state: str, error: str, session: Session, now_ns: int
+    ) -> List[DiagnosticStatus]:
+        """The node's own status, then each camera's."""
+        statuses = []
+        verdicts = {}
+        for camera in session.cameras:
+            verdict = judge(_observe(state, "", camera, now_ns), self._limits())
+            pairs = [("state", state)] + _figures_of(camera)
+            statuses.append(self._status(camera.name, session, verdict, pairs))
+            verdicts[camera.name] = verdict
+        own = self._judge_node(Observation(state=state, error=error))
+        if own[0] == OK and state == "active":
+            own = summary(verdicts)
+        return [self._status(NODE_STATUS, session, own, _identity(state, session)), *statuses]
+
+    def _judge_node(self, seen: Observation) -> Verdict:
+        return judge(replace(seen, namesakes=self._namesakes()), self._limits())
+
+    def _status(
+        self, name: str, session: Optional[Session], verdict: Verdict, pairs: List[Tuple[str, str]]
+    ) -> DiagnosticStatus:
+        device = session.model.backend.device if session is not None else ""
+        return diagnostic_status("%s: %s" % (self._name, name), device, verdict, pairs)
 
     def wait_for_subscriber(self, timeout_s: float) -> None:
         """Give those who watch the time to be found."""
@@ -222,47 +261,56 @@ class Reporter:
         )
 
 
-def _observe(state: str, error: str, session: Optional[Session], now_ns: int) -> Observation:
-    if session is None:
+def _identity(state: str, session: Optional[Session]) -> List[Tuple[str, str]]:
+    return [("state", state)] + (session.identity() if session is not None else [])
+
+
+def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> Observation:
+    if camera is None:
         return Observation(state=state, error=error)
-    accounts = session.accounts
+    accounts = camera.accounts
+    if camera.demanded:
+        accounts.look()
     percentiles = accounts.latencies.percentiles()
     return Observation(
         state=state,
         error=error,
-        demanded=session.demanded,
-        topic=session.input.topic,
-        publishers=session.input.publisher_count(),
-        incompatible=session.input.incompatible_publishers(),
+        demanded=camera.demanded,
+        topic=camera.input.topic,
+        publishers=camera.input.publisher_count(),
+        incompatible=camera.input.incompatible_publishers(),
         clock_waits=now_ns == 0,
         counts=accounts.counters.snapshot(),
-        input_age_s=(now_ns - session.input_since_ns) * 1e-9,
-        frame_policy=session.settings.frame_policy,
-        backlog_s=session.backlog_s,
+        input_age_s=(now_ns - camera.input_since_ns) * 1e-9,
+        frame_policy=camera.frame_policy,
+        backlog_s=camera.backlog_s,
         recent_failed=accounts.rates.recent("failed"),
         recent_dropped=accounts.rates.recent("dropped"),
         recent_lost=accounts.rates.recent("lost"),
-        last_failure=session.processor.last_failure,
+        last_failure=camera.processor.last_failure,
         camera_problem=accounts.camera.problem,
-        stamp_problem=session.processor.stamp_problem,
+        model_problem=accounts.model.problem,
+        stamp_problem=camera.processor.stamp_problem,
         output_rate_hz=accounts.rates.rate_hz("processed"),
         p95_ms=percentiles.get("processing", {}).get(95, float("nan")),
     )
 
 
-def _figures_of(session: Optional[Session]) -> List[Tuple[str, str]]:
+def _figures_of(camera: Optional[Camera]) -> List[Tuple[str, str]]:
     nothing = {"input": float("nan"), "output": float("nan")}
-    if session is None:
+    if camera is None:
         return figures(Counts(), None, nothing, {})
-    accounts, missed = session.accounts, session.input.missed
-    if not session.demanded:
-        return figures(accounts.counters.snapshot(), missed, nothing, {})
+    accounts, missed = camera.accounts, camera.input.missed
+    geometry = [(name, str(value)) for name, value in camera.geometry.facts().items()]
+    sure = [("mean_confidence", _number(accounts.model.mean))]
+    if not camera.demanded:
+        return geometry + figures(accounts.counters.snapshot(), missed, nothing, {})
     rates_hz = {
         "input": accounts.rates.rate_hz("received"),
         "output": accounts.rates.rate_hz("processed"),
     }
     percentiles = accounts.latencies.percentiles()
-    return figures(accounts.counters.snapshot(), missed, rates_hz, percentiles)
+    return geometry + sure + figures(accounts.counters.snapshot(), missed, rates_hz, percentiles)
 
 
 def _number(value: float) -> str:

@@ -1,5 +1,6 @@
 """The lifecycle node: camera images in; class map, overlay, latency and diagnostics out."""
 
+import threading
 import traceback
 from typing import Any, Callable, Optional
 
@@ -8,8 +9,10 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
+from segmentation_msgs.srv import LoadModel
 from segmentation_node.errors import SegmentationError, reason
 from segmentation_node.ros.diagnostics import Reporter
+from segmentation_node.ros.loaded_model import LoadedModel
 from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.session import Session
 
@@ -27,9 +30,18 @@ class SegmentationNode(LifecycleNode):
         self.error = ""  # why configuring failed; empty when it did not
         self.session: Optional[Session] = None
         self._stopped = False
+        # A model's change and the transitions out of a state come on different threads.
+        self._transitions = threading.RLock()
         self._reporter = Reporter(self, self.parameters)
         self._refuse_impossible_transitions()
         self._start_timers()
+        # Loading may take minutes; a group of its own, or no transition would come through.
+        self.create_service(
+            LoadModel,
+            "~/load_model",
+            self._on_load_model,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
 
     def autostart(self) -> bool:
         """Configure and activate; whether both went well."""
@@ -60,13 +72,15 @@ class SegmentationNode(LifecycleNode):
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Start to take images, as soon as anybody listens."""
-        done = super().on_activate(state)
-        return self._guarded(self._start) if done == TransitionCallbackReturn.SUCCESS else done
+        with self._transitions:
+            done = super().on_activate(state)
+            return self._guarded(self._start) if done == TransitionCallbackReturn.SUCCESS else done
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Stop taking images; the frame in hand is finished and published."""
-        self._guarded(self._pause)
-        return super().on_deactivate(state)
+        with self._transitions:
+            self._guarded(self._pause)
+            return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Free the model and the topics."""
@@ -127,7 +141,7 @@ class SegmentationNode(LifecycleNode):
             self.state = "unconfigured"
             raise
         self.parameters.configured = True
-        self.parameters.has_confidence = "confidence" in self.session.card.outputs
+        self.parameters.has_confidence = self.session.model.has_confidence
         self.state = "inactive"
 
     def _open_session(self) -> Session:
@@ -138,14 +152,13 @@ class SegmentationNode(LifecycleNode):
         if self._stopped:
             session.close()
             raise SegmentationError("told to stop while configuring")
-        backend = session.segmenter.backend
-        self.get_logger().info(
-            "model %s, backend %s on %s (%s)"
-            % (session.card.name, backend.name, backend.device, session.choice.summary)
-        )
-        for line in backend.warnings:
-            self.get_logger().warning(line)
+        self._tell(session.model)
         return session
+
+    def _tell(self, model: LoadedModel) -> None:
+        self.get_logger().info(model.summary)
+        for line in model.warnings:
+            self.get_logger().warning(line)
 
     def _start(self) -> None:
         assert self.session is not None
@@ -158,12 +171,55 @@ class SegmentationNode(LifecycleNode):
             self.session.pause()
 
     def _release(self, state: str) -> None:
-        self.state = state
-        session, self.session = self.session, None
-        if session is not None:
-            session.close()
-        self.parameters.configured = False
-        self.parameters.has_confidence = True
+        with self._transitions:
+            self.state = state
+            session, self.session = self.session, None
+            if session is not None:
+                session.close()
+            self.parameters.configured = False
+            self.parameters.has_confidence = True
+
+    # Another model
+
+    def _on_load_model(self, request: Any, response: Any) -> Any:
+        try:
+            response.message = self._load_model(request)
+            response.success = True
+        except SegmentationError as error:
+            response.message = reason(error)
+        except Exception as error:
+            self.get_logger().error(traceback.format_exc())
+            response.message = reason("%s: %s" % (type(error).__name__, error))
+        if not response.success:
+            self.get_logger().error("load_model: %s" % response.message)
+        return response
+
+    def _load_model(self, request: Any) -> str:
+        """Take the requested model into use; what runs then, in one line."""
+        session = self.session
+        if session is None:
+            raise SegmentationError(
+                "load_model changes the model of a configured node; this one is %s: set the "
+                "parameters model, backend and precision, then configure it" % self.state
+            )
+        values = {
+            name: getattr(request, name) or self.parameters[name]
+            for name in ("model", "backend", "precision")
+        }
+        refusals = [self.parameters.refusal_of(name, values[name]) for name in values]
+        if any(refusals):
+            raise SegmentationError("; ".join(filter(None, refusals)))
+        successor = session.open_successor(**values)
+        with self._transitions:
+            try:
+                session.take(successor, is_active=self.state == "active")
+            except BaseException:
+                successor.drop()
+                raise
+            self.parameters.adopt(values)
+            self.parameters.has_confidence = successor.model.has_confidence
+        self._tell(successor.model)
+        return successor.model.summary
 
     # Timers
 

@@ -3,17 +3,17 @@
 import array
 import os
 from contextlib import ExitStack
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import cv2
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
 from segmentation_node.labels import UNLABELLED, LabelSet
-from segmentation_node.model_card import ModelCard
 
 try:
     from vision_msgs.msg import LabelInfo as VisionLabelInfo
@@ -111,37 +111,84 @@ def encode_jpeg(rgb_hwc: np.ndarray) -> Tuple[str, np.ndarray]:
     return "rgb8; jpeg compressed bgr8", encoded
 
 
+class Topics:
+    """Publishers that are taken off the graph together."""
+
+    def __init__(self, node: LifecycleNode, qos: QoSProfile, camera: str = "") -> None:
+        """With a ``camera`` name the topics are below it: ``~/NAME/class_map``."""
+        self._node = node
+        self._qos = qos
+        self._prefix = "~/%s/" % camera if camera else "~/"
+        self._publishers: List[Any] = []
+        # rclpy's groups never forget an entity: the node's own would grow with every configuring.
+        self._group = MutuallyExclusiveCallbackGroup()
+
+    def advertise(self, message_type: Any, topic: str) -> Any:
+        """A publisher that drops messages while the node is not active."""
+        publisher = self._node.create_lifecycle_publisher(
+            message_type,
+            topic.replace("~/", self._prefix, 1),
+            self._qos,
+            callback_group=self._group,
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+    def advertise_always(self, message_type: Any, topic: str) -> Any:
+        """A publisher for any state of the node."""
+        publisher = self._node.create_publisher(
+            message_type, topic, self._qos, callback_group=self._group
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+    def activate(self) -> None:
+        """What a transition does; of the node's they are too late."""
+        for publisher in self._publishers:
+            publisher.on_activate(None)
+
+    def destroy(self) -> None:
+        """Take them off the graph."""
+        while self._publishers:
+            self._node.destroy_lifecycle_publisher(self._publishers.pop())
+
+
 class Outputs:
-    """Every topic that exists while the node is configured; made whole or not at all."""
+    """Every topic of one camera that exists while the node is configured.
 
-    def __init__(self, node: LifecycleNode, card: ModelCard, frame_policy: str) -> None:
+    Made whole or not at all. ``confidence`` is there while the model gives it.
+    """
+
+    def __init__(self, node: LifecycleNode, frame_policy: str, camera: str = "") -> None:
         qos = output_qos(frame_policy)
+        self.confidence: Optional[ImageOutput] = None
+        self._confidence_topics = Topics(node, qos, camera)
+        self._topics = Topics(node, qos, camera)
+        advertise = self._topics.advertise
         with ExitStack() as made:
-
-            def advertise(message_type: Any, topic: str) -> Any:
-                publisher = node.create_lifecycle_publisher(message_type, topic, qos)
-                made.callback(node.destroy_lifecycle_publisher, publisher)
-                return publisher
-
-            def advertise_latched(message_type: Any, topic: str) -> Any:
-                publisher = node.create_publisher(message_type, topic, latched_qos())
-                made.callback(node.destroy_publisher, publisher)
-                return publisher
-
+            made.callback(self._topics.destroy)
             self.class_map = ImageOutput(
                 advertise, "~/class_map", KeptImage("mono8", 1), encode_png
             )
             self.overlay = ImageOutput(advertise, "~/overlay", KeptImage("rgb8", 3), encode_jpeg)
-            self.confidence: Optional[ImageOutput] = None
-            if "confidence" in card.outputs:
-                kept = KeptImage("mono8", 1)
-                self.confidence = ImageOutput(advertise, "~/confidence", kept, encode_png)
             self.latency = advertise(FrameLatency, "~/latency")
-            self._labels = advertise_latched(LabelInfo, "~/label_info")
-            self._vision_labels: Any = None
-            if VisionLabelInfo is not None:
-                self._vision_labels = advertise_latched(VisionLabelInfo, "~/vision_label_info")
-            self._made = made.pop_all()
+            made.pop_all()
+
+    def give_confidence(self, is_given: bool, is_active: bool) -> None:
+        """Have its topic or not; ``is_active``: of the node."""
+        topics = self._confidence_topics
+        if not is_given:
+            self.confidence = None
+            topics.destroy()
+        elif self.confidence is None:
+            with ExitStack() as made:
+                made.callback(topics.destroy)
+                kept = KeptImage("mono8", 1)
+                confidence = ImageOutput(topics.advertise, "~/confidence", kept, encode_png)
+                made.pop_all()
+            if is_active:
+                topics.activate()
+            self.confidence = confidence
 
     @property
     def wanted(self) -> bool:
@@ -149,17 +196,37 @@ class Outputs:
         images = [self.class_map, self.overlay] + ([self.confidence] if self.confidence else [])
         return self.latency.get_subscription_count() > 0 or any(item.wanted for item in images)
 
-    def publish_labels(self, labels: LabelSet, model: str, stamp: Any) -> None:
-        """Say what the class map's ids mean, to everybody who comes while the topics exist."""
+    def destroy(self) -> None:
+        """Take the topics off the graph."""
+        self._topics.destroy()
+        self._confidence_topics.destroy()
+
+
+class LabelOutputs:
+    """What the class maps' ids mean, on latched topics: made whole or not at all."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._topics = Topics(node, latched_qos())
+        advertise = self._topics.advertise_always
+        with ExitStack() as made:
+            made.callback(self._topics.destroy)
+            self._labels = advertise(LabelInfo, "~/label_info")
+            self._vision_labels: Any = None
+            if VisionLabelInfo is not None:
+                self._vision_labels = advertise(VisionLabelInfo, "~/vision_label_info")
+            made.pop_all()
+
+    def publish(self, labels: LabelSet, model: str, stamp: Any) -> None:
+        """Tell everybody who comes while the topics exist."""
         self._labels.publish(label_info(labels, model, stamp))
 
-    def publish_vision_labels(self, labels: LabelSet, threshold: float, stamp: Any) -> None:
+    def publish_vision(self, labels: LabelSet, threshold: float, stamp: Any) -> None:
         """The same as vision_msgs/LabelInfo, with the threshold below which nothing has a class."""
         if self._vision_labels is not None:
             self._vision_labels.publish(vision_label_info(labels, threshold, stamp))
 
     @property
-    def vision_labels_missing(self) -> str:
+    def vision_missing(self) -> str:
         """Why there is no ~/vision_label_info and what to do; empty where there is."""
         if self._vision_labels is not None:
             return ""
@@ -169,7 +236,7 @@ class Outputs:
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
-        self._made.close()
+        self._topics.destroy()
 
 
 def label_info(labels: LabelSet, model: str, stamp: Any) -> LabelInfo:

@@ -1,7 +1,9 @@
 """The node's parameters: one table, declared with descriptors, read into ``Settings``."""
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+import re
+import threading
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -15,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
 from segmentation_node.errors import reason, shown
+from segmentation_node.geometry import Geometry, make_geometry, roi_problem, rotation_problem
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
@@ -22,11 +25,17 @@ FRAME_POLICIES = ("latest", "every")
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("auto", "reliable", "best_effort")
 MAX_THREADS = 256
+NODE_STATUS = "segmentation"  # behind the node's name in diagnostics, where a camera's name is too
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: ``choices`` or ``limits`` bound it; ``live`` ones change at any time."""
+    """One parameter: ``choices`` or ``limits`` bound it; ``live`` ones change at any time.
+
+    ``problem_of`` says what is wrong with a value otherwise; empty: nothing. The default of a list
+    is empty, for which rclpy may give None. One that is ``per_camera`` is there for each camera as
+    well, as NAME.it, by default not set: then it is what it is for all.
+    """
 
     name: str
     default: Any
@@ -34,10 +43,14 @@ class ParameterSpec:
     choices: Tuple[str, ...] = ()
     limits: Optional[Tuple[float, float]] = None
     live: bool = False
+    per_camera: bool = False
+    problem_of: Callable[[Any], str] = lambda value: ""
 
     def descriptor(self) -> ParameterDescriptor:
         """What ``ros2 param describe`` shows; rclpy refuses values outside its range."""
         descriptor = ParameterDescriptor(name=self.name, description=self.description)
+        # An empty list has no type: rclpy would take it for one of bytes and refuse all others.
+        descriptor.dynamic_typing = self.default is None or isinstance(self.default, list)
         constraints = ["one of " + ", ".join(self.choices)] if self.choices else []
         if not self.live:
             constraints.append("changes only while the node is unconfigured")
@@ -67,7 +80,35 @@ class ParameterSpec:
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
             return "%s is %s; expected one of %s" % (self.name, shown(value), choices)
-        return ""
+        problem = self.problem_of(value)
+        return "%s: %s" % (self.name, problem) if problem else ""
+
+    def of_camera(self, camera: str) -> "ParameterSpec":
+        """The same for one camera, not set."""
+        return replace(
+            self,
+            name="%s.%s" % (camera, self.name),
+            default=None,
+            description="The same for %s alone; not set: as for all" % camera,
+            problem_of=lambda value: "" if value is None else self.problem_of(value),
+        )
+
+
+def _problem_of_cameras(value: Any) -> str:
+    """Names that topics and diagnostics can have, each once."""
+    value = value or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return "%s; expected a list of names, for example [front, left]" % shown(value)
+    for name in value:
+        if not re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name):
+            return (
+                "%s is no name of a camera; expected letters, digits and underscores, no "
+                "digit first" % shown(name)
+            )
+        if name == NODE_STATUS:
+            return "%r is the name of the node's own status; choose another" % name
+    twice = [name for name in value if value.count(name) > 1]
+    return "%s is there twice; name each camera once" % shown(twice[0]) if twice else ""
 
 
 PARAMETERS = (
@@ -101,7 +142,40 @@ PARAMETERS = (
         "num_threads", 0, "CPU threads of the run time; 0: its own choice", limits=(0, MAX_THREADS)
     ),
     ParameterSpec(
+        "input.roi",
+        [],
+        "x, y, width, height of the part of the image that is segmented; empty: all of it",
+        per_camera=True,
+        problem_of=roi_problem,
+    ),
+    ParameterSpec(
+        "input.rotation",
+        0,
+        "0, 90, 180 or 270 degrees, clockwise: what makes the image upright for the network",
+        per_camera=True,
+        problem_of=rotation_problem,
+    ),
+    ParameterSpec(
+        "input.ignore_mask",
+        "",
+        "PNG of the image's size: what is not black in it is left unlabelled; empty: none",
+        per_camera=True,
+        problem_of=lambda value: "" if isinstance(value, str) else "expected a PNG's path",
+    ),
+    ParameterSpec(
         "grouping", "", "File of a grouping that folds the classes into fewer; empty: none"
+    ),
+    ParameterSpec(
+        "cameras",
+        [],
+        "Names of cameras that the node serves in turn, each on NAME/image; empty: one, on image",
+        problem_of=_problem_of_cameras,
+    ),
+    ParameterSpec(
+        "batch_window_ms",
+        0.0,
+        "How long a frame waits for other cameras' to share a run; needs a graph with a batch",
+        limits=(0.0, 1000.0),
     ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
@@ -161,6 +235,9 @@ class Settings:
     reliability: str
     output_resolution: str
     grouping: str
+    cameras: Tuple[str, ...]
+    geometries: Tuple[Geometry, ...]  # one for each camera
+    batch_window_ms: float
 
 
 class NodeParameters:
@@ -170,10 +247,12 @@ class NodeParameters:
         self._node = node
         self._specs = {spec.name: spec for spec in PARAMETERS}
         self._refused: Dict[str, str] = {}
+        self._adopter = 0  # the thread that says what runs
         self.configured = False
         self.has_confidence = True  # of the loaded model; unknown counts as yes
         for spec in PARAMETERS:
             self._declare(spec)
+        self._declare_for_cameras()
         node.add_on_set_parameters_callback(self._check)
 
     def __getitem__(self, name: str) -> Any:
@@ -181,11 +260,12 @@ class NodeParameters:
 
     def problems(self) -> List[str]:
         """What is wrong with the values given at start, one line each."""
-        found = [spec.refusal(self[spec.name], False) for spec in PARAMETERS]
+        self._declare_for_cameras()  # those that were named since
+        found = [spec.refusal(self[spec.name], False) for spec in self._specs.values()]
         return list(self._refused.values()) + [line for line in found if line]
 
     def settings(self) -> Settings:
-        """The values that hold from configure to cleanup."""
+        """The values that hold from configure to cleanup. Raises GeometryError on a mask."""
         options = BackendOptions(
             device=self["device"],
             precision=self["precision"],
@@ -202,7 +282,42 @@ class NodeParameters:
             reliability=self["input.reliability"],
             output_resolution=self["output_resolution"],
             grouping=self["grouping"],
+            cameras=tuple(self["cameras"] or ()),
+            geometries=tuple(self._geometry(name) for name in self["cameras"] or ("",)),
+            batch_window_ms=self["batch_window_ms"],
         )
+
+    def _geometry(self, camera: str) -> Geometry:
+        def value(name: str) -> Any:
+            own = self["%s.%s" % (camera, name)] if camera else None
+            return self[name] if own is None else own
+
+        return make_geometry(
+            value("input.roi"), value("input.rotation"), value("input.ignore_mask")
+        )
+
+    def _declare_for_cameras(self) -> None:
+        cameras = self["cameras"]
+        if self._specs["cameras"].refusal(cameras, False):
+            return
+        for camera in cameras or ():
+            for spec in PARAMETERS:
+                own = spec.of_camera(camera)
+                if spec.per_camera and own.name not in self._specs:
+                    self._specs[own.name] = own
+                    self._declare(own)
+
+    def refusal_of(self, name: str, value: Any) -> str:
+        """Why a parameter cannot have this value in any state; empty when it can."""
+        return self._specs[name].refusal(value, False)
+
+    def adopt(self, values: Dict[str, Any]) -> None:
+        """Have parameters say what runs, whatever the node's state."""
+        self._adopter = threading.get_ident()
+        try:
+            self._node.set_parameters([Parameter(name, value=values[name]) for name in values])
+        finally:
+            self._adopter = 0
 
     def _declare(self, spec: ParameterSpec) -> None:
         try:
@@ -227,4 +342,5 @@ class NodeParameters:
         if change.name == "confidence.threshold" and not self.has_confidence and change.value:
             return "confidence.threshold needs a model that gives a confidence; this one does not"
         spec = self._specs.get(change.name)
-        return spec.refusal(change.value, self.configured) if spec else ""
+        is_fixed = self.configured and self._adopter != threading.get_ident()
+        return spec.refusal(change.value, is_fixed) if spec else ""

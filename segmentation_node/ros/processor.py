@@ -1,17 +1,20 @@
-"""One frame through the node: convert, segment, overlay, publish, account."""
+"""Frames through the node: convert, segment, overlay, publish, account."""
 
 import re
 import time
 import traceback
-from typing import Any, Dict, Set, Tuple
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
+import numpy as np
 from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from segmentation_msgs.msg import FrameLatency
 from segmentation_node.accounting import Accounts
+from segmentation_node.backends import Prediction
 from segmentation_node.errors import SegmentationError
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 from segmentation_node.ros.conversions import RgbConverter
 from segmentation_node.ros.outputs import Outputs
 from segmentation_node.ros.parameters import NodeParameters
@@ -22,8 +25,28 @@ OLDEST_STAMP_S = 60.0
 KINDS_OF_FAILURE = 50
 
 
+@dataclass
+class FrameInWork:
+    """A frame whose image is in a slot of the batch; image is uint8 RGB (H, W, 3)."""
+
+    frame: Frame
+    timer: StageTimer
+    image_hwc: np.ndarray
+    with_confidence: bool
+    threshold: float
+    to_look_at: bool  # for the model's health
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the run has to give it."""
+        return self.with_confidence or self.threshold > 0.0 or self.to_look_at
+
+
 class FrameProcessor:
-    """Runs on the worker's thread. A bad frame is named, counted, and forgotten."""
+    """One camera's part of the work; on the worker's thread.
+
+    A bad frame is named, counted, and forgotten.
+    """
 
     def __init__(
         self,
@@ -45,52 +68,87 @@ class FrameProcessor:
         self.last_failure = ""
         self.stamp_problem = ""
 
-    def process(self, segmenter: Segmenter, frame: Frame) -> None:
-        """Publish a frame's results and book it as processed, or say why not and book it failed."""
+    def prepare(self, segmenter: Segmenter, frame: Frame, slot: int) -> Optional[FrameInWork]:
+        """Put a frame's image into the slot; None when that failed, which is booked."""
         timer = StageTimer(start_s=frame.received_s)
         timer.lap("queue")
+        confidence = self._outputs.confidence
         try:
-            self._segment(segmenter, frame, timer)
-            times_ms = self._times_ms(frame, timer)
-        except SegmentationError as error:
-            self._fail(str(error))
-        except Exception as error:  # one frame must not end the node
-            self._logger.error(traceback.format_exc(), throttle_duration_sec=1.0)
-            self._fail("%s: %s" % (type(error).__name__, error))
-        else:
-            self._account(segmenter, frame, times_ms)
-
-    def _segment(self, segmenter: Segmenter, frame: Frame, timer: StageTimer) -> None:
-        outputs, parameters = self._outputs, self._parameters
-        header = frame.message.header
-        image = self._convert(frame.message)
-        timer.lap("convert")
-        size = segmenter.output_size(image.shape[:2])
-        confidence = outputs.confidence
+            image = self._convert(frame.message)
+            timer.lap("convert")
+            segmenter.prepare(image, slot)
+            timer.lap("preprocess")
+        except Exception as error:
+            self.fail(error)
+            return None
         with_confidence = confidence is not None and confidence.wanted
-        threshold = parameters["confidence.threshold"] if confidence is not None else 0.0
-        result = segmenter.segment(
-            image,
+        threshold = self._parameters["confidence.threshold"] if confidence else 0.0
+        health = self._accounts.model
+        health.expect(segmenter.card.confidence)
+        to_look_at = health.wants(frame.received_s, with_confidence or threshold > 0.0)
+        return FrameInWork(frame, timer, image, with_confidence, threshold, to_look_at)
+
+    def finish(
+        self, segmenter: Segmenter, work: FrameInWork, prediction: Prediction, slot: int
+    ) -> None:
+        """Publish a frame's results and book it as processed, or say why not and book it failed."""
+        try:
+            self._publish(segmenter, work, prediction, slot)
+            times_ms = self._times_ms(work.frame, work.timer)
+        except Exception as error:
+            self.fail(error)
+        else:
+            self._account(segmenter, work.frame, times_ms)
+
+    def fail(self, error: Exception) -> None:
+        """Say why work on a frame ended, in an exception's handler, and book it as failed."""
+        line = str(error)
+        if not isinstance(error, SegmentationError):  # one frame must not end the node
+            self._logger.error(traceback.format_exc(), throttle_duration_sec=1.0)
+            line = "%s: %s" % (type(error).__name__, error)
+        self.last_failure = line
+        self._accounts.counters.fail()
+        # A stream that stays bad must not flood the log, nor hide another failure meanwhile.
+        kind = re.sub(r"\d+", "N", line)
+        if kind not in self._seen_failures and len(self._seen_failures) < KINDS_OF_FAILURE:
+            self._seen_failures.add(kind)
+            self._logger.error("frame failed: %s" % line)
+        else:
+            self._logger.error("frame failed: %s" % line, throttle_duration_sec=1.0)
+
+    def _publish(
+        self, segmenter: Segmenter, work: FrameInWork, prediction: Prediction, slot: int
+    ) -> None:
+        outputs, timer = self._outputs, work.timer
+        header = work.frame.message.header
+        size = segmenter.output_size(work.image_hwc.shape[:2])
+        confidence = outputs.confidence
+        class_map, _ = segmenter.finish(
+            prediction,
             outputs.class_map.kept.resize(size),
             confidence.kept.resize(size) if confidence is not None else None,
-            with_confidence,
-            threshold,
-            timer,
+            work.with_confidence,
+            work.threshold,
+            slot,
         )
+        timer.lap("postprocess")
         outputs.class_map.publish(header)
-        if confidence is not None and with_confidence:
+        if confidence is not None and work.with_confidence:
             confidence.publish(header)
         timer.lap("publish")
         # After the class map, which robots act on, is out; the overlay is for people.
         if self._overlay_due():
-            alpha = parameters["overlay.alpha"]
+            alpha = self._parameters["overlay.alpha"]
             target = outputs.overlay.kept.resize(size)
-            segmenter.overlay(image, result.class_map_hw, alpha, target)
+            segmenter.overlay(work.image_hwc, class_map, alpha, target, slot)
             timer.lap("postprocess")
             outputs.overlay.publish(header)
             timer.lap("publish")
         # Once all is out: it is not part of any stage.
-        self._accounts.camera.look(image, frame.received_s)
+        if work.to_look_at:
+            seen = segmenter.certainty(prediction, slot)
+            self._accounts.model.look(seen, work.frame.received_s)
+        self._accounts.camera.look(work.image_hwc, work.frame.received_s)
 
     def _overlay_due(self) -> bool:
         return self._outputs.overlay.wanted and self._overlays.allows(
@@ -127,16 +185,46 @@ class FrameProcessor:
             setattr(message, name, getattr(counts, name))
         return message
 
-    def _fail(self, line: str) -> None:
-        self.last_failure = line
-        self._accounts.counters.fail()
-        # A stream that stays bad must not flood the log, nor hide another failure meanwhile.
-        kind = re.sub(r"\d+", "N", line)
-        if kind not in self._seen_failures and len(self._seen_failures) < KINDS_OF_FAILURE:
-            self._seen_failures.add(kind)
-            self._logger.error("frame failed: %s" % line)
-        else:
-            self._logger.error("frame failed: %s" % line, throttle_duration_sec=1.0)
+
+def process_together(
+    processors: Sequence[FrameProcessor], segmenters: Sequence[Segmenter], frames: List[Frame]
+) -> None:
+    """Take frames, each of another camera, through one run of the batch that they share.
+
+    Processors and segmenters are the cameras', by number. Time spent on the other frames of the
+    run counts as waiting in the queue.
+    """
+    in_work: List[Tuple[int, FrameInWork]] = []
+    for frame in frames:
+        camera, slot = frame.camera, len(in_work)
+        work = processors[camera].prepare(segmenters[camera], frame, slot)
+        if work is not None:
+            in_work.append((camera, work))
+    if not in_work:
+        return
+    prediction = _run(segmenters[0].batch, processors, in_work)
+    if prediction is None:
+        return
+    for slot, (camera, work) in enumerate(in_work):
+        work.timer.lap("queue")
+        processors[camera].finish(segmenters[camera], work, prediction, slot)
+
+
+def _run(
+    batch: Batch, processors: Sequence[FrameProcessor], in_work: List[Tuple[int, FrameInWork]]
+) -> Optional[Prediction]:
+    """The run's result; None when it failed, which is booked for each frame."""
+    for _, work in in_work:
+        work.timer.lap("queue")
+    try:
+        prediction = batch.run(any(work.needs_confidence for _, work in in_work))
+    except Exception as error:
+        for camera, _ in in_work:
+            processors[camera].fail(error)
+        return None
+    for _, work in in_work:
+        work.timer.lap("inference")
+    return prediction
 
 
 def stamp_nanoseconds(stamp: Any) -> int:

@@ -1,112 +1,136 @@
 """All that exists from configure to cleanup: built whole or not at all, closed in one place."""
 
-import os
 import threading
-import time
 from contextlib import ExitStack
-from typing import Any, List, Optional, Tuple
+from dataclasses import replace
+from typing import Any, List, NamedTuple, Tuple
 
 from rclpy.lifecycle import LifecycleNode
 
-from segmentation_node.accounting import Accounts
-from segmentation_node.backends import BackendChoice, choose_backend
 from segmentation_node.errors import SegmentationError
-from segmentation_node.labels import Grouping, LabelSet, read_grouping
-from segmentation_node.model_card import ModelCard, open_model
-from segmentation_node.pipeline import Segmenter, open_segmenter
+from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
-from segmentation_node.ros.input import ImageInput
-from segmentation_node.ros.outputs import Outputs
+from segmentation_node.ros.loaded_model import LoadedModel, ModelPlan, plan_model
+from segmentation_node.ros.outputs import LabelOutputs
 from segmentation_node.ros.parameters import NodeParameters, Settings
-from segmentation_node.ros.processor import FrameProcessor
-from segmentation_node.ros.worker import Frame, FrameQueue, Worker
+from segmentation_node.ros.processor import process_together
+from segmentation_node.ros.worker import FrameQueue, Worker
 
 STOP_TIMEOUT_S = 30.0
 
 
 class Session:
-    """A model with its topics, worker and input, ready to take images.
+    """A model with its cameras and worker, ready to take images.
 
     Raises SegmentationError, and leaves nothing behind, where the parameters do not allow it.
     """
 
     def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
         self.settings = parameters.settings()
-        self.card = open_model(self.settings.model)
-        _check_threshold(self.card, parameters["confidence.threshold"])
-        self._grouping = _read_grouping(self.settings.grouping, self.card.labels)
-        self.choice = _choose_backend(self.card, self.settings)
-        self.accounts = Accounts()
-        self.demanded = False
-        self.input_since_ns = 0  # the last image, or when images were first asked for
+        _check_window(self.settings)
+        plan = plan_model(self.settings, parameters["confidence.threshold"])
+        self._closed = False
         self._parameters = parameters
         self._told_threshold = float("nan")
+        self._threshold_lock = threading.Lock()
         self._clock = node.get_clock()
         self._logger = node.get_logger()
-        self._active = False
-        # Transitions and the demand timer run on different threads and share the subscription.
-        self._demand_lock = threading.RLock()
         with ExitStack() as made:
-            self._build(node, parameters, made)
+            self._build(node, plan, made)
             self._made = made.pop_all()
 
-    def _build(self, node: LifecycleNode, parameters: NodeParameters, made: ExitStack) -> None:
+    def _build(self, node: LifecycleNode, plan: ModelPlan, made: ExitStack) -> None:
         """Make the parts in an order in which each can be closed before those made earlier."""
-        policy, accounts = self.settings.frame_policy, self.accounts
-        self._outputs = Outputs(node, self.card, policy)
-        made.callback(self._outputs.destroy)
+        self._labels = LabelOutputs(node)
+        made.callback(self._labels.destroy)
         convert = _choose_converter(self.settings, self._logger)
-        self.processor = FrameProcessor(
-            convert, self._outputs, parameters, accounts, self._clock, self._logger
-        )
-        self._queue = FrameQueue(policy, accounts.counters)
-        self._worker = Worker(
-            self._open_segmenter, self.processor.process, Segmenter.close, self._queue
-        )
-        self.segmenter = self._worker.start()
+        self.cameras: List[Camera] = []
+        for name in self.settings.cameras or ("",):
+            number = len(self.cameras)
+            camera = Camera(node, self.settings, self._parameters, convert, number, name)
+            made.callback(camera.close)
+            camera.give_confidence("confidence" in plan.card.outputs)
+            self.cameras.append(camera)
+        counters = [camera.accounts.counters for camera in self.cameras]
+        window_s = self.settings.batch_window_ms * 1e-3
+        self._queue = FrameQueue(self.settings.frame_policy, counters, window_s)
+        self._worker = self._make_worker(plan)
+        self.model = self._worker.open()
         made.callback(self._stop_worker)
-        # With a history of one image, what is missing was replaced in it; else it was overrun.
-        counters = accounts.counters
-        self.input = ImageInput(
-            node,
-            self.settings,
-            self._on_image,
-            counters.lose,
-            own_thread=True,
-            on_missed=counters.replace if policy == "latest" else counters.lose,
-        )
-        made.callback(self.input.drop)
-        labels = self.segmenter.labels
-        self._outputs.publish_labels(labels, self.card.name, self._clock.now().to_msg())
-        self._follow_threshold()
-        missing = self._outputs.vision_labels_missing
+        for camera in self.cameras:
+            camera.connect(self._queue)
+            made.callback(camera.stop)
+        self._tell_labels()
+        self._worker.serve()
+        missing = self._labels.vision_missing
         if missing:
             self._logger.info("no ~/vision_label_info: " + missing)
 
-    @property
-    def backlog_s(self) -> float:
-        """How long the oldest image has waited for its turn."""
-        return self._queue.age_s(time.monotonic())
+    def _make_worker(self, plan: ModelPlan) -> "Worker[LoadedModel]":
+        processors = [camera.processor for camera in self.cameras]
+        return Worker(
+            lambda: LoadedModel(plan, len(processors)),
+            lambda model, frames: process_together(processors, model.segmenters, frames),
+            LoadedModel.close,
+            self._queue,
+            lambda model: model.most_frames,
+        )
+
+    def open_successor(self, model: str, backend: str, precision: str) -> "Successor":
+        """Load and warm another model beside the one that runs; ``take`` or ``drop`` it then.
+
+        Raises SegmentationError, also when the session is closed meanwhile.
+        """
+        settings = self.settings
+        options = replace(settings.options, precision=precision)
+        settings = replace(settings, model=model, backend=backend, options=options)
+        plan = plan_model(settings, self._parameters["confidence.threshold"])
+        worker = self._make_worker(plan)
+        return Successor(settings, worker, worker.open(abandoned=lambda: self._closed))
+
+    def take(self, successor: "Successor", is_active: bool) -> None:
+        """Put it in the place of the model that runs, between two frames.
+
+        ``is_active``: of the node. Raises SegmentationError, and changes nothing, where the session
+        is closed already.
+        """
+        old = self._worker
+        if self._closed:
+            raise SegmentationError("the node left its state while the model was loading")
+        gives_confidence = successor.model.has_confidence
+        if gives_confidence:
+            self._add_confidence(is_active)
+        old.give_way()
+        if not old.wait_for_end(STOP_TIMEOUT_S):
+            self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
+        self.settings, self._worker, self.model = successor
+        self._tell_labels()
+        self._worker.serve()
+        if not gives_confidence:
+            self._remove_confidence()
 
     def identity(self) -> List[Tuple[str, str]]:
         """Which model runs on what, as keys and values."""
-        backend = self.segmenter.backend
+        backend = self.model.backend
+        names = self.settings.cameras
+        shared = [("cameras", ", ".join(names)), ("batch", str(self.model.most_frames))]
         return [
-            ("model", self.card.name),
+            ("model", self.model.card.name),
             ("backend", backend.name),
-            ("backend_choice", self.choice.details),
+            ("backend_choice", self.model.choice.details),
             ("device", backend.device),
-            ("precision", self.settings.options.precision),
+            ("precision", self.model.precision),
             ("execution", backend.execution),
             ("frame_policy", self.settings.frame_policy),
-            ("vision_label_info", self._outputs.vision_labels_missing or "published"),
+            *(shared if names else []),
+            ("vision_label_info", self._labels.vision_missing or "published"),
         ]
 
     def start(self) -> None:
         """Take images as soon as anybody listens."""
-        self.accounts.counters.reset()
         self._queue.open()
-        self._active = True
+        for camera in self.cameras:
+            camera.start()
         self.follow()
 
     def pause(self) -> None:
@@ -116,72 +140,73 @@ class Session:
             self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
 
     def follow(self) -> None:
-        """Subscribe while anybody listens, with a QoS for the publishers; tell a new threshold."""
-        with self._demand_lock:
-            if not self._active:
-                return
-            demanded = self._outputs.wanted
-            if demanded and not self.demanded:
-                self.input_since_ns = self._clock.now().nanoseconds
-                self.accounts.begin()
-            self.demanded = demanded
-            self.input.update(demanded)
-            self._follow_threshold()
+        """Follow the cameras' listeners and publishers; tell a new threshold."""
+        for camera in self.cameras:
+            camera.follow()
+        self._follow_threshold()
 
     def close(self) -> None:
         """Finish the frame in hand, free the model, take the topics off the graph."""
+        self._closed = True
         self._stop_input()
         self._made.close()
 
+    def _tell_labels(self) -> None:
+        model, now = self.model, self._clock.now().to_msg()
+        self._labels.publish(model.labels, model.card.name, now)
+        self._told_threshold = float("nan")
+        self._follow_threshold()
+
     def _follow_threshold(self) -> None:
-        threshold = self._parameters["confidence.threshold"]
-        if threshold != self._told_threshold:
-            now = self._clock.now().to_msg()
-            self._outputs.publish_vision_labels(self.segmenter.labels, threshold, now)
-            self._told_threshold = threshold
+        with self._threshold_lock:
+            threshold = self._parameters["confidence.threshold"]
+            if threshold != self._told_threshold:
+                now = self._clock.now().to_msg()
+                self._labels.publish_vision(self.model.labels, threshold, now)
+                self._told_threshold = threshold
+
+    def _add_confidence(self, is_active: bool) -> None:
+        """For every camera, or, where that fails, as it was."""
+        try:
+            for camera in self.cameras:
+                camera.give_confidence(True, is_active)
+        except BaseException:
+            if not self.model.has_confidence:
+                self._remove_confidence()
+            raise
+
+    def _remove_confidence(self) -> None:
+        for camera in self.cameras:
+            camera.give_confidence(False)
 
     def _stop_input(self) -> None:
-        with self._demand_lock:
-            self._active = self.demanded = False
-            self.input.drop()
+        for camera in self.cameras:
+            camera.stop()
         self._queue.close()
 
     def _stop_worker(self) -> None:
         if not self._worker.stop(STOP_TIMEOUT_S):
             self._logger.error("the backend did not end within %.0f s" % STOP_TIMEOUT_S)
 
-    def _on_image(self, message: Any) -> None:
-        received_s, now_ns = time.monotonic(), self._clock.now().nanoseconds
-        self.input_since_ns = now_ns
-        self._queue.put(Frame(message, received_s, now_ns))
 
-    def _open_segmenter(self) -> Segmenter:
-        settings, name = self.settings, self.choice.name
-        resolution, grouping = settings.output_resolution, self._grouping
-        return open_segmenter(self.card, name, settings.options, resolution, grouping)
+class Successor(NamedTuple):
+    """A warm model that waits to take the place of the one that runs."""
+
+    settings: Settings
+    worker: "Worker[LoadedModel]"
+    model: LoadedModel
+
+    def drop(self) -> None:
+        """Close it, on its own thread."""
+        self.worker.give_way()
 
 
-def _check_threshold(card: ModelCard, threshold: float) -> None:
-    if threshold > 0 and "confidence" not in card.outputs:
+def _check_window(settings: Settings) -> None:
+    if settings.batch_window_ms > 0 and len(settings.cameras) < 2:
         raise SegmentationError(
-            "confidence.threshold is %g, but model %s gives no confidence; set it to 0 or "
-            "choose another model" % (threshold, card.name)
+            "batch_window_ms is %g, but cameras names %d; frames of one camera share no run: set "
+            "it to 0, or name the cameras" % (settings.batch_window_ms, len(settings.cameras))
         )
-
-
-def _read_grouping(path: str, labels: LabelSet) -> Optional[Grouping]:
-    if not path:
-        return None
-    grouping = read_grouping(os.path.expanduser(path))
-    grouping.fold(labels)  # what does not fit is told before anything is loaded
-    return grouping
-
-
-def _choose_backend(card: ModelCard, settings: Settings) -> BackendChoice:
-    if settings.backend == "auto":
-        return choose_backend(card, settings.options)
-    asked = "as the parameter backend asks"
-    return BackendChoice(settings.backend, asked, asked)
 
 
 def _choose_converter(settings: Settings, logger: Any) -> RgbConverter:

@@ -19,7 +19,7 @@ from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.model_card import CARD_FILE, read_card
 from segmentation_node.networks import NETWORKS
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 from training.onnx_graph import export_onnx
 
 PYTHON36 = PROJECT / ".venv36" / "bin" / "python"
@@ -36,12 +36,12 @@ import numpy as np
 import onnxruntime
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.model_card import read_card
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 
 model, frames, folder, precision = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 options = BackendOptions(num_threads=1, precision=precision)
 with open_backend("onnxruntime", read_card(model), options) as backend:
-    segmenter = Segmenter(backend)
+    segmenter = Segmenter(Batch(backend))
     for index in range(frames):
         image = np.load("%s/image_%d.npy" % (folder, index))
         found = segmenter.segment(image, with_confidence=True)
@@ -85,7 +85,7 @@ def here(backend_name, model, images, precision="fp32"):
     """Class maps and confidences of this Python's run time."""
     options = BackendOptions(device="cpu", precision=precision)
     with open_backend(backend_name, read_card(str(model)), options) as backend:
-        segmenter = Segmenter(backend)
+        segmenter = Segmenter(Batch(backend))
         found = (segmenter.segment(image, with_confidence=True) for image in images)
         # Copies: the maps are the segmenter's own buffers.
         return [(item.class_map_hw.copy(), item.confidence_hw.copy()) for item in found]

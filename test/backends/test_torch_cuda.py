@@ -6,6 +6,7 @@ is one.
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -256,6 +257,30 @@ def process_flags(request):
     set_flags(request.param)
     yield list(request.param)
     set_flags(before)
+
+
+def test_threads_share_flags_that_are_the_same_and_wait_for_others(process_flags):
+    before = [getattr(owner, name) for owner, name in FLAGS]
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(is_tf32):
+        with arithmetic(is_tf32):
+            entered.set()
+            go_on.wait(30.0)
+
+    threads = [threading.Thread(target=hold, args=(flag,)) for flag in (True, False)]
+    with arithmetic(True):
+        threads[0].start()
+        assert entered.wait(30.0), "the same flags"
+        entered.clear()
+    assert [getattr(owner, name) for owner, name in FLAGS] == [True, True], "still in use"
+    threads[1].start()
+    assert not entered.wait(0.1), "other flags"
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert entered.is_set()
+    assert [getattr(owner, name) for owner, name in FLAGS] == before
 
 
 def test_tf32_is_this_backends_alone(cuda, spy, process_flags):

@@ -20,7 +20,7 @@ from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 from training.card import make_card
 from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import prepare, quantise_convolutions
@@ -132,7 +132,7 @@ def test_the_command_measures_int8_beside_the_shipped_graph(model, root, tmp_pat
 def shipped_mean_iou(model, root):
     """What the evaluation says of the model as it is."""
     with open_backend("onnxruntime", read_card(str(model)), BackendOptions()) as backend:
-        run = evaluate_dataset(Segmenter(backend), open_dataset("camvid", str(root), "val"))
+        run = evaluate_dataset(Segmenter(Batch(backend)), open_dataset("camvid", str(root), "val"))
     return run.accuracy.matrix.mean_iou()
 
 

@@ -35,6 +35,8 @@ def test_changed_pixels_are_counted_by_hand(counted):
         "changed_pixels": 3,
         "changed_share": 3 / 16.0,
         "consistency": 13 / 16.0,
+        "class_pixels": {"sky": 5, "building": 2, "road": 8, "unlabelled": 1},
+        "class_changed_pixels": {"sky": 1, "building": 1, "road": 1, "unlabelled": 0},
         # Of 3 + 2 sky pixels one left; of 1 + 1 of building one; of 4 + 4 of road one; the
         # unlabelled one stayed.
         "class_changed_share": {

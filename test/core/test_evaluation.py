@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.frame import Frame
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.model_card import read_card
+from segmentation_node.pipeline import Batch, Segmenter
 
 SKY, BUILDING, ROAD, TREE, CAR, PEDESTRIAN = 0, 1, 3, 5, 8, 9
 STAGES = ["inference", "postprocess", "preprocess", "processing"]
@@ -31,7 +33,7 @@ def segmenter():
     if missing:
         pytest.skip("NOT RUN: " + missing)
     with open_backend("onnxruntime", tiny.card(), BackendOptions(num_threads=1)) as backend:
-        yield Segmenter(backend)
+        yield Segmenter(Batch(backend))
 
 
 @pytest.fixture
@@ -117,6 +119,58 @@ def arguments(root, json_path, model=tiny.FOLDER):
 
 
 @pytest.mark.usefixtures("segmenter")
+def test_a_geometry_is_scored_and_reported(root, tmp_path):
+    json_path = str(tmp_path / "scores.json")
+    options = ["--roi", "0", "0", "8", "3", "--rotation", "180"]
+    assert main(arguments(root, json_path) + options) == 0
+    with open(json_path) as content:
+        result = json.load(content)
+    assert main(arguments(root, json_path)) == 0
+    with open(json_path) as content:
+        whole = json.load(content)
+    counted, all_of_it = (np.sum(item["confusion_matrix"]["pixels"]) for item in (result, whole))
+    assert 0 < counted < all_of_it
+    assert result["source"]["roi"] == [0, 0, 8, 3] and result["source"]["rotation"] == 180
+    assert "roi" not in whole["source"]
+
+
+@pytest.mark.usefixtures("segmenter")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rotation", "45"], "the rotation is 45"),
+        (["--roi", "0", "0", "0", "9"], "the roi is [0, 0, 0, 9]"),
+        (["--ignore-mask", "/none.png"], "the mask /none.png"),
+        (["--roi", "0", "0", "900", "9"], "reaches (900, 9)"),
+    ],
+)
+def test_a_geometry_that_does_not_fit_is_one_line(root, tmp_path, capsys, options, said):
+    assert main(arguments(root, str(tmp_path / "scores.json")) + options) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and said in errors[0]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="cards are written by a newer Python")
+def test_how_sure_a_model_is_goes_onto_its_card(segmenter, root, tmp_path, capsys):
+    folder = str(tmp_path / "model")
+    shutil.copytree(tiny.FOLDER, folder)
+    data = ["--dataset", "camvid", "--root", root, "--split", "test"]
+    run_on = ["--model", folder, "--backend", "onnxruntime"]
+    assert main(["confidence"] + run_on + data) == 0
+    found = read_card(folder).confidence
+    assert "confidence %.4f" % found.mean in capsys.readouterr().out
+    dataset = open_dataset("camvid", root, "test")
+    means = [
+        segmenter.segment(dataset[index].image_hwc, with_confidence=True).confidence_hw.mean() / 255
+        for index in range(len(dataset))
+    ]
+    # The images have the network's size, so that the grid takes each of its pixels.
+    assert found.mean == pytest.approx(np.mean(means), abs=1e-3)
+    assert found.deviation == pytest.approx(np.std(means), abs=1e-3)
+    assert found.unlabelled_share == 0.0
+
+
+@pytest.mark.usefixtures("segmenter")
 def test_the_command_prints_tables_and_writes_json(root, tmp_path):
     json_path = tmp_path / "new" / "result.json"
     command = [sys.executable, "-m", "segmentation_node.evaluation"]
@@ -184,7 +238,7 @@ def test_nothing_to_score_is_an_error(root, tmp_path, capsys):
 WAITS = """
 import sys, time
 from segmentation_node.evaluation.__main__ import main
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 segment, calls = Segmenter.segment, []
 def waiting(self, *args, **kwargs):
     calls.append(1)

@@ -23,7 +23,7 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
-CORE |= {"interrupts", "pictures"}
+CORE |= {"interrupts", "pictures", "geometry"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
@@ -32,15 +32,17 @@ MAY_IMPORT = {
     "labels": {"errors", "yaml_and_json"},
     "yaml_and_json": {"errors"},
     "timing": set(),
-    "accounting": {"camera_health", "timing"},
+    "accounting": {"camera_health", "model_health", "timing"},
     "camera_health": {"timing"},
+    "model_health": {"labels", "model_card", "timing"},
     "model_card": {"errors", "labels", "yaml_and_json"},
     "images": BASE,
     "pictures": {"errors"},
+    "geometry": {"errors", "images", "labels", "pictures"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends"},
-    "pipeline": BASE | {"images", "pictures", "backends", "timing"},
+    "pipeline": BASE | {"images", "pictures", "geometry", "model_health", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
 

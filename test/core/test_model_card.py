@@ -13,7 +13,13 @@ from support.core.tiny import assert_one_line
 from segmentation_node import model_card
 from segmentation_node.errors import CardError
 from segmentation_node.labels import CAMVID_11
-from segmentation_node.model_card import models_folder, open_model, read_card, shipped_models
+from segmentation_node.model_card import (
+    ConfidenceInfo,
+    models_folder,
+    open_model,
+    read_card,
+    shipped_models,
+)
 
 GONE = object()
 
@@ -53,6 +59,31 @@ def test_a_good_card_is_read_whole(tmp_path):
     assert card.accuracy[0].artifact == "onnx"
     assert card.accuracy[0].frames == 9 and card.accuracy[0].mean_iou == 0.5
     assert card.offers("onnx") and card.offers("weights") and not card.offers("engine")
+
+
+SURE = {"mean": 0.8, "deviation": 0.02, "unlabelled_share": 0}
+
+
+def test_how_sure_the_model_is_may_be_on_the_card(tmp_path):
+    assert read_card(write(tmp_path, GOOD)).confidence is None
+    card = read_card(write(tmp_path, dict(GOOD, confidence=SURE)))
+    assert card.confidence == ConfidenceInfo(0.8, 0.02, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"confidence": dict(SURE, mean=80)}, "confidence.mean is 80.0; expected 0 to 1"),
+        ({"confidence": dict(SURE, mean=float("nan"))}, "confidence.mean is nan"),
+        ({"confidence": {"mean": 0.8}}, "missing key confidence.deviation"),
+        ({"confidence": dict(SURE, median=1)}, "unknown keys ['confidence.median']"),
+        ({"confidence": SURE, "outputs": ["class_map"]}, "outputs ['class_map'] lack it"),
+    ],
+)
+def test_a_confidence_that_cannot_be_is_one_line(tmp_path, changes, said):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, dict(GOOD, **changes)))
+    assert_one_line(caught, said)
 
 
 def test_a_whole_number_may_stand_for_a_real_one(tmp_path):

@@ -13,7 +13,7 @@ from segmentation_node.backends.base import Backend
 from segmentation_node.errors import BackendError, ImageError
 from segmentation_node.images import NearestMapper, blend, place
 from segmentation_node.labels import CAMVID_11, Grouping
-from segmentation_node.pipeline import Segmenter, open_segmenter
+from segmentation_node.pipeline import Batch, Segmenter, open_segmenter
 from segmentation_node.timing import StageTimer
 
 POLICIES = ("stretch", "crop", "letterbox")
@@ -32,6 +32,7 @@ class HandBackend(Backend):
         return ""
 
     def _load(self, artifact_path):
+        self.input_shape = (self.options.batch or 1,) + self.input_shape[1:]
         self.runs = []
 
     def _run(self, image_nhwc, with_confidence):
@@ -46,7 +47,7 @@ class HandBackend(Backend):
 def segmenter(resize="stretch", output_resolution="input", **changes):
     card = tiny.card()
     card = replace(card, input=replace(card.input, resize=resize), **changes)
-    return Segmenter(HandBackend(card, BackendOptions()), output_resolution)
+    return Segmenter(Batch(HandBackend(card, BackendOptions())), output_resolution)
 
 
 def last_input(a_segmenter):
@@ -122,7 +123,7 @@ def test_maps_are_written_into_the_given_arrays(output_resolution, size):
 def test_a_grouping_folds_the_classes_of_map_and_overlay():
     grouping = Grouping("two", {"up": ("sky", "building"), "rest": ("*",)})
     plain = segmenter()
-    folded = Segmenter(plain.backend, grouping=grouping)
+    folded = Segmenter(plain.batch, grouping=grouping)
     image = np.random.RandomState(0).randint(0, 256, (6, 8, 3)).astype(np.uint8)
     ids = plain.segment(image).class_map_hw.copy()
     found = folded.segment(image).class_map_hw
@@ -218,7 +219,7 @@ def test_at_network_resolution_the_overlay_lies_over_what_the_network_saw():
 @pytest.mark.parametrize("outputs", [["class_map"], ["class_map", "confidence"]])
 def test_warming_up_runs_all_that_the_model_can(outputs):
     a_segmenter = segmenter(outputs=outputs)
-    a_segmenter.warm_up()
+    a_segmenter.batch.warm_up()
     assert [asked for _, asked in a_segmenter.backend.runs] == [len(outputs) == 2]
 
 
@@ -261,6 +262,25 @@ def test_a_backend_whose_first_run_fails_is_closed(monkeypatch):
     with pytest.raises(BackendError):
         open_segmenter(tiny.card(), "broken")
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_segmenters_that_share_a_batch_give_what_each_gives_alone(policy):
+    card = tiny.card()
+    card = replace(card, input=replace(card.input, resize=policy))
+    batch = Batch(HandBackend(card, BackendOptions(batch=2)))
+    wide, high = Segmenter(batch), Segmenter(batch)
+    images = [tiny.random_image(seed, size) for seed, size in ((1, (6, 40)), (2, (40, 6)))]
+    for order in ((0, 1), (1, 0)):  # an image of another shape leaves nothing in its slot
+        pairs = list(zip((wide, high), images, order))
+        for a_segmenter, image, slot in pairs:
+            a_segmenter.prepare(image, slot)
+        prediction = batch.run(True)
+        for a_segmenter, image, slot in pairs:
+            maps = a_segmenter.finish(prediction, with_confidence=True, slot=slot)
+            alone = segmenter(policy).segment(image, with_confidence=True)
+            np.testing.assert_array_equal(maps[0], alone.class_map_hw)
+            np.testing.assert_array_equal(maps[1], alone.confidence_hw)
 
 
 def test_an_unknown_output_resolution_lists_the_known_ones():

@@ -14,7 +14,9 @@ from segmentation_node.evaluation import report
 from segmentation_node.evaluation.frame import ScoredFrame
 from segmentation_node.evaluation.report.page import run_page
 from segmentation_node.evaluation.run.best_and_worst import Examples, reduced
+from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.geometry import Geometry
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19, LABEL_SETS, Grouping
 
 SKY, BUILDING, ROAD, VOID = 0, 1, 3, 255
@@ -32,6 +34,42 @@ SEEN = class_map([SKY, SKY, SKY, ROAD], [ROAD, ROAD, ROAD, ROAD])
 
 def new_run(truth=CAMVID_11):
     return Run(CAMVID_11, truth, SOURCE)
+
+
+def test_what_a_geometry_leaves_out_counts_nowhere():
+    # The left column and the wrong sky pixel at the top right are left out.
+    ignored = np.uint8(255) * class_map([0, 0, 0, 1], [0, 0, 0, 0])
+    geometry = Geometry((1, 0, 3, 2), 180, ignored, "hood.png")
+    run = Run(CAMVID_11, CAMVID_11, SOURCE, geometry=geometry)
+    for number in (1, 2):
+        run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH, position=("", number)))
+    run.finish()
+    result = run.as_json()
+    assert result["class_iou"]["sky"] == 1.0 and result["class_iou"]["road"] == 1.0
+    assert np.sum(result["confusion_matrix"]["pixels"]) == 2 * 4
+    assert result["temporal_consistency"]["pixels"] == 8 - 3
+    assert "unlabelled" not in result["temporal_consistency"]["class_changed_share"]
+    assert result["source"]["roi"] == [1, 0, 3, 2] and result["source"]["rotation"] == 180
+    assert result["source"]["ignore_mask"] == "hood.png"
+
+
+def test_instances_that_a_geometry_leaves_out_count_nowhere():
+    kitti = LABEL_SETS["cityscapes19"]
+    car = kitti.names.index("car")
+    truth = class_map([car, car, car, car])
+    ids = instance_ids(truth, np.array([[1, 1, 2, 2]]))
+    run = Run(kitti, kitti, SOURCE, ["car"], geometry=Geometry((0, 0, 2, 1)))
+    run.add(ScoredFrame("a", class_map([car, car, 0, 0]), truth_hw=truth, instances_hw=ids))
+    assert run.as_json()["class_iiou"]["car"] == 1.0
+
+
+@pytest.mark.parametrize("geometry", [Geometry((0, 0, 5, 1)), Geometry(ignored=class_map([0, 1]))])
+def test_a_frame_that_has_not_the_geometrys_size_is_named(geometry):
+    run = Run(CAMVID_11, CAMVID_11, SOURCE, geometry=geometry)
+    with pytest.raises(DatasetError) as caught:
+        run.add(ScoredFrame("third.png", SEEN, truth_hw=TRUTH))
+    assert_one_line(caught, "third.png: the image is 4x2")
+    assert run.accuracy.frames == 0
 
 
 def test_a_frame_is_counted_by_hand():

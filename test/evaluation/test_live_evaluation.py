@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from support import linear_model, recorded
 from support.core.real_data import folder_of
@@ -103,6 +105,24 @@ def offline(camvid, folder):
     report = read(out)
     assert report["frames"] == 3 and report["mean_iou"] > 0.3
     return report
+
+
+def test_a_geometry_scores_live_as_offline(ros_environment, bag, tiny_folder, tmp_path):
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, :9] = 255
+    cv2.imwrite(str(tmp_path / "hood.png"), mask)
+    options = ["--model", tiny_folder, "--num-threads", 1, "--roi", 3, 5, 60, 40]
+    options += ["--rotation", 270, "--ignore-mask", tmp_path / "hood.png", "--json"]
+    live = evaluate("live", "--bag", bag, *options, tmp_path / "live.json")
+    assert live.returncode == 0, live.stderr
+    offline = evaluate("bag", bag, *options, tmp_path / "bag.json")
+    assert offline.returncode == 0, offline.stderr
+    found, expected = read(tmp_path / "live.json"), read(tmp_path / "bag.json")
+    assert found["confusion_matrix"] == expected["confusion_matrix"]
+    assert found["temporal_consistency"] == expected["temporal_consistency"]
+    counted = np.array(found["confusion_matrix"]["pixels"])
+    assert 0 < counted.sum() <= 59 * (60 - 6) * 40 and not counted[:, -1].any()
+    assert found["source"]["rotation"] == expected["source"]["rotation"] == 270
 
 
 def test_real_images_from_a_bag_score_live_as_offline(ros_environment, camvid, tmp_path):

@@ -19,7 +19,7 @@ from support.foreign_networks import (
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.importing.__main__ import main
 from segmentation_node.model_card import read_card
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 
 LEAST = 0.999
 
@@ -176,7 +176,7 @@ def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
     card = read_card(str(folder))
     card.artifact_path("onnx_float")
     backend = open_backend("onnxruntime", card, BackendOptions())
-    segmenter = Segmenter(backend)
+    segmenter = Segmenter(Batch(backend))
     equal = []
     for path in sorted(images.iterdir()):
         picture = read(path)

@@ -22,9 +22,10 @@ from segmentation_node.ros.diagnostics import (
     LATENCIES,
     Limits,
     Observation,
-    diagnostic_array,
+    diagnostic_status,
     figures,
     judge,
+    summary,
 )
 from segmentation_node.timing import PERCENTILES
 
@@ -93,11 +94,17 @@ def test_figures_are_not_available_rather_than_zero():
     assert some["queue_ms_p95"] == "2.000" and some["queue_ms_p99"] == "n/a"
 
 
-def test_message():
-    message = diagnostic_array(Time(sec=3), "n: s", "cpu", (b"\x01", "slow"), [("key", "value")])
-    (status,) = message.status
-    assert (message.header.stamp.sec, status.name, status.hardware_id) == (3, "n: s", "cpu")
+def test_status():
+    status = diagnostic_status("n: s", "cpu", (b"\x01", "slow"), [("key", "value")])
+    assert (status.name, status.hardware_id) == ("n: s", "cpu")
     assert (status.level, status.message, values_of(status)) == (b"\x01", "slow", {"key": "value"})
+
+
+def test_the_worst_camera_speaks_for_the_node():
+    ok, idle = (b"\x00", "running"), (b"\x00", "idle, no subscriber")
+    assert summary({"front": ok, "left": idle}) == (b"\x00", "1 of 2 cameras running")
+    found = summary({"front": ok, "left": (b"\x03", "stale"), "right": (b"\x01", "slow")})
+    assert found == (b"\x03", "left: stale")
 
 
 @pytest.fixture(scope="module")

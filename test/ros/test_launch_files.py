@@ -103,6 +103,13 @@ class Launcher:
         prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
         self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
 
+    def has_vision_msgs(self) -> None:
+        package = self.folder / "stand_in/vision_msgs"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        paths = [str(package.parent), self.environment.get("PYTHONPATH", "")]
+        self.environment["PYTHONPATH"] = os.pathsep.join(paths)
+
     def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen:
         path = PROJECT / "launch" / f"{name}.launch.py"
         return subprocess.Popen(
@@ -198,7 +205,7 @@ def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):
         ("tx1", []),
         ("desktop", []),
         ("segmentation", ["rviz:=true"]),
-        ("cameras", ["cameras:=front,left"]),
+        ("cameras", ["cameras:=front,left", "separate:=true"]),
         ("replay", ["bag:=/data/drive"]),
     ],
 )
@@ -234,6 +241,12 @@ def test_interrupting_the_launch_is_no_error(stand_in):
         ("cameras", "cameras:=front,,left", "cameras: got 'front,,left'"),
         ("cameras", "cameras:=front,front", "cameras: got 'front,front'"),
         ("cameras", "target:=tx2", "tx2"),
+        ("cameras", "cameras:=front,2nd", "cameras: got '2nd', expected names of letters"),
+        ("segmentation", "cameras:=a/b", "cameras: got 'a/b', expected names of letters"),
+        ("cameras", "separate:=maybe", "separate: got 'maybe', expected true or false"),
+        ("cpu", "rotation:=left", "rotation: got 'left', expected a whole number"),
+        ("segmentation", "roi:=1,2,x,4", "roi: got 'x', expected a whole number"),
+        ("nav2", "prefix:=/", "prefix: got nothing, expected a name such as /segmentation"),
         ("replay", "model:=mine", "bag: got nothing"),
         ("replay", "play:=false", "image: got nothing"),
     ],
@@ -274,8 +287,21 @@ def test_rviz_shows_the_image_that_the_node_takes(stand_in, transport, image):
     assert topics == [image, *private]
 
 
-def test_cameras_start_one_node_each(stand_in):
+def test_one_node_serves_the_cameras(stand_in):
     code, output = stand_in.run("cameras", "cameras:=front, left", "target:=tx1", "backend:=auto")
+    assert code == 0, output
+    (call,) = stand_in.calls()
+    assert remappings(call) == ["front/image:=front/image_raw", "left/image:=left/image_raw"]
+    (path, _), (_, given) = call["files"]
+    assert path == str(PROJECT / "config" / "tx1.yaml")
+    lines = [line.strip() for line in given.splitlines()]
+    assert "backend: auto" in lines
+    assert [line for line in lines if line.startswith("- ")] == ["- front", "- left"]
+
+
+def test_separate_cameras_have_a_node_each(stand_in):
+    arguments = ("cameras:=front, left", "separate:=true", "target:=tx1", "backend:=auto")
+    code, output = stand_in.run("cameras", *arguments)
     assert code == 0, output
     calls = stand_in.calls()
     namespaces = [word for call in calls for word in call["argv"] if word.startswith("__ns")]
@@ -283,15 +309,23 @@ def test_cameras_start_one_node_each(stand_in):
     for call in calls:
         (path, _), (_, given) = call["files"]
         assert path == str(PROJECT / "config" / "tx1.yaml")
-        assert "backend: auto" in given
+        assert "backend: auto" in given and "cameras" not in given
         assert remappings(call) == ["image:=image_raw"]
 
 
-@pytest.mark.parametrize(("failing", "expected"), [("front", 0), ("segmentation_node", 1)])
-def test_cameras_fail_only_together(stand_in, failing, expected):
-    code, output = stand_in.run("cameras", "cameras:=front,left", STAND_IN_FAILS=failing)
+@pytest.mark.parametrize(
+    ("arguments", "failing", "calls", "expected"),
+    [
+        (["separate:=true"], "front", 2, 0),
+        (["separate:=true"], "segmentation_node", 2, 1),
+        ([], "segmentation_node", 1, 1),
+    ],
+)
+def test_separate_cameras_fail_only_together(stand_in, arguments, failing, calls, expected):
+    variables = {"STAND_IN_FAILS": failing}
+    code, output = stand_in.run("cameras", "cameras:=front,left", *arguments, **variables)
     assert code == expected, output
-    assert len(stand_in.calls()) == 2
+    assert len(stand_in.calls()) == calls
 
 
 def replay_and_node(stand_in):
@@ -300,6 +334,50 @@ def replay_and_node(stand_in):
     (replay,) = [call for call in calls if call["argv"][0] == "live"]
     (node,) = [call for call in calls if call["argv"][0] != "live"]
     return replay, node
+
+
+def test_node_and_replay_get_one_geometry(stand_in):
+    arguments = ("bag:=/b", "roi:=1,2,30,40", "rotation:=180", "ignore_mask:=/hood.png")
+    code, output = stand_in.run("replay", *arguments, STAND_IN_SECONDS="3")
+    assert code == 0, output
+    replay, node = replay_and_node(stand_in)
+    options = "--rotation 180 --ignore-mask /hood.png --roi 1 2 30 40"
+    assert options in " ".join(replay["argv"])
+    ((_, given),) = node["files"]
+    lines = [line.strip() for line in given.splitlines()]
+    assert "input.rotation: 180" in lines and "input.ignore_mask: /hood.png" in lines
+    assert [line for line in lines if line.startswith("- ")] == ["- 1", "- 2", "- 30", "- 40"]
+
+
+NAV2_TOPICS = {
+    "~/class_map:=/segmentation/mask",
+    "~/confidence:=/segmentation/confidence",
+    "~/vision_label_info:=/segmentation/label_info",
+}
+
+
+def test_nav2_remaps_to_the_layers_names(stand_in):
+    stand_in.has_vision_msgs()
+    call = stand_in.call("nav2", "image:=/cam/image_raw")
+    assert set(remappings(call)) == NAV2_TOPICS | {"image:=/cam/image_raw"}
+    assert [path for path, _ in call["files"]] == [str(PROJECT / "config" / "cpu.yaml")]
+
+
+def test_nav2_gives_each_camera_its_mask(stand_in):
+    stand_in.has_vision_msgs()
+    call = stand_in.call("nav2", "cameras:=front,left", "prefix:=seg")
+    found = set(remappings(call))
+    assert "~/front/class_map:=seg/front/mask" in found
+    assert "~/left/confidence:=seg/left/confidence" in found
+    assert "~/vision_label_info:=seg/label_info" in found
+
+
+def test_nav2_without_vision_msgs_is_one_line(stand_in):
+    code, output = stand_in.run("nav2", ROS_DISTRO="jazzy")
+    assert code == 1 and not stand_in.calls()
+    assert "vision_msgs is not installed" in output
+    assert "install ros-jazzy-vision-msgs" in output
+    assert "Traceback" not in output
 
 
 def test_replay_plays_the_bag_into_a_node_that_drops_nothing(stand_in):

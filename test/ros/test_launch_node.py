@@ -156,3 +156,41 @@ def test_a_replay_scores_a_bag_and_ends(ros2, tiny_folder, tmp_path):
     assert report["counters"]["processed"] == 20 and report["lost"] == []
     for word in ("[ERROR]", "Traceback", "exit code"):
         assert word not in log, log
+
+
+def test_one_node_serves_several_cameras(ros2, peer, tiny_folder, tmp_path):
+    images = {name: linear_model.blocks(SIZE, seed) for seed, name in enumerate(("front", "left"))}
+    maps = {name: peer.listen(Image, f"/segmentation_node/{name}/class_map") for name in images}
+    cameras = {name: peer.node.create_publisher(Image, f"/{name}/image_raw", 10) for name in images}
+    arguments = ("cameras:=front,left", "model:=" + tiny_folder)
+    with Launch(ros2, tmp_path, "cameras.launch.py", *arguments) as launch:
+
+        def answered():
+            assert launch.process.poll() is None, launch.log
+            for name, image in images.items():
+                cameras[name].publish(image_message(image.tobytes(), SIZE, "rgb8"))
+            peer.spin_for(0.1)
+            return all(listener.messages for listener in maps.values())
+
+        peer.until(answered, "a class map of each camera", TIMEOUT_S)
+        for name, image in images.items():
+            expected = linear_model.classify(image)
+            assert np.array_equal(pixels(maps[name].messages[0]), expected)
+            maps[name].close()
+        os.killpg(launch.process.pid, signal.SIGINT)
+        code, log = launch.end()
+    assert code == 0, log
+    assert log.count("process has finished cleanly") == 1
+    for camera in cameras.values():
+        peer.node.destroy_publisher(camera)
+
+
+def test_a_model_without_the_batch_ends_the_launch(ros2, tiny_folder, tmp_path):
+    parameters = tmp_path / "window.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    batch_window_ms: 5.0\n")
+    arguments = ("cameras:=front,left", "model:=" + tiny_folder, f"params_file:={parameters}")
+    with Launch(ros2, tmp_path, "cameras.launch.py", *arguments) as launch:
+        code, log = launch.end()
+    assert code == 1, log
+    (line,) = [line for line in log.splitlines() if "[segmentation_node]: batch_window_ms" in line]
+    assert "a run of model linear on" in line and "export the model with --batch 2" in line

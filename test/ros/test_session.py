@@ -1,10 +1,13 @@
 """What exists from configure to cleanup is there as a whole or not at all."""
 
+import gc
 import threading
+import time
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from support import linear_model
 from support.live import Header, Parameter, Time
 
 from segmentation_node.labels import CAMVID_11
@@ -22,6 +25,8 @@ def node(ros, tiny_folder):
     yield found
     found.stop()
     found.destroy_node()
+    del found
+    gc.collect()  # until then rclpy leaves a lifecycle node on the graph, under the same name
 
 
 def remains(node):
@@ -56,7 +61,7 @@ def spoil(method):
     "patch",
     [
         spoil_backend,
-        spoil("outputs.Outputs.publish_labels"),
+        spoil("outputs.LabelOutputs.publish"),
         spoil("input.ImageInput.__init__"),
         spoil("processor.FrameProcessor.__init__"),
     ],
@@ -89,6 +94,48 @@ def test_a_topic_that_cannot_be_made_takes_the_others_with_it(node, monkeypatch)
         spoilt.setattr(node, "create_lifecycle_publisher", all_but_latency)
         assert node.trigger_configure().name == "FAILURE"
     assert remains(node) == []
+
+
+def until_remains(node, expected):
+    deadline_s = time.monotonic() + 30.0
+    while sorted(remains(node)) != expected:
+        assert time.monotonic() < deadline_s, remains(node)
+        time.sleep(0.01)
+
+
+def load(node, model):
+    from segmentation_msgs.srv import LoadModel
+
+    return node._on_load_model(LoadModel.Request(model=model), LoadModel.Response())
+
+
+@pytest.mark.parametrize("spoilt_part", ["outputs.ImageOutput.__init__", "session.Session.take"])
+def test_a_swap_that_fails_midway_changes_nothing(
+    node, monkeypatch, tmp_path, tiny_folder, spoilt_part
+):
+    plain = linear_model.write_model(tmp_path / "plain", (48, 64), "camvid11", False, "plain")
+    for name, value in (("model", plain), ("cameras", ["front", "left"])):
+        assert node.set_parameters([Parameter(name, value=value)])[0].successful
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    before = sorted(remains(node))
+    with monkeypatch.context() as spoilt:
+        spoil(spoilt_part)(spoilt, None)
+        found = load(node, tiny_folder)
+    assert not found.success and found.message == "RuntimeError: spoilt by the test"
+    assert node.session.model.card.name == node.parameters["model"].rpartition("/")[2] == "plain"
+    until_remains(node, before)  # the thread of the model that is closed again ends by itself
+    assert load(node, tiny_folder).success
+    assert "/session_under_test/left/confidence" in remains(node)
+    node.stop()
+    until_remains(node, [])
+
+
+def test_configuring_again_and_again_leaves_no_entity_behind(node):
+    counts = []
+    for _ in range(3):
+        assert node.trigger_configure().name == node.trigger_cleanup().name == "SUCCESS"
+        counts.append(len(node.default_callback_group.entities))
+    assert counts == counts[:1] * 3
 
 
 def test_a_missing_vision_msgs_is_said_once_and_in_the_diagnostics(node, monkeypatch, capfd):

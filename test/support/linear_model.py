@@ -40,12 +40,12 @@ def blocks(size, seed=0, block=8):
 
 
 def write_model(
-    folder, size, label_set="camvid11", with_confidence=True, name="linear", channels=0
+    folder, size, label_set="camvid11", with_confidence=True, name="linear", channels=0, batch=1
 ):
     """Write model.onnx and model.yaml; ``channels`` adds convolutions that only take time."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(_graph(size, label_set, with_confidence, channels), folder / "model.onnx")
+    onnx.save(_graph(size, label_set, with_confidence, channels, batch), folder / "model.onnx")
     write_card(folder, card(folder, size, label_set, with_confidence, name))
     return str(folder)
 
@@ -83,7 +83,7 @@ def write_card(folder, values):
     (Path(folder) / "model.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def _graph(size, label_set, with_confidence, channels):
+def _graph(size, label_set, with_confidence, channels, batch):
     weight, bias = weights(label_set)
     constants = {"weight": weight, "bias": bias}
     nodes = [
@@ -103,7 +103,7 @@ def _graph(size, label_set, with_confidence, channels):
         nodes.append(helper.make_node("ReduceMax", ["rgb"], ["most"], axes=[-1], keepdims=0))
         nodes.append(helper.make_node("Cast", ["most"], ["confidence"], to=TensorProto.UINT8))
         names.append("confidence")
-    shape = [1] + list(size)
+    shape = [batch] + list(size)
     content = helper.make_graph(
         nodes,
         "linear",

@@ -144,13 +144,17 @@ class LiveNode:
         number = next(_numbers)
         self.peer = peer
         self.name = "/seg_%d" % number
-        self.image_topic = "/camera_%d/image" % number
+        self.namespace = "/camera_%d" % number
+        self.image_topic = self.namespace + "/image"
         self._log_path = log_path / ("node_%d.log" % number)
         self._diagnostics = peer.listen(DiagnosticArray, "/diagnostics", 10)
         self._labels = peer.listen(LabelInfo, self.name + "/label_info", latched_qos())
         self._log = open(self._log_path, "wb")
         self._publishers = []
         own = ["__node:=" + self.name[1:], "image:=" + self.image_topic]
+        for name in parameters.get("cameras", ()):
+            if str(name).isidentifier():
+                own.append("%s/image:=%s" % (name, self.input_of(name)))
         self.process = NodeProcess(parameters, own + list(remaps), self._log)
 
     def __enter__(self):
@@ -164,6 +168,10 @@ class LiveNode:
         self._labels.close()
         self._log.close()
 
+    def input_of(self, camera):
+        """The image topic of one of its several cameras."""
+        return "%s/%s/image" % (self.namespace, camera)
+
     @property
     def log(self):
         """What it printed so far."""
@@ -172,8 +180,12 @@ class LiveNode:
     @property
     def statuses(self):
         """Its diagnostics so far."""
+        return self.statuses_of("segmentation")
+
+    def statuses_of(self, name):
+        """Those of the node itself, ``segmentation``, or of one of its cameras."""
         found = [status for message in self._diagnostics.messages for status in message.status]
-        return [status for status in found if status.name == self.name[1:] + ": segmentation"]
+        return [status for status in found if status.name == "%s: %s" % (self.name[1:], name)]
 
     @property
     def label_info(self):
@@ -193,16 +205,16 @@ class LiveNode:
             last = [describe(status) for status in self.statuses[-2:]]
             raise AssertionError("%s\n%s\n%s" % (failure, last, self.log[-3000:])) from None
 
-    def status(self, level, *fragments):
+    def status(self, level, *fragments, of="segmentation"):
         """The first of its reports from now on with this level and these parts in the reason."""
-        seen = len(self.statuses)
+        seen = len(self.statuses_of(of))
 
         def fits(status):
             said = all(fragment in status.message for fragment in fragments)
             return LEVELS[status.level] == level and said
 
         def found():
-            return [status for status in self.statuses[seen:] if fits(status)]
+            return [status for status in self.statuses_of(of)[seen:] if fits(status)]
 
         return self.until(found, "%s %s in the diagnostics" % (level, fragments))[0]
 

@@ -17,7 +17,7 @@ from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import NETWORKS, build_network
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 from training import export
 from training.arguments import image_size
 from training.augment import Augmentation
@@ -252,7 +252,7 @@ def test_the_exported_graph_is_static_opset_13(exported):
 def test_the_exported_accuracy_is_what_evaluation_finds(exported, root):
     card = read_card(str(exported))
     with open_backend("torch", card, BackendOptions(device="cpu")) as backend:
-        run = evaluate_dataset(Segmenter(backend), open_dataset("camvid", root, "val"))
+        run = evaluate_dataset(Segmenter(Batch(backend)), open_dataset("camvid", root, "val"))
     result = run.accuracy
     (accuracy,) = card.accuracy
     assert (accuracy.dataset, accuracy.split, accuracy.frames) == ("camvid", "val", 2)

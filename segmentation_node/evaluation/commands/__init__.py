@@ -3,10 +3,14 @@
 from segmentation_node.evaluation.commands import (
     bag,
     check_data,
+    confidence,
     dataset,
+    fleet,
     live,
     make_bag,
     make_folder,
+    merge,
+    nav2_config,
 )
 
 # A command adds its parser with ``add_parser(commands)``; what it sets as ``run`` takes the
@@ -18,6 +22,10 @@ COMMANDS = {
     "make-bag": make_bag,
     "check-data": check_data,
     "make-folder": make_folder,
+    "confidence": confidence,
+    "nav2-config": nav2_config,
+    "fleet": fleet,
+    "merge": merge,
 }
 
 __all__ = ["COMMANDS"]

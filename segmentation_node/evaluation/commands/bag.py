@@ -7,8 +7,10 @@ from typing import Any, Iterable, Union
 
 from segmentation_node.evaluation.commands.options import (
     OutputOptions,
+    add_geometry_options,
     add_model_options,
     add_output_options,
+    geometry_of,
     open_segmenter,
     output_options,
 )
@@ -39,6 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("bag", metavar="BAG", help="the bag's folder, or its .mcap or .db3 file")
     add_model_options(parser, required=False)
     add_topic_options(parser)
+    add_geometry_options(parser)
     add_output_options(parser)
 
 
@@ -86,17 +89,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
-    output = output_options(arguments)
-    with open_segmenter(arguments) as segmenter, closing(source.frames()) as frames:
-        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)
+    output, geometry = output_options(arguments), geometry_of(arguments)
+    with open_segmenter(arguments, geometry) as segmenter, closing(source.frames()) as frames:
+        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
         seen = segmented(segmenter, progress_bar(source.length)(frames))
         _score(seen, source, run, output)
 
 
 def _score_recorded(source: RecordedSource, arguments: argparse.Namespace) -> None:
-    output = output_options(arguments)
+    output, geometry = output_options(arguments), geometry_of(arguments)
     with closing(source.frames()) as frames:
-        run = source.new_run(source.predicted, environment_facts(), output.grouping)
+        run = source.new_run(source.predicted, environment_facts(), output.grouping, geometry)
         recorded = progress_bar(source.length)(frames)
         _score(recorded, source, run, output)
 

@@ -6,8 +6,10 @@ from contextlib import closing
 from typing import Any
 
 from segmentation_node.evaluation.commands.options import (
+    add_geometry_options,
     add_model_options,
     add_output_options,
+    geometry_of,
     open_segmenter,
     output_options,
 )
@@ -32,20 +34,21 @@ def add_parser(commands: Any) -> None:
         action="store_false",
         help="leave out iIoU and with it the data set's instance files",
     )
+    add_geometry_options(parser)
     add_output_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
-    output = output_options(arguments)
+    output, geometry = output_options(arguments), geometry_of(arguments)
     dataset = open_dataset(
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
     for note in dataset.notes:
         print("warning: " + note, file=sys.stderr)
     source = DatasetSource(dataset, arguments.dataset)
-    with open_segmenter(arguments) as segmenter:
-        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping)
+    with open_segmenter(arguments, geometry) as segmenter:
+        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
             score_frames(segmented(segmenter, progress(frames)), run, output.strict)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Optional
 from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import (
     add_backend_options,
+    add_geometry_options,
     add_output_options,
     at_least,
+    geometry_of,
     output_options,
     positive,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.sources import BagOptions
+from segmentation_node.geometry import Geometry
 from segmentation_node.labels import LABEL_SETS, Grouping
 
 if TYPE_CHECKING:
@@ -53,6 +56,13 @@ def add_parser(commands: Any) -> None:
     _add_node_options(parser.add_argument_group("the node"))
     _add_pace_options(parser.add_argument_group("pace"))
     parser.add_argument("--allow-loss", action="store_true", help="lost frames do not fail the run")
+    add_geometry_options(
+        parser.add_argument_group(
+            "geometry",
+            "Parameters of the node that is started; with --node those that it runs with: what "
+            "they leave out is not scored.",
+        )
+    )
     add_output_options(parser)
 
 
@@ -86,7 +96,7 @@ def _add_pace_options(group: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; frames lost are an error unless allowed."""
     _check(arguments)
-    output = output_options(arguments)
+    output, geometry = output_options(arguments), geometry_of(arguments)
     try:
         from segmentation_node.evaluation.live import evaluate, target
     except ImportError as error:
@@ -94,7 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
             "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
         ) from error
     target.prepare_middleware(stay_local=not arguments.node and not arguments.listen)
-    with target.joined_graph(), evaluate.live_run(_options(arguments, output.grouping)) as live:
+    with target.joined_graph(), evaluate.live_run(
+        _options(arguments, output.grouping, geometry)
+    ) as live:
         with reported(live.run, output):
             live.score(progress_bar(live.length)(None))
         missing = live.losses()
@@ -105,7 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(arguments: argparse.Namespace, grouping: Optional[Grouping]) -> "LiveOptions":
+def _options(
+    arguments: argparse.Namespace, grouping: Optional[Grouping], geometry: Geometry
+) -> "LiveOptions":
     from segmentation_node.evaluation.live.evaluate import LiveOptions, PaceOptions
     from segmentation_node.evaluation.live.played import SourceOptions
     from segmentation_node.evaluation.live.target import TargetOptions
@@ -120,6 +134,7 @@ def _options(arguments: argparse.Namespace, grouping: Optional[Grouping]) -> "Li
             arguments.precision,
             arguments.num_threads,
             arguments.sim_time,
+            geometry,
         ),
         SourceOptions(
             arguments.bag or "",

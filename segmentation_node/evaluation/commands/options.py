@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
+from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import Grouping, read_grouping
 from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
@@ -29,6 +30,36 @@ def add_backend_options(parser: Any) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--num-threads", type=int, default=0)
+
+
+def add_geometry_options(parser: Any) -> None:
+    """What of an image is seen and counts; for a parser or a group of one."""
+    parser.add_argument(
+        "--roi",
+        nargs=4,
+        type=int,
+        default=[],
+        metavar=("X", "Y", "WIDTH", "HEIGHT"),
+        help="the part of the image that is segmented and scored; default: all of it",
+    )
+    parser.add_argument(
+        "--rotation",
+        type=int,
+        default=0,
+        metavar="DEGREES",
+        help="clockwise, 0, 90, 180 or 270: makes the image upright for the network",
+    )
+    parser.add_argument(
+        "--ignore-mask",
+        default="",
+        metavar="PNG",
+        help="of the image's size; pixels that are not black in it count nowhere",
+    )
+
+
+def geometry_of(arguments: argparse.Namespace) -> Geometry:
+    """What ``add_geometry_options`` asked for. Raises GeometryError."""
+    return make_geometry(arguments.roi, arguments.rotation, arguments.ignore_mask)
 
 
 @dataclass(frozen=True)
@@ -75,13 +106,13 @@ def output_options(arguments: argparse.Namespace) -> OutputOptions:
 
 
 @contextmanager
-def open_segmenter(arguments: argparse.Namespace) -> Iterator[Segmenter]:
+def open_segmenter(arguments: argparse.Namespace, geometry: Geometry) -> Iterator[Segmenter]:
     """The pipeline that ``add_model_options`` asks for, closed in the end."""
     options = BackendOptions(
         arguments.device, arguments.precision, arguments.num_threads, arguments.engine_dir
     )
     card = open_model(arguments.model)
-    with pipeline.open_segmenter(card, arguments.backend, options) as segmenter:
+    with pipeline.open_segmenter(card, arguments.backend, options, geometry=geometry) as segmenter:
         for line in segmenter.backend.warnings:
             print("warning: %s" % line, file=sys.stderr)
         yield segmenter

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Iterator, Optional
 
-from segmentation_node.errors import BackendError, DatasetError, OutputError, ReplayError
+from segmentation_node.errors import BackendError, OutputError, ReplayError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.options import OutputOptions
 from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
@@ -51,12 +51,9 @@ def reported(run: Run, options: OutputOptions) -> Iterator[None]:
 def _report(run: Run, options: OutputOptions, partial: bool = False) -> None:
     """Print the tables; write what ``--json`` and ``--html`` name."""
     run.finish(partial)
-    left_out = run.skipped + run.lost_frames
-    frames = len(run.frames) + len(left_out)
-    if left_out and not len(run.frames) and not partial:
-        raise DatasetError(
-            "none of %d frames could be scored; the first: %s" % (frames, left_out[0])
-        )
+    if not partial:
+        run.require_a_frame()
+    frames = len(run.frames) + len(run.skipped) + len(run.lost_frames)
     result = run.as_json()
     print(report.run_text(result))
     if run.skipped:

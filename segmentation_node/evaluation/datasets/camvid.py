@@ -63,7 +63,7 @@ class CamVid(Dataset):
 
 
 class _Sample(NamedTuple):
-    """An image, its labels of the same name, and the line of a list that asks for it, if any."""
+    """An image and its labels of the same name; the list's line that asks for it, or none."""
 
     file_name: str
     image_path: str

@@ -84,6 +84,7 @@ class LiveRun:
             facts,
             source.instance_classes,
             options.grouping,
+            options.target.geometry,
         )
         self.length = source.length
         self._options = options

@@ -20,6 +20,7 @@ from segmentation_msgs.msg import LabelInfo
 from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import ReplayError
 from segmentation_node.evaluation.run.provenance import environment_facts
+from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import LabelSet, told_label_set
 from segmentation_node.model_card import ModelCard, models_folder, open_model
 from segmentation_node.ros.outputs import latched_qos
@@ -34,7 +35,10 @@ _LIBC = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """The node to score: ``node`` names one that runs; without it one is started with the rest."""
+    """The node to score: ``node`` names one that runs; without it one is started with the rest.
+
+    ``geometry`` is that of either.
+    """
 
     node: str = ""
     model: str = ""
@@ -44,6 +48,7 @@ class TargetOptions:
     precision: str = "fp32"
     num_threads: int = 0
     sim_time: bool = False
+    geometry: Geometry = WHOLE_IMAGE
 
     @property
     def name(self) -> str:
@@ -56,6 +61,7 @@ class TargetOptions:
 
     def parameters(self, compressed: bool) -> Dict[str, Any]:
         """The parameters of the node to start; ``compressed`` is how it gets its images."""
+        geometry = {"input." + name: value for name, value in self.geometry.facts().items()}
         return {
             "model": self.card().folder,
             "backend": self.backend,
@@ -65,6 +71,7 @@ class TargetOptions:
             "frame_policy": self.policy,
             "input.transport": "compressed" if compressed else "raw",
             "use_sim_time": self.sim_time,
+            **geometry,
         }
 
 

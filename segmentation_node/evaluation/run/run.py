@@ -2,17 +2,18 @@
 
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 
-from segmentation_node.errors import DatasetError
+from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
 from segmentation_node.evaluation.run.accuracy import Accuracy, defined
 from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
+from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import Grouping, LabelSet
 
 # Facts of the source that stand in the report's first level too.
@@ -25,6 +26,7 @@ class Run:
     ``predicted`` and ``truth`` are the label sets of network and data; ``truth`` is None where
     the data has no labels. ``source`` says what was run, on what, with what; it goes into the
     report as it is. With a ``grouping`` the groups are scored; class maps may hold them already.
+    Pixels that a ``geometry`` leaves out count nowhere.
     Frames come in the order of their drive, from one thread. ``counters`` is for
     what a live node counted (received, dropped ...).
     """
@@ -36,8 +38,10 @@ class Run:
         source: Dict[str, Any],
         instance_classes: Sequence[str] = (),
         grouping: Optional[Grouping] = None,
+        geometry: Geometry = WHOLE_IMAGE,
     ) -> None:
-        self.source = dict(source)
+        self._geometry = geometry
+        self.source = dict(source, **geometry.facts())
         self.unused_names: List[str] = []
         self._predicted_lut = self._truth_lut = None
         if grouping is not None:
@@ -67,8 +71,9 @@ class Run:
         """Count a frame.
 
         Raises DatasetError that names the frame, and counts nothing, where truth and class map
-        differ in size or hold ids that are no class.
+        differ in size or hold ids that are no class, or an image has not the geometry's size.
         """
+        frame, left_out = self._without_left_out(frame)
         frame = replace(
             frame,
             class_map_hw=_folded(frame.class_map_hw, self._predicted_lut),
@@ -85,7 +90,7 @@ class Run:
                 raise DatasetError("%s: %s" % (frame.name, error)) from error
             figures["mean_iou"] = score = counts.mean_iou()
             figures["global_accuracy"] = counts.global_accuracy()
-        change = self.consistency.add(frame.class_map_hw, frame.position)
+        change = self.consistency.add(frame.class_map_hw, frame.position, left_out)
         if change is not None:
             figures["changed_share"] = change.share
         for stage, value_ms in frame.stages_ms.items():
@@ -106,6 +111,27 @@ class Run:
                 before_hw=change.before_hw,
             )
 
+    def _without_left_out(self, frame: ScoredFrame) -> Tuple[ScoredFrame, int]:
+        """The frame with what the geometry leaves out unlabelled everywhere, and how much it is."""
+        size = frame.class_map_hw.shape
+        try:
+            left_out = self._geometry.left_out((size[0], size[1]))
+        except ImageError as error:
+            raise DatasetError("%s: %s" % (frame.name, error)) from error
+        if left_out is None:
+            return frame, 0
+        truth_hw, instances_hw = frame.truth_hw, frame.instances_hw
+        # One of another size is told when it is counted.
+        if truth_hw is not None and truth_hw.shape == size:
+            truth_hw = cv2.bitwise_or(truth_hw, left_out)
+        if instances_hw is not None and instances_hw.shape == size:
+            instances_hw = np.where(left_out == 0, instances_hw, 0)
+        class_map_hw = cv2.bitwise_or(frame.class_map_hw, left_out)
+        frame = replace(
+            frame, class_map_hw=class_map_hw, truth_hw=truth_hw, instances_hw=instances_hw
+        )
+        return frame, int(cv2.countNonZero(left_out))
+
     def skip(self, name: str, reason: str) -> None:
         """A frame that could not be read or segmented."""
         self.skipped.append(Problem(name, reason))
@@ -118,6 +144,14 @@ class Run:
         """Stop the clock; ``partial`` marks a run that ended before its data did."""
         self._elapsed_s = time.monotonic() - self._start_s
         self.partial = partial
+
+    def require_a_frame(self) -> None:
+        """Raise DatasetError where there were frames and none could be scored."""
+        left_out = self.skipped + self.lost_frames
+        if left_out and not len(self.frames):
+            raise DatasetError(
+                "none of %d frames could be scored; the first: %s" % (len(left_out), left_out[0])
+            )
 
     def as_json(self) -> Dict[str, Any]:
         """All figures; undefined ones are None. ``docs/evaluation.md`` defines them."""

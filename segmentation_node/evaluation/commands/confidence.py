@@ -1,0 +1,54 @@
+"""``confidence``: measure how sure a model is on validation data, and write that on its card.
+
+A node warns when what it sees makes the model much less, or much more, sure than that.
+"""
+
+import argparse
+import os
+from typing import Any
+
+from segmentation_node.errors import CardError
+from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
+from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.evaluation.offline import measure_confidence
+from segmentation_node.geometry import WHOLE_IMAGE
+from segmentation_node.model_card import CARD_FILE
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own options."""
+    parser = commands.add_parser(
+        "confidence", help="write on a model's card how sure it is on validation data"
+    )
+    parser.set_defaults(run=run)
+    add_model_options(parser)
+    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
+    parser.add_argument("--root", default="", help="the data set's folder")
+    parser.add_argument("--split", default="val", help="none that the model was trained on")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print and write; gives the exit code."""
+    # Cards are written where networks are trained or imported: Python 3.11.
+    from segmentation_node.importing.model_folder import put_on_card
+
+    dataset = open_dataset(arguments.dataset, arguments.root, arguments.split)
+    with open_segmenter(arguments, WHOLE_IMAGE) as segmenter:
+        card = segmenter.card
+        if "confidence" not in card.outputs:
+            raise CardError("model %s gives no confidence to measure" % card.name)
+        found = measure_confidence(segmenter, dataset, progress_bar(len(dataset)))
+    put_on_card(card.folder, confidence=dict(vars(found)))
+    print(
+        "%s: confidence %.4f, deviation %.4f, unlabelled %.4f on %s %s"
+        % (
+            os.path.join(card.folder, CARD_FILE),
+            found.mean,
+            found.deviation,
+            found.unlabelled_share,
+            arguments.dataset,
+            arguments.split,
+        )
+    )
+    return 0

@@ -1,0 +1,138 @@
+"""``fleet``: score many drives, on as many workers as there are; ``merge`` sums the reports."""
+
+import argparse
+import os
+import sys
+from contextlib import closing
+from typing import Any, List, Tuple
+
+from segmentation_node.errors import FleetError
+from segmentation_node.evaluation.commands.options import add_model_options, at_least
+from segmentation_node.evaluation.datasets import DATASETS
+
+ENGINES = ("local", "ray")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own options."""
+    parser = commands.add_parser("fleet", help="score a model on many drives, one report each")
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "drives",
+        nargs="*",
+        metavar="DRIVE",
+        help="a bag, a pattern of bags in quotes, or a .txt file with one a line; local or a URL",
+    )
+    add_model_options(parser)
+    parser.add_argument("--output", required=True, metavar="OUT", help="folder or URL of reports")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="its sequences are the drives")
+    parser.add_argument("--root", default="", help="the data set's folder")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--image-topic", metavar="TOPIC", help="default: the bag's one camera")
+    parser.add_argument("--truth-topic", metavar="TOPIC", help="default: /ground_truth")
+    parser.add_argument("--labels", metavar="LABELS", help="label set of the ground truth")
+    parser.add_argument("--grouping", metavar="FILE", help="score the groups of this file")
+    _add_placement_options(parser)
+    parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
+    parser.add_argument(
+        "--fail-below", type=float, metavar="IOU", help="exit 1 where the merged mean IoU is lower"
+    )
+
+
+def _add_placement_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--executor", choices=ENGINES, default="local")
+    parser.add_argument("--address", help="of a running Ray cluster, or auto")
+    parser.add_argument(
+        "--jobs", type=at_least(1), metavar="N", help="drives at a time; default: one a core"
+    )
+    parser.add_argument(
+        "--retries", type=at_least(0), default=3, help="of a drive whose worker died"
+    )
+    parser.add_argument(
+        "--shard", type=shard_of, default=(1, 1), metavar="I/N", help="of N shares the I-th, from 1"
+    )
+    parser.add_argument("--gpus-per-drive", type=float, default=0.0, metavar="G", help="Ray's")
+
+
+def shard_of(text: str) -> Tuple[int, int]:
+    """``I/N``, for a parser."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError("%s is no share; expected I/N with I from 1 to N" % text)
+    return int(number), int(count)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score what has no report yet; 1 where a drive failed or the fleet is below the mark."""
+    from segmentation_node.evaluation.fleet.drives import find_drives, shard
+    from segmentation_node.evaluation.fleet.storage import open_folder
+
+    _check(arguments)
+    placement = _placement(arguments)
+    settings = _settings(arguments, placement.threads)
+    drives = shard(find_drives(arguments.drives, settings), *arguments.shard)
+    folder = open_folder(settings.output, settings.endpoint_url)
+    there = set(folder.names())
+    missing = [drive for drive in drives if drive.report_name not in there]
+    print("%d drives, %d of them done before" % (len(drives), len(drives) - len(missing)))
+    failed = _score(missing, settings, placement, arguments.executor)
+    print("%d scored, %d failed; see evaluation merge" % (len(missing) - failed, failed))
+    if arguments.fail_below is None or failed:
+        return 1 if failed else 0
+    return _judged(folder, arguments.fail_below)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.executor != "ray" and (arguments.address or arguments.gpus_per_drive):
+        raise FleetError("--address and --gpus-per-drive are Ray's: add --executor ray")
+
+
+def _placement(arguments: argparse.Namespace) -> Any:
+    from segmentation_node.evaluation.fleet.executors import Placement
+
+    cores = len(os.sched_getaffinity(0))
+    jobs = arguments.jobs or cores
+    threads = arguments.num_threads or max(1, cores // jobs)
+    return Placement(jobs, threads, arguments.retries, arguments.gpus_per_drive, arguments.address)
+
+
+def _settings(arguments: argparse.Namespace, threads: int) -> Any:
+    from segmentation_node.evaluation.fleet.drives import Settings
+
+    names = (
+        "model", "output", "backend", "device", "precision", "engine_dir", "image_topic",
+        "truth_topic", "labels", "grouping", "dataset", "root", "split", "endpoint_url",
+    )  # fmt: skip
+    return Settings(num_threads=threads, **{name: getattr(arguments, name) for name in names})
+
+
+def _score(drives: List[Any], settings: Any, placement: Any, engine: str) -> int:
+    """How many failed; each is told as it does."""
+    from tqdm import tqdm
+
+    from segmentation_node.evaluation.fleet.executors import EXECUTORS
+    from segmentation_node.evaluation.fleet.score import Task
+
+    if not drives:
+        return 0
+    failed = 0
+    tasks = [Task(drive, settings) for drive in drives]
+    try:
+        with closing(EXECUTORS[engine](tasks, placement)) as outcomes:  # type: ignore[type-var]
+            for outcome in tqdm(outcomes, total=len(drives), unit="drive", disable=None):
+                if outcome.error is not None:
+                    failed += 1
+                    tqdm.write("failed: %s" % outcome.error, file=sys.stderr)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what is scored stays; the same command goes on") from None
+    return failed
+
+
+def _judged(folder: Any, least: float) -> int:
+    from segmentation_node.evaluation.fleet.merge import merge
+
+    found = merge(folder)["mean_iou"]
+    if found is None:
+        raise FleetError("--fail-below: no drive has ground truth, so there is no mean IoU")
+    print("mean IoU %.4f, expected at least %.4f" % (found, least))
+    return 1 if found < least else 0

@@ -1,0 +1,47 @@
+"""``merge``: the reports that ``fleet`` left, as one."""
+
+import argparse
+import sys
+from typing import Any
+
+from segmentation_node.evaluation import report
+from segmentation_node.evaluation.commands.options import writable
+from segmentation_node.evaluation.report.page import PAGE_MARK
+from segmentation_node.files import check_file, write_whole
+
+JSON_MARK = '"frames_skipped"'
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own options."""
+    parser = commands.add_parser("merge", help="sum the reports that fleet left")
+    parser.set_defaults(run=run)
+    parser.add_argument("output", metavar="OUT", help="fleet's --output")
+    parser.add_argument("--against", metavar="OTHER", help="another fleet's: what got worse")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="the figures")
+    parser.add_argument("--html", type=writable, metavar="FILE", help="a page")
+    parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sum, print, and optionally write, the figures; 1 where a drive failed."""
+    from segmentation_node.evaluation.fleet.merge import compare, merge
+    from segmentation_node.evaluation.fleet.page import fleet_page, fleet_text
+    from segmentation_node.evaluation.fleet.storage import open_folder
+
+    if arguments.json:
+        check_file(arguments.json, "a fleet's figures", JSON_MARK)
+    if arguments.html:
+        check_file(arguments.html, "a report's page", PAGE_MARK)
+    merged = merge(open_folder(arguments.output, arguments.endpoint_url))
+    if arguments.against:
+        other = merge(open_folder(arguments.against, arguments.endpoint_url))
+        merged["against"] = compare(merged, other)
+    print(fleet_text(merged))
+    if arguments.json:
+        report.write_json(arguments.json, merged)
+    if arguments.html:
+        write_whole(arguments.html, fleet_page(merged))
+    for item in merged["failed"]:
+        print("failed: %s" % item["error"], file=sys.stderr)
+    return 1 if merged["failed"] else 0
