@@ -101,7 +101,7 @@ def test_the_card_says_what_the_weights_started_from(run, start, expected, monke
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, **start}))
     card = read_card(str(export(run, monkeypatch=monkeypatch)))
-    assert card.weights.data.endswith("480x360" + expected)
+    assert card.weights.data.endswith("480x360, split train" + expected)
 
 
 def test_nothing_is_exported_without_agreement(run, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from support.overfit import overfit_one_batch
 from support.training_runs import (
@@ -94,6 +95,36 @@ def test_a_data_set_trains_on_real_images(dataset, tmp_path):
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_a_network_trains_on_real_images(network, tmp_path):
     two_iterations(network, "camvid", tmp_path)
+
+
+def write_coarse_cityscapes(root):
+    """Gray images with a coarse label on the left half: two of train_extra, one of val."""
+    ids = np.zeros((64, 96), np.uint8)
+    ids[:, :32], ids[:, 32:48] = 7, 26
+    for split, count in (("train_extra", 2), ("val", 1)):
+        for number in range(count):
+            stem = f"aachen/aachen_{number:06d}_000019"
+            image = np.repeat(ids[..., None] * 8 + 20, 3, axis=2)
+            labels = f"gtCoarse/{split}/{stem}_gtCoarse_labelIds.png"
+            for path, content in (
+                (f"leftImg8bit/{split}/{stem}_leftImg8bit.png", image),
+                (labels, ids),
+            ):
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(root / path), content)
+    return root
+
+
+def test_cityscapes_coarse_labels_train(tmp_path):
+    root = write_coarse_cityscapes(tmp_path / "cityscapes")
+    shipped = PROJECT / "training" / "recipes" / "elu_squeezenet_cityscapes_coarse_modern.yaml"
+    recipe = yaml.safe_load(shipped.read_text())
+    recipe.update(epochs=2, batch_size=2, crop_size=[64, 96], precision="fp32", evaluate_every=1)
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert run(path, root, tmp_path / "run") == 0
+    assert len(losses(tmp_path / "run")) == 2
+    assert rows(tmp_path / "run")[-1]["val_mean_iou"]
 
 
 # SegNet takes as long as the others together; what it computes is tested in test/networks, too.
