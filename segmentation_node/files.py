@@ -145,6 +145,12 @@ def write_whole(path: str, content: Union[str, bytes]) -> None:
         out.write(content if isinstance(content, bytes) else content.encode("utf-8"))
 
 
+def remove_file(path: str) -> None:
+    """Remove a file that the caller wrote, if it is there. Raises OutputError."""
+    with _told(path, "removed"), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def _entries(folder: str) -> Iterator[str]:
     """Files, links and empty folders below a folder, relative to it."""
     for parent, folders, files in os.walk(folder, onerror=_raise):

@@ -1,7 +1,8 @@
 """Engines that place drives on workers; each gives the outcomes as they come, in no order."""
 
+import multiprocessing
 import os
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from threading import Thread
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -121,7 +122,7 @@ def _work(pipe: Any) -> None:
 
 
 def _end_with_driver() -> None:
-    driver = parent_process()
+    driver = multiprocessing.parent_process()
     if driver is not None:
         connection.wait([driver.sentinel])
         os._exit(1)

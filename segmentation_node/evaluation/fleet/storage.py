@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional
 
 from segmentation_node.errors import FleetError, reason
-from segmentation_node.files import write_whole
+from segmentation_node.files import remove_file, write_whole
 
 
 class Folder:
@@ -31,10 +31,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        try:
-            os.unlink(os.path.join(self.path, name))
-        except FileNotFoundError:
-            pass
+        remove_file(os.path.join(self.path, name))
 
 
 class Bucket(Folder):
