@@ -165,7 +165,8 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     _export_logits(network, size, target / LOGITS_FILE)
     shutil.copy(card.artifact_path("weights"), target / "weights.safetensors")
     values = dataclasses.asdict(card)
-    del values["folder"], values["own_labels"], values["source"]
+    # Its confidence was measured at another size.
+    del values["folder"], values["own_labels"], values["source"], values["confidence"]
     values["label_set"] = describe(card.labels) if card.own_labels else card.label_set
     values["input"].update(height=size[0], width=size[1])
     values.update(outputs=list(OUTPUTS), accuracy=[])

@@ -17,9 +17,10 @@ from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
+from segmentation_node.geometry import WHOLE_IMAGE
 from segmentation_node.labels import CATEGORIES, CITYSCAPES_19, UNLABELLED
 from segmentation_node.model_card import open_model
-from segmentation_node.pipeline import Segmenter
+from segmentation_node.pipeline import Batch, Segmenter
 
 PROJECT = str(Path(__file__).resolve().parents[2])
 SHARED = os.path.join(PROJECT, "..", "shared", "datasets")
@@ -223,7 +224,7 @@ def test_a_models_figures_are_the_scorers(name, tmp_path, monkeypatch):
     card = open_model("elu_squeezenet_street")
     dataset = open_dataset(name, root, "train", with_instances=True)
     with open_backend("onnxruntime", card, BackendOptions()) as backend:
-        segmenter = Recording(backend)
+        segmenter = Recording(Batch(backend))
         ours = evaluate_dataset(segmenter, dataset).as_json()
     truths, predictions = [], []
     for index, (files, class_map) in enumerate(zip(dataset.samples, segmenter.class_maps)):
@@ -252,6 +253,7 @@ class Echo:
     """Stands in for a segmenter: "predicts" from the image's red channel."""
 
     labels = CITYSCAPES_19
+    geometry = WHOLE_IMAGE
 
     def output_size(self, image_size):
         return image_size

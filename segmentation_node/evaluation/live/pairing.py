@@ -301,6 +301,8 @@ class Collector(Node):
         return self
 
     def __exit__(self, *_: Any) -> None:
+        # Left to the garbage collector it may outlive the context, and would say so in a traceback.
+        self._executor.shutdown(timeout_sec=1.0)
         self.destroy_node()
 
     def wait_until_ready(self, process: Any, timeout_s: float) -> None:
