@@ -81,8 +81,10 @@ class FrameProcessor:
         except Exception as error:
             self.fail(error)
             return None
-        with_confidence = confidence is not None and confidence.wanted
-        threshold = self._parameters["confidence.threshold"] if confidence else 0.0
+        # Its topic may be there while a model runs that gives none, before or after a change.
+        gives_confidence = segmenter.backend.has_confidence
+        with_confidence = gives_confidence and confidence is not None and confidence.wanted
+        threshold = self._parameters["confidence.threshold"] if gives_confidence else 0.0
         health = self._accounts.model
         health.expect(segmenter.card.confidence)
         to_look_at = health.wants(frame.received_s, with_confidence or threshold > 0.0)

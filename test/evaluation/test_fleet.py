@@ -17,6 +17,8 @@ from support.linear_model import write_model
 from support.small_bags import SIZE, drive, write_bag
 
 from segmentation_node.evaluation.__main__ import main
+from segmentation_node.evaluation.commands.fleet import ENGINES
+from segmentation_node.evaluation.fleet.executors import EXECUTORS
 from segmentation_node.evaluation.fleet.page import fleet_page
 
 FLEET = [sys.executable, "-m", "segmentation_node.evaluation", "fleet"]
@@ -100,6 +102,28 @@ def test_merged_figures_are_the_sums(data, tmp_path):
         values = [frame[stage + "_ms"] for r in reports for frame in r["per_frame"]]
         assert len(values) == result["frames"]
         assert list(found.values()) == np.percentile(values, [50, 95, 99]).tolist()
+
+
+def test_what_a_geometry_leaves_out_counts_nowhere(data, tmp_path, capsys):
+    geometry = ["--roi", "4", "2", "40", "30", "--rotation", "180"]
+    path = tmp_path / "drive0.json"
+    words = ["bag", str(data / "drive0"), "--model", str(data / "model"), "--json", str(path)]
+    assert main(words + OPTIONS + geometry) == 0
+    expected = json.loads(path.read_text())
+    assert fleet(data, tmp_path / "out", *geometry, "--jobs", 1, drive="drive0") == 0
+    assert_is_the_sum(merged(tmp_path, tmp_path / "out"), {str(data / "drive0"): expected})
+    (report,) = [content["report"] for content in stored(tmp_path / "out").values()]
+    assert report["source"]["roi"] == [4, 2, 40, 30] and report["source"]["rotation"] == 180
+    assert fleet(data, tmp_path / "out", "--jobs", 1, drive="drive0") == 0
+    assert len(stored(tmp_path / "out")) == 2
+    assert main(["merge", str(tmp_path / "out")]) == 1
+    assert "other options" in capsys.readouterr().err
+    assert fleet(data, tmp_path / "other", "--rotation", "45") == 1
+    assert "the rotation is 45; expected one of" in capsys.readouterr().err
+
+
+def test_the_command_offers_every_executor():
+    assert set(ENGINES) == set(EXECUTORS)
 
 
 def test_three_shards_are_the_whole(data, tmp_path):

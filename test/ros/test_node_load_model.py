@@ -108,6 +108,7 @@ def change(stream, models, name):
 
 
 def test_models_change_under_load_and_each_frame_is_answered_by_one(node, models):
+    node.listen(Image, "/confidence")  # which "two" does not give
     stream = Stream(node)
     with sending(stream):
         for name in ("two", "one") * 3:

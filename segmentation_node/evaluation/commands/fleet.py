@@ -7,7 +7,11 @@ from contextlib import closing
 from typing import Any, List, Tuple
 
 from segmentation_node.errors import FleetError
-from segmentation_node.evaluation.commands.options import add_model_options, at_least
+from segmentation_node.evaluation.commands.options import (
+    add_geometry_options,
+    add_model_options,
+    at_least,
+)
 from segmentation_node.evaluation.datasets import DATASETS
 
 ENGINES = ("local", "ray")
@@ -32,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--truth-topic", metavar="TOPIC", help="default: /ground_truth")
     parser.add_argument("--labels", metavar="LABELS", help="label set of the ground truth")
     parser.add_argument("--grouping", metavar="FILE", help="score the groups of this file")
+    add_geometry_options(parser)
     _add_placement_options(parser)
     parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
     parser.add_argument(
@@ -102,8 +107,12 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Any:
     names = (
         "model", "output", "backend", "device", "precision", "engine_dir", "image_topic",
         "truth_topic", "labels", "grouping", "dataset", "root", "split", "endpoint_url",
+        "rotation", "ignore_mask",
     )  # fmt: skip
-    return Settings(num_threads=threads, **{name: getattr(arguments, name) for name in names})
+    given = {name: getattr(arguments, name) for name in names}
+    settings = Settings(num_threads=threads, roi=tuple(arguments.roi), **given)
+    settings.geometry()  # what no image can have is told before any drive is scored
+    return settings
 
 
 def _score(drives: List[Any], settings: Any, placement: Any, engine: str) -> int:

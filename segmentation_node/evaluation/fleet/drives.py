@@ -11,6 +11,7 @@ from segmentation_node import __version__
 from segmentation_node.errors import FleetError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.fleet.storage import file_system, is_url, reaching
+from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.model_card import CARD_FILE, open_model, sha256_of
 
 LIST_ENDING = ".txt"
@@ -22,8 +23,8 @@ class Settings:
     """What all drives of a fleet are scored with, and where the reports go.
 
     ``labels`` and ``grouping`` are as in ``evaluation bag``, ``dataset``, ``root`` and ``split``
-    as in ``evaluation dataset``; topics are None where the bag's own stand out. ``num_threads``
-    is of one worker.
+    as in ``evaluation dataset``, ``roi``, ``rotation`` and ``ignore_mask`` as in both; topics are
+    None where the bag's own stand out. ``num_threads`` is of one worker.
     """
 
     model: str
@@ -41,6 +42,13 @@ class Settings:
     root: str = ""
     split: str = "val"
     endpoint_url: Optional[str] = None
+    roi: Tuple[int, ...] = ()
+    rotation: int = 0
+    ignore_mask: str = ""
+
+    def geometry(self) -> Geometry:
+        """What of the images is seen and counts. Raises GeometryError."""
+        return make_geometry(self.roi, self.rotation, self.ignore_mask)
 
     def digest(self) -> str:
         """The hash of all that a figure depends on: contents of files, not where they lie."""
@@ -51,6 +59,7 @@ class Settings:
             [self.backend, self.device, self.precision],
             [self.image_topic, self.truth_topic],
             [_content(self.labels), _content(self.grouping)],
+            [self.roi, self.rotation, _content(os.path.expanduser(self.ignore_mask))],
         ]
         return _hash(values)
 

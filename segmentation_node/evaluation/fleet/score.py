@@ -20,6 +20,7 @@ from segmentation_node.evaluation.sources import (
     BagOptions,
     CameraSource,
     DatasetSource,
+    Source,
     import_bags,
 )
 from segmentation_node.labels import Grouping, LabelSet, describe, read_grouping
@@ -97,7 +98,7 @@ def _score_bag(task: Task, grouping: Optional[Grouping]) -> Run:
         bag.path = name
         source = CameraSource(bag, options)
         segmenter = _segmenter(settings)
-        run = source.new_run(segmenter.labels, run_facts(segmenter), grouping)
+        run = _new_run(source, segmenter, grouping)
         with closing(source.frames()) as frames:
             score_frames(segmented(segmenter, frames), run)
         run.finish()
@@ -109,7 +110,7 @@ def _score_sequence(task: Task, grouping: Optional[Grouping]) -> Run:
     settings = task.settings
     dataset = open_dataset(str(settings.dataset), settings.root, settings.split)
     source, segmenter = DatasetSource(dataset, str(settings.dataset)), _segmenter(settings)
-    run = source.new_run(segmenter.labels, run_facts(segmenter), grouping)
+    run = _new_run(source, segmenter, grouping)
     with closing(source.frames(task.drive.indices)) as frames:
         score_frames(segmented(segmenter, frames), run)
     run.finish()
@@ -122,7 +123,13 @@ def _segmenter(settings: Settings) -> Segmenter:
     options = BackendOptions(
         settings.device, settings.precision, settings.num_threads, settings.engine_dir
     )
-    return open_segmenter(open_model(settings.model), settings.backend, options)
+    card, geometry = open_model(settings.model), settings.geometry()
+    return open_segmenter(card, settings.backend, options, geometry=geometry)
+
+
+def _new_run(source: Source, segmenter: Segmenter, grouping: Optional[Grouping]) -> Run:
+    facts = run_facts(segmenter)
+    return source.new_run(segmenter.labels, facts, grouping, segmenter.geometry)
 
 
 @contextmanager

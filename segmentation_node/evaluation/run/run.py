@@ -41,6 +41,7 @@ class Run:
         geometry: Geometry = WHOLE_IMAGE,
     ) -> None:
         self._geometry = geometry
+        self._left_out: Tuple[Tuple[int, ...], Optional[np.ndarray], int] = ((), None, 0)
         self.source = dict(source, **geometry.facts())
         self.unused_names: List[str] = []
         self._predicted_lut = self._truth_lut = None
@@ -114,10 +115,14 @@ class Run:
     def _without_left_out(self, frame: ScoredFrame) -> Tuple[ScoredFrame, int]:
         """The frame with what the geometry leaves out unlabelled everywhere, and how much it is."""
         size = frame.class_map_hw.shape
-        try:
-            left_out = self._geometry.left_out((size[0], size[1]))
-        except ImageError as error:
-            raise DatasetError("%s: %s" % (frame.name, error)) from error
+        if self._left_out[0] != size:
+            try:
+                mask_hw = self._geometry.left_out((size[0], size[1]))
+            except ImageError as error:
+                raise DatasetError("%s: %s" % (frame.name, error)) from error
+            count = 0 if mask_hw is None else int(cv2.countNonZero(mask_hw))
+            self._left_out = (size, mask_hw, count)
+        _, left_out, pixels = self._left_out
         if left_out is None:
             return frame, 0
         truth_hw, instances_hw = frame.truth_hw, frame.instances_hw
@@ -130,7 +135,7 @@ class Run:
         frame = replace(
             frame, class_map_hw=class_map_hw, truth_hw=truth_hw, instances_hw=instances_hw
         )
-        return frame, int(cv2.countNonZero(left_out))
+        return frame, pixels
 
     def skip(self, name: str, reason: str) -> None:
         """A frame that could not be read or segmented."""
