@@ -5,6 +5,9 @@ from typing import List, NamedTuple, Optional, Sequence
 import cv2
 import numpy as np
 
+LEAST_SHARE = 1e-4
+"""Of a class map's pixels: connected areas of fewer are no things of their own."""
+
 
 class Boxes(NamedTuple):
     """Boxes of one image, the most certain first.

@@ -10,6 +10,8 @@ from segmentation_node.labels import UNLABELLED
 
 Box = Tuple[int, int, int, int]  # top, left, height, width
 
+BOX_COLOR = (255, 255, 255)
+
 _ROTATE_CODES = {
     90: cv2.ROTATE_90_CLOCKWISE,
     180: cv2.ROTATE_180,
@@ -150,6 +152,37 @@ def blend(
         unlabelled = cv2.compare(class_map_hw, UNLABELLED, cv2.CMP_EQ)
         cv2.copyTo(image_hwc, unlabelled, colors)
     return cv2.addWeighted(image_hwc, 1.0 - alpha, colors, alpha, 0.0, dst=out_hwc)
+
+
+def boxes_to_image(boxes_xyxy: np.ndarray, placement: Placement, rotation: int) -> np.ndarray:
+    """Boxes in the network's input, (N, 4) left, top, right, bottom, where they lie in the image.
+
+    float32 (N, 4), cut at the edge of what the network saw. With a ``rotation`` the network saw the
+    image turned clockwise by so many degrees, as in ``NearestMapper``.
+    """
+    image_top, image_left, image_height, image_width = placement.image_box
+    top, left, height, width = placement.network_box
+    x = (boxes_xyxy[:, 0::2] - left) * (image_width / width)
+    y = (boxes_xyxy[:, 1::2] - top) * (image_height / height)
+    x = np.clip(x, 0, image_width) + image_left
+    y = np.clip(y, 0, image_height) + image_top
+    turned_height, turned_width = placement.image_size
+    x, y = {
+        0: (x, y),
+        90: (y, turned_width - x),
+        180: (turned_width - x, turned_height - y),
+        270: (turned_height - y, x),
+    }[rotation]
+    corners = (x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1))
+    return np.stack(corners, axis=1).astype(np.float32)
+
+
+def draw_boxes(image_hwc: np.ndarray, boxes_xyxy: np.ndarray) -> None:
+    """Draw boxes, (N, 4) left, top, right, bottom, into an image, uint8 RGB (H, W, 3), in white."""
+    thickness = max(1, int(round(image_hwc.shape[0] / 360)))
+    for left, top, right, bottom in np.round(boxes_xyxy).astype(int).tolist():
+        corner = right - 1, bottom - 1
+        cv2.rectangle(image_hwc, (left, top), corner, BOX_COLOR, thickness)
 
 
 def turn_clockwise(

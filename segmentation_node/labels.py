@@ -8,7 +8,7 @@ A label set is a file; those of ``label_sets/`` are named by their stem.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -67,6 +67,16 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def ids_of(self, names: Sequence[str]) -> Tuple[int, ...]:
+        """Train ids of these class names. Raises LabelsError on one that there is none of."""
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise LabelsError(
+                "%s has no class %s; its classes are %s"
+                % (self.name, shown(unknown[0]), ", ".join(self.names))
+            )
+        return tuple(self.names.index(name) for name in names)
 
     def palette(self) -> np.ndarray:
         """Colours by train id: uint8 (256, 3) RGB; ids without a class are black."""

@@ -1,7 +1,7 @@
 """Image -> class map and stage times: the one path that the node and the evaluation share."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from segmentation_node.backends import (
     choose_backend,
     open_backend,
 )
+from segmentation_node.boxes import LEAST_SHARE, Boxes, component_boxes
 from segmentation_node.errors import ImageError
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.images import (
@@ -20,6 +21,8 @@ from segmentation_node.images import (
     NearestMapper,
     Placement,
     blend,
+    boxes_to_image,
+    draw_boxes,
     place,
     to_network,
     turn_clockwise,
@@ -66,13 +69,15 @@ class _Frame:
         upright_size = turned_size(self.window[2:], self._rotation)
         self.placement = place(card.input.resize, upright_size, card.input_size)
         self._upright = np.empty(upright_size + (3,), np.uint8) if self._rotation else None
+        # Where the maps show the image: not in a letterbox's border.
+        self.shown_box = self.placement.network_box
         self._mapper: Optional[NearestMapper] = None
         self._ignored = geometry.ignored
         self._ignored_seen = None if self._ignored is None else self._as_seen(self._ignored)
         output_size = card.input_size
         if output_resolution == "input":
             self._mapper = NearestMapper(self.placement, self._rotation)
-            output_size = image_size
+            output_size, self.shown_box = image_size, (0, 0) + image_size
         else:
             self._ignored = self._ignored_seen
         self._kept = None if self._ignored is None else cv2.bitwise_not(self._ignored)
@@ -107,6 +112,12 @@ class _Frame:
             view(confidence_hw, box),
             None if ignored is None else view(ignored, box),
         )
+
+    def boxes_out(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Boxes in the network's input, float32 (N, 4), in pixels of the whole image."""
+        boxes = boxes_to_image(boxes_xyxy, self.placement, self._rotation)
+        top, left = self.window[:2]
+        return boxes + np.array([left, top, left, top], np.float32)
 
     def _map_out(self, map_hw: np.ndarray, out_hw: np.ndarray, outside: int) -> None:
         if self._mapper is None:
@@ -213,8 +224,9 @@ class Segmenter:
     ``output_resolution`` is ``input`` (maps have the image's size) or ``network`` (maps have the
     network's size, whatever the image's, and show what the network saw: of a roi that alone, and
     upright). A ``geometry`` says what it sees; what is left out is unlabelled. A ``grouping`` folds
-    the classes; ``labels`` is what the ids of the class maps mean. Raises LabelsError on one that
-    does not fit the card's classes.
+    the classes; ``labels`` is what the ids of the class maps mean. ``detected`` names those of
+    them whose things ``detect`` gives boxes of. Raises LabelsError on a grouping that does not fit
+    the card's classes, and on a name that is none of its labels'.
 
     Several cameras have a segmenter each over one batch: ``prepare`` puts an image into one of its
     slots, and after its run ``finish`` makes the maps. ``segment`` is all of it for one image.
@@ -226,6 +238,7 @@ class Segmenter:
         output_resolution: str = "input",
         grouping: Optional[Grouping] = None,
         geometry: Geometry = WHOLE_IMAGE,
+        detected: Sequence[str] = (),
     ) -> None:
         if output_resolution not in OUTPUT_RESOLUTIONS:
             raise ValueError(
@@ -240,6 +253,7 @@ class Segmenter:
         self.labels, self._fold = self.card.labels, None
         if grouping is not None:
             self.labels, self._fold = grouping.fold(self.labels)
+        self.detected = self.labels.ids_of(detected)
         self._palette = self.labels.palette()
         self._frame: Optional[_Frame] = None
 
@@ -333,6 +347,32 @@ class Segmenter:
             prediction.class_map_nhw[slot], prediction.confidence_nhw[slot]
         )
 
+    def detect(self, class_map_hw: np.ndarray, confidence_hw: Optional[np.ndarray]) -> Boxes:
+        """Boxes of the things in the class map that ``finish`` gave last, in pixels of that map.
+
+        ``boxes_in_image`` tells where they are in the image.
+        """
+        assert self._frame is not None
+        shown_box = self._frame.shown_box
+        top, left = shown_box[:2]
+        least_pixels = max(1, int(LEAST_SHARE * class_map_hw.size))
+        boxes = component_boxes(
+            view(class_map_hw, shown_box),
+            None if confidence_hw is None else view(confidence_hw, shown_box),
+            self.detected,
+            least_pixels,
+        )
+        return boxes._replace(
+            boxes_xyxy=boxes.boxes_xyxy + np.array([left, top, left, top], np.float32)
+        )
+
+    def boxes_in_image(self, boxes: Boxes) -> Boxes:
+        """Boxes in pixels of the class map as such of the whole image that was prepared last."""
+        if self.output_resolution == "input":
+            return boxes
+        assert self._frame is not None
+        return boxes._replace(boxes_xyxy=self._frame.boxes_out(boxes.boxes_xyxy))
+
     def overlay(
         self,
         image_hwc: np.ndarray,
@@ -340,14 +380,18 @@ class Segmenter:
         alpha: float,
         out_hwc: Optional[np.ndarray] = None,
         slot: int = 0,
+        boxes: Optional[Boxes] = None,
     ) -> np.ndarray:
-        """Class colours blended over the image: uint8 RGB at the class map's size.
+        """Class colours blended over the image, and boxes: uint8 RGB at the class map's size.
 
         At network resolution the image that the network saw is the background.
         """
         seen = self.output_resolution == "network"
         background = self.batch.slot(slot) if seen else image_hwc
-        return blend(background, class_map_hw, self._palette, alpha, out_hwc)
+        blended = blend(background, class_map_hw, self._palette, alpha, out_hwc)
+        if boxes is not None:
+            draw_boxes(blended, boxes.boxes_xyxy)
+        return blended
 
     def close(self) -> None:
         """Close the batch, and with it the backend."""

@@ -6,7 +6,15 @@ from typing import Callable, Deque, Dict, Optional, Sequence
 
 import numpy as np
 
-STAGES = ("queue", "convert", "preprocess", "inference", "postprocess", "publish")
+STAGES = (
+    "queue",
+    "convert",
+    "preprocess",
+    "inference",
+    "postprocess",
+    "publish",
+    "detections",
+)
 PERCENTILES = (50, 95, 99)
 
 

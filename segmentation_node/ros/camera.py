@@ -47,7 +47,7 @@ class Camera:
         # Transitions and the demand timer run on different threads and share the subscription.
         self._demand_lock = threading.RLock()
         with ExitStack() as made:
-            self.outputs = Outputs(node, settings.frame_policy, name)
+            self.outputs = Outputs(node, settings.frame_policy, name, bool(settings.detected))
             made.callback(self.outputs.destroy)
             self.processor = FrameProcessor(
                 convert, self.outputs, parameters, self.accounts, self._clock, node.get_logger()

@@ -3,10 +3,10 @@
 import ctypes
 import os
 from dataclasses import dataclass, replace
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 from segmentation_node.backends import BACKENDS, Backend, BackendChoice, choose_backend
-from segmentation_node.errors import SegmentationError
+from segmentation_node.errors import LabelsError, SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import ModelCard, open_model
 from segmentation_node.pipeline import Segmenter, open_batch
@@ -28,6 +28,7 @@ def plan_model(settings: Settings, threshold: float) -> ModelPlan:
     card = open_model(settings.model)
     _check_threshold(card, threshold)
     grouping = _read_grouping(settings.grouping, card.labels)
+    _check_detected(card, grouping, settings.detected)
     return ModelPlan(settings, card, _choose_backend(card, settings), grouping)
 
 
@@ -46,7 +47,7 @@ class LoadedModel:
         try:
             self._check_batch(settings.batch_window_ms, cameras)
             self.segmenters = [
-                Segmenter(self.batch, resolution, plan.grouping, geometry)
+                Segmenter(self.batch, resolution, plan.grouping, geometry, settings.detected)
                 for geometry in settings.geometries
             ]
         except BaseException:
@@ -130,6 +131,14 @@ def _read_grouping(path: str, labels: LabelSet) -> Optional[Grouping]:
     grouping = read_grouping(os.path.expanduser(path))
     grouping.fold(labels)  # what does not fit is told before anything is loaded
     return grouping
+
+
+def _check_detected(card: ModelCard, grouping: Optional[Grouping], names: Sequence[str]) -> None:
+    labels = card.labels if grouping is None else grouping.fold(card.labels)[0]
+    try:
+        labels.ids_of(names)
+    except LabelsError as error:
+        raise SegmentationError("detections.from_classes: %s" % error) from error
 
 
 def _choose_backend(card: ModelCard, settings: Settings) -> BackendChoice:

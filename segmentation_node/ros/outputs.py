@@ -13,13 +13,15 @@ from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReli
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
+from segmentation_node.boxes import Boxes
 from segmentation_node.labels import UNLABELLED, LabelSet
 
 try:
+    from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose, VisionClass
     from vision_msgs.msg import LabelInfo as VisionLabelInfo
-    from vision_msgs.msg import VisionClass
 except ImportError:  # said at configure, and in the diagnostics
     VisionLabelInfo = VisionClass = None
+    Detection2D = Detection2DArray = ObjectHypothesisWithPose = None
 
 LIVE_DEPTH = 5
 JPEG_QUALITY = 90
@@ -156,12 +158,20 @@ class Topics:
 class Outputs:
     """Every topic of one camera that exists while the node is configured.
 
-    Made whole or not at all. ``confidence`` is there while the model gives it.
+    Made whole or not at all. ``confidence`` is there while the model gives it, ``detections`` where
+    they are asked for and vision_msgs is installed.
     """
 
-    def __init__(self, node: LifecycleNode, frame_policy: str, camera: str = "") -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        frame_policy: str,
+        camera: str = "",
+        with_detections: bool = False,
+    ) -> None:
         qos = output_qos(frame_policy)
         self.confidence: Optional[ImageOutput] = None
+        self.detections: Any = None
         self._confidence_topics = Topics(node, qos, camera)
         self._topics = Topics(node, qos, camera)
         advertise = self._topics.advertise
@@ -172,6 +182,8 @@ class Outputs:
             )
             self.overlay = ImageOutput(advertise, "~/overlay", KeptImage("rgb8", 3), encode_jpeg)
             self.latency = advertise(FrameLatency, "~/latency")
+            if with_detections and Detection2DArray is not None:
+                self.detections = advertise(Detection2DArray, "~/detections")
             made.pop_all()
 
     def give_confidence(self, is_given: bool, is_active: bool) -> None:
@@ -194,7 +206,14 @@ class Outputs:
     def wanted(self) -> bool:
         """Whether anybody listens to anything that takes work."""
         images = [self.class_map, self.overlay] + ([self.confidence] if self.confidence else [])
-        return self.latency.get_subscription_count() > 0 or any(item.wanted for item in images)
+        if self.latency.get_subscription_count() > 0 or self.detections_wanted:
+            return True
+        return any(item.wanted for item in images)
+
+    @property
+    def detections_wanted(self) -> bool:
+        """Whether anybody listens to boxes."""
+        return self.detections is not None and self.detections.get_subscription_count() > 0
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
@@ -228,15 +247,36 @@ class LabelOutputs:
     @property
     def vision_missing(self) -> str:
         """Why there is no ~/vision_label_info and what to do; empty where there is."""
-        if self._vision_labels is not None:
-            return ""
-        distribution = os.environ.get("ROS_DISTRO")
-        package = "ros-%s-vision-msgs" % distribution if distribution else "that ROS package"
-        return "vision_msgs is not installed; install %s" % package
+        return missing_vision_msgs() if self._vision_labels is None else ""
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
         self._topics.destroy()
+
+
+def missing_vision_msgs() -> str:
+    """What to do where vision_msgs is missing; empty where it is installed."""
+    if VisionLabelInfo is not None:
+        return ""
+    distribution = os.environ.get("ROS_DISTRO")
+    package = "ros-%s-vision-msgs" % distribution if distribution else "that ROS package"
+    return "vision_msgs is not installed; install %s" % package
+
+
+def detections_message(boxes: Boxes, labels: LabelSet, header: Any) -> Any:
+    """Boxes in pixels of the image as a vision_msgs/Detection2DArray with the image's header."""
+    message = Detection2DArray(header=header)
+    for box, class_id, score in zip(*(values.tolist() for values in boxes)):
+        left, top, right, bottom = box
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id = labels.names[class_id]
+        result.hypothesis.score = score
+        detection = Detection2D(header=header, results=[result])
+        detection.bbox.center.position.x = (left + right) / 2
+        detection.bbox.center.position.y = (top + bottom) / 2
+        detection.bbox.size_x, detection.bbox.size_y = right - left, bottom - top
+        message.detections.append(detection)
+    return message
 
 
 def label_info(labels: LabelSet, model: str, stamp: Any) -> LabelInfo:

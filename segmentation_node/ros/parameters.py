@@ -111,6 +111,15 @@ def _problem_of_cameras(value: Any) -> str:
     return "%s is there twice; name each camera once" % shown(twice[0]) if twice else ""
 
 
+def _problem_of_class_names(value: Any) -> str:
+    """Names, each once; whether the model has such classes is seen when it is loaded."""
+    value = value or []
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        return "%s; expected a list of class names, for example [car, pedestrian]" % shown(value)
+    twice = [name for name in value if value.count(name) > 1]
+    return "%s is there twice; name each class once" % shown(twice[0]) if twice else ""
+
+
 PARAMETERS = (
     ParameterSpec(
         "model", "fast_elu_squeezenet_camvid", "Model folder, or the name of a shipped model"
@@ -177,6 +186,12 @@ PARAMETERS = (
         "How long a frame waits for other cameras' to share a run; needs a graph with a batch",
         limits=(0.0, 1000.0),
     ),
+    ParameterSpec(
+        "detections.from_classes",
+        [],
+        "Names of classes whose connected areas are published as boxes; empty: none",
+        problem_of=_problem_of_class_names,
+    ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
         "overlay.alpha",
@@ -192,6 +207,7 @@ PARAMETERS = (
         limits=(0.0, 1000.0),
         live=True,
     ),
+    ParameterSpec("overlay.boxes", True, "Draw the boxes of ~/detections too", live=True),
     ParameterSpec(
         "confidence.threshold",
         0.0,
@@ -238,6 +254,7 @@ class Settings:
     cameras: Tuple[str, ...]
     geometries: Tuple[Geometry, ...]  # one for each camera
     batch_window_ms: float
+    detected: Tuple[str, ...]
 
 
 class NodeParameters:
@@ -285,6 +302,7 @@ class NodeParameters:
             cameras=tuple(self["cameras"] or ()),
             geometries=tuple(self._geometry(name) for name in self["cameras"] or ("",)),
             batch_window_ms=self["batch_window_ms"],
+            detected=tuple(self["detections.from_classes"] or ()),
         )
 
     def _geometry(self, camera: str) -> Geometry:

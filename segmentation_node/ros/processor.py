@@ -13,10 +13,11 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from segmentation_msgs.msg import FrameLatency
 from segmentation_node.accounting import Accounts
 from segmentation_node.backends import Prediction
+from segmentation_node.boxes import Boxes
 from segmentation_node.errors import SegmentationError
 from segmentation_node.pipeline import Batch, Segmenter
 from segmentation_node.ros.conversions import RgbConverter
-from segmentation_node.ros.outputs import Outputs
+from segmentation_node.ros.outputs import Outputs, detections_message
 from segmentation_node.ros.parameters import NodeParameters
 from segmentation_node.ros.worker import Frame
 from segmentation_node.timing import STAGES, RateLimit, StageTimer
@@ -32,14 +33,16 @@ class FrameInWork:
     frame: Frame
     timer: StageTimer
     image_hwc: np.ndarray
-    with_confidence: bool
+    with_boxes: bool
+    with_confidence: bool  # for its topic
+    maps_confidence: bool  # for that, or for the boxes' scores
     threshold: float
     to_look_at: bool  # for the model's health
 
     @property
     def needs_confidence(self) -> bool:
         """Whether the run has to give it."""
-        return self.with_confidence or self.threshold > 0.0 or self.to_look_at
+        return self.maps_confidence or self.threshold > 0.0 or self.to_look_at
 
 
 class FrameProcessor:
@@ -87,8 +90,14 @@ class FrameProcessor:
         threshold = self._parameters["confidence.threshold"] if gives_confidence else 0.0
         health = self._accounts.model
         health.expect(segmenter.card.confidence)
-        to_look_at = health.wants(frame.received_s, with_confidence or threshold > 0.0)
-        return FrameInWork(frame, timer, image, with_confidence, threshold, to_look_at)
+        with_boxes = bool(segmenter.detected) and (
+            self._outputs.detections_wanted or self._draws_boxes()
+        )
+        maps_confidence = with_confidence or (with_boxes and gives_confidence)
+        to_look_at = health.wants(frame.received_s, maps_confidence or threshold > 0.0)
+        return FrameInWork(
+            frame, timer, image, with_boxes, with_confidence, maps_confidence, threshold, to_look_at
+        )
 
     def finish(
         self, segmenter: Segmenter, work: FrameInWork, prediction: Prediction, slot: int
@@ -125,11 +134,11 @@ class FrameProcessor:
         header = work.frame.message.header
         size = segmenter.output_size(work.image_hwc.shape[:2])
         confidence = outputs.confidence
-        class_map, _ = segmenter.finish(
+        class_map, confidence_map = segmenter.finish(
             prediction,
             outputs.class_map.kept.resize(size),
             confidence.kept.resize(size) if confidence is not None else None,
-            work.with_confidence,
+            work.maps_confidence,
             work.threshold,
             slot,
         )
@@ -138,11 +147,17 @@ class FrameProcessor:
         if confidence is not None and work.with_confidence:
             confidence.publish(header)
         timer.lap("publish")
+        boxes = None
+        if work.with_boxes:
+            boxes = segmenter.detect(class_map, confidence_map)
+            self._publish_detections(segmenter, boxes, header)
+            timer.lap("detections")
         # After the class map, which robots act on, is out; the overlay is for people.
         if self._overlay_due():
             alpha = self._parameters["overlay.alpha"]
             target = outputs.overlay.kept.resize(size)
-            segmenter.overlay(work.image_hwc, class_map, alpha, target, slot)
+            drawn = boxes if self._draws_boxes() else None
+            segmenter.overlay(work.image_hwc, class_map, alpha, target, slot, drawn)
             timer.lap("postprocess")
             outputs.overlay.publish(header)
             timer.lap("publish")
@@ -151,6 +166,15 @@ class FrameProcessor:
             seen = segmenter.certainty(prediction, slot)
             self._accounts.model.look(seen, work.frame.received_s)
         self._accounts.camera.look(work.image_hwc, work.frame.received_s)
+
+    def _publish_detections(self, segmenter: Segmenter, boxes: Boxes, header: Any) -> None:
+        if self._outputs.detections_wanted:
+            found = segmenter.boxes_in_image(boxes)
+            message = detections_message(found, segmenter.labels, header)
+            self._outputs.detections.publish(message)
+
+    def _draws_boxes(self) -> bool:
+        return self._outputs.overlay.wanted and self._parameters["overlay.boxes"]
 
     def _overlay_due(self) -> bool:
         return self._outputs.overlay.wanted and self._overlays.allows(

@@ -11,7 +11,7 @@ from segmentation_node.errors import SegmentationError
 from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
 from segmentation_node.ros.loaded_model import LoadedModel, ModelPlan, plan_model
-from segmentation_node.ros.outputs import LabelOutputs
+from segmentation_node.ros.outputs import LabelOutputs, missing_vision_msgs
 from segmentation_node.ros.parameters import NodeParameters, Settings
 from segmentation_node.ros.processor import process_together
 from segmentation_node.ros.worker import FrameQueue, Worker
@@ -65,6 +65,8 @@ class Session:
         missing = self._labels.vision_missing
         if missing:
             self._logger.info("no ~/vision_label_info: " + missing)
+        if self.settings.detected and missing_vision_msgs():
+            self._logger.info("no ~/detections: " + missing_vision_msgs())
 
     def _make_worker(self, plan: ModelPlan) -> "Worker[LoadedModel]":
         processors = [camera.processor for camera in self.cameras]
@@ -114,6 +116,7 @@ class Session:
         backend = self.model.backend
         names = self.settings.cameras
         shared = [("cameras", ", ".join(names)), ("batch", str(self.model.most_frames))]
+        detected = ", ".join(self.settings.detected)
         return [
             ("model", self.model.card.name),
             ("backend", backend.name),
@@ -124,6 +127,7 @@ class Session:
             ("frame_policy", self.settings.frame_policy),
             *(shared if names else []),
             ("vision_label_info", self._labels.vision_missing or "published"),
+            *([("detections", missing_vision_msgs() or detected)] if detected else []),
         ]
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from support.core.tiny import assert_one_line
 from test_pipeline import POLICIES, HandBackend, last_input
 
 from segmentation_node.backends import BackendOptions
+from segmentation_node.boxes import make_boxes
 from segmentation_node.errors import GeometryError, ImageError
 from segmentation_node.geometry import (
     ROTATIONS,
@@ -18,10 +19,12 @@ from segmentation_node.geometry import (
     make_geometry,
     read_mask,
 )
-from segmentation_node.images import turned_size, unturn_box
+from segmentation_node.images import NearestMapper, boxes_to_image, place, turned_size, unturn_box
+from segmentation_node.labels import CAMVID_11
 from segmentation_node.pipeline import Batch, Segmenter
 
 # Larger and smaller than the network's 6x8, square, odd, high and wide.
+BORDER_CLASS = CAMVID_11.names[int(tiny.classify(np.zeros((1, 1, 3), np.uint8))[0, 0])]
 SIZES = [(12, 16), (13, 17), (5, 7), (6, 8), (8, 6), (31, 9), (3, 40), (1, 1)]
 
 
@@ -246,3 +249,58 @@ def test_what_is_no_mask_is_one_line(tmp_path):
         with pytest.raises(GeometryError) as caught:
             read_mask(str(tmp_path / name))
         assert_one_line(caught, "the mask " + str(tmp_path / name), said)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_a_box_of_the_network_is_where_its_pixels_come_back_to(policy, rotation):
+    random = np.random.RandomState(6)
+    for size in SIZES:
+        placement = place(policy, turned_size(size, rotation), (60, 80))
+        mapper = NearestMapper(placement, rotation)
+        top, left, height, width = placement.network_box
+        for _ in range(20):
+            xs = left + np.sort(random.choice(width + 1, 2, replace=False))
+            ys = top + np.sort(random.choice(height + 1, 2, replace=False))
+            painted = np.zeros((60, 80), np.uint8)
+            painted[ys[0] : ys[1], xs[0] : xs[1]] = 1
+            rows, columns = np.nonzero(mapper(painted, np.empty(size, np.uint8), 0))
+            if not len(rows):  # between two pixels of a smaller image
+                continue
+            expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            box = np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32)
+            (found,) = boxes_to_image(box, placement, rotation)
+            # A pixel is the box's where its centre is.
+            assert np.abs(found - expected).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_boxes_of_a_roi_are_in_pixels_of_the_whole_image(rotation):
+    """At both resolutions, and the border of a letterbox is no thing."""
+    car = CAMVID_11.names.index("car")
+    class_map = np.full((40, 60), CAMVID_11.names.index("sky"), np.uint8)
+    class_map[15:25, 20:40] = car
+    roi = (10, 5, 30, 30)
+    for resolution in ("input", "network"):
+        found = segmenter("letterbox", resolution, Geometry(roi, rotation))
+        found.detected = (car, CAMVID_11.names.index(BORDER_CLASS))
+        maps = found.segment(tiny.paint(class_map), with_confidence=True)
+        boxes = found.boxes_in_image(found.detect(maps.class_map_hw, maps.confidence_hw))
+        assert boxes.class_ids.tolist() == [car]
+        # The letterbox holds the roi in 6x6 pixels, of 5 each.
+        assert boxes.boxes_xyxy.tolist() == [[20.0, 15.0, 40.0, 25.0]]
+        seen = maps.confidence_hw[maps.class_map_hw == car]
+        assert boxes.scores.tolist() == pytest.approx([seen.mean() / 255], abs=1e-6)
+
+
+def test_the_overlay_shows_boxes_on_what_it_shows():
+    image = tiny.paint(np.zeros((24, 32), np.uint8))
+    a_segmenter = segmenter()
+    class_map = a_segmenter.segment(image).class_map_hw
+    boxes = make_boxes([[4, 6, 20, 15]], [0], [1.0])
+    plain = a_segmenter.overlay(image, class_map, 0.5)
+    drawn = a_segmenter.overlay(image, class_map, 0.5, boxes=boxes)
+    expected = plain.copy()
+    expected[6, 4:20] = expected[14, 4:20] = 255
+    expected[6:15, 4] = expected[6:15, 19] = 255
+    np.testing.assert_array_equal(drawn, expected)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from core.test_dataset_layouts import LAYOUTS
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from support import drives
 from support.core import tiny
 from support.core.real_data import PROJECT, folder_of
 from support.linear_model import write_model
 
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, ImageError
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.writer import BagWriter
@@ -96,24 +97,56 @@ def test_real_camvid_with_the_shipped_model(tmp_path):
     assert_bag_equals_data_set(tmp_path, "camvid", root, "val", "fast_elu_squeezenet_camvid")
 
 
-def frame_latency(stamp_ns, index):
+# What a FrameLatency was before it had detections_ms.
+OLD_LATENCY = """std_msgs/Header header
+float64 queue_ms
+float64 convert_ms
+float64 preprocess_ms
+float64 inference_ms
+float64 postprocess_ms
+float64 publish_ms
+float64 processing_ms
+float64 transport_ms
+float64 end_to_end_ms
+uint64 received
+uint64 processed
+uint64 dropped
+uint64 failed
+uint64 queued
+uint64 lost
+string backend
+"""
+
+
+def old_typestore():
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg(OLD_LATENCY, messages.FRAME_LATENCY))
+    return store
+
+
+def frame_latency(stamp_ns, index, store=None, backend="onnxruntime"):
     """As the node sends it, with an inference of 10 ms and more."""
     times = dict.fromkeys(
         ["queue", "convert", "preprocess", "postprocess", "publish", "transport"], 0.5
     )
     times.update(inference=10.0 + index, processing=12.5 + index, end_to_end=float("nan"))
     counts = dict.fromkeys(["received", "processed", "dropped", "failed", "queued", "lost"], 0)
-    message = messages.typestore().types[messages.FRAME_LATENCY](
+    if store is None:
+        store, times["detections"] = messages.typestore(), 0.25
+    message = store.types[messages.FRAME_LATENCY](
         header=messages.header(stamp_ns, "c"),
-        backend="onnxruntime",
+        backend=backend,
         **{name + "_ms": value for name, value in times.items()},
         **counts,
     )
-    return messages.serialize(message, messages.FRAME_LATENCY)
+    return bytes(store.serialize_cdr(message, messages.FRAME_LATENCY))
 
 
-def record_predictions(path, pairs, label_set="camvid11", lose=(), broken=()):
-    """A bag as a recorder leaves it: class maps of the tiny model, ground truth, label infos."""
+def record_predictions(path, pairs, label_set="camvid11", lose=(), broken=(), store=None):
+    """A bag as a recorder leaves it: class maps of the tiny model, ground truth, label infos.
+
+    Latencies are of the type in ``store``, by default the present one.
+    """
     labels = {"camvid11": CAMVID_11, "cityscapes19": CITYSCAPES_19}[label_set]
     with BagWriter(str(path), "sqlite3") as writer:
         for name in (CLASS_MAP, "/ground_truth"):
@@ -130,7 +163,7 @@ def record_predictions(path, pairs, label_set="camvid11", lose=(), broken=()):
                 data = messages.raw_image(tiny.classify(image), stamp_ns, "c")
                 data = data[:40] if index in broken else data
                 writer.write(CLASS_MAP, stamp_ns + 5 * 10**7, data)
-                latency = frame_latency(stamp_ns, index)
+                latency = frame_latency(stamp_ns, index, store)
                 writer.write("/segmentation_node/latency", stamp_ns + 6 * 10**7, latency)
     return path
 
@@ -146,6 +179,34 @@ def test_recorded_predictions_are_scored_alone(tmp_path):
     assert found["source"]["prediction_topic"] == CLASS_MAP
     assert found["stages_ms"]["inference"]["p50"] == 12.0  # of 10, 11, 12, 13, 14
     assert "end_to_end" not in found["stages_ms"]
+    assert found["stages_ms"]["detections"]["p50"] == 0.25
+
+
+def test_a_bag_with_latencies_from_before_boxes_is_still_read(tmp_path):
+    pairs = drives.camvid(tmp_path / "data")
+    recorded = {
+        name: evaluate(tmp_path, "bag", record_predictions(tmp_path / name, pairs, store=store))
+        for name, store in (("new", None), ("old", old_typestore()))
+    }
+    assert not recorded["old"]["skipped"] and not recorded["old"]["lost"]
+    expected = dict(recorded["new"]["stages_ms"])
+    del expected["detections"]
+    assert recorded["old"]["stages_ms"] == expected
+
+
+@pytest.mark.parametrize("length", range(9))
+def test_old_latencies_are_read_whatever_their_alignment(length):
+    data = frame_latency(7, 3, old_typestore(), backend="b" * length)
+    times = messages.stages_of(data)
+    assert (times["inference"], times["processing"]) == (13.0, 15.5)
+    assert "detections" not in times
+    padded = messages.stages_of(data + bytes(-len(data) % 4))  # as a middleware may hand it over
+    assert padded == times
+
+
+def test_a_latency_that_is_cut_short_is_none():
+    with pytest.raises(ImageError):
+        messages.stages_of(frame_latency(7, 3, old_typestore())[:-12])
 
 
 def test_a_prediction_that_is_missing_is_named(tmp_path):

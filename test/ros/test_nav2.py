@@ -1,6 +1,5 @@
 """Nav2's semantic segmentation layer: its parameters from a card, its topics through the launch."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from segmentation_node.model_card import open_model, shipped_models
 
 pytestmark = pytest.mark.ros
 
-BUILD_TIMEOUT_S = 1200.0
 LAYERS = sorted(sources_root().glob("*/semantic_segmentation_layer"))
 PLUGIN = "semantic_segmentation_layer::SemanticSegmentationLayer"
 KINDS = {bool: "bool", int: "int", float: "double", str: "string", list: "list"}
@@ -127,23 +125,6 @@ def kind_of(default):
     if "string" in default or '"' in default:
         return "string"
     return "double" if "." in default else "int"
-
-
-@pytest.fixture(scope="module")
-def vision_msgs(tmp_path_factory):
-    """What goes before a command that needs vision_msgs; built from source where it is missing."""
-    if importlib.util.find_spec("vision_msgs") is not None:
-        return []
-    source = next(iter(sorted(sources_root().glob("*/vision_msgs"))), None)
-    if source is None:
-        pytest.skip("NAV2 NOT RUN: neither vision_msgs nor its sources are at hand")
-    folder = tmp_path_factory.mktemp("vision_msgs")
-    command = [sys.executable, "-m", "colcon", "build", "--base-paths", str(source)]
-    command += ["--packages-select", "vision_msgs", "--cmake-args", "-DBUILD_TESTING=OFF"]
-    command += ["-DPython3_EXECUTABLE=" + sys.executable]
-    built = subprocess.run(command, cwd=folder, capture_output=True, timeout=BUILD_TIMEOUT_S)
-    assert built.returncode == 0, built.stderr.decode()
-    return ["bash", "-c", '. "$0" && exec "$@"', str(folder / "install/local_setup.bash")]
 
 
 @pytest.mark.slow

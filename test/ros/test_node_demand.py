@@ -95,7 +95,7 @@ def test_without_listeners_nothing_is_asked_for(tiny_node, peer):
     figures = values_of(tiny_node.status("OK", "idle, no subscriber"))
     assert figures["received"] == received
     rates = [value for key, value in figures.items() if "_rate_hz" in key or "_ms_" in key]
-    assert len(rates) == 2 + 9 * 3 and set(rates) == {"n/a"}
+    assert len(rates) == 2 + 10 * 3 and set(rates) == {"n/a"}
     assert camera.get_subscription_count() == 0
     peer.node.destroy_publisher(camera)
 

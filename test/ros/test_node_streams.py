@@ -86,7 +86,8 @@ def test_every_frame_arrives_right(every_node, size):
 
 
 def assert_times(latency):
-    stages = ("queue", "convert", "preprocess", "inference", "postprocess", "publish")
+    stages = ["queue", "convert", "preprocess", "inference", "postprocess", "publish"]
+    stages.append("detections")
     times = [getattr(latency, stage + "_ms") for stage in stages]
     assert min(times) >= 0.0 and latency.inference_ms > 0.0
     assert latency.processing_ms == pytest.approx(sum(times), abs=1.0)

@@ -9,6 +9,7 @@ from segmentation_node.ros.parameters import BACKEND_CHOICES, PARAMETERS, Parame
 LIVE = {
     "overlay.alpha",
     "overlay.max_rate_hz",
+    "overlay.boxes",
     "confidence.threshold",
     "diagnostics.max_latency_ms",
     "diagnostics.min_rate_hz",
@@ -31,6 +32,7 @@ FIXED = {
     "grouping",
     "cameras",
     "batch_window_ms",
+    "detections.from_classes",
     "num_threads",
     "autostart",
 }
@@ -125,8 +127,12 @@ def test_fixed_ones_are_refused_while_active_with_a_reason(node, name, value):
 @pytest.mark.ros
 @pytest.mark.parametrize("name", sorted(LIVE))
 def test_live_ones_change_while_active(node, name):
-    assert node.set(name, 0.75).successful
-    assert node.get([name])[0].double_value == 0.75
+    if name == "overlay.boxes":
+        assert node.set(name, False).successful
+        assert node.get([name])[0].bool_value is False
+    else:
+        assert node.set(name, 0.75).successful
+        assert node.get([name])[0].double_value == 0.75
 
 
 @pytest.mark.ros

@@ -127,11 +127,25 @@ def ids_of(data: bytes, type_: str) -> np.ndarray:
 
 
 def stages_of(data: bytes) -> Dict[str, float]:
-    """A serialised FrameLatency's times in ms by stage, without those that were not measured."""
-    message = deserialize(data, FRAME_LATENCY)
+    """A serialised FrameLatency's times in ms by stage, without those that were not measured.
+
+    One that was recorded before there was ``detections_ms`` was not measured in that.
+    """
+    try:
+        message = deserialize(data, FRAME_LATENCY)
+    except ImageError:
+        message = deserialize(_with_last_stage(data), FRAME_LATENCY)
     names = STAGES + ("processing", "transport", "end_to_end")
     times_ms = {name: float(getattr(message, name + "_ms")) for name in names}
     return {name: value for name, value in times_ms.items() if value == value}
+
+
+def _with_last_stage(data: bytes) -> bytes:
+    """A FrameLatency that ends before its last field, a double, with NaN there."""
+    order = "<" if data[1:2] in (b"\x01", b"\x03") else ">"
+    # CDR aligns to a field's size, counted from behind the four bytes of its own header.
+    padding = bytes(-(len(data) - 4) % 8)
+    return bytes(data) + padding + struct.pack(order + "d", float("nan"))
 
 
 def label_set_of(data: bytes) -> LabelSet:
