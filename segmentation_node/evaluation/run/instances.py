@@ -24,7 +24,7 @@ AVERAGE_SIZE_PX = {
     "bicycle": 4672.3249222261,
 }
 
-_CLASS_SHIFT = 16
+CLASS_SHIFT = 16
 
 
 def instance_ids(train_ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def instance_ids(train_ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
     Numbers count from 1 to 65535; number 0 and unlabelled pixels are no instance.
     """
-    ids = (train_ids.astype(np.int32) << _CLASS_SHIFT) | numbers.astype(np.int32)
+    ids = (train_ids.astype(np.int32) << CLASS_SHIFT) | numbers.astype(np.int32)
     ids[(numbers == 0) | (train_ids == UNLABELLED)] = 0
     return ids
 
@@ -65,11 +65,11 @@ class InstanceWeightedCounts:
         ids, predicted = instances_hw[numbered], predicted_hw[numbered]
         sizes = np.bincount(ids)
         instances = np.flatnonzero(sizes)
-        train_ids = instances >> _CLASS_SHIFT
+        train_ids = instances >> CLASS_SHIFT
         instances = instances[self._size_px[train_ids] > 0]
-        train_ids, sizes = instances >> _CLASS_SHIFT, sizes[instances]
+        train_ids, sizes = instances >> CLASS_SHIFT, sizes[instances]
         weights = self._size_px[train_ids] / sizes
-        truth = ids >> _CLASS_SHIFT
+        truth = ids >> CLASS_SHIFT
         categories = self._truth_category
         for counts, rows, right in (
             (self._class_counts, train_ids, predicted == truth),
