@@ -13,7 +13,7 @@ from segmentation_node.backends import (
     choose_backend,
     open_backend,
 )
-from segmentation_node.boxes import LEAST_SHARE, Boxes, component_boxes
+from segmentation_node.boxes import Boxes, things_of
 from segmentation_node.errors import ImageError
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.images import (
@@ -355,12 +355,10 @@ class Segmenter:
         assert self._frame is not None
         shown_box = self._frame.shown_box
         top, left = shown_box[:2]
-        least_pixels = max(1, int(LEAST_SHARE * class_map_hw.size))
-        boxes = component_boxes(
+        boxes = things_of(
             view(class_map_hw, shown_box),
             None if confidence_hw is None else view(confidence_hw, shown_box),
             self.detected,
-            least_pixels,
         )
         return boxes._replace(
             boxes_xyxy=boxes.boxes_xyxy + np.array([left, top, left, top], np.float32)

@@ -219,7 +219,8 @@ def _size_bytes(dataset: Dataset, count: int) -> int:
 
 
 def _labels(frame: Frame) -> np.ndarray:
-    assert frame.truth_hw is not None, "every frame of a data set is labelled"
+    if frame.truth_hw is None:
+        raise DatasetError("%s: no pixel is labelled; there is nothing to learn" % frame.name)
     return frame.truth_hw
 
 

@@ -39,7 +39,9 @@ class SplitContent:
         if isinstance(frame, Problem):
             self.broken.append(frame)
             return
-        assert frame.truth_hw is not None, "every frame of a data set is labelled"
+        if frame.truth_hw is None:
+            self.broken.append(Problem(frame.name, "%s: no pixel is labelled" % frame.name))
+            return
         height, width = frame.truth_hw.shape
         self.sizes["%dx%d" % (width, height)] += 1
         counts = cv2.calcHist([frame.truth_hw], [0], None, [256], [0, 256])[:, 0].astype(np.int64)

@@ -6,8 +6,20 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
+from segmentation_node.boxes import Boxes
+from segmentation_node.evaluation.run.true_boxes import TrueBoxes
+
 DrivePosition = Tuple[str, int]
 """Name of a drive (empty where there is one only) and the number of the frame in it."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A rectified camera: image size, the 3x4 projection matrix, row by row, in pixels."""
+
+    width: int
+    height: int
+    projection: Tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -15,7 +27,9 @@ class Frame:
     """A frame of a data set, a drive or a bag: ``image_hwc`` is uint8 RGB (H, W, 3).
 
     ``truth_hw``, where it is labelled: train ids of the data's label set, uint8 (H, W), 255 =
-    unlabelled; ``instances_hw``, where asked for: int32 (H, W) as ``run.instances`` defines it.
+    unlabelled; ``instances_hw``, where asked for: int32 (H, W) as ``run.instances`` defines it;
+    ``true_boxes``, where the data has its own: elsewhere they are those of the instances;
+    ``calibration``, where each frame has its own.
     ``stamp_ns`` is None where the data has no times, ``position`` where frames are single images.
     A frame of a bag has its image message as it was recorded, ``message``, the bag's time of it
     and the header's frame id.
@@ -30,9 +44,16 @@ class Frame:
     message: Optional[bytes] = None
     recorded_ns: Optional[int] = None
     frame_id: str = "camera"
+    true_boxes: Optional[TrueBoxes] = None
+    calibration: Optional[Calibration] = None
 
-    def scored(self, class_map_hw: np.ndarray, stages_ms: Dict[str, float]) -> "ScoredFrame":
-        """This frame with its class map, which is there now."""
+    def scored(
+        self,
+        class_map_hw: np.ndarray,
+        stages_ms: Dict[str, float],
+        boxes: Optional[Boxes] = None,
+    ) -> "ScoredFrame":
+        """This frame with its class map, and boxes where they were found, which are there now."""
         return ScoredFrame(
             self.name,
             class_map_hw,
@@ -42,6 +63,8 @@ class Frame:
             self.instances_hw,
             stages_ms,
             self.position,
+            true_boxes=self.true_boxes,
+            boxes=boxes,
         )
 
 
@@ -54,6 +77,8 @@ class ScoredFrame:
     evaluation has is preprocess, inference, postprocess and processing (image to class map).
     ``position`` makes a frame comparable with the one before it in the same drive.
     ``done_s`` is when the result was there, on the monotonic clock; by default now.
+    ``boxes`` are of the network's label set, in pixels of the image; ``proposals_xyxy``, float32
+    (P, 4), where they were found among, if that is known.
     """
 
     name: str
@@ -65,6 +90,9 @@ class ScoredFrame:
     stages_ms: Dict[str, float] = field(default_factory=dict)
     position: Optional[DrivePosition] = None
     done_s: float = field(default_factory=time.monotonic)
+    true_boxes: Optional[TrueBoxes] = None
+    boxes: Optional[Boxes] = None
+    proposals_xyxy: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)

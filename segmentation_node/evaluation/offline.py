@@ -17,6 +17,7 @@ from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.model_card import ConfidenceInfo
 from segmentation_node.pipeline import Segmenter
+from segmentation_node.timing import StageTimer
 
 Progress = Callable[[Iterator[Union[Frame, Problem]]], Iterable[Union[Frame, Problem]]]
 
@@ -32,13 +33,8 @@ def evaluate_dataset(
     ``progress`` wraps the frames, for a bar. Raises DatasetError on a broken frame.
     """
     source = DatasetSource(dataset, "")
-    run = Run(
-        segmenter.labels,
-        source.truth,
-        {},
-        source.instance_classes,
-        geometry=segmenter.geometry,
-    )
+    run = source.new_run(segmenter.labels, {}, geometry=segmenter.geometry)
+    segmenter.detected = run.detected
     with closing(source.frames(indices)) as frames:
         score_frames(segmented(segmenter, progress(frames)), run, strict=True)
     run.finish()
@@ -70,7 +66,10 @@ def measure_confidence(
 def segmented(
     segmenter: Segmenter, frames: Iterable[Union[Frame, Problem]]
 ) -> Iterator[Union[ScoredFrame, Problem]]:
-    """The frames with their class maps at their own size; a ``Problem`` stays one."""
+    """The frames with class maps at their own size, and boxes of what the segmenter detects.
+
+    A ``Problem`` stays one.
+    """
     for frame in frames:
         if isinstance(frame, Problem):
             yield frame
@@ -84,9 +83,19 @@ def segmented(
 def _segmented(segmenter: Segmenter, frame: Frame) -> ScoredFrame:
     # A map of its own: the segmenter's buffer is written again before this one is scored.
     class_map = np.empty(segmenter.output_size(frame.image_hwc.shape[:2]), np.uint8)
-    result = segmenter.segment(frame.image_hwc, out_class_map_hw=class_map)
+    detects = bool(segmenter.detected)
+    result = segmenter.segment(
+        frame.image_hwc,
+        out_class_map_hw=class_map,
+        with_confidence=detects and segmenter.backend.has_confidence,
+    )
     stages_ms = dict(result.stages_ms, processing=sum(result.stages_ms.values()))
-    return frame.scored(class_map, stages_ms)
+    if not detects:
+        return frame.scored(class_map, stages_ms)
+    timer = StageTimer()
+    boxes = segmenter.boxes_in_image(segmenter.detect(class_map, result.confidence_hw))
+    timer.lap("detections")
+    return frame.scored(class_map, dict(stages_ms, **timer.stages_ms), boxes)
 
 
 def score_frames(

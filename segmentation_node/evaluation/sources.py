@@ -7,6 +7,7 @@ from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.evaluation.read_ahead import iterate_ahead, read_ahead
+from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import LABEL_SETS, Grouping, LabelSet, label_set_by_name
@@ -18,14 +19,16 @@ RecordedFrames = Generator[Union[ScoredFrame, Problem], None, None]
 class Source:
     """Frames to be scored, and what is known of them before the first is read.
 
-    ``truth`` is the label set of their ground truth, None where there is none; ``facts`` go into
-    the report as they are.
+    ``truth`` is the label set of their ground truth, None where there is none; ``box_labels`` that
+    of their true boxes, of ``box_classes``. ``facts`` go into the report as they are.
     """
 
     truth: Optional[LabelSet]
     length: int
     facts: Dict[str, Any]
     instance_classes: Tuple[str, ...] = ()
+    box_labels: Optional[LabelSet] = None
+    box_classes: Tuple[str, ...] = ()
 
     def new_run(
         self,
@@ -36,7 +39,10 @@ class Source:
     ) -> Run:
         """A run without frames; ``facts`` say what segments them."""
         facts = dict(facts, **self.facts)
-        return Run(predicted, self.truth, facts, self.instance_classes, grouping, geometry)
+        boxes = None
+        if self.box_labels is not None and self.box_classes and grouping is None:
+            boxes = DetectionScores(predicted, self.box_labels, self.box_classes)
+        return Run(predicted, self.truth, facts, self.instance_classes, grouping, geometry, boxes)
 
 
 class DatasetSource(Source):
@@ -44,7 +50,8 @@ class DatasetSource(Source):
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         self._dataset = dataset
-        self.truth = dataset.label_set
+        self.truth = dataset.label_set if dataset.has_labels else None
+        self.box_labels, self.box_classes = dataset.label_set, dataset.box_classes
         self.length = len(dataset)
         self.facts = {"dataset": name, "split": dataset.split}
         self.instance_classes = dataset.instance_classes if dataset.with_instances else ()

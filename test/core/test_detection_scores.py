@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from segmentation_node.boxes import make_boxes
+from segmentation_node.evaluation.frame import ScoredFrame
 from segmentation_node.evaluation.run.coco_ap import CocoPrecision
 from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.evaluation.run.kitti_ap import DIFFICULTIES, KittiPrecision
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.run.true_boxes import (
     ANY_CLASS,
     AREA,
@@ -16,6 +18,7 @@ from segmentation_node.evaluation.run.true_boxes import (
     boxes_of_instances,
     true_boxes,
 )
+from segmentation_node.geometry import Geometry
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 PERSON, RIDER, CAR, TRUCK = 11, 12, 13, 14
@@ -373,3 +376,27 @@ def test_a_frame_without_instances_has_no_boxes():
     empty = np.zeros((4, 5), np.int32)
     found = boxes_of_instances(empty, np.zeros((4, 5), np.uint8), (CAR,))
     assert [len(values) for values in found] == [0] * 5
+
+
+@pytest.mark.parametrize("roi, cars", [((), 2), ((0, 0, 20, 40), 1)])
+def test_a_run_scores_the_boxes_of_instances_that_its_geometry_leaves(roi, cars):
+    truth = np.zeros((40, 40), np.uint8)
+    numbers = np.zeros(truth.shape, int)
+    truth[5:15, 2:12], numbers[5:15, 2:12] = CAR, 1
+    truth[5:15, 25:38], numbers[5:15, 25:38] = CAR, 2
+    truth[30:35, 5:15] = CAR  # a group: found or not, it counts neither way
+    scores = DetectionScores(CITYSCAPES_19, CITYSCAPES_19, ("car",))
+    run = Run(CITYSCAPES_19, CITYSCAPES_19, {}, ["car"], geometry=Geometry(roi), boxes=scores)
+    assert run.detected == (CAR,)
+    run.add(ScoredFrame("a", truth, truth_hw=truth, instances_hw=instance_ids(truth, numbers)))
+    result = run.as_json()
+    assert result["true_boxes"] == {"car": cars}
+    assert result["ap_coco"]["ap"] == pytest.approx(1.0)
+    assert any("ap_kitti" in note for note in result["notes"])
+
+
+def test_a_box_that_a_roi_cuts_is_what_is_left_of_it():
+    boxes = true_boxes([[0, 0, 10, 10], [8, 4, 30, 20], [30, 0, 40, 10]], [CAR] * 3)
+    found = boxes.inside((5, 2, 20, 10))
+    assert found.boxes_xyxy.tolist() == [[5, 2, 10, 10], [8, 4, 25, 12]]
+    assert boxes.inside(()) is boxes

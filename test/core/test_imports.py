@@ -23,9 +23,10 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
-CORE |= {"interrupts", "pictures", "geometry"}
+CORE |= {"interrupts", "pictures", "geometry", "boxes"}
 MAY_IMPORT = {
     "": set(),
+    "boxes": set(),
     "errors": set(),
     "interrupts": set(),
     "files": {"errors"},
@@ -42,7 +43,8 @@ MAY_IMPORT = {
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends"},
-    "pipeline": BASE | {"images", "pictures", "geometry", "model_health", "backends", "timing"},
+    "pipeline": BASE
+    | {"boxes", "images", "pictures", "geometry", "model_health", "backends", "timing"},
     "ros": CORE | {"ros"},
 }
 

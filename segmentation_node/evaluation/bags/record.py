@@ -91,7 +91,7 @@ class _Recorder:
         rate_hz = recording.rate_hz or drive.rate_hz or RATE_HZ
         self._clock = FrameClock(rate_hz, START_NS)
         self._add(self._image, messages.IMAGE if is_raw else messages.COMPRESSED)
-        if drive.calibration is not None:
+        if drive.is_calibrated or drive.calibration is not None:
             self._add(self._info, messages.CAMERA_INFO)
         if drive.label_set is not None:
             self._add(TRUTH_TOPIC, messages.IMAGE)
@@ -115,8 +115,9 @@ class _Recorder:
             raise BagError("%s: its stamp is not after that of the frame before" % frame.name)
         done.frames, done.last_ns = done.frames + 1, stamp_ns
         self._write(self._image, stamp_ns, self._encoded(frame.image_hwc, stamp_ns))
-        if self._drive.calibration is not None:
-            info = camera_info(self._drive.calibration, stamp_ns, self._drive.frame_id)
+        calibration = frame.calibration or self._drive.calibration
+        if calibration is not None:
+            info = camera_info(calibration, stamp_ns, self._drive.frame_id)
             self._write(self._info, stamp_ns, info)
         if frame.truth_hw is not None:
             truth = messages.raw_image(frame.truth_hw, stamp_ns, self._drive.frame_id)

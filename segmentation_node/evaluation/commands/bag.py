@@ -92,6 +92,7 @@ def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
     output, geometry = output_options(arguments), geometry_of(arguments)
     with open_segmenter(arguments, geometry) as segmenter, closing(source.frames()) as frames:
         run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
+        segmenter.detected = run.detected
         seen = segmented(segmenter, progress_bar(source.length)(frames))
         _score(seen, source, run, output)
 

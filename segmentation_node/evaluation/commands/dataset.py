@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = DatasetSource(dataset, arguments.dataset)
     with open_segmenter(arguments, geometry) as segmenter:
         run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
+        segmenter.detected = run.detected
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
             score_frames(segmented(segmenter, progress(frames)), run, output.strict)

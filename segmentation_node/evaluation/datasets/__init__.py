@@ -12,6 +12,7 @@ from segmentation_node.evaluation.datasets.cityscapes import (
 )
 from segmentation_node.evaluation.datasets.drive import Drive, LabelledDrive
 from segmentation_node.evaluation.datasets.kitti import KittiRaw, KittiSemantics, KittiStep
+from segmentation_node.evaluation.datasets.kitti_object import KittiObject
 from segmentation_node.evaluation.datasets.own import Folder, Voc
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
 from segmentation_node.evaluation.datasets.street.dataset import Street
@@ -21,6 +22,7 @@ DATASETS: Dict[str, Type[Dataset]] = {
     "cityscapes": Cityscapes,
     "cityscapes_coarse": CityscapesCoarse,
     "folder": Folder,
+    "kitti_object": KittiObject,
     "kitti_semantics": KittiSemantics,
     "kitti_step": KittiStep,
     "street": Street,

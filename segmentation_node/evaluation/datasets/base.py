@@ -20,13 +20,18 @@ class Dataset:
 
     A subclass sets ``label_set`` and ``splits``, and supplies ``__len__`` and ``__getitem__``;
     one whose folder says which splits there are supplies ``splits_in`` instead. One that numbers
-    instances lists their classes; ``with_instances`` asks to read them too. ``notes`` names what
-    lies in its folders and is not read.
+    instances lists their classes; ``with_instances`` asks to read them too. ``box_classes`` names
+    those whose things have true boxes in its frames; one without ``has_labels`` gives boxes alone.
+    Where ``is_calibrated`` a frame tells its camera. ``notes`` names what lies in its folders and
+    is not read.
     """
 
     label_set: LabelSet
     splits: Tuple[str, ...] = ()
     instance_classes: Tuple[str, ...] = ()
+    box_classes: Tuple[str, ...] = ()
+    has_labels = True
+    is_calibrated = False
     notes: Tuple[str, ...] = ()
 
     def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
@@ -36,6 +41,8 @@ class Dataset:
         self.root = root
         self.split = split
         self.with_instances = with_instances and bool(self.instance_classes)
+        if self.with_instances:
+            self.box_classes = self.instance_classes
 
     @classmethod
     def splits_in(cls, root: str) -> Tuple[str, ...]:

@@ -1,12 +1,11 @@
 """A drive: frames in the order of time, with the data's own stamps and labels where it has them."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
-from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
+from segmentation_node.evaluation.frame import Calibration, DrivePosition, Frame, Problem
 from segmentation_node.labels import LabelSet
 
 SEQUENCE_GAP_NS = 2 * 10**9
@@ -14,24 +13,18 @@ SEQUENCE_GAP_NS = 2 * 10**9
 START_NS = 10**9 * 10**9
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A rectified camera: image size, the 3x4 projection matrix, row by row, in pixels."""
-
-    width: int
-    height: int
-    projection: Tuple[float, ...]
-
-
 class Drive:
     """Frames to be recorded. A subclass supplies ``frames`` and sets what it knows.
 
     ``length`` is None where it is not known before the end; ``split`` says what was opened;
     ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp;
-    ``has_times`` says that every frame has one.
+    ``has_times`` says that every frame has one. ``box_labels`` is the label set of their true
+    boxes, where they have any; ``is_calibrated`` says that a frame may have a calibration itself.
     """
 
     label_set: Optional[LabelSet] = None
+    box_labels: Optional[LabelSet] = None
+    is_calibrated = False
     calibration: Optional[Calibration] = None
     length: Optional[int] = None
     rate_hz: Optional[float] = None
@@ -62,7 +55,9 @@ class LabelledDrive(Drive):
     def __init__(self, dataset: Dataset, sequence: str = "") -> None:
         self._dataset = dataset
         self._indices = _indices(dataset, sequence)
-        self.label_set = dataset.label_set
+        self.label_set = dataset.label_set if dataset.has_labels else None
+        self.box_labels = dataset.label_set if dataset.box_classes else None
+        self.is_calibrated = dataset.is_calibrated
         self.length = len(self._indices)
         self.split = dataset.split
         self.notes = dataset.notes

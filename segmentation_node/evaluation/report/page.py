@@ -39,6 +39,7 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             "main",
             _tiles(result),
             sections.accuracy(run, result),
+            sections.boxes(run, result),
             sections.confusion(result),
             sections.latency(run, result),
             sections.by_frame(run, result),

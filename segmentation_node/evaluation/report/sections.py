@@ -13,7 +13,7 @@ from segmentation_node.evaluation.report.markup import (
     swatch,
     table,
 )
-from segmentation_node.evaluation.report.text import milliseconds, percent
+from segmentation_node.evaluation.report.text import milliseconds, percent, recall_text
 from segmentation_node.evaluation.run.accuracy import Scores
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import LabelSet
@@ -81,6 +81,34 @@ def _pixel_share(result: Dict[str, Any], index: int) -> Optional[float]:
     pixels = result["confusion_matrix"]["pixels"]
     total = sum(sum(row) for row in pixels)
     return sum(pixels[index]) / total if total else None
+
+
+def boxes(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
+    """Average precision of boxes by class, and the recall of proposals."""
+    if not result["true_boxes"]:
+        return None
+    coco, levels = result["ap_coco"], ("easy", "moderate", "hard")
+    rows: List[List[Any]] = []
+    for name, count in result["true_boxes"].items():
+        score = coco["class_ap"][name]
+        row = [name, bar(score), percent(score)]
+        row += [percent(result["ap_kitti"].get(name, {}).get(level)) for level in levels]
+        rows.append(row + ["%d" % count])
+    header = ["class", "", "COCO AP %"] + ["KITTI %s %%" % level for level in levels]
+    return section(
+        "Boxes",
+        table(header + ["true boxes"], rows),
+        element(
+            "p",
+            "COCO's mean AP %s %%, at IoU 0.5 %s %%, at 0.75 %s %%. %s."
+            % (
+                percent(coco["ap"]),
+                percent(coco["ap50"]),
+                percent(coco["ap75"]),
+                recall_text(result).capitalize(),
+            ),
+        ),
+    )
 
 
 def confusion(result: Dict[str, Any]) -> Optional[Markup]:

@@ -31,6 +31,8 @@ def run_text(result: Dict[str, Any]) -> str:
         parts.append(accuracy_table(result))
         if result["level"] == "class" and "category_iou" in result:
             parts.append(category_table(result))
+    if result["true_boxes"]:
+        parts += [boxes_table(result), recall_text(result)]
     if result["stages_ms"]:
         parts.append(latency_table(result["stages_ms"]))
     parts.append(pace_table(result))
@@ -63,6 +65,30 @@ def category_table(result: Dict[str, Any]) -> str:
     if iiou:
         iiou["mean IoU"] = result["mean_category_iiou"]
     return _score_table("category", {"IoU %": iou, "iIoU %": iiou})
+
+
+def boxes_table(result: Dict[str, Any]) -> str:
+    """Average precision of boxes by class; then COCO's means."""
+    levels = ["easy", "moderate", "hard"]
+    coco = result["ap_coco"]
+    rows = [
+        [name, "%d" % count, percent(coco["class_ap"][name])]
+        + [percent(result["ap_kitti"].get(name, {}).get(level)) for level in levels]
+        for name, count in result["true_boxes"].items()
+    ]
+    for title, key in (("mean", "ap"), ("mean at IoU 0.5", "ap50"), ("mean at IoU 0.75", "ap75")):
+        rows.append([title, "", percent(coco[key]), "", "", ""])
+    header = ["boxes", "true", "COCO AP %"] + ["KITTI %s %%" % level for level in levels]
+    return table(header, rows)
+
+
+def recall_text(result: Dict[str, Any]) -> str:
+    """Which share of the true boxes was among what was proposed, on one line."""
+    recalls = [
+        "%s %% at IoU %s" % (percent(value), iou)
+        for iou, value in result["proposal_recall"].items()
+    ]
+    return "true boxes that a proposal covers: " + ", ".join(recalls)
 
 
 def _score_table(level: str, columns: Dict[str, Scores]) -> str:

@@ -19,13 +19,15 @@ from segmentation_node.labels import LabelSet
 # Of one kind of thing, by the names that label sets give it.
 SAME = {"pedestrian": "person", "bicyclist": "rider", "cyclist": "rider"}
 RECALL_IOUS = (0.5, 0.7)
+FIGURES = ("ap_kitti", "ap_coco", "proposal_recall", "true_boxes")
 
 
 class DetectionScores:
     """Counts the boxes of frames, of a network's label set, against those of the data's.
 
     ``classes`` names the truth's classes that have true boxes; scored are those that the network
-    has too, ``names``. ``predicted_ids`` are the network's train ids of them.
+    has too, ``names``. ``predicted_ids`` are the network's train ids of them, ``truth_ids`` the
+    data's.
     """
 
     def __init__(self, predicted: LabelSet, truth: LabelSet, classes: Sequence[str]) -> None:
@@ -33,6 +35,7 @@ class DetectionScores:
         self.names = tuple(name for name in classes if _kind(name) in kinds)
         scored = [_kind(name) for name in self.names]
         self.predicted_ids = tuple(i for i, kind in enumerate(kinds) if kind in scored)
+        self.truth_ids = truth.ids_of(self.names)
         self._predicted = [scored.index(k) if k in scored else -1 for k in kinds]
         self._truth = [
             scored.index(_kind(name)) if name in self.names else -1 for name in truth.names
@@ -75,18 +78,15 @@ class DetectionScores:
     def as_json(self) -> Dict[str, Any]:
         """The figures; undefined ones are None. ``docs/evaluation.md`` defines them."""
         things = sum(self._things)
-        return {
-            "ap_kitti": {
-                name: {level: defined(precision.average(level)) for level in DIFFICULTIES}
-                for name, precision in self._kitti.items()
-            },
-            "ap_coco": self._coco_json(),
-            "proposal_recall": {
-                "%g" % iou: count / things if things else None
-                for iou, count in self._proposed.items()
-            },
-            "true_boxes": dict(zip(self.names, self._things)),
+        kitti = {
+            name: {level: defined(precision.average(level)) for level in DIFFICULTIES}
+            for name, precision in self._kitti.items()
         }
+        recall = {
+            "%g" % iou: count / things if things else None for iou, count in self._proposed.items()
+        }
+        counts = dict(zip(self.names, self._things))
+        return dict(zip(FIGURES, (kitti, self._coco_json(), recall, counts)))
 
     def _coco_json(self) -> Dict[str, Any]:
         # A class without a true box plays no part in the means.

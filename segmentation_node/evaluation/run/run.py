@@ -7,12 +7,15 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
+from segmentation_node.boxes import things_of
 from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
 from segmentation_node.evaluation.run.accuracy import Accuracy, defined
 from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
+from segmentation_node.evaluation.run.detection_scores import FIGURES, DetectionScores
 from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
+from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import Grouping, LabelSet
 
@@ -26,7 +29,8 @@ class Run:
     ``predicted`` and ``truth`` are the label sets of network and data; ``truth`` is None where
     the data has no labels. ``source`` says what was run, on what, with what; it goes into the
     report as it is. With a ``grouping`` the groups are scored; class maps may hold them already.
-    Pixels that a ``geometry`` leaves out count nowhere.
+    Pixels that a ``geometry`` leaves out count nowhere. ``boxes`` counts those of frames that have
+    true ones.
     Frames come in the order of their drive, from one thread. ``counters`` is for
     what a live node counted (received, dropped ...).
     """
@@ -39,7 +43,9 @@ class Run:
         instance_classes: Sequence[str] = (),
         grouping: Optional[Grouping] = None,
         geometry: Geometry = WHOLE_IMAGE,
+        boxes: Optional[DetectionScores] = None,
     ) -> None:
+        self.boxes = boxes if boxes is not None and boxes.names else None
         self._geometry = geometry
         self._left_out: Tuple[Tuple[int, ...], Optional[np.ndarray], int] = ((), None, 0)
         self.source = dict(source, **geometry.facts())
@@ -68,6 +74,11 @@ class Run:
         self._start_s = time.monotonic()
         self._elapsed_s: Optional[float] = None
 
+    @property
+    def detected(self) -> Tuple[int, ...]:
+        """The network's train ids of those things whose boxes are counted."""
+        return self.boxes.predicted_ids if self.boxes is not None else ()
+
     def add(self, frame: ScoredFrame) -> None:
         """Count a frame.
 
@@ -91,6 +102,7 @@ class Run:
                 raise DatasetError("%s: %s" % (frame.name, error)) from error
             figures["mean_iou"] = score = counts.mean_iou()
             figures["global_accuracy"] = counts.global_accuracy()
+        self._add_boxes(frame)
         change = self.consistency.add(frame.class_map_hw, frame.position, left_out)
         if change is not None:
             figures["changed_share"] = change.share
@@ -137,6 +149,20 @@ class Run:
         )
         return frame, pixels
 
+    def _add_boxes(self, frame: ScoredFrame) -> None:
+        if self.boxes is None:
+            return
+        true, boxes = frame.true_boxes, frame.boxes
+        if true is not None:
+            true = true.inside(self._geometry.roi)
+        elif frame.instances_hw is not None and frame.truth_hw is not None:
+            true = boxes_of_instances(frame.instances_hw, frame.truth_hw, self.boxes.truth_ids)
+        else:
+            return
+        if boxes is None:
+            boxes = things_of(frame.class_map_hw, None, self.boxes.predicted_ids)
+        self.boxes.add(true, boxes, frame.proposals_xyxy)
+
     def skip(self, name: str, reason: str) -> None:
         """A frame that could not be read or segmented."""
         self.skipped.append(Problem(name, reason))
@@ -175,6 +201,7 @@ class Run:
             elapsed_s=self._elapsed_s,
             temporal_consistency=self.consistency.as_json(),
         )
+        content.update(dict.fromkeys(FIGURES) if self.boxes is None else self.boxes.as_json())
         content.update(pace(self.frames.column("done_s")))
         content.update({name: self.source[name] for name in NAMES if name in self.source})
         content["source"] = self.source
@@ -202,6 +229,7 @@ class Run:
                 "%d of %d frames have no ground truth: accuracy is that of the others"
                 % (frames - labelled, frames)
             )
+        notes += self.boxes.notes() if self.boxes is not None else []
         if self.unused_names:
             notes.append(
                 "the grouping names classes that neither network nor data has: %s"

@@ -4,7 +4,7 @@ from typing import NamedTuple, Sequence
 
 import numpy as np
 
-from segmentation_node.boxes import component_boxes
+from segmentation_node.boxes import area, component_boxes
 from segmentation_node.evaluation.run.instances import CLASS_SHIFT
 from segmentation_node.labels import UNLABELLED
 
@@ -30,6 +30,15 @@ class TrueBoxes(NamedTuple):
     def take(self, indices: np.ndarray) -> "TrueBoxes":
         """Some of them: by index, or by a bool (N,)."""
         return TrueBoxes(*(values[indices] for values in self))
+
+    def inside(self, roi: Sequence[int]) -> "TrueBoxes":
+        """What lies in a roi (x, y, width, height) of the image, cut at its edge; empty: all."""
+        if not roi:
+            return self
+        x, y, width, height = roi
+        ends = np.array([x, y, x + width, y + height], np.float32)
+        boxes = np.clip(self.boxes_xyxy, ends[[0, 1, 0, 1]], ends[[2, 3, 2, 3]])
+        return self._replace(boxes_xyxy=boxes).take(area(boxes) > 0)
 
 
 def true_boxes(
