@@ -1,13 +1,13 @@
 """Where frames come from, a data set or a bag: labels, provenance, and the frames themselves."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Generator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Generator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.evaluation.read_ahead import iterate_ahead, read_ahead
-from segmentation_node.evaluation.run.detection_scores import DetectionScores
+from segmentation_node.evaluation.run.detection_scores import DetectionScores, things_among
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import LABEL_SETS, Grouping, LabelSet, label_set_by_name
@@ -16,19 +16,36 @@ Frames = Generator[Union[Frame, Problem], None, None]
 RecordedFrames = Generator[Union[ScoredFrame, Problem], None, None]
 
 
+class BoxTruth(NamedTuple):
+    """The label set of true boxes, None where there are none, and the classes that have them."""
+
+    labels: Optional[LabelSet] = None
+    classes: Tuple[str, ...] = ()
+
+    def scores(
+        self, predicted: LabelSet, grouping: Optional[Grouping]
+    ) -> Optional[DetectionScores]:
+        """What counts a network's boxes against them; None where there is nothing to count.
+
+        Groups of classes have no things.
+        """
+        if self.labels is None or not self.classes or grouping is not None:
+            return None
+        return DetectionScores(predicted, self.labels, self.classes)
+
+
 class Source:
     """Frames to be scored, and what is known of them before the first is read.
 
-    ``truth`` is the label set of their ground truth, None where there is none; ``box_labels`` that
-    of their true boxes, of ``box_classes``. ``facts`` go into the report as they are.
+    ``truth`` is the label set of their ground truth, None where there is none; ``facts`` go into
+    the report as they are.
     """
 
     truth: Optional[LabelSet]
     length: int
     facts: Dict[str, Any]
     instance_classes: Tuple[str, ...] = ()
-    box_labels: Optional[LabelSet] = None
-    box_classes: Tuple[str, ...] = ()
+    box_truth = BoxTruth()
 
     def new_run(
         self,
@@ -39,9 +56,7 @@ class Source:
     ) -> Run:
         """A run without frames; ``facts`` say what segments them."""
         facts = dict(facts, **self.facts)
-        boxes = None
-        if self.box_labels is not None and self.box_classes and grouping is None:
-            boxes = DetectionScores(predicted, self.box_labels, self.box_classes)
+        boxes = self.box_truth.scores(predicted, grouping)
         return Run(predicted, self.truth, facts, self.instance_classes, grouping, geometry, boxes)
 
 
@@ -51,7 +66,7 @@ class DatasetSource(Source):
     def __init__(self, dataset: Dataset, name: str) -> None:
         self._dataset = dataset
         self.truth = dataset.label_set if dataset.has_labels else None
-        self.box_labels, self.box_classes = dataset.label_set, dataset.box_classes
+        self.box_truth = BoxTruth(dataset.label_set, dataset.box_classes)
         self.length = len(dataset)
         self.facts = {"dataset": name, "split": dataset.split}
         self.instance_classes = dataset.instance_classes if dataset.with_instances else ()
@@ -90,6 +105,9 @@ class BagSource(Source):
         self.bag = bag
         self.topics = topics
         self.truth = _label_set(bag, topics.truth, labels, "--labels") if topics.truth else None
+        if topics.true_boxes is not None:
+            found = bag.label_set_of(topics.true_boxes)
+            self.box_truth = BoxTruth(found, things_among(found) if found else ())
         self.facts = dict({"bag": bag.path}, **bag.origin)
         for part, topic in topics._asdict().items():
             if topic is not None:

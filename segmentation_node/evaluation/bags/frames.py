@@ -2,11 +2,12 @@
 
 from collections import OrderedDict
 from itertools import chain
-from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence, Set, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Set, Union
 
 import numpy as np
 
 from segmentation_node.errors import ImageError
+from segmentation_node.evaluation.bags.box_messages import boxes_of, true_boxes_of
 from segmentation_node.evaluation.bags.messages import header_of, ids_of, image_of, stages_of
 from segmentation_node.evaluation.bags.records import RawMessage, Report
 from segmentation_node.evaluation.bags.topics import Topics
@@ -18,6 +19,7 @@ from segmentation_node.evaluation.frame import (
     ScoredFrame,
     stamp_text,
 )
+from segmentation_node.labels import LabelSet
 
 # What may wait for its other halves: this many frames, or more while they are small.
 WINDOW = 16
@@ -167,8 +169,16 @@ def _too_many(count: int, first: Dict[str, RawMessage]) -> bool:
     return count > WINDOW and count * sum(len(m.data) for m in first.values()) > WINDOW_BYTES
 
 
+BoxLabels = Mapping[str, LabelSet]
+"""What the class names of ``true_boxes`` and ``boxes`` are of; a part that is not there is left."""
+
+
 def camera_frames(
-    messages: Iterable[RawMessage], topics: Topics, drives: DriveCounter, report: Report
+    messages: Iterable[RawMessage],
+    topics: Topics,
+    labels: BoxLabels,
+    drives: DriveCounter,
+    report: Report,
 ) -> Iterator[Union[Frame, Problem]]:
     """Frames of an image and its truth, in the order of the images."""
     for match in _decoded_matches(messages, topics, "image", report):
@@ -184,11 +194,16 @@ def camera_frames(
             message=match.lead.data,
             recorded_ns=match.lead.recorded_ns,
             frame_id=match.frame_id,
+            true_boxes=_boxes(match, "true_boxes", true_boxes_of, labels, report),
         )
 
 
 def recorded_frames(
-    messages: Iterable[RawMessage], topics: Topics, drives: DriveCounter, report: Report
+    messages: Iterable[RawMessage],
+    topics: Topics,
+    labels: BoxLabels,
+    drives: DriveCounter,
+    report: Report,
 ) -> Iterator[Union[ScoredFrame, Problem]]:
     """Frames with the prediction that was recorded; ``Lost`` where there is none.
 
@@ -211,6 +226,8 @@ def recorded_frames(
             match.arrays.get("truth"),
             stages_ms=_stages_ms(match.parts.get("latency"), report),
             position=position,
+            true_boxes=_boxes(match, "true_boxes", true_boxes_of, labels, report),
+            boxes=_boxes(match, "boxes", boxes_of, labels, report),
         )
 
 
@@ -268,6 +285,24 @@ def _stages_ms(latency: Optional[RawMessage], report: Report) -> Dict[str, float
     except ImageError as error:
         report("%s: %s" % (_where(latency), error))
         return {}
+
+
+def _boxes(
+    match: Match,
+    part: str,
+    decode: Callable[[bytes, LabelSet], Any],
+    labels: BoxLabels,
+    report: Report,
+) -> Any:
+    """What the message of this part says; None without one, or where it cannot be read."""
+    message = match.parts.get(part)
+    if message is None or part not in labels:
+        return None
+    try:
+        return decode(message.data, labels[part])
+    except ImageError as error:
+        report("%s: %s" % (_where(message), error))
+        return None
 
 
 def _unusable(message: RawMessage, reason: str) -> Problem:

@@ -19,8 +19,21 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 LABEL_INFO = "segmentation_msgs/msg/LabelInfo"
 FRAME_LATENCY = "segmentation_msgs/msg/FrameLatency"
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
 IMAGE_TYPES = (IMAGE, COMPRESSED)
 OWN_MESSAGES = ("ClassInfo", "LabelInfo", "FrameLatency")
+# On no package index; as vision_msgs 4 has them, from Humble on.
+VISION_MESSAGES = {
+    "Point2D": "float64 x\nfloat64 y",
+    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta",
+    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y",
+    "ObjectHypothesis": "string class_id\nfloat64 score",
+    "ObjectHypothesisWithPose": "ObjectHypothesis hypothesis\n"
+    "geometry_msgs/PoseWithCovariance pose",
+    "Detection2D": "std_msgs/Header header\nObjectHypothesisWithPose[] results\n"
+    "BoundingBox2D bbox\nstring id",
+    "Detection2DArray": "std_msgs/Header header\nDetection2D[] detections",
+}
 JPEG_QUALITY = 95
 # Higher levels take a multiple of the time for a tenth less.
 PNG_LEVEL = 1
@@ -35,13 +48,18 @@ class Header(NamedTuple):
 
 @lru_cache(maxsize=1)
 def typestore() -> Any:
-    """Jazzy's message types and segmentation_msgs'. Raises BagError where the latter are absent."""
+    """Jazzy's message types, boxes of vision_msgs, and segmentation_msgs' types.
+
+    Raises BagError where the last are absent.
+    """
     store = get_typestore(Stores.ROS2_JAZZY)
     folder = _definitions_folder()
     types: Dict[str, Any] = {}
     for name in OWN_MESSAGES:
         with open(os.path.join(folder, name + ".msg"), encoding="utf-8") as text:
             types.update(get_types_from_msg(text.read(), "segmentation_msgs/msg/" + name))
+    for name, text_of in VISION_MESSAGES.items():
+        types.update(get_types_from_msg(text_of, "vision_msgs/msg/" + name))
     store.register(types)
     return store
 

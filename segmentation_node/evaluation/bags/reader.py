@@ -2,11 +2,12 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from segmentation_node.errors import BagError, ImageError
 from segmentation_node.evaluation.bags.files import find_files, opened
 from segmentation_node.evaluation.bags.frames import (
+    BoxLabels,
     DriveCounter,
     camera_frames,
     recorded_frames,
@@ -18,6 +19,7 @@ from segmentation_node.evaluation.bags.records import (
     SINGLE_IMAGES,
     SPLIT,
     RawMessage,
+    Report,
     Topic,
 )
 from segmentation_node.evaluation.bags.storage import StorageFile, merged_topics
@@ -137,15 +139,25 @@ class Bag:
         topics = topics or self.choose_topics(prediction="")
         if topics.image is None:
             raise BagError("%s: no image topic; it has %s" % (self.path, self.listing()))
-        topics = Topics(topics.image, topics.truth)
-        return self._checked(
-            camera_frames(self._read_all(topics), topics, self.drive_counter(), self._report)
-        )
+        topics = Topics(topics.image, topics.truth, true_boxes=topics.true_boxes)
+        return self._checked(camera_frames(*self._parts(topics)))
 
     def recorded_frames(self, topics: Topics) -> Iterator[Union[ScoredFrame, Problem]]:
         """The predictions that were recorded, with truth and image; see ``frames``."""
-        messages = self._read_all(topics)
-        return self._checked(recorded_frames(messages, topics, self.drive_counter(), self._report))
+        return self._checked(recorded_frames(*self._parts(topics)))
+
+    def _parts(self, topics: Topics) -> Tuple[Any, Topics, BoxLabels, DriveCounter, Report]:
+        """What frames are made of."""
+        names = {
+            "true_boxes": topics.true_boxes,
+            # The node tells of both by one LabelInfo.
+            "boxes": topics.prediction if topics.boxes is not None else None,
+        }
+        found = {
+            part: self.label_set_of(topic) for part, topic in names.items() if topic is not None
+        }
+        labels = {part: labels for part, labels in found.items() if labels is not None}
+        return self._read_all(topics), topics, labels, self.drive_counter(), self._report
 
     def drive_counter(self) -> DriveCounter:
         """What numbers the bag's frames from the first one on."""

@@ -7,8 +7,9 @@ import numpy as np
 
 from segmentation_node.errors import BagError, DatasetError
 from segmentation_node.evaluation.bags import messages
+from segmentation_node.evaluation.bags.box_messages import true_boxes_message
 from segmentation_node.evaluation.bags.records import DATASET, SINGLE, SINGLE_IMAGES, SPLIT
-from segmentation_node.evaluation.bags.topics import TRUTH_TOPIC
+from segmentation_node.evaluation.bags.topics import TRUE_BOXES_TOPIC, TRUTH_TOPIC
 from segmentation_node.evaluation.bags.writer import BagWriter
 from segmentation_node.evaluation.datasets.drive import (
     START_NS,
@@ -18,6 +19,7 @@ from segmentation_node.evaluation.datasets.drive import (
 )
 from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.read_ahead import iterate_ahead
+from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
 
 IMAGE_FORMS = ("raw", "jpeg", "png")
 IMAGE_TOPIC = "/camera/image_raw"
@@ -56,9 +58,10 @@ def record(
     """Write a drive's frames into an open bag, one at a time.
 
     A frame gives its image (``raw`` rgb8, or compressed as ``jpeg`` or lossless ``png``), the
-    camera_info where the drive is calibrated, and its train ids as mono8 where it is labelled,
-    all with one header; a message's time in the bag is its stamp. Broken frames are left out.
-    Raises DatasetError when no frame is left, BagError where two frames have one stamp.
+    camera_info where the drive is calibrated, its train ids as mono8 where it is labelled, and its
+    true boxes where it has them, all with one header; a message's time in the bag is its stamp.
+    Broken frames are left out. Raises DatasetError when no frame is left, BagError where two frames
+    have one stamp.
     """
     recorder = _Recorder(drive, writer, recording)
     # Decoding of the next images runs beside encoding and writing.
@@ -95,6 +98,10 @@ class _Recorder:
             self._add(self._info, messages.CAMERA_INFO)
         if drive.label_set is not None:
             self._add(TRUTH_TOPIC, messages.IMAGE)
+        if drive.box_labels is not None:
+            self._add(TRUE_BOXES_TOPIC, messages.DETECTIONS)
+        self._labels = drive.label_set or drive.box_labels
+        if self._labels is not None:
             self._add(TRUTH_TOPIC + "/label_info", messages.LABEL_INFO, latched=True)
         writer.note(DATASET, recording.name)
         if drive.split:
@@ -102,7 +109,7 @@ class _Recorder:
 
     def add(self, frame: Frame) -> None:
         stamp_ns = self._clock.stamp_ns(frame)
-        done, label_set = self.done, self._drive.label_set
+        done, label_set = self.done, self._labels
         if not done.frames:
             done.first_ns = stamp_ns
             if frame.position is None:
@@ -123,6 +130,18 @@ class _Recorder:
             truth = messages.raw_image(frame.truth_hw, stamp_ns, self._drive.frame_id)
             self._write(TRUTH_TOPIC, stamp_ns, truth)
             done.with_truth += 1
+        self._add_boxes(frame, stamp_ns)
+
+    def _add_boxes(self, frame: Frame, stamp_ns: int) -> None:
+        labels, boxes = self._drive.box_labels, frame.true_boxes
+        if labels is None:
+            return
+        if boxes is None and frame.instances_hw is not None and frame.truth_hw is not None:
+            class_ids = labels.ids_of(self._drive.box_classes)
+            boxes = boxes_of_instances(frame.instances_hw, frame.truth_hw, class_ids)
+        if boxes is not None:
+            data = true_boxes_message(boxes, labels, stamp_ns, self._drive.frame_id)
+            self._write(TRUE_BOXES_TOPIC, stamp_ns, data)
 
     def _encoded(self, image_hwc: np.ndarray, stamp_ns: int) -> bytes:
         frame_id, form = self._drive.frame_id, self._recording.image

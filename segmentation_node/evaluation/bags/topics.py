@@ -3,10 +3,11 @@
 from typing import List, NamedTuple, Optional, Sequence
 
 from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags.messages import FRAME_LATENCY, IMAGE_TYPES
+from segmentation_node.evaluation.bags.messages import DETECTIONS, FRAME_LATENCY, IMAGE_TYPES
 from segmentation_node.evaluation.bags.records import Topic
 
 TRUTH_TOPIC = "/ground_truth"
+TRUE_BOXES_TOPIC = "/ground_truth/detections"
 # What the node publishes beside its class map; neither a camera nor labels.
 DERIVED = ("overlay", "confidence", "class_map", "ground_truth")
 # Images of distances, by the names that their drivers give them.
@@ -20,6 +21,8 @@ class Topics(NamedTuple):
     truth: Optional[Topic]
     prediction: Optional[Topic] = None
     latency: Optional[Topic] = None
+    true_boxes: Optional[Topic] = None
+    boxes: Optional[Topic] = None
 
 
 def choose_topics(
@@ -31,20 +34,22 @@ def choose_topics(
     """The topics of the frames: those named, and where none is named those that stand out.
 
     The image is the one camera of the bag, raw rather than compressed, and depth is none; ground
-    truth is ``/ground_truth``, a prediction ``.../class_map``; latency is the one beside that. An
-    empty name means none. Raises BagError that lists the topics where a name or a choice fails.
+    truth is ``/ground_truth``, true boxes are ``/ground_truth/detections``, a prediction is
+    ``.../class_map``; latency and boxes are those beside that. An empty name means none. Raises
+    BagError that lists the topics where a name or a choice fails.
     """
     truth_topic = _named(topics, truth, [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"], "--truth-topic")
     maps = [topic.name for topic in topics if base_name(topic.name).endswith("/class_map")]
     prediction_topic = _named(topics, prediction, maps, "--prediction-topic")
     option = "--image-topic; of make demo: TOPIC="
     image_topic = _named(topics, image, _cameras(topics), option)
-    latency = None
+    latency = boxes = None
     if prediction_topic is not None:
-        name = base_name(prediction_topic.name).rsplit("/", 1)[0] + "/latency"
-        beside = (topic for topic in topics if topic.name == name)
-        latency = next((topic for topic in beside if topic.type == FRAME_LATENCY), None)
-    return Topics(image_topic, truth_topic, prediction_topic, latency)
+        node = base_name(prediction_topic.name).rsplit("/", 1)[0]
+        latency = _of_type(topics, node + "/latency", FRAME_LATENCY)
+        boxes = _of_type(topics, node + "/detections", DETECTIONS)
+    true_boxes = _of_type(topics, TRUE_BOXES_TOPIC, DETECTIONS)
+    return Topics(image_topic, truth_topic, prediction_topic, latency, true_boxes, boxes)
 
 
 def listed(topics: Sequence[Topic]) -> str:
@@ -70,6 +75,10 @@ def foreign(topics: Sequence[Topic]) -> str:
 def base_name(name: str) -> str:
     """A topic's name without ``/compressed``."""
     return name[: -len("/compressed")] if name.endswith("/compressed") else name
+
+
+def _of_type(topics: Sequence[Topic], name: str, type_: str) -> Optional[Topic]:
+    return next((topic for topic in topics if (topic.name, topic.type) == (name, type_)), None)
 
 
 def _named(

@@ -41,6 +41,9 @@ def add_parser(commands: Any) -> None:
         default="raw",
         help="rgb8 images, or compressed ones: jpeg loses, png does not",
     )
+    parser.add_argument(
+        "--boxes", action="store_true", help="record the boxes of the data set's instances too"
+    )
     parser.add_argument("--topic", default="/camera/image_raw", help="base name of the images")
     parser.add_argument(
         "--rate", type=positive, metavar="HZ", help="of frames whose times the data does not give"
@@ -80,7 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _open_drive(arguments: argparse.Namespace) -> Drive:
     if not arguments.root and arguments.dataset != "street":
         raise DatasetError("--root is missing: the folder of %s" % arguments.dataset)
-    drive = open_drive(arguments.dataset, arguments.root, arguments.split, arguments.sequence)
+    drive = open_drive(
+        arguments.dataset,
+        arguments.root,
+        arguments.split,
+        arguments.sequence,
+        with_instances=arguments.boxes,
+    )
     if arguments.rate and drive.has_times:
         raise DatasetError("%s has its own times; leave --rate out" % arguments.dataset)
     return drive

@@ -57,12 +57,14 @@ def open_dataset(name: str, root: str, split: str, with_instances: bool = False)
     return DATASETS[name](root, split, with_instances)
 
 
-def open_drive(name: str, root: str, split: str, sequence: str = "") -> Drive:
+def open_drive(
+    name: str, root: str, split: str, sequence: str = "", with_instances: bool = False
+) -> Drive:
     """Open a data set, labelled or not, as frames in the order of time.
 
     An empty split is the usual one: val, or the only one; ``sequence`` takes one of several that
-    a data set of samples has. Raises DatasetError that lists the known names, or says what is
-    missing under ``root``.
+    a data set of samples has; ``with_instances`` as above. Raises DatasetError that lists the known
+    names, or says what is missing under ``root``.
     """
     if name in DRIVES:
         if sequence:
@@ -73,4 +75,5 @@ def open_drive(name: str, root: str, split: str, sequence: str = "") -> Drive:
         raise DatasetError("unknown data set %r; known: %s" % (name, known))
     splits = DATASETS[name].splits_in(root)
     usual = "val" if "val" in splits else splits[0]
-    return LabelledDrive(open_dataset(name, root, split or usual), sequence)
+    dataset = open_dataset(name, root, split or usual, with_instances)
+    return LabelledDrive(dataset, sequence)

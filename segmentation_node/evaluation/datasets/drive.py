@@ -19,11 +19,13 @@ class Drive:
     ``length`` is None where it is not known before the end; ``split`` says what was opened;
     ``notes`` says what the data lacks. ``rate_hz`` is the data's own, for frames without a stamp;
     ``has_times`` says that every frame has one. ``box_labels`` is the label set of their true
-    boxes, where they have any; ``is_calibrated`` says that a frame may have a calibration itself.
+    boxes, of ``box_classes``, where they have any; ``is_calibrated`` says that a frame may have a
+    calibration itself.
     """
 
     label_set: Optional[LabelSet] = None
     box_labels: Optional[LabelSet] = None
+    box_classes: Tuple[str, ...] = ()
     is_calibrated = False
     calibration: Optional[Calibration] = None
     length: Optional[int] = None
@@ -57,6 +59,7 @@ class LabelledDrive(Drive):
         self._indices = _indices(dataset, sequence)
         self.label_set = dataset.label_set if dataset.has_labels else None
         self.box_labels = dataset.label_set if dataset.box_classes else None
+        self.box_classes = dataset.box_classes
         self.is_calibrated = dataset.is_calibrated
         self.length = len(self._indices)
         self.split = dataset.split

@@ -85,6 +85,7 @@ class LiveRun:
             source.instance_classes,
             options.grouping,
             options.target.geometry,
+            source.boxes.scores(collector.status.labels(), options.grouping),
         )
         self.length = source.length
         self._options = options

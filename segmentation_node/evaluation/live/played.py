@@ -24,6 +24,7 @@ from segmentation_node.evaluation.live.replay import PlayedMessage
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 from segmentation_node.evaluation.sources import (
     BagOptions,
+    BoxTruth,
     CameraSource,
     DatasetSource,
     import_bags,
@@ -73,6 +74,7 @@ class LiveSource:
     length: Optional[int]
     facts: Dict[str, Any]
     instance_classes: Sequence[str] = ()
+    boxes: BoxTruth = BoxTruth()
 
 
 @dataclass
@@ -236,6 +238,7 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
             source.length,
             source.facts,
             source.instance_classes,
+            source.box_truth,
             items=frames,
             warnings=lambda: list(dataset.notes),
         )
@@ -257,6 +260,7 @@ def _played_bag(options: SourceOptions) -> Iterator[PlayedSource]:
                 source.truth,
                 source.length,
                 source.facts,
+                boxes=source.box_truth,
                 items=ahead,
                 other_topics=others,
                 warnings=source.warnings,
@@ -304,6 +308,7 @@ def _expected_bag(options: SourceOptions) -> Iterator[ExpectedSource]:
             source.truth,
             image.count,
             source.facts,
+            boxes=source.box_truth,
             numbers=numbers,
             repeated=repeated,
             bag=source,

@@ -7,6 +7,7 @@ import numpy as np
 from segmentation_node.boxes import Boxes, iou_matrix
 from segmentation_node.evaluation.run.accuracy import defined
 from segmentation_node.evaluation.run.coco_ap import THRESHOLDS, CocoPrecision
+from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.evaluation.run.kitti_ap import (
     DIFFICULTIES,
     LEAST_IOU,
@@ -116,6 +117,11 @@ class DetectionScores:
             "ap_kitti counts in steps of 1/%d of recall: of fewer things than that, %s, even the "
             "best has less than 100 %%" % (RECALLS, ", ".join(few))
         ]
+
+
+def things_among(labels: LabelSet) -> Tuple[str, ...]:
+    """Names of the classes that boxes are usually drawn around."""
+    return tuple(name for name in labels.names if _kind(name) in AVERAGE_SIZE_PX)
 
 
 def _kind(name: str) -> str:
