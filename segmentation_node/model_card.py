@@ -219,6 +219,15 @@ class ModelCard:
         """Whether there is an artifact of this kind."""
         return bool(self.artifacts_of(kind))
 
+    def batch_for(self, kind: str, images: int) -> int:
+        """The batch of the artifact that takes so many images at once, or else the most of all.
+
+        0 where the card speaks of none.
+        """
+        batches = [item.batch for item in self.artifacts_of(kind) if item.batch is not None]
+        enough = [batch for batch in batches if batch >= images]
+        return min(enough) if enough else max(batches, default=0)
+
     def artifact(self, kind: str, batch: int = 0) -> ArtifactInfo:
         """The artifact of this kind, where there are several that for a batch of so many images.
 
