@@ -81,7 +81,7 @@ def measure(
         stack.callback(camera.close)
         camera.wait_for_nodes()
         messages = image_messages(settings["image_size"])
-        camera.phase(messages, rate_hz, max(WARM_UP_S, 2.5))
+        camera.play(messages, rate_hz, 2 * WARM_UP_S)
         steps = {"steps_down": 0, "steps_up": 0}
         for phase in (IDLE, HOG, AFTER):
             print(f"{way}, {phase} ...", flush=True)
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rate-hz", type=float, default=5.0)
     parser.add_argument("--times-idle", type=float, default=1.5, help="deadline over idle p95")
     parser.add_argument("--deadline-ms", type=float, default=0.0, help="in place of that")
-    for phase, seconds in ((IDLE, 15.0), (HOG, 60.0), (AFTER, 30.0)):
+    for phase, seconds in ((IDLE, 10.0), (HOG, 60.0), (AFTER, 30.0)):
         parser.add_argument(f"--{phase}-s", type=float, default=seconds)
     add_threads(parser, "of the node's run time")
     options = parser.parse_args(arguments)

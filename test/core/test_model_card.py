@@ -251,8 +251,11 @@ def test_a_shipped_card_fits_its_artifacts(name):
     card = open_model(name)
     assert card.name == name
     assert card.artifacts
-    for artifact in card.artifacts:
-        assert os.path.isfile(card.artifact_path(artifact.kind))
+    for size in card.sizes("weights"):
+        at_size = card.at_size(size)
+        assert at_size.mean_ious("onnx", "fp32")
+        for artifact in at_size.artifacts:
+            assert os.path.isfile(at_size.artifact_path(artifact.kind))
 
 
 YARD = {"name": "yard", "classes": [{"name": "ground", "id": 3}, {"name": "rack"}]}
