@@ -36,6 +36,10 @@ BENCHMARKS = {
         "several cameras into one node, and into one node each, in turns",
         quick=("--rounds", "1", "--turn-s", "3"),
     ),
+    "deadline": Benchmark(
+        "a hog on every core: p95 of processing with a deadline and without",
+        quick=("--idle-s", "2", "--hog-s", "4", "--after-s", "2"),
+    ),
     "transport": Benchmark(
         "which middleware settings deliver camera images",
         quick=("--sizes", "640x360", "--frames", "10"),

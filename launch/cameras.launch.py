@@ -15,7 +15,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 LAUNCH = os.path.dirname(os.path.abspath(__file__))
 CONFIG = os.path.join(os.path.dirname(LAUNCH), "config")
-PASSED_ON = ("model", "backend", "image", "log_level", "localhost_only")
+PASSED_ON = ("model", "backend", "deadline_ms", "image", "log_level", "localhost_only")
 
 ARGUMENTS = (
     ("cameras", "front,left,right", "Names of the cameras, separated by commas"),
@@ -24,6 +24,7 @@ ARGUMENTS = (
     ("image", "image_raw", "Image topic, relative to each camera's name"),
     ("model", "", "As in segmentation.launch.py"),
     ("backend", "", "As in segmentation.launch.py"),
+    ("deadline_ms", "", "As in segmentation.launch.py; one ladder for all cameras of a node"),
     ("params_file", "", "Parameter file; empty: the target's"),
     ("log_level", "info", "As in segmentation.launch.py"),
     ("localhost_only", "false", "As in segmentation.launch.py"),

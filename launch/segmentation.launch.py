@@ -15,6 +15,7 @@ PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 PARAMETER_ARGUMENTS = (
     ("model", "model", str),
     ("backend", "backend", str),
+    ("deadline_ms", "deadline_ms", float),
     ("autostart", "autostart", bool),
     ("frame_policy", "frame_policy", str),
     ("transport", "input.transport", str),
@@ -26,6 +27,11 @@ PARAMETER_ARGUMENTS = (
 ARGUMENTS = (
     ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
     ("backend", "", "auto, onnxruntime, openvino, torch or tensorrt"),
+    (
+        "deadline_ms",
+        "",
+        "The model's best size that keeps p95 of processing under this runs; empty or 0: its own",
+    ),
     ("cameras", "", "Names of cameras that it serves, separated by commas; empty: one, on image"),
     ("namespace", "", "Namespace of the node, such as front"),
     (
@@ -139,7 +145,8 @@ def existing_file(path):
 
 
 def parse(name, text, kind):
-    return {bool: is_true, int: whole}.get(kind, lambda name, text: text)(name, text)
+    parsers = {bool: is_true, int: whole, float: number}
+    return parsers.get(kind, lambda name, text: text)(name, text)
 
 
 def whole(name, text):
@@ -147,6 +154,13 @@ def whole(name, text):
         return int(text)
     except ValueError:
         raise RuntimeError("{}: got '{}', expected a whole number".format(name, text)) from None
+
+
+def number(name, text):
+    try:
+        return float(text)
+    except ValueError:
+        raise RuntimeError("{}: got '{}', expected a number".format(name, text)) from None
 
 
 def is_true(name, text):

@@ -84,6 +84,12 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
         default="",
         help="kernels measured by earlier builds; default: a file in the engine folder",
     )
+    parser.add_argument(
+        "--size", default="", metavar="HxW", help="another of the card's; default: its own"
+    )
+    parser.add_argument(
+        "--batch", type=_positive, default=0, help="images a run, of those that the card has"
+    )
     parser.add_argument("--device", type=_device, default="auto", help="auto, cuda or cuda:N")
     parser.add_argument("--force", action="store_true", help="build even if the engine is good")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be built")
@@ -97,8 +103,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    card = open_model(parsed.model)
-    options = BackendOptions(parsed.device, parsed.precision, engine_dir=parsed.engine_dir)
+    card = open_model(parsed.model, parsed.size)
+    options = BackendOptions(
+        parsed.device, parsed.precision, engine_dir=parsed.engine_dir, batch=parsed.batch
+    )
     job = Job(card, options, parsed.workspace_mib, parsed.timing_cache)
     if parsed.dry_run:
         return dry_run(job)
@@ -116,8 +124,8 @@ def make_engine(job: Job, force: bool = False) -> str:
     if not force and not state_of(job, machine):
         return "%s is built and good; --force builds it again" % path
     kind = onnx_kind(trt, job.options.precision)
-    artifact = engine_files.artifact_of(job.card, kind)
-    onnx = _read(job.card.artifact_path(kind))
+    artifact = engine_files.artifact_of(job.card, kind, job.options.batch)
+    onnx = _read(job.card.artifact_path(kind, job.options.batch))
     check_folder(os.path.dirname(path))
     check_memory(len(onnx), job.workspace_mib, gpu_free_mib(cuda, index))
     cache_path = timing_cache_path(job, machine)
@@ -167,19 +175,17 @@ def dry_run(job: Job) -> int:
     ]
     refusals: List[str] = []
     if found.trt is None:
-        rows += [
-            ("graph", "%s: %s" % (when, _artifact_text(job.card, kind))) for kind, when in GRAPHS
-        ]
+        rows += [("graph", "%s: %s" % (when, _artifact_text(job, kind))) for kind, when in GRAPHS]
     else:
         kind = onnx_kind(found.trt, job.options.precision)
-        rows.append(("graph", _artifact_text(job.card, kind)))
-        refusals += _refused(engine_files.artifact_of, job.card, kind)
+        rows.append(("graph", _artifact_text(job, kind)))
+        refusals += _refused(engine_files.artifact_of, job.card, kind, job.options.batch)
     if not found.unknown:
         is_there = os.path.isfile(path)
         state = state_of(job, found.machine) if is_there else "not built yet"
         rows.append(("now", state or "built and good"))
     rows += [("not known", reason) for reason in found.unknown]
-    onnx_bytes = os.path.getsize(job.card.artifact_path("onnx"))
+    onnx_bytes = os.path.getsize(job.card.artifact_path("onnx", job.options.batch))
     refusals += _refused(check_memory, onnx_bytes, job.workspace_mib, found.gpu_mib)
     refusals += [line for line in [unwritable(os.path.dirname(path))] if line]
     rows += [("would be refused", line) for line in refusals]
@@ -245,10 +251,10 @@ def _refused(check: Callable[..., Any], *arguments: Any) -> List[str]:
     return []
 
 
-def _artifact_text(card: ModelCard, kind: str) -> str:
-    if not card.offers(kind):
+def _artifact_text(job: Job, kind: str) -> str:
+    if not job.card.offers(kind):
         return "missing: the card has no %s" % kind
-    path = card.artifact_path(kind)
+    path = job.card.artifact_path(kind, job.options.batch)
     return "%s (%s), %.1f MiB" % (os.path.basename(path), kind, os.path.getsize(path) / MIB)
 
 

@@ -7,8 +7,9 @@ wrong type, or an artifact whose hash differs is one CardError.
 import hashlib
 import math
 import os
+import re
 import shlex
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from segmentation_node.errors import CardError, ContentError, LabelsError, shown
@@ -21,7 +22,11 @@ RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
 NO_WEIGHTS = "an imported network has no weights for PyTorch"
 LONGEST_FILE = 255  # characters of a file's name, as file systems have it
-ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", "weights")
+WEIGHTS = "weights"
+ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", WEIGHTS)
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+Size = Tuple[int, int]
+"""Height and width in pixels, in text HxW."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class SourceInfo:
 class AccuracyInfo:
     """What ``evaluation dataset`` computes from the shipped file on one split.
 
-    ``artifact`` is the kind of that file.
+    ``artifact`` is the kind of that file, ``height`` and ``width`` its size where that is not the
+    card's own, ``precision`` what it was computed in where that is said.
     """
 
     dataset: str
@@ -81,6 +87,9 @@ class AccuracyInfo:
     mean_iou: float
     global_accuracy: float
     artifact: str = "onnx"
+    precision: str = ""
+    height: Optional[int] = None
+    width: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -102,13 +111,17 @@ class ArtifactInfo:
 
     ``onnx`` takes and gives uint8; ``onnx_float`` float32 and int32, for TensorRT before 8.5;
     ``onnx_fp16`` is uint8 outside and half inside, for TensorRT 11; ``onnx_int8`` is uint8 outside
-    and has int8 convolutions inside, for CPUs.
+    and has int8 convolutions inside, for CPUs. The same graph may be there in several sizes, the
+    card's own where none is said, and for several images a run. Weights serve them all.
     """
 
     file: str
     kind: str
     sha256: str
     version: str
+    height: Optional[int] = None
+    width: Optional[int] = None
+    batch: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,7 @@ class ModelCard:
     confidence: Optional[ConfidenceInfo] = None
     folder: str = field(default="", compare=False)
     own_labels: Optional[LabelSet] = None
+    is_resized: bool = field(default=False, compare=False)  # by ``at_size``
 
     @property
     def labels(self) -> LabelSet:
@@ -134,23 +148,95 @@ class ModelCard:
         return self.own_labels or LABEL_SETS[self.label_set]
 
     @property
-    def input_size(self) -> Tuple[int, int]:
+    def input_size(self) -> Size:
         """Height and width of the network's input in pixels."""
         return self.input.height, self.input.width
 
+    def sizes(self, kind: str) -> List[Size]:
+        """Those at which there is an artifact of this kind, the largest first.
+
+        Weights serve every size that a graph has.
+        """
+        graphs = [item for item in self.artifacts if kind in (item.kind, WEIGHTS)]
+        return sorted({self._size_of(item) for item in graphs}, key=_pixels_first, reverse=True)
+
+    def at_size(self, size: Size) -> "ModelCard":
+        """The same card for another of its sizes, with what it holds of that size alone.
+
+        Raises CardError that says how to add one that it has not.
+        """
+        if size == self.input_size:
+            return self
+        sizes = self.sizes(WEIGHTS)
+        if size not in sizes:
+            raise CardError(
+                "%s: no artifact of %s; it has %s%s"
+                % (
+                    self._path(),
+                    size_text(size),
+                    ", ".join(map(size_text, sizes)),
+                    self._how_to_add("onnx", size),
+                )
+            )
+        return replace(
+            self,
+            input=replace(self.input, height=size[0], width=size[1]),
+            accuracy=[_as_own(item) for item in self.accuracy if self._size_of(item) == size],
+            artifacts=[
+                _as_own(item)
+                for item in self.artifacts
+                if item.kind == WEIGHTS or self._size_of(item) == size
+            ],
+            confidence=None,  # was measured at the card's own
+            is_resized=True,
+        )
+
+    def mean_ious(self, kind: str, precision: str) -> Dict[Tuple[str, str], float]:
+        """What an artifact of the card's size scores, by data set and split.
+
+        Of weights it is their graph's. Where no figure is of this precision, that of the file
+        stands for it.
+        """
+        kind = "onnx" if kind == WEIGHTS else kind
+        found = {}
+        for wanted in ("", precision):
+            for item in self.accuracy:
+                is_own = self._size_of(item) == self.input_size
+                if is_own and item.artifact == kind and item.precision == wanted:
+                    found[item.dataset, item.split] = item.mean_iou
+        return found
+
+    def artifacts_of(self, kind: str) -> List[ArtifactInfo]:
+        """Those of a kind that have the card's size, the fewest images a run first."""
+        found = [
+            item
+            for item in self.artifacts
+            if item.kind == kind and self._size_of(item) == self.input_size
+        ]
+        return sorted(found, key=lambda item: item.batch or 1)
+
     def offers(self, kind: str) -> bool:
         """Whether there is an artifact of this kind."""
-        return any(artifact.kind == kind for artifact in self.artifacts)
+        return bool(self.artifacts_of(kind))
 
-    def artifact_path(self, kind: str) -> str:
-        """Path of the artifact of this kind, after its hash was checked.
+    def batch_for(self, kind: str, images: int) -> int:
+        """The batch of the artifact that takes so many images at once, or else the most of all.
 
-        Raises CardError when the card has none, the file is missing, or its hash differs; of a
-        form of the graph it says how to add it.
+        0 where the card speaks of none.
         """
-        for artifact in self.artifacts:
-            if artifact.kind == kind:
-                return _verified_path(self.folder, artifact)
+        batches = [item.batch for item in self.artifacts_of(kind) if item.batch is not None]
+        enough = [batch for batch in batches if batch >= images]
+        return min(enough) if enough else max(batches, default=0)
+
+    def artifact(self, kind: str, batch: int = 0) -> ArtifactInfo:
+        """The artifact of this kind, where there are several that for a batch of so many images.
+
+        Where none is, or ``batch`` is 0, the one for the fewest. Raises CardError when the card
+        has none; of a form of the graph it says how to add it.
+        """
+        found = self.artifacts_of(kind)
+        for artifact in [item for item in found if batch and item.batch == batch] + found:
+            return artifact
         raise CardError(
             "%s: no artifact of kind %r; it has %s%s"
             % (
@@ -161,31 +247,62 @@ class ModelCard:
             )
         )
 
-    def command_to_add(self, kind: str) -> str:
-        """The command that makes this form of the graph; empty: none does."""
+    def artifact_path(self, kind: str, batch: int = 0) -> str:
+        """Path of that artifact, after its hash was checked.
+
+        Raises CardError as ``artifact`` does, and when the file is missing, or its hash differs.
+        """
+        return _verified_path(self.folder, self.artifact(kind, batch))
+
+    def command_to_add(self, kind: str, size: Optional[Size] = None) -> str:
+        """The command that makes this form of the graph, in another size where one is given.
+
+        Empty: none does.
+        """
         _, _, variant = kind.partition("onnx_")
-        if not variant:
+        size = self.input_size if self.is_resized else size
+        if not variant and (size is None or kind == WEIGHTS):
             return ""
+        options = "" if size is None else " --size " + size_text(size)
         if self.source is not None:
             lacks_images = variant == "int8" and "--images" not in self.weights.provenance
-            return self.weights.provenance + (" --images FOLDER" if lacks_images else "")
+            return self.weights.provenance + options + (" --images FOLDER" if lacks_images else "")
         folder = shlex.quote(os.path.abspath(self.folder))
-        command = "python3 -m training.add_variants %s --variant %s" % (folder, variant)
-        # Its ranges come from the images that it was trained on.
-        return command + (" --dataset NAME --root FOLDER" if variant == "int8" else "")
+        command = "python3 -m training.add_variants %s --variant %s" % (folder, variant or "uint8")
+        # Ranges of int8 come from the images that it was trained on, figures of a size from others.
+        needs_data = variant == "int8" or size is not None
+        return command + options + (" --dataset NAME --root FOLDER" if needs_data else "")
 
-    def _how_to_add(self, kind: str) -> str:
-        command = self.command_to_add(kind)
+    def _how_to_add(self, kind: str, size: Optional[Size] = None) -> str:
+        command = self.command_to_add(kind, size)
         if command and self.source is not None:
             return "; import the network again: %s" % command
         if command:
             return "; add it on a machine with PyTorch: %s" % command
-        if kind == "weights" and self.source is not None:
+        if kind == WEIGHTS and self.source is not None:
             return "; %s: choose another backend than torch" % NO_WEIGHTS
         return ""
 
+    def _size_of(self, item: Any) -> Size:
+        """Of an artifact or of a figure."""
+        return item.height or self.input.height, item.width or self.input.width
+
     def _path(self) -> str:
         return os.path.join(self.folder, CARD_FILE)
+
+
+def size_text(size: Size) -> str:
+    """Height and width as ``--size`` takes them."""
+    return "%dx%d" % size
+
+
+def _pixels_first(size: Size) -> Tuple[int, Size]:
+    return size[0] * size[1], size
+
+
+def _as_own(item: Any) -> Any:
+    """An artifact or a figure whose size is the card's own."""
+    return replace(item, height=None, width=None)
 
 
 def read_card(folder: str) -> ModelCard:
@@ -205,7 +322,7 @@ def read_card(folder: str) -> ModelCard:
 def parse_card(values: Any, folder: str) -> ModelCard:
     """Validate the values of a card that lies, or will lie, in ``folder``. Raises CardError."""
     path = os.path.join(folder, CARD_FILE)
-    inside = ("folder", "own_labels")
+    inside = ("folder", "own_labels", "is_resized")
     schema = {item.name: item for item in fields(ModelCard) if item.name not in inside}
     own_labels = None
     if isinstance(values, dict) and isinstance(values.get("label_set"), dict):
@@ -231,9 +348,18 @@ def parse_card(values: Any, folder: str) -> ModelCard:
     return card
 
 
-def open_model(model: str) -> ModelCard:
-    """The card of a model given as a folder, or as a shipped model's name. Raises CardError."""
-    return read_card(_find_model(model))
+def open_model(model: str, size: str = "") -> ModelCard:
+    """The card of a model given as a folder, or as a shipped model's name. Raises CardError.
+
+    ``size``, HxW, is one of its other sizes.
+    """
+    card = read_card(_find_model(model))
+    if not size:
+        return card
+    found = re.match(r"(\d{1,5})x(\d{1,5})\Z", size)
+    if found is None:
+        raise CardError("size %s is not HxW, like 360x480" % shown(size))
+    return card.at_size((int(found.group(1)), int(found.group(2))))
 
 
 def _find_model(model: str) -> str:
@@ -319,21 +445,21 @@ def _check_values(card: ModelCard, path: str) -> None:
     _check_choice(card.input.resize, RESIZE_POLICIES, path, "input.resize")
     for output in card.outputs:
         _check_choice(output, OUTPUTS, path, "outputs")
-    for accuracy in card.accuracy:
+    for index, accuracy in enumerate(card.accuracy):
         _check_choice(accuracy.artifact, ARTIFACT_KINDS, path, "accuracy.artifact")
-    for artifact in card.artifacts:
-        _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
-        if os.path.basename(artifact.file) != artifact.file or len(artifact.file) > LONGEST_FILE:
-            raise CardError(
-                "%s: artifact %s must be a file name in the card's own folder"
-                % (path, shown(artifact.file))
-            )
-    kinds = [artifact.kind for artifact in card.artifacts]
+        if accuracy.precision:
+            _check_choice(accuracy.precision, PRECISIONS, path, "accuracy.precision")
+        _check_size(accuracy, path, "accuracy[%d]" % index)
+    for index, artifact in enumerate(card.artifacts):
+        _check_artifact(artifact, path, "artifacts[%d]" % index)
+    kinds = [
+        (item.kind, size_text(card._size_of(item)), item.batch or 1) for item in card.artifacts
+    ]
     for kind in kinds:
         if kinds.count(kind) > 1:
             raise CardError(
-                "%s: %d artifacts are of kind %r; expected one, remove the others"
-                % (path, kinds.count(kind), kind)
+                "%s: %d artifacts are of kind %r, size %s and batch %d; expected one, remove the "
+                "others" % ((path, kinds.count(kind)) + kind)
             )
     trained = card.weights.trained_classes
     if trained != sorted(set(trained) & set(range(len(card.labels)))):
@@ -356,6 +482,32 @@ def _check_values(card: ModelCard, path: str) -> None:
         raise CardError(
             "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
             % (path, shown(mean_rgb), shown(std_rgb))
+        )
+
+
+def _check_artifact(artifact: ArtifactInfo, path: str, where: str) -> None:
+    _check_choice(artifact.kind, ARTIFACT_KINDS, path, "artifacts.kind")
+    if os.path.basename(artifact.file) != artifact.file or len(artifact.file) > LONGEST_FILE:
+        raise CardError(
+            "%s: artifact %s must be a file name in the card's own folder"
+            % (path, shown(artifact.file))
+        )
+    _check_size(artifact, path, where)
+    if artifact.batch is not None and artifact.batch < 1:
+        raise CardError("%s: %s.batch is %d; expected 1 or more" % (path, where, artifact.batch))
+    if artifact.kind == WEIGHTS and (artifact.height, artifact.batch) != (None, None):
+        raise CardError(
+            "%s: %s are weights, which serve every size and batch; leave height, width and batch "
+            "out" % (path, where)
+        )
+
+
+def _check_size(item: Any, path: str, where: str) -> None:
+    given = [side for side in (item.height, item.width) if side is not None]
+    if len(given) == 1 or any(side < 1 for side in given):
+        raise CardError(
+            "%s: %s has height %s and width %s; expected both, 1 or more, or neither"
+            % (path, where, item.height, item.width)
         )
 
 
@@ -411,7 +563,9 @@ def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict
 
 
 def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
-    plain = {str: str, int: int, float: float, Dict[str, Any]: dict}.get(expected)
+    plain = {str: str, int: int, Optional[int]: int, float: float, Dict[str, Any]: dict}.get(
+        expected
+    )
     element = {List[float]: float, List[int]: int, List[str]: str}.get(expected)
     if element is not None:
         return [_typed(item, element, path, key) for item in _typed(value, list, path, key)]

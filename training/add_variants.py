@@ -1,7 +1,8 @@
-"""Add forms of the graph to a model folder: what some TensorRT needs, or int8 for a CPU.
+"""Add forms of the graph to a model folder: for some TensorRT, int8 for a CPU, in other sizes.
 
 ``python -m training.add_variants models/elu_squeezenet_camvid --variant float fp16``
 ``python -m training.add_variants MODEL --variant int8 --dataset camvid --root CAMVID``
+``python -m training.add_variants MODEL --variant uint8 --size 240x320 --dataset camvid ...``
 """
 
 import argparse
@@ -9,21 +10,19 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.files import write_whole
-from segmentation_node.importing.model_folder import ARTIFACTS, onnx_artifact, write_card
-from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
+from segmentation_node.importing.model_folder import ARTIFACTS, add_to_card, forms_of
+from segmentation_node.model_card import ModelCard, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from segmentation_node.yaml_and_json import read_yaml
-from training.card import measure_accuracy
+from training.arguments import MAX_BATCH, image_size, whole
+from training.card import MEASURED, measure_accuracy
 from training.checkpoint import load_weights
-from training.export import export_variant
-
-OFFERED = ("float", "fp16", "int8")
+from training.errors import ExportError
+from training.export import export_form
 
 
 def add_variants(
@@ -32,43 +31,31 @@ def add_variants(
     dataset_name: str,
     dataset: Dataset,
     training: Dataset | None = None,
+    sizes: Sequence[Size] = (),
+    batch: int = 1,
 ) -> None:
     """Export the card's weights in these variants; the card lists them beside what it has.
 
-    Each is compared with torch on images of ``dataset`` first. Ranges of int8 come from images of
-    ``training``, and the card gets its accuracy on ``dataset``. Raises CardError, or ExportError
-    when they agree too little: then the folder stays as it was.
+    Without ``sizes`` in the card's own. Each is compared with torch on images of ``dataset``
+    first. Ranges of int8 come from images of ``training``, and the card gets the accuracy of int8
+    and of other sizes on ``dataset``. Raises CardError, or ExportError when they agree too little:
+    then the folder stays as it was.
     """
     card = read_card(str(folder))
     graph = graph_of(card)
-    for variant in variants:
-        file, kind, _ = ARTIFACTS[variant]
+    precisions = {variant: precision for precision, variant in MEASURED.items()}
+    for form in forms_of(variants, [card.input_size, *sizes], [1, batch]):
+        if form.batch != batch or (sizes and form.size not in sizes):
+            continue
         with tempfile.TemporaryDirectory() as scratch:
-            made, size, labels = Path(scratch), card.input_size, card.label_set
-            export_variant(graph, variant, size, 1, labels, dataset, made, training)
-            write_whole(str(folder / file), (made / file).read_bytes())
-        content = _content(folder)
-        others = [item for item in content["artifacts"] if item["kind"] != kind]
-        content["artifacts"] = others + [onnx_artifact(folder, variant)]
-        write_card(folder, content)
-        if variant == "int8":
-            _add_accuracy(folder, measure_accuracy(folder, dataset_name, dataset, "int8"))
-
-
-def _add_accuracy(folder: Path, entry: dict[str, Any]) -> None:
-    """Put the entry on the card, in place of one of the same file and split."""
-    content = _content(folder)
-    others = [item for item in content["accuracy"] if _scored(item) != _scored(entry)]
-    write_card(folder, {**content, "accuracy": [*others, entry]})
-
-
-def _scored(entry: dict[str, Any]) -> tuple[str, ...]:
-    return entry["dataset"], entry["split"], entry.get("artifact", "onnx")
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = read_yaml(str(folder / CARD_FILE))
-    return content
+            made = Path(scratch)
+            export_form(graph, form, card.label_set, dataset, made, training)
+            write_whole(str(folder / form.file), (made / form.file).read_bytes())
+        add_to_card(str(folder), artifacts=form.artifact(folder))
+        if form.variant in precisions and (form.variant == "int8" or form.is_other_size):
+            precision = precisions[form.variant]
+            entry = measure_accuracy(folder, dataset_name, dataset, precision, form.size)
+            add_to_card(str(folder), accuracy=entry)
 
 
 def graph_of(card: ModelCard) -> DeployGraph:
@@ -87,19 +74,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.add_variants", description=__doc__)
     parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--variant", nargs="+", choices=OFFERED, required=True)
-    parser.add_argument("--dataset", default="street", choices=sorted(DATASETS))
+    parser.add_argument("--variant", nargs="+", choices=list(ARTIFACTS), required=True)
+    parser.add_argument(
+        "--size", type=image_size, action="append", default=[], help="HxW; default: the card's own"
+    )
+    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1, help="images a run")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: street")
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--split", default="val", help="compared and scored on")
     parser.add_argument("--training-split", default="train", help="where int8's ranges come from")
     options = parser.parse_args(arguments)
 
     def add() -> int:
-        dataset = open_dataset(options.dataset, options.root, options.split)
+        if options.size and options.dataset is None:
+            raise ExportError("--size: the card gets the accuracy of each; name the --dataset")
+        name = options.dataset or "street"
+        dataset = open_dataset(name, options.root, options.split)
         training = None
         if "int8" in options.variant:
-            training = open_dataset(options.dataset, options.root, options.training_split)
-        add_variants(options.model, options.variant, options.dataset, dataset, training)
+            training = open_dataset(name, options.root, options.training_split)
+        add_variants(
+            options.model, options.variant, name, dataset, training, options.size, options.batch
+        )
         print(f"{options.model}: {', '.join(options.variant)} added")
         return 0
 

@@ -9,9 +9,9 @@ import torch
 from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset, measure_confidence
-from segmentation_node.importing.model_folder import artifact, onnx_artifact
+from segmentation_node.importing.model_folder import Form, accuracy_entry, artifact
 from segmentation_node.labels import LabelSet, describe, is_built_in
-from segmentation_node.model_card import CARD_FILE, read_card
+from segmentation_node.model_card import CARD_FILE, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.recipe import Recipe
@@ -57,12 +57,12 @@ def make_card(
     recipe: Recipe,
     name: str,
     folder: Path,
-    size: tuple[int, int],
+    forms: Sequence[Form],
     labels: LabelSet,
     command: str,
-    variants: Sequence[str] = ("uint8",),
 ) -> dict[str, Any]:
-    """The card of the artifacts in ``folder``, without accuracy."""
+    """The card of the artifacts in ``folder``, without accuracy; the first has the card's size."""
+    size = forms[0].size
     data, licence = DATA[recipe.dataset]
     inherited = licence_of_start(recipe)
     return {
@@ -88,7 +88,7 @@ def make_card(
         },
         "accuracy": [],
         "artifacts": [
-            *(onnx_artifact(folder, variant) for variant in variants),
+            *(form.artifact(folder) for form in forms),
             artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
         ],
     }
@@ -122,19 +122,16 @@ def measure_confidence_on(folder: Path, dataset: Dataset) -> dict[str, float]:
 
 
 def measure_accuracy(
-    folder: Path, dataset_name: str, dataset: Dataset, precision: str = "fp32"
+    folder: Path,
+    dataset_name: str,
+    dataset: Dataset,
+    precision: str = "fp32",
+    size: Size | None = None,
 ) -> dict[str, Any]:
-    """The card's accuracy entry: the shipped file through the pipeline on ONNX Runtime."""
+    """The card's accuracy entry: a file of the folder through the pipeline on ONNX Runtime."""
     card = read_card(str(folder))
+    card = card.at_size(size or card.input_size)
     options = BackendOptions(precision=precision)
     with open_segmenter(card, "onnxruntime", options) as segmenter:
         result = evaluate_dataset(segmenter, dataset).accuracy
-        kind = segmenter.backend.kind_for(precision)
-    return {
-        "dataset": dataset_name,
-        "split": dataset.split,
-        "frames": result.frames,
-        "mean_iou": round(result.matrix.mean_iou(), 4),
-        "global_accuracy": round(result.matrix.global_accuracy(), 4),
-        "artifact": kind,
-    }
+        return accuracy_entry(segmenter, dataset_name, dataset.split, result)

@@ -1,7 +1,8 @@
 """Export a run: ``python -m training.export RUN --name NAME`` makes ``models/NAME``.
 
 Leaves weights.safetensors, model.onnx and model.yaml, after torch and ONNX Runtime agreed on real
-images of the data set. ``--variant float fp16 int8`` adds those forms of the same graph.
+images of the data set. ``--variant float fp16 int8`` adds those forms of the same graph, and more
+than one ``--size`` or ``--batch`` the graph in each of them; the first size is the card's own.
 """
 
 import argparse
@@ -18,9 +19,9 @@ from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.images import place, to_network
-from segmentation_node.importing.model_folder import ARTIFACTS, write_card
+from segmentation_node.importing.model_folder import ARTIFACTS, FILES, Form, forms_of, write_card
 from segmentation_node.labels import LabelSet
-from segmentation_node.model_card import CARD_FILE
+from segmentation_node.model_card import CARD_FILE, Size
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
@@ -34,7 +35,7 @@ from training.recipe import Recipe
 
 LAYOUT = Layout(
     "an exported model",
-    (CARD_FILE, WEIGHTS_FILE, *[file for file, _, _ in ARTIFACTS.values()]),
+    (CARD_FILE, WEIGHTS_FILE, *FILES),
     CARD_FILE,
     "label_set:",
 )
@@ -69,16 +70,16 @@ def export_run(
     name: str,
     models: Path,
     root: str,
-    size: tuple[int, int],
-    batch: int,
+    sizes: Sequence[Size],
+    batches: Sequence[int],
     variants: Sequence[str] = (),
     skip_broken: bool = False,
 ) -> Path:
     """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
     where something else than an exported model is in the folder's place.
 
-    The uint8 variant is always made: the card's accuracy is measured on it. The folder appears,
-    or is replaced, only once everything in it was checked.
+    The uint8 variant is always made: the card's accuracy is measured on it, at each size. The
+    folder appears, or is replaced, only once everything in it was checked.
     """
     recipe = Recipe.read(run / "recipe.yaml")
     split = recipe.val_split or recipe.train_split
@@ -95,14 +96,16 @@ def export_run(
         training = None
         if "int8" in wanted:
             training = open_data(recipe.dataset, root, recipe.train_split, skip_broken)
-        for variant in wanted:
-            export_variant(graph, variant, size, batch, labels.name, dataset, partial, training)
+        forms = forms_of(wanted, sizes, batches)
+        for form in forms:
+            export_form(graph, form, labels.name, dataset, partial, training)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
-        card = make_card(recipe, name, partial, size, labels, command, wanted)
+        card = make_card(recipe, name, partial, forms, labels, command)
         card["weights"]["trained_classes"] = trained
         write_card(partial, card)
         card["accuracy"] = [
-            measure_accuracy(partial, recipe.dataset, dataset, precision)
+            measure_accuracy(partial, recipe.dataset, dataset, precision, size)
+            for size in dict.fromkeys(sizes)
             for precision, variant in MEASURED.items()
             if variant in wanted
         ]
@@ -111,26 +114,24 @@ def export_run(
     return folder
 
 
-def export_variant(
+def export_form(
     graph: DeployGraph,
-    variant: str,
-    size: tuple[int, int],
-    batch: int,
+    form: Form,
     label_set: str,
     dataset: Dataset,
     folder: Path,
     training: Dataset | None = None,
 ) -> float:
-    """Write one variant's file; its agreement with torch on ``dataset``.
+    """Write one file of the graph; its agreement with torch on ``dataset``.
 
     Ranges of int8 come from images of ``training``. Raises ExportError when they agree too little.
     """
-    path = folder / ARTIFACTS[variant][0]
+    path, variant = folder / form.file, form.variant
     if variant == "int8":
         assert training is not None, "int8 needs images to find its ranges on"
-        export_int8(graph, size, batch, label_set, training, path)
+        export_int8(graph, form.size, form.batch, label_set, training, path)
     else:
-        export_onnx(graph_variant(graph, variant), size, batch, label_set, path)
+        export_onnx(graph_variant(graph, variant), form.size, form.batch, label_set, path)
     share = agreement(graph, path, dataset, PARITY_FRAMES)
     limits = {"fp16": LEAST_AGREEMENT_FP16, "int8": LEAST_AGREEMENT_INT8}
     least = limits.get(variant, LEAST_AGREEMENT)
@@ -189,8 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--size", type=image_size, required=True, help="HxW of the graph")
-    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1)
+    parser.add_argument(
+        "--size", type=image_size, action="append", required=True, help="HxW of the graph"
+    )
+    parser.add_argument("--batch", type=whole(1, MAX_BATCH), action="append", default=[])
     parser.add_argument(
         "--variant",
         nargs="+",
@@ -208,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.models,
             parsed.root,
             parsed.size,
-            parsed.batch,
+            parsed.batch or [1],
             parsed.variant,
             parsed.skip_broken,
         )

@@ -6,7 +6,6 @@ from typing import Dict, List, NamedTuple, Optional, Tuple, Type
 from segmentation_node.backends.base import (
     EXECUTIONS,
     LEAST_AGREEMENT,
-    PRECISIONS,
     Backend,
     BackendOptions,
     Prediction,
@@ -16,7 +15,7 @@ from segmentation_node.backends.openvino import OpenVinoBackend
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend
 from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.errors import BackendError
-from segmentation_node.model_card import NO_WEIGHTS, ModelCard
+from segmentation_node.model_card import NO_WEIGHTS, PRECISIONS, ModelCard
 
 # In the order in which ``auto`` prefers them where they can use an accelerator.
 BACKENDS = {

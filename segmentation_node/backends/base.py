@@ -10,7 +10,6 @@ from segmentation_node.errors import BackendError
 from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ModelCard
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 EXECUTIONS = ("auto", "eager", "graph", "compiled", "compiled_graph")
 LEAST_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.99}
 """Share of pixels of real images to which a trained model gives the class of fp32 on the CPU."""
@@ -81,26 +80,13 @@ class Backend:
         self._check_choice("precision", options.precision, self.precisions)
         self._check_choice("execution", options.execution, self.executions)
         kind = self.kind_for(options.precision)
-        self._load(card.artifact_path(kind))
+        self._load(card.artifact_path(kind, options.batch))
         if options.precision == "int8" and self.device == "cpu" and not adds_int8_exactly():
             self.warnings.append(
                 "backend %s: this CPU has no VNNI: sums of int8 products may saturate and classes "
                 "change; score the model here, or choose precision fp32" % self.name
             )
-        if options.batch not in (0, self.input_shape[0]):
-            self.close()
-            raise BackendError(
-                "backend %s: the %s artifact of %s is made for a batch of %d, not %d; export it "
-                "with --batch %d"
-                % (
-                    self.name,
-                    kind,
-                    card.name,
-                    self.input_shape[0],
-                    options.batch,
-                    options.batch,
-                )
-            )
+        self._check_batch(kind)
 
     @classmethod
     def unavailable(cls) -> str:
@@ -168,6 +154,21 @@ class Backend:
 
     def _close(self) -> None:
         raise NotImplementedError
+
+    def _check_batch(self, kind: str) -> None:
+        batch, wanted = self.input_shape[0], self.options.batch
+        said = self.card.artifact(kind, wanted).batch
+        problem = ""
+        if said not in (None, batch):
+            problem = "the model card says %d; export it anew" % said
+        elif wanted not in (0, batch):
+            problem = "not %d; export it with --batch %d" % (wanted, wanted)
+        if problem:
+            self.close()
+            raise BackendError(
+                "backend %s: the %s artifact of %s is made for a batch of %d, %s"
+                % (self.name, kind, self.card.name, batch, problem)
+            )
 
     def _check_choice(self, what: str, chosen: str, offered: Tuple[str, ...]) -> None:
         if chosen not in offered:

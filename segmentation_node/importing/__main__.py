@@ -25,7 +25,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, required=True, help="the model folder to make")
     made.add_argument("--from", dest="family", default="", help="what the network is of")
     made.add_argument("--labels", help="a label set's name, or a labels.yaml")
-    made.add_argument("--size", type=_size, metavar="HxW", help="where the file does not fix it")
+    made.add_argument(
+        "--size",
+        type=_size,
+        action="append",
+        default=[],
+        metavar="HxW",
+        help="where the file does not fix it; given again, the graph is there in that size too",
+    )
     for name in ("--mean", "--std"):
         made.add_argument(
             name,
@@ -68,7 +75,7 @@ def _run(parsed: argparse.Namespace, given: list[str]) -> int:
         scale=parsed.scale,
         order=parsed.order,
         layout=parsed.layout,
-        size=parsed.size,
+        size=parsed.size[0] if parsed.size else None,
         head=parsed.output_head,
         threshold=parsed.threshold,
         id_offset=parsed.id_offset,
@@ -79,6 +86,7 @@ def _run(parsed: argparse.Namespace, given: list[str]) -> int:
         output=parsed.output,
         family=parsed.family,
         given=settings,
+        other_sizes=[size for size in parsed.size if size != parsed.size[0]],
         images=parsed.images,
         dry_run=parsed.dry_run,
         command=shlex.join(["python3", "-m", "segmentation_node.importing", *given]),

@@ -34,8 +34,11 @@ def original_on(run: original.Run, plan: Plan) -> Classify:
 def maps_of_folder(
     folder: Path, backend: str, pictures: Sequence[np.ndarray], precision: str = "fp32"
 ) -> list[np.ndarray]:
-    """What the model folder gives, through the backend that the node loads it with."""
-    card = read_card(str(folder))
+    """What the model folder gives, through the backend that the node loads it with.
+
+    Pictures have one of the card's sizes.
+    """
+    card = read_card(str(folder)).at_size(pictures[0].shape[:2])
     with open_backend(backend, card, BackendOptions(precision=precision)) as opened:
         return [opened.run(item[np.newaxis]).class_map_nhw[0].copy() for item in pictures]
 

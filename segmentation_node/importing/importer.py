@@ -1,9 +1,9 @@
 """A foreign file -> a model folder, step by step; every step says what it found, and why."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from segmentation_node.importing import original
 from segmentation_node.importing.agreement import compare, openvino_missing
 from segmentation_node.importing.contract import in_contract
 from segmentation_node.importing.foreign import Foreign, read_network
-from segmentation_node.importing.model_folder import ARTIFACTS
+from segmentation_node.importing.model_folder import FILES, Form
 from segmentation_node.importing.pictures_to_check import (
     COMPARED_PICTURES,
     Pictures,
@@ -25,13 +25,13 @@ from segmentation_node.importing.plan import Plan
 from segmentation_node.importing.planning import Say, entry_and_size, make_plan, settle_from
 from segmentation_node.importing.settings import Settings, Settled
 from segmentation_node.importing.static_graph import count_parameters, make_static
-from segmentation_node.importing.variants import add_variants, say_tensorrt, write_variant
+from segmentation_node.importing.variants import add_variants, say_tensorrt, write_form
 from segmentation_node.labels import LABEL_SETS, UNLABELLED, describe
-from segmentation_node.model_card import CARD_FILE
+from segmentation_node.model_card import CARD_FILE, Size, size_text
 
 LAYOUT = Layout(
     "an imported model",
-    (CARD_FILE, *[file for file, _, _ in ARTIFACTS.values()]),
+    (CARD_FILE, *FILES),
     CARD_FILE,
     "source:",
 )
@@ -39,12 +39,16 @@ LAYOUT = Layout(
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asks for; ``given`` is what they say of the network."""
+    """What the user asks for; ``given`` is what they say of the network.
+
+    ``other_sizes`` are those in which the graph is to be there too.
+    """
 
     network: Path
     output: Path
     family: str = ""
     given: Settings
+    other_sizes: Sequence[Size] = ()
     images: Path | None = None
     dry_run: bool = False
     command: str = ""
@@ -66,11 +70,40 @@ def import_network(request: Request, say: Say) -> None:
     static = make_static(foreign.model, entry.name, entry.shape(size), plan.head)
     with _place_for(request) as folder:
         card = _card(name, foreign, family, plan, static, pictures, request.command, settled)
-        write_variant(folder, in_contract(static, plan), "uint8", card)
+        usual = Form("uint8", size)
+        write_form(folder, in_contract(static, plan), usual, card)
         _check(foreign, folder, plan, run, pictures, say)
-        add_variants(folder, static, plan, pictures, card, say)
-        say_tensorrt(folder, say)
+        add_variants(folder, static, plan, pictures, usual, card, say)
+        say_tensorrt(folder, usual, say)
+        for other in dict.fromkeys(request.other_sizes):
+            _add_size(foreign, settled, other, run, pictures, folder, card, say)
     say("written" if not request.dry_run else "dry run", _ending(request, folder, card))
+
+
+def _add_size(
+    foreign: Foreign,
+    settled: Settled,
+    size: Size,
+    run: original.Run,
+    pictures: Pictures,
+    folder: Path,
+    card: dict[str, Any],
+    say: Say,
+) -> None:
+    """The same in another size, compared with the original at that size."""
+    say("size", size_text(size))
+    settled = replace(settled, settings=replace(settled.settings, size=size))
+    entry, _ = entry_and_size(foreign, settled, _say_nothing)
+    plan = make_plan(foreign, settled, entry, size, run, pictures, _say_nothing)
+    static = make_static(foreign.model, entry.name, entry.shape(size), plan.head)
+    form = Form("uint8", size, is_other_size=True)
+    write_form(folder, in_contract(static, plan), form, card)
+    _check(foreign, folder, plan, run, pictures, say)
+    add_variants(folder, static, plan, pictures, form, card, say)
+
+
+def _say_nothing(what: str, text: str) -> None:
+    """What was said of the first size holds for the others."""
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """What a model folder made here holds: its files by variant, and their card."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.files import write_whole
-from segmentation_node.model_card import CARD_FILE, parse_card, sha256_of
+from segmentation_node.model_card import CARD_FILE, Size, parse_card, sha256_of, size_text
+from segmentation_node.pipeline import Segmenter
 from segmentation_node.yaml_and_json import parse_yaml, read_yaml
 
 OPSET = 13
@@ -18,18 +22,101 @@ ARTIFACTS = {
     "int8": ("model_int8.onnx", "onnx_int8", "int8 convolutions (QDQ), uint8 in and out"),
 }
 """File, kind on the card and description, by variant."""
+FILES = (
+    *[file for file, _, _ in ARTIFACTS.values()],
+    "model_*[0-9]x[0-9]*.onnx",
+    "model_*batch[0-9]*.onnx",
+)
+"""Patterns of the files that a ``Form`` may have."""
 
 
-def onnx_artifact(folder: Path, variant: str, opset: int = OPSET) -> dict[str, Any]:
-    """The card's entry for a variant's file in this folder."""
-    file, kind, description = ARTIFACTS[variant]
-    return artifact(folder / file, kind, f"opset {opset}, {description}")
+@dataclass(frozen=True)
+class Form:
+    """A graph as one file: its variant, size and images a run.
+
+    The first size and the first batch of a folder are not in the file's name; the first size is
+    the card's own.
+    """
+
+    variant: str
+    size: Size
+    batch: int = 1
+    is_other_size: bool = False
+    is_other_batch: bool = False
+
+    @property
+    def file(self) -> str:
+        """Its name, for example model_int8_240x320.onnx."""
+        path = Path(ARTIFACTS[self.variant][0])
+        size = f"_{size_text(self.size)}" if self.is_other_size else ""
+        batch = f"_batch{self.batch}" if self.is_other_batch else ""
+        return f"{path.stem}{size}{batch}{path.suffix}"
+
+    def artifact(self, folder: Path, opset: int = OPSET) -> dict[str, Any]:
+        """The card's entry for the file in this folder."""
+        _, kind, description = ARTIFACTS[self.variant]
+        entry = artifact(folder / self.file, kind, f"opset {opset}, {description}")
+        if self.is_other_size:
+            entry.update(height=self.size[0], width=self.size[1])
+        return {**entry, **({"batch": self.batch} if self.batch > 1 else {})}
+
+
+def forms_of(
+    variants: Sequence[str], sizes: Sequence[Size], batches: Sequence[int] = (1,)
+) -> list[Form]:
+    """All files of a folder: each variant in each size and batch."""
+    return [
+        Form(variant, size, batch, size != sizes[0], batch != batches[0])
+        for size in dict.fromkeys(sizes)
+        for batch in dict.fromkeys(batches)
+        for variant in variants
+    ]
 
 
 def artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
     """The card's entry for a file, which everybody may read from now on."""
     path.chmod(0o644)
     return {"file": path.name, "kind": kind, "sha256": sha256_of(str(path)), "version": version}
+
+
+def accuracy_entry(
+    segmenter: Segmenter, dataset: str, split: str, result: Accuracy
+) -> dict[str, Any]:
+    """The card's entry for what a segmenter scored, over whole images and all classes."""
+    backend, card = segmenter.backend, segmenter.card
+    precision = backend.options.precision
+    entry: dict[str, Any] = {
+        "dataset": dataset,
+        "split": split,
+        "frames": result.frames,
+        "mean_iou": round(result.matrix.mean_iou(), 4),
+        "global_accuracy": round(result.matrix.global_accuracy(), 4),
+        "artifact": backend.kind_for(precision),
+    }
+    if precision not in ("fp32", "int8"):  # which the artifact itself says
+        entry["precision"] = precision
+    if card.is_resized:
+        entry.update(height=card.input.height, width=card.input.width)
+    return entry
+
+
+def add_to_card(folder: str, **entries: dict[str, Any]) -> None:
+    """Put an entry of ``artifacts`` or ``accuracy`` on the card in a folder.
+
+    It replaces the one of the same file, or of the same data, size and precision. Raises CardError.
+    """
+    content: dict[str, Any] = read_yaml(str(Path(folder) / CARD_FILE))
+    for key, entry in entries.items():
+        others = [item for item in content[key] if _identity(item) != _identity(entry)]
+        content[key] = [*others, entry]
+    write_card(Path(folder), content)
+
+
+def _identity(entry: dict[str, Any]) -> list[Any]:
+    """What tells an entry of the card's lists from others of the same list."""
+    keys = ("kind", "dataset", "split", "artifact", "precision", "height", "width", "batch")
+    defaults = {"artifact": "onnx", "precision": "", "batch": 1}
+    return [entry.get(key, defaults.get(key)) for key in keys]
 
 
 def put_on_card(folder: str, **changes: Any) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from segmentation_node.importing import original
 from segmentation_node.importing.agreement import maps_of_folder, share_of_equal
 from segmentation_node.importing.contract import in_contract
 from segmentation_node.importing.half_precision import halved
-from segmentation_node.importing.model_folder import ARTIFACTS, onnx_artifact, write_card
+from segmentation_node.importing.model_folder import Form, write_card
 from segmentation_node.importing.pictures_to_check import Pictures
 from segmentation_node.importing.plan import Plan
 from segmentation_node.importing.planning import Say
@@ -30,10 +31,10 @@ LEAST_OF_VARIANT = {"float": 0.9999, "fp16": 0.995, "int8": 0.99}
 """Share of the pixels to which a variant must give the class of the uint8 one."""
 
 
-def write_variant(folder: Path, model: onnx.ModelProto, variant: str, card: dict[str, Any]) -> None:
+def write_form(folder: Path, model: onnx.ModelProto, form: Form, card: dict[str, Any]) -> None:
     """Write a form of the graph, and name it on the card."""
-    onnx.save(model, str(folder / ARTIFACTS[variant][0]))
-    card["artifacts"].append(onnx_artifact(folder, variant, opset_of(model)))
+    onnx.save(model, str(folder / form.file))
+    card["artifacts"].append(form.artifact(folder, opset_of(model)))
     write_card(folder, card)
 
 
@@ -42,19 +43,22 @@ def add_variants(
     static: onnx.ModelProto,
     plan: Plan,
     pictures: Pictures,
+    usual: Form,
     card: dict[str, Any],
     say: Say,
 ) -> None:
-    """The other forms of the graph; one that cannot be made, or agrees too little, is left out."""
+    """The other variants of the ``usual`` form; one that cannot be made, or agrees too little, is
+    left out.
+    """
     compared = pictures.at_size(plan.size, plan.resize, COMPARED_VARIANTS)
     expected = maps_of_folder(folder, "onnxruntime", compared)
-    usual = folder / ARTIFACTS["uint8"][0]
     with tempfile.TemporaryDirectory() as scratch:
         for variant, least in LEAST_OF_VARIANT.items():
-            path = Path(scratch) / ARTIFACTS[variant][0]
+            form = replace(usual, variant=variant)
+            path = Path(scratch) / form.file
             try:
-                _make_variant(variant, static, plan, pictures, usual, path)
-                share = share_of_equal(_maps_of_file(path, compared), expected)
+                _make_variant(variant, static, plan, pictures, folder / usual.file, path)
+                share = share_of_equal(_maps_of_file(path, variant, compared), expected)
                 if share < least:
                     raise NetworkImportError(
                         f"agrees on {share:.3%} of the pixels, expected {least:.1%}"
@@ -62,8 +66,8 @@ def add_variants(
             except NetworkImportError as error:
                 say("left out", f"{path.name}: {reason(error)}")
                 continue
-            write_variant(folder, onnx.load(str(path)), variant, card)
-            say("variant", f"{path.name}: agrees with {usual.name} on {share:.4%}")
+            write_form(folder, onnx.load(str(path)), form, card)
+            say("variant", f"{path.name}: agrees with {usual.file} on {share:.4%}")
 
 
 def _make_variant(
@@ -87,16 +91,17 @@ def _make_variant(
         quantise_convolutions(usual, [image[np.newaxis] for image in images], path)
 
 
-def _maps_of_file(path: Path, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _maps_of_file(path: Path, variant: str, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     run = original.on_onnxruntime(path, "image")
-    dtype = np.float32 if path.name == ARTIFACTS["float"][0] else np.uint8
+    dtype = np.float32 if variant == "float" else np.uint8
     return [run(item[np.newaxis].astype(dtype))["class_map"][0] for item in pictures]
 
 
-def say_tensorrt(folder: Path, say: Say) -> None:
+def say_tensorrt(folder: Path, usual: Form, say: Say) -> None:
     """Which TensorRT has all operators of the graph that it would be given, and why others not."""
     graphs = {
-        variant: onnx.load(str(folder / ARTIFACTS[variant][0])) for variant in ("uint8", "float")
+        variant: onnx.load(str(folder / replace(usual, variant=variant).file))
+        for variant in ("uint8", "float")
     }
     found = refusals(graphs)
     takes = [version for version, why in found.items() if not why]

@@ -37,9 +37,10 @@ DROPPED = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds from the parameters; 0 turns latency and rate off."""
+    """Thresholds from the parameters; 0 turns latency, deadline and rate off."""
 
     max_latency_ms: float
+    deadline_ms: float
     min_rate_hz: float
     input_timeout_s: float
 
@@ -118,6 +119,11 @@ def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]
         return WARN, seen.camera_problem
     if seen.model_problem:
         return WARN, seen.model_problem
+    if limits.deadline_ms > 0 and seen.p95_ms > limits.deadline_ms:
+        return WARN, "deadline missed: p95 is %.1f ms, deadline_ms is %g" % (
+            seen.p95_ms,
+            limits.deadline_ms,
+        )
     if limits.max_latency_ms > 0 and seen.p95_ms > limits.max_latency_ms:
         return WARN, "slow: p95 is %.1f ms, diagnostics.max_latency_ms is %.1f ms" % (
             seen.p95_ms,
@@ -256,6 +262,7 @@ class Reporter:
     def _limits(self) -> Limits:
         return Limits(
             max_latency_ms=self._parameters["diagnostics.max_latency_ms"],
+            deadline_ms=self._parameters["deadline_ms"],
             min_rate_hz=self._parameters["diagnostics.min_rate_hz"],
             input_timeout_s=self._parameters["diagnostics.input_timeout_s"],
         )

@@ -2,23 +2,29 @@
 
 import ctypes
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import List, Optional, Sequence
 
 from segmentation_node.backends import BACKENDS, Backend, BackendChoice, choose_backend
+from segmentation_node.deadline import Ladder, Rung, rungs_of
 from segmentation_node.errors import LabelsError, SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
-from segmentation_node.model_card import ModelCard, open_model
-from segmentation_node.pipeline import Segmenter, open_batch
+from segmentation_node.model_card import WEIGHTS, ModelCard, open_model, size_text
+from segmentation_node.pipeline import Batch, Segmenter, open_batch
 from segmentation_node.ros.parameters import Settings
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model as the settings ask for it: all that can be checked before anything is loaded."""
+    """A model as the settings ask for it: all that can be checked before anything is loaded.
+
+    ``rungs`` are the sizes that may run, the best first; without a deadline the card's own alone.
+    """
 
     settings: Settings
     card: ModelCard
+    rungs: List[Rung]
     choice: BackendChoice
     grouping: Optional[Grouping]
 
@@ -29,41 +35,70 @@ def plan_model(settings: Settings, threshold: float) -> ModelPlan:
     _check_threshold(card, threshold)
     grouping = _read_grouping(settings.grouping, card.labels)
     _check_detected(card, grouping, settings.detected)
-    return ModelPlan(settings, card, _choose_backend(card, settings), grouping)
+    choice = _choose_backend(card, settings)
+    return ModelPlan(settings, card, _rungs(card, choice.name, settings), choice, grouping)
 
 
 class LoadedModel:
-    """A warm model and every camera's segmenter over it; belongs to the thread that opened it."""
+    """Warm models of the sizes that may run, and every camera's segmenter over each.
+
+    Belongs to the thread that opened it. Without a deadline there is one, of the card's size.
+    """
 
     def __init__(self, plan: ModelPlan, cameras: int) -> None:
-        """Raises BackendError or CardError."""
-        self.card, self.choice, settings = plan.card, plan.choice, plan.settings
+        """Raises BackendError, CardError or SegmentationError."""
+        self.choice, settings = plan.choice, plan.settings
         self.precision = settings.options.precision
-        options = settings.options
-        if settings.batch_window_ms > 0 and BACKENDS[plan.choice.name].takes_any_batch:
-            options = replace(options, batch=cameras)
-        resolution = settings.output_resolution
-        self.batch = open_batch(plan.card, plan.choice.name, options)
-        try:
-            self._check_batch(settings.batch_window_ms, cameras)
-            self.segmenters = [
-                Segmenter(self.batch, resolution, plan.grouping, geometry, settings.detected)
-                for geometry in settings.geometries
-            ]
-        except BaseException:
-            self.batch.close()
-            raise
+        self._cameras, self._rungs = cameras, plan.rungs
+        self._batches: List[Batch] = []
+        self._segmenters: List[List[Segmenter]] = []
+        self.ladder = None
+        if settings.deadline_ms > 0:
+            self.ladder = Ladder(settings.deadline_ms, [rung.text for rung in plan.rungs])
+        with ExitStack() as made:
+            for rung in plan.rungs:
+                self._open(plan, rung.card)
+                made.callback(self._batches[-1].close)
+                self._check_batch(self._batches[-1], settings.batch_window_ms)
+                self._segmenters.append(
+                    [
+                        Segmenter(
+                            self._batches[-1],
+                            settings.output_resolution,
+                            plan.grouping,
+                            geometry,
+                            settings.detected,
+                        )
+                        for geometry in settings.geometries
+                    ]
+                )
+            self._made = made.pop_all()
         self.labels = self.segmenters[0].labels
+
+    @property
+    def rung(self) -> int:
+        """Which of the sizes runs."""
+        return self.ladder.rung if self.ladder is not None else 0
+
+    @property
+    def card(self) -> ModelCard:
+        """Of the size that runs."""
+        return self._rungs[self.rung].card
+
+    @property
+    def segmenters(self) -> List[Segmenter]:
+        """The cameras', at the size that runs."""
+        return self._segmenters[self.rung]
 
     @property
     def backend(self) -> Backend:
         """The run time that it is loaded on."""
-        return self.batch.backend
+        return self._batches[self.rung].backend
 
     @property
     def most_frames(self) -> int:
         """How many images one run takes."""
-        return self.batch.images
+        return self._batches[self.rung].images
 
     @property
     def has_confidence(self) -> bool:
@@ -83,28 +118,52 @@ class LoadedModel:
     @property
     def warnings(self) -> List[str]:
         """What works otherwise than it should, one line each."""
-        cameras = len(self.segmenters)
-        idle = self.batch.images - cameras
-        if idle <= 0:
-            return self.backend.warnings
-        return self.backend.warnings + [
-            "model %s computes %d images in every run, %d of them for nothing: there are %d "
-            "cameras; export it with --batch %d"
-            % (self.card.name, self.batch.images, idle, cameras, cameras)
-        ]
+        # Of several sizes most say the same.
+        found = dict.fromkeys(line for batch in self._batches for line in batch.backend.warnings)
+        idle = self.most_frames - self._cameras
+        if idle > 0:
+            found[
+                "model %s computes %d images in every run, %d of them for nothing: there are %d "
+                "cameras; export it with --batch %d"
+                % (self.card.name, self.most_frames, idle, self._cameras, self._cameras)
+            ] = None
+        if self.ladder is not None and len(self._rungs) == 1:
+            found[self._one_size()] = None
+        return list(found)
 
     def close(self) -> None:
-        """Free the model, and give its memory back to the system."""
-        self.batch.close()
+        """Free the models, and give their memory back to the system."""
+        self._made.close()
         give_memory_back()
 
-    def _check_batch(self, window_ms: float, cameras: int) -> None:
-        if window_ms > 0 and self.batch.images == 1:
+    def _open(self, plan: ModelPlan, card: ModelCard) -> None:
+        settings, name = plan.settings, plan.choice.name
+        options = settings.options
+        if settings.batch_window_ms > 0:
+            kind = BACKENDS[name].kind_for(options.precision)
+            batch = card.batch_for(kind, self._cameras)
+            if BACKENDS[name].takes_any_batch:
+                batch = self._cameras
+            options = replace(options, batch=batch)
+        self._batches.append(open_batch(card, name, options))
+
+    def _check_batch(self, batch: Batch, window_ms: float) -> None:
+        if window_ms > 0 and batch.images == 1:
             raise SegmentationError(
                 "batch_window_ms is %g, but a run of model %s on %s takes one image; set it to 0, "
                 "or export the model with --batch %d"
-                % (window_ms, self.card.name, self.backend.name, cameras)
+                % (window_ms, batch.backend.card.name, batch.backend.name, self._cameras)
             )
+
+    def _one_size(self) -> str:
+        (height, width), kind = self.card.input_size, self.backend.kind_for(self.precision)
+        kind = "onnx" if kind == WEIGHTS else kind
+        command = self.card.command_to_add(kind, (height // 2, width // 2))
+        return (
+            "deadline_ms is set, but model %s has one size to run, %s: misses are counted, there "
+            "is nothing to step down to; add a smaller one, for example with: %s"
+            % (self.card.name, size_text(self.card.input_size), command)
+        )
 
 
 def give_memory_back() -> None:
@@ -115,6 +174,19 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # other C libraries have none
         trim(0)
+
+
+def _rungs(card: ModelCard, backend: str, settings: Settings) -> List[Rung]:
+    if settings.deadline_ms <= 0 or backend not in BACKENDS:
+        return [Rung(card, None)]
+    precision = settings.options.precision
+    rungs = rungs_of(card, BACKENDS[backend].kind_for(precision), precision)
+    if len(rungs) > 1 and settings.output_resolution == "network":
+        raise SegmentationError(
+            "deadline_ms is %g, which changes the network's size as it runs, but output_resolution "
+            "is network; set it to input, or deadline_ms to 0" % settings.deadline_ms
+        )
+    return rungs
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:

@@ -192,6 +192,12 @@ PARAMETERS = (
         "Names of classes whose connected areas are published as boxes; empty: none",
         problem_of=_problem_of_class_names,
     ),
+    ParameterSpec(
+        "deadline_ms",
+        0.0,
+        "The model's best size that keeps p95 of processing under this runs; 0: its own size",
+        limits=(0.0, 1e6),
+    ),
     ParameterSpec("autostart", True, "Configure and activate at start"),
     ParameterSpec(
         "overlay.alpha",
@@ -255,6 +261,7 @@ class Settings:
     geometries: Tuple[Geometry, ...]  # one for each camera
     batch_window_ms: float
     detected: Tuple[str, ...]
+    deadline_ms: float
 
 
 class NodeParameters:
@@ -303,6 +310,7 @@ class NodeParameters:
             geometries=tuple(self._geometry(name) for name in self["cameras"] or ("",)),
             batch_window_ms=self["batch_window_ms"],
             detected=tuple(self["detections.from_classes"] or ()),
+            deadline_ms=self["deadline_ms"],
         )
 
     def _geometry(self, camera: str) -> Geometry:

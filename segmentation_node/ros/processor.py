@@ -101,15 +101,19 @@ class FrameProcessor:
 
     def finish(
         self, segmenter: Segmenter, work: FrameInWork, prediction: Prediction, slot: int
-    ) -> None:
-        """Publish a frame's results and book it as processed, or say why not and book it failed."""
+    ) -> Optional[float]:
+        """Publish a frame's results and book it as processed, or say why not and book it failed.
+
+        How long processing took, in ms; None where it failed.
+        """
         try:
             self._publish(segmenter, work, prediction, slot)
             times_ms = self._times_ms(work.frame, work.timer)
         except Exception as error:
             self.fail(error)
-        else:
-            self._account(segmenter, work.frame, times_ms)
+            return None
+        self._account(segmenter, work.frame, times_ms)
+        return times_ms["processing"]
 
     def fail(self, error: Exception) -> None:
         """Say why work on a frame ended, in an exception's handler, and book it as failed."""
@@ -214,11 +218,11 @@ class FrameProcessor:
 
 def process_together(
     processors: Sequence[FrameProcessor], segmenters: Sequence[Segmenter], frames: List[Frame]
-) -> None:
+) -> List[float]:
     """Take frames, each of another camera, through one run of the batch that they share.
 
     Processors and segmenters are the cameras', by number. Time spent on the other frames of the
-    run counts as waiting in the queue.
+    run counts as waiting in the queue. How long the processing of each took that did not fail, ms.
     """
     in_work: List[Tuple[int, FrameInWork]] = []
     for frame in frames:
@@ -227,13 +231,15 @@ def process_together(
         if work is not None:
             in_work.append((camera, work))
     if not in_work:
-        return
+        return []
     prediction = _run(segmenters[0].batch, processors, in_work)
     if prediction is None:
-        return
+        return []
+    times_ms = []
     for slot, (camera, work) in enumerate(in_work):
         work.timer.lap("queue")
-        processors[camera].finish(segmenters[camera], work, prediction, slot)
+        times_ms.append(processors[camera].finish(segmenters[camera], work, prediction, slot))
+    return [value for value in times_ms if value is not None]
 
 
 def _run(

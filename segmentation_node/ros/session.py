@@ -1,6 +1,7 @@
 """All that exists from configure to cleanup: built whole or not at all, closed in one place."""
 
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, List, NamedTuple, Tuple
@@ -8,13 +9,14 @@ from typing import Any, List, NamedTuple, Tuple
 from rclpy.lifecycle import LifecycleNode
 
 from segmentation_node.errors import SegmentationError
+from segmentation_node.model_card import size_text
 from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
 from segmentation_node.ros.loaded_model import LoadedModel, ModelPlan, plan_model
 from segmentation_node.ros.outputs import LabelOutputs, missing_vision_msgs
 from segmentation_node.ros.parameters import NodeParameters, Settings
 from segmentation_node.ros.processor import process_together
-from segmentation_node.ros.worker import FrameQueue, Worker
+from segmentation_node.ros.worker import Frame, FrameQueue, Worker
 
 STOP_TIMEOUT_S = 30.0
 
@@ -69,14 +71,22 @@ class Session:
             self._logger.info("no ~/detections: " + missing_vision_msgs())
 
     def _make_worker(self, plan: ModelPlan) -> "Worker[LoadedModel]":
-        processors = [camera.processor for camera in self.cameras]
         return Worker(
-            lambda: LoadedModel(plan, len(processors)),
-            lambda model, frames: process_together(processors, model.segmenters, frames),
+            lambda: LoadedModel(plan, len(self.cameras)),
+            self._work,
             LoadedModel.close,
             self._queue,
             lambda model: model.most_frames,
         )
+
+    def _work(self, model: LoadedModel, frames: List[Frame]) -> None:
+        processors = [camera.processor for camera in self.cameras]
+        times_ms = process_together(processors, model.segmenters, frames)
+        if model.ladder is not None:
+            first_s = min(frame.received_s for frame in frames)
+            line = model.ladder.look(times_ms, first_s, time.monotonic())
+            if line:
+                self._logger.info(line)
 
     def open_successor(self, model: str, backend: str, precision: str) -> "Successor":
         """Load and warm another model beside the one that runs; ``take`` or ``drop`` it then.
@@ -124,6 +134,8 @@ class Session:
             ("device", backend.device),
             ("precision", self.model.precision),
             ("execution", backend.execution),
+            ("input_size", size_text(self.model.card.input_size)),
+            *(self.model.ladder.facts() if self.model.ladder is not None else []),
             ("frame_policy", self.settings.frame_policy),
             *(shared if names else []),
             ("vision_label_info", self._labels.vision_missing or "published"),

@@ -16,6 +16,7 @@ from benchmarks.int8_graphs import VARIANTS, count_int8_convolutions, quantise
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.importing.model_folder import forms_of
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
@@ -44,7 +45,7 @@ def model(tmp_path_factory):
     graph = DeployGraph(Normalise(recipe.mean_rgb, recipe.std_rgb), network, True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     export_onnx(graph_variant(graph, "uint8"), SIZE, 1, CAMVID_11.name, folder / "model.onnx")
-    card = make_card(recipe, "small", folder, SIZE, CAMVID_11, "a test")
+    card = make_card(recipe, "small", folder, forms_of(["uint8"], [SIZE]), CAMVID_11, "a test")
     (folder / "model.yaml").write_text(yaml.safe_dump(card))
     return folder
 

@@ -23,7 +23,7 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
-CORE |= {"interrupts", "pictures", "geometry", "boxes"}
+CORE |= {"interrupts", "pictures", "geometry", "boxes", "deadline"}
 MAY_IMPORT = {
     "": set(),
     "boxes": set(),
@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "camera_health": {"timing"},
     "model_health": {"labels", "model_card", "timing"},
     "model_card": {"errors", "labels", "yaml_and_json"},
+    "deadline": {"model_card"},
     "images": BASE,
     "pictures": {"errors"},
     "geometry": {"errors", "images", "labels", "pictures"},

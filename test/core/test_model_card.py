@@ -251,8 +251,11 @@ def test_a_shipped_card_fits_its_artifacts(name):
     card = open_model(name)
     assert card.name == name
     assert card.artifacts
-    for artifact in card.artifacts:
-        assert os.path.isfile(card.artifact_path(artifact.kind))
+    for size in card.sizes("weights"):
+        at_size = card.at_size(size)
+        assert at_size.mean_ious("onnx", "fp32")
+        for artifact in at_size.artifacts:
+            assert os.path.isfile(at_size.artifact_path(artifact.kind))
 
 
 YARD = {"name": "yard", "classes": [{"name": "ground", "id": 3}, {"name": "rack"}]}
@@ -274,3 +277,100 @@ def test_an_own_label_set_that_is_wrong_is_one_line(tmp_path, content, parts):
     with pytest.raises(CardError) as caught:
         read_card(write(tmp_path, with_change("label_set", content)))
     assert_one_line(caught, "model.yaml", *parts)
+
+
+SMALL = {"file": "small.onnx", "kind": "onnx", "sha256": "0" * 64, "version": "", "height": 3}
+SMALL["width"] = 4
+BATCHED = {"file": "batch.onnx", "kind": "onnx", "sha256": "1" * 64, "version": "", "batch": 6}
+SMALL_SCORE = dict(GOOD["accuracy"][0], mean_iou=0.4, height=3, width=4)
+
+
+def with_sizes(*artifacts, **changes):
+    values = dict(copy.deepcopy(GOOD), **changes)
+    # Before those of the card's own size: their order must not matter.
+    values["artifacts"] = list(artifacts) + values["artifacts"]
+    return values
+
+
+def test_a_card_may_hold_its_graph_in_several_sizes(tmp_path):
+    accuracy = [SMALL_SCORE, GOOD["accuracy"][0]]
+    card = read_card(
+        write(tmp_path, with_sizes(SMALL, BATCHED, confidence=SURE, accuracy=accuracy))
+    )
+    assert card.sizes("onnx") == card.sizes("weights") == [(6, 8), (3, 4)]
+    assert card.sizes("onnx_int8") == [(6, 8)]
+    assert card.artifact("onnx").file == "model.onnx"
+    assert card.artifact("onnx", 6).file == "batch.onnx"
+    assert card.artifact("onnx", 2).file == "model.onnx"
+    assert [card.batch_for("onnx", images) for images in (1, 6, 8)] == [6, 6, 6]
+    assert card.batch_for("onnx_int8", 6) == 0
+    small = card.at_size((3, 4))
+    assert small.input_size == (3, 4) and small.artifact("onnx").file == "small.onnx"
+    assert small.artifact("weights") and not small.offers("onnx_int8")
+    assert small.input.mean_rgb == card.input.mean_rgb and small.folder == card.folder
+    # It was measured at another size, so it says nothing here.
+    assert card.confidence is not None and small.confidence is None
+    assert card.mean_ious("onnx", "fp32") == {("camvid", "val"): 0.5}
+    assert small.mean_ious("weights", "bf16") == {("camvid", "val"): 0.4}
+    assert small.mean_ious("onnx_int8", "int8") == {}
+    assert card.at_size((6, 8)) is card
+
+
+def test_a_figure_of_the_wanted_precision_goes_before_one_that_names_none(tmp_path):
+    in_half = dict(GOOD["accuracy"][0], precision="fp16", mean_iou=0.3)
+    card = read_card(write(tmp_path, dict(GOOD, accuracy=[in_half] + GOOD["accuracy"])))
+    found = [card.mean_ious("onnx", name)["camvid", "val"] for name in ("fp16", "fp32")]
+    assert found == [0.3, 0.5]
+
+
+@pytest.mark.parametrize(
+    "artifact, said",
+    [
+        (dict(SMALL, width=0), "artifacts[0] has height 3 and width 0; expected both"),
+        ({key: SMALL[key] for key in SMALL if key != "width"}, "height 3 and width None"),
+        (dict(SMALL, height="3"), "artifacts[0].height is '3' (str); expected int"),
+        (dict(SMALL, batch=0), "artifacts[0].batch is 0; expected 1 or more"),
+        (dict(SMALL, kind="weights"), "serve every size and batch; leave height, width and batch"),
+        (dict(SMALL, height=6, width=8), "kind 'onnx', size 6x8 and batch 1; expected one"),
+        (dict(BATCHED, batch=1), "2 artifacts are of kind 'onnx', size 6x8 and batch 1"),
+    ],
+)
+def test_a_size_that_cannot_be_is_one_line(tmp_path, artifact, said):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, with_sizes(artifact)))
+    assert_one_line(caught, str(tmp_path), said)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"height": 3}, "accuracy[0] has height 3 and width None"),
+        ({"precision": "fp4"}, "accuracy.precision is 'fp4'; expected one of ['fp32'"),
+    ],
+)
+def test_a_figure_of_no_size_or_precision_is_one_line(tmp_path, change, said):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, dict(GOOD, accuracy=[dict(GOOD["accuracy"][0], **change)])))
+    assert_one_line(caught, said)
+
+
+@pytest.mark.parametrize(
+    "size, said",
+    [
+        ("30x40", "no artifact of 30x40; it has 6x8, 3x4; add it on a machine with PyTorch: "),
+        ("30x40", "training.add_variants"),
+        ("30x40", "--variant uint8 --size 30x40 --dataset NAME --root FOLDER"),
+        ("wide", "size 'wide' is not HxW, like 360x480"),
+    ],
+)
+def test_a_size_that_the_card_has_not_is_one_line(tmp_path, size, said):
+    with pytest.raises(CardError) as caught:
+        open_model(write(tmp_path, with_sizes(SMALL)), size)
+    assert_one_line(caught, said)
+
+
+def test_a_kind_that_is_missing_at_a_size_says_how_to_add_it_there(tmp_path):
+    card = open_model(write(tmp_path, with_sizes(SMALL)), "3x4")
+    with pytest.raises(CardError) as caught:
+        card.artifact("onnx_int8")
+    assert_one_line(caught, "--variant int8 --size 3x4 --dataset NAME --root FOLDER")

@@ -188,6 +188,28 @@ def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
     assert "compared_on" in card.network.options
 
 
+def test_the_network_is_there_in_every_size_that_is_asked_for(images, tmp_path, capsys):
+    network, sizes = Network(), [SIZE, (12, 20)]
+    network.gives(network.scores).save(tmp_path / "net.onnx", dynamic=True)
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    arguments += ["--scale", str(1 / 255), "--images", str(images)]
+    for height, width in sizes:
+        arguments += ["--size", f"{height}x{width}"]
+    for _ in range(2):  # again: in place of what is there
+        assert main(arguments) == 0
+    card = read_card(str(folder))
+    assert card.input_size == SIZE
+    for kind in ("onnx", "onnx_float", "onnx_fp16"):
+        assert card.sizes(kind) == sizes
+    assert "model_float_12x20.onnx: agrees with model_12x20.onnx on" in capsys.readouterr().out
+    for size in sizes:
+        picture = cv2.resize(read(sorted(images.iterdir())[0]), size[::-1])
+        with open_backend("onnxruntime", card.at_size(size), BackendOptions()) as backend:
+            found = backend.run(picture[np.newaxis]).class_map_nhw[0]
+        assert (found == scores_of(picture).argmax(axis=0)).mean() >= LEAST
+
+
 def test_scores_give_the_confidence_of_the_class_that_was_chosen(images, tmp_path):
     logits(tmp_path / "net.onnx")
     labels = labels_file(tmp_path / "labels.yaml")

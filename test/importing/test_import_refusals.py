@@ -119,6 +119,8 @@ def test_what_nobody_says(refused, network, tmp_path):
 
 def test_what_contradicts_the_file(refused, network):
     assert "fixed at 24x40, but --size is 32x40" in refused(network, "--size", "32x40")
+    sizes = ["--size", "24x40", "--size", "32x40"]
+    assert "fixed at 24x40, but --size is 32x40" in refused(network, *sizes)
     line = refused(network, labels=CLASSES + 2)
     assert "5 channels of logits, but label set foreign has 7 classes" in line
     assert "leave --threshold out" in refused(network, "--threshold", "0.5")

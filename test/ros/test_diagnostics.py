@@ -29,7 +29,7 @@ from segmentation_node.ros.diagnostics import (
 )
 from segmentation_node.timing import PERCENTILES
 
-LIMITS = Limits(max_latency_ms=0.0, min_rate_hz=0.0, input_timeout_s=2.0)
+LIMITS = Limits(max_latency_ms=0.0, deadline_ms=0.0, min_rate_hz=0.0, input_timeout_s=2.0)
 RUNNING = {
     "state": "active",
     "demanded": True,
@@ -60,6 +60,8 @@ JUDGEMENTS = [
     ({}, {"max_latency_ms": 49.0}, "WARN", "slow: p95 is 50.0 ms"),
     ({}, {"max_latency_ms": 51.0}, "OK", "running"),
     ({"p95_ms": float("nan")}, {"max_latency_ms": 1.0}, "OK", "running"),
+    ({}, {"deadline_ms": 49.0}, "WARN", "deadline missed: p95 is 50.0 ms, deadline_ms is 49"),
+    ({}, {"deadline_ms": 51.0}, "OK", "running"),
     ({}, {"min_rate_hz": 11.0}, "WARN", "slow: 10.00 Hz come out"),
     ({"output_rate_hz": float("nan")}, {"min_rate_hz": 11.0}, "OK", "running"),
     ({"recent_lost": 3}, {}, "WARN", "the middleware lost 3 frames"),

@@ -171,6 +171,12 @@ def test_arguments_win_over_the_file_and_name_the_node_in_full(stand_in):
     assert remappings(call) == ["image:=/cam/image_raw"]
 
 
+@pytest.mark.parametrize("name", ["segmentation", "cameras"])
+def test_a_deadline_is_a_number_of_the_nodes_type(stand_in, name):
+    *_, (_, given) = stand_in.call(name, "deadline_ms:=50")["files"]
+    assert "deadline_ms: 50.0" in [line.strip() for line in given.splitlines()]
+
+
 @pytest.mark.parametrize(
     "variables",
     [{name: "/mine.xml"} for name in PROFILES] + [{"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}],
@@ -245,6 +251,7 @@ def test_interrupting_the_launch_is_no_error(stand_in):
         ("segmentation", "cameras:=a/b", "cameras: got 'a/b', expected names of letters"),
         ("cameras", "separate:=maybe", "separate: got 'maybe', expected true or false"),
         ("cpu", "rotation:=left", "rotation: got 'left', expected a whole number"),
+        ("cameras", "deadline_ms:=soon", "deadline_ms: got 'soon', expected a number"),
         ("segmentation", "roi:=1,2,x,4", "roi: got 'x', expected a whole number"),
         ("nav2", "prefix:=/", "prefix: got nothing, expected a name such as /segmentation"),
         ("replay", "model:=mine", "bag: got nothing"),

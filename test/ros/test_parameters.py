@@ -18,6 +18,7 @@ LIVE = {
 FIXED = {
     "model",
     "backend",
+    "deadline_ms",
     "device",
     "precision",
     "execution",

@@ -50,6 +50,28 @@ def write_model(
     return str(folder)
 
 
+def write_sizes(folder, sizes, scores=(), batches=(1,), name="linear", label_set="camvid11"):
+    """The model in several sizes and batches; ``scores``: the mean IoU of each size by its card."""
+    folder = Path(folder)
+    write_model(folder, sizes[0], label_set, name=name)
+    values = card(folder, sizes[0], label_set, name=name)
+    for size in sizes:
+        for batch in batches:
+            path = folder / "model_{}x{}_{}.onnx".format(*size, batch)
+            onnx.save(_graph(size, label_set, True, 0, batch), path)
+            entry = dict(values["artifacts"][0], file=path.name, sha256=sha256_of(str(path)))
+            entry.update(height=size[0], width=size[1], batch=batch)
+            values["artifacts"].append(entry)
+    del values["artifacts"][0]
+    figures = {"dataset": "camvid", "split": "val", "frames": 1, "global_accuracy": 0.9}
+    values["accuracy"] = [
+        dict(figures, mean_iou=score, height=size[0], width=size[1])
+        for size, score in zip(sizes, scores)
+    ]
+    write_card(folder, values)
+    return str(folder)
+
+
 def card(folder, size, label_set="camvid11", with_confidence=True, name="linear"):
     """The card's values."""
     sha256 = sha256_of(str(Path(folder) / "model.onnx"))

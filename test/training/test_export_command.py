@@ -1,5 +1,6 @@
 """``training.export`` on a small run: files, card, and the check before anything appears."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,11 +16,15 @@ import training.card
 import training.export
 from benchmarks.int8_graphs import count_int8_convolutions
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.evaluation.__main__ import main as evaluation
+from segmentation_node.evaluation.commands import dataset as dataset_command
 from segmentation_node.evaluation.datasets import DATASETS, Dataset
 from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
+from segmentation_node.pipeline import open_segmenter
 
 
 class TwoFrames(Dataset):
@@ -230,6 +235,60 @@ def test_int8_that_does_not_agree_is_not_added(int8, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "model_int8.onnx: they must agree on 80.00%" in error
     assert {path.name: path.read_bytes() for path in int8.iterdir()} == before
+
+
+SIZES = ("--size", "24x32", "--batch", "1", "--batch", "2")
+
+
+def test_several_sizes_and_batches_are_on_the_card_with_what_they_score(run, monkeypatch):
+    folder = export(run, *SIZES, monkeypatch=monkeypatch)
+    card = read_card(str(folder))
+    files = ["model.onnx", "model_batch2.onnx", "model_24x32.onnx", "model_24x32_batch2.onnx"]
+    assert [artifact.file for artifact in card.artifacts] == [*files, "weights.safetensors"]
+    assert card.sizes("onnx") == card.sizes("weights") == [(45, 60), (24, 32)]
+    assert card.input_size == (45, 60) and card.confidence is not None
+    dataset = TwoFrames()
+    for size in card.sizes("onnx"):
+        at_size = card.at_size(size)
+        for batch in (1, 2):
+            with open_backend("onnxruntime", at_size, BackendOptions(batch=batch)) as backend:
+                assert backend.input_shape == (batch, *size, 3)
+        # Scored by hand, through the torch backend: the weights serve every size.
+        with open_segmenter(at_size, "torch") as segmenter:
+            matrix = evaluate_dataset(segmenter, dataset).accuracy.matrix
+        (found,) = at_size.mean_ious("onnx", "fp32").values()
+        assert found == pytest.approx(matrix.mean_iou(), abs=2e-4)
+    assert "model_24x32.onnx" not in os.listdir(export(run, monkeypatch=monkeypatch))
+
+
+def test_a_size_is_added_as_the_export_would_have_made_it(run, monkeypatch, capsys):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    small = Path(shutil.copytree(export(run, monkeypatch=monkeypatch), run.parent / "small_model"))
+    expected = export(run, "--size", "24x32", monkeypatch=monkeypatch)
+    command = [str(small), "--variant", "uint8", "--size", "24x32"]
+    assert training.add_variants.main(command) == 1
+    assert "name the --dataset" in capsys.readouterr().err
+    for _ in range(2):  # again: in place of the one that is there
+        assert training.add_variants.main([*command, "--dataset", "camvid"]) == 0
+        found, wanted = read_card(str(small)), read_card(str(expected))
+        assert found.accuracy == wanted.accuracy and len(found.accuracy) == 2
+        assert sorted(map(str, found.artifacts)) == sorted(map(str, wanted.artifacts))
+        assert found.artifact_path("onnx") and found.at_size((24, 32)).artifact_path("onnx")
+
+
+def test_the_figures_of_a_data_set_can_be_put_on_the_card(run, monkeypatch, capsys):
+    monkeypatch.setattr(dataset_command, "open_dataset", lambda *_, **__: TwoFrames())
+    folder = export(run, "--size", "24x32", monkeypatch=monkeypatch)
+    expected = read_card(str(folder))
+    card = yaml.safe_load((folder / "model.yaml").read_text())
+    training.export.write_card(folder, {**card, "accuracy": []})
+    command = ["dataset", "--model", str(folder), "--backend", "onnxruntime", "--dataset", "camvid"]
+    assert evaluation([*command, "--to-card"]) == 0
+    assert evaluation([*command, "--size", "24x32", "--to-card"]) == 0
+    assert read_card(str(folder)).accuracy == expected.accuracy
+    assert evaluation([*command, "--rotation", "180", "--to-card"]) == 1
+    assert "--to-card: a card's figures are of whole images" in capsys.readouterr().err
+    assert read_card(str(folder)).accuracy == expected.accuracy
 
 
 def test_variants_of_what_is_no_model_are_one_line(tmp_path, capsys):

@@ -166,7 +166,7 @@ def test_train_interrupt_resume_export(root, tmp_path):
     ).run()
     assert losses(run) == losses(tmp_path / "whole") and same_weights(run, tmp_path / "whole")
 
-    folder = export_run(run, "tiny", tmp_path / "models", str(root), (48, 64), batch=1)
+    folder = export_run(run, "tiny", tmp_path / "models", str(root), [(48, 64)], [1])
     with open_backend("onnxruntime", read_card(str(folder)), BackendOptions()) as backend:
         image = np.zeros((1, 48, 64, 3), np.uint8)
         assert backend.run(image).class_map_nhw.shape == (1, 48, 64)

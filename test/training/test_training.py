@@ -221,7 +221,7 @@ def test_a_loss_that_explodes_stops_the_run(root, tmp_path):
 @pytest.fixture(scope="module")
 def exported(run, root, tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
-    return export.export_run(run, "tiny_camvid", models, root, (45, 70), batch=1)
+    return export.export_run(run, "tiny_camvid", models, root, [(45, 70)], [1])
 
 
 def test_the_exported_card_describes_what_lies_beside_it(exported):
@@ -261,7 +261,7 @@ def test_the_exported_accuracy_is_what_evaluation_finds(exported, root):
 
 
 def test_a_batch_can_be_exported(run, root, tmp_path):
-    folder = export.export_run(run, "pair", tmp_path, root, (32, 48), batch=2)
+    folder = export.export_run(run, "pair", tmp_path, root, [(32, 48)], [2])
     with open_backend("onnxruntime", read_card(str(folder)), BackendOptions()) as backend:
         assert backend.input_shape == (2, 32, 48, 3)
 
@@ -270,7 +270,7 @@ def test_without_parity_nothing_is_exported(run, root, tmp_path, monkeypatch):
     (tmp_path / "kept").mkdir()
     monkeypatch.setattr(export, "agreement", lambda *_, **__: 0.9998)
     with pytest.raises(RuntimeError, match="nothing was exported"):
-        export.export_run(run, "kept", tmp_path, root, (32, 48), batch=1)
+        export.export_run(run, "kept", tmp_path, root, [(32, 48)], [1])
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert not list((tmp_path / "kept").iterdir())
 

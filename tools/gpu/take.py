@@ -143,7 +143,9 @@ class Take:
             if shipped is not None and shipped.offers(kind)
         ]
         model = shipped.name if shipped is not None else f"{network}_camvid"
-        folder = export_run(run, model, self.exports, str(self.camvid), size, 1, variants)
+        others = [] if shipped is None or self.run["toy"] else shipped.sizes("onnx")
+        sizes = [size, *others]
+        folder = export_run(run, model, self.exports, str(self.camvid), sizes, [1], variants)
         found = Trained(network, read_card(str(folder)), shipped)
         print(self._verdict(found, folder))
         if found.is_better and size_of(folder) <= LARGEST_SHIPPED_BYTES:

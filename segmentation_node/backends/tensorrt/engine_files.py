@@ -16,7 +16,7 @@ from segmentation_node.backends.base import BackendOptions
 from segmentation_node.backends.tensorrt.versions import TensorInfo
 from segmentation_node.errors import BackendError, ContentError, shown
 from segmentation_node.files import write_whole
-from segmentation_node.model_card import ArtifactInfo, ModelCard
+from segmentation_node.model_card import ArtifactInfo, ModelCard, size_text
 from segmentation_node.yaml_and_json import read_json
 
 DEFAULT_ENGINE_DIR = BackendOptions().engine_dir
@@ -60,18 +60,22 @@ def engine_folder(engine_dir: str) -> str:
 
 
 def engine_name(
-    card: ModelCard, precision: str, tensorrt_version: str, compute_capability: str
+    card: ModelCard, options: BackendOptions, tensorrt_version: str, compute_capability: str
 ) -> str:
-    """File name of an engine: model, size, precision, TensorRT version, compute capability."""
+    """File name of an engine: model, size, precision, TensorRT version, compute capability.
+
+    Behind the size the batch, where one was asked for.
+    """
     size = "%dx%d" % (card.input.width, card.input.height)
+    size += "_batch%d" % options.batch if options.batch > 1 else ""
     capability = "sm" + compute_capability.replace(".", "")
-    parts = (card.name, size, precision, "trt" + tensorrt_version, capability)
+    parts = (card.name, size, options.precision, "trt" + tensorrt_version, capability)
     return re.sub(r"[^A-Za-z0-9_.?-]", "-", "_".join(parts)) + ".engine"
 
 
 def engine_path(card: ModelCard, options: BackendOptions, machine: Machine) -> str:
     """Where the engine for this card, these options and this machine lies, or would lie."""
-    name = engine_name(card, options.precision, machine.tensorrt, machine.compute_capability)
+    name = engine_name(card, options, machine.tensorrt, machine.compute_capability)
     return os.path.join(engine_folder(options.engine_dir), name)
 
 
@@ -84,6 +88,10 @@ def build_command(card: ModelCard, options: BackendOptions, force: bool = False)
     """The command that builds the engine of these options; ``force`` where files look good."""
     words = ["python3", "-m", "segmentation_node.engine", "--model", os.path.abspath(card.folder)]
     words += ["--precision", options.precision]
+    if card.is_resized:
+        words += ["--size", size_text(card.input_size)]
+    if options.batch > 1:
+        words += ["--batch", str(options.batch)]
     if options.engine_dir != DEFAULT_ENGINE_DIR:
         words += ["--engine-dir", engine_folder(options.engine_dir)]
     if options.device not in ("auto", "cuda"):
@@ -123,11 +131,13 @@ def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> byt
     return plan
 
 
-def artifact_of(card: ModelCard, kind: str) -> ArtifactInfo:
-    """The card's artifact of this kind. Raises BackendError that says how to add it."""
-    for artifact in card.artifacts:
-        if artifact.kind == kind:
-            return artifact
+def artifact_of(card: ModelCard, kind: str, batch: int) -> ArtifactInfo:
+    """The card's artifact of this kind, as ``ModelCard.artifact`` chooses it.
+
+    Raises BackendError that says how to add it.
+    """
+    if card.offers(kind):
+        return card.artifact(kind, batch)
     raise BackendError(
         "card %s has no artifact of kind %s, which this TensorRT needs; it has %s; add it on a "
         "machine with PyTorch: %s"
@@ -244,7 +254,7 @@ def sha256(content: bytes) -> str:
 def _check_manifest(
     manifest: Manifest, card: ModelCard, options: BackendOptions, machine: Machine
 ) -> None:
-    onnx_sha256 = artifact_of(card, manifest.onnx_kind).sha256
+    onnx_sha256 = artifact_of(card, manifest.onnx_kind, options.batch).sha256
     for what, found, expected in (
         ("model", manifest.model, card.name),
         ("network", manifest.network, card.network.name),

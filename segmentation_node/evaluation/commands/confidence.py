@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         card = segmenter.card
         if "confidence" not in card.outputs:
             raise CardError("model %s gives no confidence to measure" % card.name)
+        if card.is_resized:
+            raise CardError("the card's confidence is that of its own size; leave --size out")
         found = measure_confidence(segmenter, dataset, progress_bar(len(dataset)))
     put_on_card(card.folder, confidence=dict(vars(found)))
     print(

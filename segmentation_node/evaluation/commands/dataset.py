@@ -1,10 +1,12 @@
 """``dataset``: score a model on a split of a data set."""
 
 import argparse
+import os
 import sys
 from contextlib import closing
 from typing import Any
 
+from segmentation_node.errors import CardError
 from segmentation_node.evaluation.commands.options import (
     add_geometry_options,
     add_model_options,
@@ -17,7 +19,10 @@ from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.offline import score_frames, segmented
 from segmentation_node.evaluation.run.provenance import run_facts
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
+from segmentation_node.model_card import CARD_FILE
+from segmentation_node.pipeline import Segmenter
 
 
 def add_parser(commands: Any) -> None:
@@ -34,6 +39,12 @@ def add_parser(commands: Any) -> None:
         action="store_false",
         help="leave out iIoU and with it the data set's instance files",
     )
+    parser.add_argument(
+        "--to-card",
+        action="store_true",
+        help="also write the figures on the model's card, in place of those of the same data, "
+        "size and precision",
+    )
     add_geometry_options(parser)
     add_output_options(parser)
 
@@ -41,6 +52,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
     output, geometry = output_options(arguments), geometry_of(arguments)
+    sees_part = arguments.roi or arguments.rotation or arguments.ignore_mask
+    if arguments.to_card and (output.grouping or sees_part):
+        raise CardError(
+            "--to-card: a card's figures are of whole images and all classes; leave --grouping, "
+            "--roi, --rotation and --ignore-mask out"
+        )
     dataset = open_dataset(
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
@@ -52,5 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
         segmenter.detected = run.detected
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
-            score_frames(segmented(segmenter, progress(frames)), run, output.strict)
+            score_frames(
+                segmented(segmenter, progress(frames)), run, output.strict or arguments.to_card
+            )
+        if arguments.to_card:
+            _write_on_card(segmenter, arguments, run)
     return 0
+
+
+def _write_on_card(segmenter: Segmenter, arguments: argparse.Namespace, run: Run) -> None:
+    # Cards are written where networks are trained or imported: Python 3.11.
+    from segmentation_node.importing.model_folder import accuracy_entry, add_to_card
+
+    entry = accuracy_entry(segmenter, arguments.dataset, arguments.split, run.accuracy)
+    add_to_card(segmenter.card.folder, accuracy=entry)
+    print("%s: mean IoU %.4f" % (os.path.join(segmenter.card.folder, CARD_FILE), entry["mean_iou"]))

@@ -107,7 +107,7 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Any:
     names = (
         "model", "output", "backend", "device", "precision", "engine_dir", "image_topic",
         "truth_topic", "labels", "grouping", "dataset", "root", "split", "endpoint_url",
-        "rotation", "ignore_mask",
+        "rotation", "ignore_mask", "size",
     )  # fmt: skip
     given = {name: getattr(arguments, name) for name in names}
     settings = Settings(num_threads=threads, roi=tuple(arguments.roi), **given)

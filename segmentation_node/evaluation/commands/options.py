@@ -20,6 +20,9 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         "--model", required=required, help="a model folder, or a shipped model's name"
     )
+    parser.add_argument(
+        "--size", default="", metavar="HxW", help="another size that the model's card has"
+    )
     add_backend_options(parser)
     parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
 
@@ -111,7 +114,7 @@ def open_segmenter(arguments: argparse.Namespace, geometry: Geometry) -> Iterato
     options = BackendOptions(
         arguments.device, arguments.precision, arguments.num_threads, arguments.engine_dir
     )
-    card = open_model(arguments.model)
+    card = open_model(arguments.model, arguments.size)
     with pipeline.open_segmenter(card, arguments.backend, options, geometry=geometry) as segmenter:
         for line in segmenter.backend.warnings:
             print("warning: %s" % line, file=sys.stderr)

@@ -23,8 +23,8 @@ class Settings:
     """What all drives of a fleet are scored with, and where the reports go.
 
     ``labels`` and ``grouping`` are as in ``evaluation bag``, ``dataset``, ``root`` and ``split``
-    as in ``evaluation dataset``, ``roi``, ``rotation`` and ``ignore_mask`` as in both; topics are
-    None where the bag's own stand out. ``num_threads`` is of one worker.
+    as in ``evaluation dataset``, ``size``, ``roi``, ``rotation`` and ``ignore_mask`` as in both;
+    topics are None where the bag's own stand out. ``num_threads`` is of one worker.
     """
 
     model: str
@@ -45,6 +45,7 @@ class Settings:
     roi: Tuple[int, ...] = ()
     rotation: int = 0
     ignore_mask: str = ""
+    size: str = ""
 
     def geometry(self) -> Geometry:
         """What of the images is seen and counts. Raises GeometryError."""
@@ -52,11 +53,11 @@ class Settings:
 
     def digest(self) -> str:
         """The hash of all that a figure depends on: contents of files, not where they lie."""
-        card = open_model(self.model)
+        card = open_model(self.model, self.size)
         values = [
             __version__,
             sha256_of(os.path.join(card.folder, CARD_FILE)),  # it holds its artifacts' own
-            [self.backend, self.device, self.precision],
+            [self.backend, self.device, self.precision, self.size],
             [self.image_topic, self.truth_topic],
             [_content(self.labels), _content(self.grouping)],
             [self.roi, self.rotation, _content(os.path.expanduser(self.ignore_mask))],

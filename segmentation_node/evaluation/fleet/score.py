@@ -123,7 +123,7 @@ def _segmenter(settings: Settings) -> Segmenter:
     options = BackendOptions(
         settings.device, settings.precision, settings.num_threads, settings.engine_dir
     )
-    card, geometry = open_model(settings.model), settings.geometry()
+    card, geometry = open_model(settings.model, settings.size), settings.geometry()
     return open_segmenter(card, settings.backend, options, geometry=geometry)
 
 

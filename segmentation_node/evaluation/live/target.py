@@ -189,8 +189,7 @@ class NodeStatus:
         backend = values.get("backend", "")
         if not options.node and backend in BACKENDS:
             kind = BACKENDS[backend].kind_for(values.get("precision", ""))
-            artifacts = options.card().artifacts
-            found["model_sha256"] = next(item.sha256 for item in artifacts if item.kind == kind)
+            found["model_sha256"] = options.card().artifact(kind).sha256
         found["label_set"] = self.label_info.label_set
         for key in ("backend", "device", "precision", "frame_policy"):
             if key in values:

@@ -8,7 +8,6 @@ import sys
 from typing import Any, Dict
 
 from segmentation_node import __version__
-from segmentation_node.model_card import ModelCard
 from segmentation_node.pipeline import Segmenter
 
 CPU_INFO = "/proc/cpuinfo"
@@ -20,7 +19,7 @@ def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
     card, backend = segmenter.card, segmenter.backend
     facts: Dict[str, Any] = {
         "model": card.name,
-        "model_sha256": _sha256(card, backend.kind_for(backend.options.precision)),
+        "model_sha256": card.artifact(backend.kind_for(backend.options.precision)).sha256,
         "label_set": card.label_set,
         "input_size": "%dx%d" % (card.input.width, card.input.height),
         "backend": backend.name,
@@ -30,10 +29,6 @@ def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
     }
     facts.update(environment_facts())
     return facts
-
-
-def _sha256(card: ModelCard, kind: str) -> str:
-    return next(artifact.sha256 for artifact in card.artifacts if artifact.kind == kind)
 
 
 def environment_facts() -> Dict[str, Any]:
