@@ -102,16 +102,17 @@ def component_boxes(
         x, y, width, height = cv2.boundingRect(mask)
         if width == 0:
             continue
-        mask = mask[y : y + height, x : x + width]
-        _, areas, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        large = 1 + np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= least_pixels)
-        for index, row in zip(large.tolist(), stats[large].tolist()):
-            left, top, width, height = row[:4]
+        part = slice(y, y + height), slice(x, x + width)
+        _, areas, stats, _ = cv2.connectedComponentsWithStats(mask[part], connectivity=8)
+        pixels = stats[:, cv2.CC_STAT_AREA]
+        large = 1 + np.flatnonzero(pixels[1:] >= least_pixels)
+        for left, top, width, height in stats[large, :4].tolist():
             found.append([x + left, y + top, x + left + width, y + top + height])
             ids.append(int(class_id))
-            scores.append(1.0)
-            if confidence_hw is not None:
-                is_own = areas[top : top + height, left : left + width] == index
-                own = confidence_hw[y + top :, x + left :][:height, :width]
-                scores[-1] = cv2.mean(own, is_own.view(np.uint8))[0] / 255.0
+        if confidence_hw is None:
+            scores += [1.0] * len(large)
+        else:
+            is_any = mask[part] > 0
+            sums = np.bincount(areas[is_any], confidence_hw[part][is_any], len(stats))
+            scores += (sums[large] / pixels[large] / 255.0).tolist()
     return make_boxes(found, ids, scores)
