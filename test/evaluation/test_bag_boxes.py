@@ -5,10 +5,11 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from core.test_dataset_layouts import LAYOUTS
-from support import drives
+from support import drives, linear_model
 from support.core import kitti_object, tiny
 from support.linear_model import write_model
 from test_bag_format import type_hash
@@ -219,3 +220,59 @@ def test_both_with_vision_msgs_from_source(vision_msgs):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "2 passed" in done.stdout
+
+
+LIVE = [sys.executable, "-m", "segmentation_node.evaluation", "live", "--num-threads", "1"]
+
+
+def live(path, *words):
+    done = subprocess.run(
+        [*LIVE, *map(str, words), "--json", str(path)], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text())
+
+
+def things_that_the_model_finds(root):
+    """A Cityscapes of two frames: things are the model's own, but for every third of them."""
+    layout, ids = LAYOUTS["cityscapes"], {v: k for k, v in CITYSCAPES_19.dataset_ids.items()}
+    lut = np.array([ids.get(train_id, 0) for train_id in range(256)], np.uint16)
+    for number in range(2):
+        image = linear_model.blocks((48, 64), number)
+        labels = lut[linear_model.classify(image, "cityscapes19")]
+        instances = labels.copy()
+        for class_id in range(24, 34):
+            count, areas = cv2.connectedComponents(np.uint8(labels == class_id), connectivity=8)
+            for index in range(1, count):
+                is_lost = index % 3 == 0
+                instances[areas == index] = 7 if is_lost else class_id * 1000 + index
+                labels[areas == index] = 7 if is_lost else class_id
+        for file, pixels in (
+            (layout.image, image), (layout.labels, np.uint8(labels)), (layout.instances, instances)
+        ):  # fmt: skip
+            drives.write(root / file.replace("000019", "%06d" % (19 + number)), pixels)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("kind", ["data set", "bag"])
+def test_live_scores_boxes(kind, ros_environment, model, tmp_path):
+    """Those that the node publishes, as offline; without vision_msgs those of its class maps."""
+    things_that_the_model_finds(tmp_path / "data")
+    words = ["--dataset", "cityscapes", "--root", tmp_path / "data", "--split", "val"]
+    expected = evaluate(tmp_path / "a.json", "dataset", "--model", model, *words)
+    assert 0.3 < expected["ap_coco"]["ap"] < 0.95
+    assert expected["proposal_recall"] == {"0.5": 1.0, "0.7": 1.0}
+    if kind == "bag":
+        bag = drives.record(tmp_path / "bag", "cityscapes", words[3], "--split", "val", "--boxes")
+        words = ["--bag", bag]
+        expected = evaluate(tmp_path / "b.json", "bag", bag, "--model", model)
+    result = live(tmp_path / "live.json", *words, "--model", model, "--backend", "onnxruntime")
+    found = {name: result[name] for name in FIGURES}
+    hears = importlib.util.find_spec("vision_msgs") is not None
+    assert result["source"]["boxes"] == ("~/detections" if hears else "class map")
+    assert found["true_boxes"] == expected["true_boxes"] and sum(found["true_boxes"].values()) >= 3
+    # Boxes are the same either way; their scores are not.
+    assert found["proposal_recall"] == expected["proposal_recall"]
+    if hears:
+        assert found == expected
+        assert result["stages_ms"]["detections"]["p50"] > 0

@@ -1,11 +1,10 @@
 """Boxes as serialised vision_msgs/Detection2DArray and back; vision_msgs itself is not needed."""
 
-import math
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from segmentation_node.boxes import Boxes, make_boxes
+from segmentation_node.boxes import Boxes
 from segmentation_node.errors import ImageError, shown
 from segmentation_node.evaluation.bags.messages import (
     DETECTIONS,
@@ -14,6 +13,7 @@ from segmentation_node.evaluation.bags.messages import (
     serialize,
     typestore,
 )
+from segmentation_node.evaluation.detections import best_class, boxes_in, corners
 from segmentation_node.evaluation.run.true_boxes import (
     ANY_CLASS,
     AREA,
@@ -63,27 +63,18 @@ def true_boxes_of(data: bytes, labels: LabelSet) -> TrueBoxes:
     """
     found = []
     for item in deserialize(data, DETECTIONS).detections:
-        name, _ = _best(item)
+        name, _ = best_class(item)
         if name != DONT_CARE and name not in labels.names:
             continue
         class_id = ANY_CLASS if name == DONT_CARE else labels.names.index(name)
-        found.append((_corners(item), class_id, *_said(item.id)))
+        found.append((corners(item), class_id, *_said(item.id)))
     columns: Any = zip(*found) if found else ([], [], [], [], [])
     return true_boxes(*(list(column) for column in columns))
 
 
 def boxes_of(data: bytes, labels: LabelSet) -> Boxes:
-    """The boxes of a serialised message, each of its surest class. Raises ImageError.
-
-    Those of a class that the label set lacks are left out.
-    """
-    found = []
-    for item in deserialize(data, DETECTIONS).detections:
-        name, score = _best(item)
-        if name in labels.names:
-            found.append((_corners(item), labels.names.index(name), score))
-    columns: Any = zip(*found) if found else ([], [], [])
-    return make_boxes(*(list(column) for column in columns))
+    """The boxes of a serialised message, as ``boxes_in`` gives them. Raises ImageError."""
+    return boxes_in(deserialize(data, DETECTIONS), labels)
 
 
 def _serialized(detections: List[Any], stamp_ns: int, frame_id: str) -> bytes:
@@ -127,26 +118,6 @@ def _detection(stamp: Any, box: List[float], name: str, score: float, said: str)
         ),
         id=said,
     )
-
-
-def _best(item: Any) -> Tuple[str, float]:
-    """The surest class of a detection and its score; empty where it has none."""
-    results = [result.hypothesis for result in item.results]
-    best = max(results, key=lambda result: result.score, default=None)
-    return ("", 0.0) if best is None else (best.class_id, float(best.score))
-
-
-def _corners(item: Any) -> Tuple[float, float, float, float]:
-    centre, width, height = item.bbox.center.position, item.bbox.size_x, item.bbox.size_y
-    box = (
-        centre.x - width / 2,
-        centre.y - height / 2,
-        centre.x + width / 2,
-        centre.y + height / 2,
-    )
-    if not all(math.isfinite(value) for value in box):
-        raise ImageError("a box with the corners %s" % shown(box))
-    return box
 
 
 def _said(text: str) -> Tuple[int, int, float]:

@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterator, Optional, Union
 
 from segmentation_node.evaluation.frame import Frame
@@ -67,7 +67,10 @@ class LiveOptions:
 
 
 class LiveRun:
-    """A node that is ready, and its ``run``, which has no frames before ``score``."""
+    """A node that is ready, and its ``run``, which has no frames before ``score``.
+
+    Where it publishes no boxes that can be heard, those of its class maps are scored.
+    """
 
     def __init__(
         self,
@@ -87,6 +90,8 @@ class LiveRun:
             options.target.geometry,
             source.boxes.scores(collector.status.labels(), options.grouping),
         )
+        if self.run.boxes is not None:
+            self.run.source["boxes"] = "~/detections" if collector.hears_boxes else "class map"
         self.length = source.length
         self._options = options
         self.source = source
@@ -200,12 +205,24 @@ def live_run(options: LiveOptions) -> Iterator[LiveRun]:
     """
     if options.listen:
         with open_expected(options.source) as expected:
+            options = _with_boxes(options, expected)
             with _ready(options, expected, _listener(options, expected)) as (listening, process):
                 yield HeardRun(options, expected, listening, process)
         return
     with open_played(options.source) as played:
+        options = _with_boxes(options, played)
         with _ready(options, played, _player(options, played)) as (replay, process):
             yield PlayedRun(options, played, replay, process)
+
+
+def _with_boxes(options: LiveOptions, source: LiveSource) -> LiveOptions:
+    """The options with a node that, where it is started, gives boxes of what has true ones."""
+    if options.target.node or source.boxes.labels is None:
+        return options
+    labels = options.target.card().labels
+    scores = source.boxes.scores(labels, options.grouping)
+    names = [labels.names[index] for index in scores.predicted_ids] if scores else []
+    return replace(options, target=replace(options.target, detected=names))
 
 
 @contextmanager
@@ -213,6 +230,7 @@ def _ready(options: LiveOptions, source: LiveSource, collector: Collector) -> It
     with collector, target_of(
         options.target, collector, source.image_topic, source.compressed
     ) as process:
+        collector.wants_boxes = source.boxes.labels is not None and options.grouping is None
         collector.wait_until_ready(process, READY_TIMEOUT_S)
         yield collector, process
 

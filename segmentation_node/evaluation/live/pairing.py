@@ -17,7 +17,14 @@ from segmentation_node.ros.processor import stamp_nanoseconds
 
 FATES = ("received", "dropped", "failed", "lost")
 # Topic below the node -> where a result keeps it.
-OUTPUT_FIELDS = {"class_map": "class_map_hw", "overlay": "overlay_hwc", "latency": "latency"}
+OUTPUT_FIELDS = {
+    "class_map": "class_map_hw",
+    "overlay": "overlay_hwc",
+    "latency": "latency",
+    "detections": "detections",
+}
+# A result is whole without these.
+OPTIONAL = ("latency", "detections")
 UNPAIRED_KEPT = 100
 LOOK_S = 0.05
 # A truth is recorded beside its image; this is for a player that sends it a little later.
@@ -42,6 +49,7 @@ class Result:
     class_map_hw: Optional[np.ndarray] = None
     overlay_hwc: Optional[np.ndarray] = None
     latency: Optional[FrameLatency] = None
+    detections: Any = None
     headers: List[Any] = field(default_factory=list)
     payload: Any = None
     sent_s: float = float("nan")
@@ -89,7 +97,13 @@ class Pairing:
         self._newest = dict.fromkeys(self.outputs, -1)
         self._fates: Dict[str, int] = {}
         for output in self.outputs:
-            self._subscribe(node, output)
+            self._subscribe(node, output, FrameLatency if output == "latency" else Image)
+
+    def hear_detections(self, node: Any, kind: Any) -> None:
+        """Take boxes too, messages of this type; a result may come without."""
+        self.outputs.append("detections")
+        self._newest["detections"] = -1
+        self._subscribe(node, "detections", kind)
 
     @property
     def in_flight(self) -> int:
@@ -117,8 +131,7 @@ class Pairing:
     def _keep_lost(self, result: Result, reason: str) -> None:
         self.lost.append((result, reason))
 
-    def _subscribe(self, node: Any, output: str) -> None:
-        kind = FrameLatency if output == "latency" else Image
+    def _subscribe(self, node: Any, output: str, kind: Any) -> None:
         topic = "%s/%s" % (self.target, output)
         node.create_subscription(
             kind, topic, lambda message: self._take(output, message), keep_all_qos()
@@ -135,7 +148,7 @@ class Pairing:
         result.headers.append(message.header)
         if output == "class_map":
             result.answered_s = time.monotonic()
-        value = message if output == "latency" else pixels(message)
+        value = message if output in OPTIONAL else pixels(message)
         setattr(result, OUTPUT_FIELDS[output], value)
         self._newest[output] = max(self._newest[output], result.index)
         self._settle()
@@ -173,7 +186,7 @@ class Pairing:
 
     def _close(self, result: Result, reason: str) -> None:
         del self._pending[result.stamp_ns]
-        wanted = [output for output in self.outputs if output != "latency"]
+        wanted = [output for output in self.outputs if output not in OPTIONAL]
         if all(getattr(result, OUTPUT_FIELDS[output]) is not None for output in wanted):
             self.on_result(result)
         else:
@@ -228,10 +241,9 @@ class OpenPairing(Pairing):
         if not self._numbers:
             result.index = self.images
         self.images += 1
-        if result.class_map_hw is not None:
-            self._newest["class_map"] = max(self._newest["class_map"], result.index)
-        if result.latency is not None:
-            self._newest["latency"] = max(self._newest["latency"], result.index)
+        for output in self.outputs:
+            if getattr(result, OUTPUT_FIELDS[output]) is not None:
+                self._newest[output] = max(self._newest[output], result.index)
         self._settle()
 
     def take_truth(self, header: Any, truth_hw: np.ndarray) -> None:
@@ -285,9 +297,12 @@ class Collector(Node):
     """Our node beside the one that is scored: spins, and hears what that one says of itself.
 
     A subclass sets ``pairing``. Under ``with``: it leaves the graph in the end.
+    ``wants_boxes`` has it hear what boxes the node publishes; ``hears_boxes``: it does.
     """
 
     pairing: Pairing
+    wants_boxes = False
+    hears_boxes = False
 
     def __init__(self, name: str, target: str, remaps: Sequence[str] = ()) -> None:
         rules = [word for rule in remaps for word in ("-r", rule)]
@@ -316,6 +331,13 @@ class Collector(Node):
             if time.monotonic() > deadline_s:
                 raise ReplayError("%s, waited %.0f s" % (self.not_ready(), timeout_s))
             self.spin_for(LOOK_S)
+        if self.wants_boxes and self.count_publishers(self.target + "/detections"):
+            try:
+                from vision_msgs.msg import Detection2DArray
+            except ImportError:
+                return
+            self.pairing.hear_detections(self, Detection2DArray)
+            self.hears_boxes = True
 
     def not_ready(self) -> str:
         """What is still missing; empty when nothing is."""

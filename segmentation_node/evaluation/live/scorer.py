@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, Dict, Iterable, Iterator, List
 
+from segmentation_node.evaluation.detections import boxes_in
 from segmentation_node.evaluation.frame import Frame, Lost, Problem, stamp_text
 from segmentation_node.evaluation.live.target import resident_mb
 from segmentation_node.evaluation.offline import ScoringThread, leave_out
@@ -58,7 +59,10 @@ class LiveScorer:
         """A ``Result`` of the frame that was sent."""
         if result.latency is not None:
             self._run.counters = {name: int(getattr(result.latency, name)) for name in COUNTS}
-        scored = frame.scored(result.class_map_hw, stages_ms)
+        boxes = None
+        if result.detections is not None:
+            boxes = boxes_in(result.detections, self._run.predicted)
+        scored = frame.scored(result.class_map_hw, stages_ms, boxes)
         self._scoring.add(replace(scored, stamp_ns=result.stamp_ns, done_s=result.answered_s))
         self._results += 1
         self._watch_memory()

@@ -37,7 +37,8 @@ _LIBC = ctypes.CDLL(None)
 class TargetOptions:
     """The node to score: ``node`` names one that runs; without it one is started with the rest.
 
-    ``geometry`` is that of either.
+    ``geometry`` is that of either; ``detected`` are the classes that one gives boxes of that is
+    started.
     """
 
     node: str = ""
@@ -49,6 +50,7 @@ class TargetOptions:
     num_threads: int = 0
     sim_time: bool = False
     geometry: Geometry = WHOLE_IMAGE
+    detected: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -71,6 +73,7 @@ class TargetOptions:
             "frame_policy": self.policy,
             "input.transport": "compressed" if compressed else "raw",
             "use_sim_time": self.sim_time,
+            **({"detections.from_classes": list(self.detected)} if self.detected else {}),
             **geometry,
         }
 
