@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import numpy as np
+import psutil
 from diagnostic_msgs.msg import DiagnosticArray
 
 from benchmarks import shown
@@ -99,6 +100,7 @@ def measure(
                     "frames": len(times_ms),
                     "p95_ms": float(np.quantile(times_ms, 0.95)),
                     "missed_share": float(np.mean(times_ms > settings["deadline_ms"])),
+                    "memory_mb": psutil.Process(child.pid).memory_full_info().pss / 2**20,
                     **{key: steps[key] - before[key] for key in steps},
                     "mean_iou": float(np.mean([mean_iou[x["input_size"]] for x in statuses])),
                 }
@@ -147,6 +149,7 @@ class Phase(TypedDict):
     steps_down: int
     steps_up: int
     mean_iou: float  # by the card, of the sizes that ran, by time
+    memory_mb: float  # MiB of the node, what it shares in part (PSS)
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -175,6 +178,7 @@ SHOWN = shown.Shown(
                 "Missed": lambda row: shown.percent(row["missed_share"], 1),
                 "Steps down, up": "{steps_down}, {steps_up}",
                 "Mean IoU": "{mean_iou:.3f}",
+                "Memory": "{memory_mb:.0f} MiB",
             }
         )
     },
