@@ -166,7 +166,8 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     shutil.copy(card.artifact_path("weights"), target / "weights.safetensors")
     values = dataclasses.asdict(card)
     # Its confidence was measured at another size.
-    del values["folder"], values["own_labels"], values["source"], values["confidence"]
+    for key in ("folder", "own_labels", "is_resized", "source", "confidence"):
+        del values[key]
     values["label_set"] = describe(card.labels) if card.own_labels else card.label_set
     values["input"].update(height=size[0], width=size[1])
     values.update(outputs=list(OUTPUTS), accuracy=[])

@@ -27,6 +27,7 @@ ARGUMENTS = (
     ("target", "cpu", "Whose config file is taken"),
     ("model", "", "As in segmentation.launch.py"),
     ("backend", "", "As in segmentation.launch.py"),
+    ("deadline_ms", "", "As in segmentation.launch.py"),
     ("cameras", "", "As in segmentation.launch.py; a camera's mask goes to PREFIX/NAME/mask"),
     ("namespace", "", "As in segmentation.launch.py"),
     ("image", "", "As in segmentation.launch.py"),
@@ -37,8 +38,8 @@ ARGUMENTS = (
     ("localhost_only", "false", "As in segmentation.launch.py"),
 )
 PASSED_ON = (
-    "model", "backend", "cameras", "namespace", "image", "transport", "use_sim_time", "log_level",
-    "localhost_only",
+    "model", "backend", "deadline_ms", "cameras", "namespace", "image", "transport",
+    "use_sim_time", "log_level", "localhost_only",
 )  # fmt: skip
 
 

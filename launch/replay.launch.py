@@ -36,6 +36,7 @@ ARGUMENTS = (
     ("html", "", "Write the report page to this file"),
     ("model", "", "As in segmentation.launch.py"),
     ("backend", "", "As in segmentation.launch.py"),
+    ("deadline_ms", "", "As in segmentation.launch.py"),
     ("namespace", "", "As in segmentation.launch.py"),
     ("params_file", "", "As in segmentation.launch.py"),
     ("frame_policy", "every", "every: all, up to 512 MiB wait; latest: the newest wins"),
@@ -48,8 +49,8 @@ ARGUMENTS = (
     ("localhost_only", "false", "As in segmentation.launch.py, for the replay too"),
 )
 PASSED_ON = (
-    "model", "backend", "namespace", "params_file", "frame_policy", "transport", "use_sim_time",
-    "roi", "rotation", "ignore_mask", "rviz", "localhost_only",
+    "model", "backend", "deadline_ms", "namespace", "params_file", "frame_policy", "transport",
+    "use_sim_time", "roi", "rotation", "ignore_mask", "rviz", "localhost_only",
 )  # fmt: skip
 # Argument -> option of `evaluation live`; an empty value leaves the option out.
 OPTIONS = (

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +11,19 @@ import time
 from dataclasses import replace
 
 import pytest
+import yaml
 from support.core import fake_tensorrt, tiny
 from support.core.fake_gpu import environment
 from support.core.real_data import PROJECT
-from support.core.tensorrt_engines import WORKSPACE_MIB, arguments, job, names
+from support.core.tensorrt_engines import WORKSPACE_MIB, arguments, job, names, open_engine
 from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
+from segmentation_node.backends import BackendOptions
 from segmentation_node.backends.tensorrt import build as builder
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.errors import BackendError
-from segmentation_node.model_card import sha256_of
+from segmentation_node.model_card import open_model, sha256_of
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")
 
@@ -125,6 +128,34 @@ def test_an_engine_counts_although_its_timing_cache_cannot_be_kept(trt10, folder
     out = capsys.readouterr().out
     assert "the timing cache is not kept" in out and "wrote " in out
     assert engine.state_of(job(folder), engine.look(job(folder)).machine) == ""
+
+
+def test_another_size_of_the_card_has_an_engine_of_its_own(trt10, folder, tmp_path, capsys):
+    model = str(shutil.copytree(tiny.FOLDER, str(tmp_path / "model")))
+    with open(os.path.join(model, "model.yaml")) as content:
+        values = yaml.safe_load(content)
+    # The graphs that there are become those of another size than the card's own.
+    values["input"].update(height=12, width=16)
+    for artifact in values["artifacts"]:
+        if artifact["kind"] != "weights":
+            artifact.update(height=6, width=8)
+    with open(os.path.join(model, "model.yaml"), "w") as content:
+        yaml.safe_dump(values, content)
+    card, options = open_model(model, "6x8"), BackendOptions(engine_dir=str(folder))
+    with pytest.raises(BackendError) as caught:
+        open_engine(card, options)
+    assert_one_line(caught, "tiny_8x6_fp32", "--model %s --precision fp32 --size 6x8" % model)
+    command = ["--model", model, "--engine-dir", str(folder)]
+    assert engine.main(command) == 1
+    assert "no artifact of kind onnx, which this TensorRT needs" in capsys.readouterr().err
+    assert engine.main(command + ["--size", "6x8"]) == 0
+    with open_engine(card, options) as opened:
+        assert opened.input_shape == (1, 6, 8, 3)
+    assert engine.main(command + ["--size", "7x8"]) == 1
+    assert "no artifact of 7x8; it has 12x16, 6x8" in capsys.readouterr().err
+    with pytest.raises(BackendError) as caught:
+        open_engine(card, BackendOptions(engine_dir=str(folder), batch=6))
+    assert_one_line(caught, "tiny_8x6_batch6_fp32", "there is fp32", "--size 6x8 --batch 6")
 
 
 def test_slow_half_precision_is_said(trt10, folder, capsys):

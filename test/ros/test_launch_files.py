@@ -171,7 +171,7 @@ def test_arguments_win_over_the_file_and_name_the_node_in_full(stand_in):
     assert remappings(call) == ["image:=/cam/image_raw"]
 
 
-@pytest.mark.parametrize("name", ["segmentation", "cameras"])
+@pytest.mark.parametrize("name", ["segmentation", "cpu", "cameras"])
 def test_a_deadline_is_a_number_of_the_nodes_type(stand_in, name):
     *_, (_, given) = stand_in.call(name, "deadline_ms:=50")["files"]
     assert "deadline_ms: 50.0" in [line.strip() for line in given.splitlines()]
