@@ -15,7 +15,9 @@ from segmentation_node.evaluation.frame import ScoredFrame
 from segmentation_node.evaluation.report import percent, write_json
 from segmentation_node.evaluation.report.gallery import UNLABELLED_RGB, WRONG_RGB
 from segmentation_node.evaluation.report.page import run_page
+from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.run import Run
+from segmentation_node.evaluation.run.true_boxes import true_boxes
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 
 HOSTILE = '<script>alert("frame")</script>&amp;.png'
@@ -314,3 +316,19 @@ def test_chromium_parses_the_page_as_we_do(page, page_file, tmp_path):
 def test_the_json_beside_it_is_valid(result, tmp_path):
     write_json(str(tmp_path / "result.json"), result)
     assert json.loads((tmp_path / "result.json").read_text())["partial"] is True
+
+
+def test_boxes_have_a_table_where_there_are_true_ones():
+    scores = DetectionScores(CITYSCAPES_19, CITYSCAPES_19, ("car", "truck"))
+    run = Run(CITYSCAPES_19, None, {"model": "m"}, boxes=scores)
+    labels = np.zeros(SIZE, np.uint8)
+    labels[10:60, 10:60] = 13
+    true = true_boxes([[10, 10, 60, 60], [80, 0, 90, 9]], [13, 13])
+    run.add(ScoredFrame("f", labels, true_boxes=true))
+    page = page_of(run)
+    (table,) = [found for found in page.tables if "COCO AP %" in found[0]]
+    rows = {row[0]: row for row in table[1:]}
+    assert rows["car"][2] == "50.50" and rows["car"][-1] == "2"  # one of two found: 51 of 101
+    assert rows["truck"][2] == "n/a" and rows["truck"][-1] == "0"
+    assert "50.00 % at IoU 0.7" in page.text
+    assert "COCO" not in page_of(Run(CITYSCAPES_19, None, {"model": "m"})).text

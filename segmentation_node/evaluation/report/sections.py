@@ -100,12 +100,12 @@ def boxes(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
         table(header + ["true boxes"], rows),
         element(
             "p",
-            "COCO's mean AP %s %%, at IoU 0.5 %s %%, at 0.75 %s %%. %s."
+            "COCO's mean AP %s %%, at IoU 0.5 %s %%, at 0.75 %s %%; %s."
             % (
                 percent(coco["ap"]),
                 percent(coco["ap50"]),
                 percent(coco["ap75"]),
-                recall_text(result).capitalize(),
+                recall_text(result),
             ),
         ),
     )
