@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from benchmarks import BENCHMARKS
 from benchmarks.record import RESULTS, ROOT, TRIALS, problems, read_record
+from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report import table
 
 INTERRUPTED = 130
@@ -67,8 +68,15 @@ def run(name: str, command: list[str], folder: Path) -> Outcome:
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     took_s = time.monotonic() - started_s
     written = [path for path, time_ns in _times(folder).items() if before.get(path) != time_ns]
-    found = [f"{path.name}: {line}" for path in written for line in problems(read_record(path))]
+    found = [f"{path.name}: {line}" for path in written for line in _problems_of(path)]
     return Outcome(name, code, took_s, written, found)
+
+
+def _problems_of(path: Path) -> list[str]:
+    try:
+        return problems(read_record(path))
+    except ContentError as error:
+        return [error.reason]
 
 
 def closing(names: list[str], outcomes: list[Outcome]) -> str:

@@ -34,6 +34,15 @@ def test_the_documents_show_the_results(capsys):
     assert documents.main(["--check"]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"benchmark": "end_to_end"}'])
+def test_a_damaged_results_file_is_one_line(content, results, monkeypatch, capsys):
+    monkeypatch.setattr(documents, "RESULTS", results)
+    (results / "end_to_end.json").write_text(content)
+    assert documents.main(["--check"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {results / 'end_to_end.json'}: ")
+
+
 def test_pictures_are_small_enough_to_load():
     for file in documents.declared()["picture"]:
         assert (documents.DOCS / file).stat().st_size < 150_000
