@@ -76,7 +76,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started(tmp_path):
         "print(child.pid, flush=True); time.sleep(600)"
     )
     log = io.BytesIO()
-    assert run_limited([sys.executable, "-c", code], 10.0, log, os.environ) == Ended.STOPPED
+    assert run_limited([sys.executable, "-c", code], 4.0, log, os.environ) == Ended.STOPPED
     assert not _runs(int(log.getvalue()))
 
 
