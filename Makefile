@@ -1,9 +1,10 @@
-# Commands of segmentation_node. PYTHON=python3.12 chooses the interpreter of .venv, WORKERS=4 how
+# Commands of segmentation_node. PYTHON=python3.12 chooses the interpreter of .venv, WORKERS=8 how
 # many processes share the tests.
 SHELL := /bin/bash
 RUN := tools/run
 PYTHON ?=
-WORKERS ?= 2
+# One more than the cores of a small machine: the live graphs mostly wait.
+WORKERS ?= 3
 # What a user gives reaches the recipes as it is, through the environment: neither make nor the
 # shell looks for commands in it.
 GIVEN := PYTHON WORKERS INPUT MODEL TOPIC ARGS

@@ -4,7 +4,6 @@ Without names: all that need neither a GPU nor a data set. What follows ``--`` g
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from benchmarks import BENCHMARKS
 from benchmarks.record import RESULTS, ROOT, TRIALS, problems, read_record
+from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report import table
 
 INTERRUPTED = 130
@@ -36,9 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print(listing())
         return 0
-    if options.cpus:
-        # Children inherit it, and their threads stay on these cores.
-        os.sched_setaffinity(0, options.cpus)
     names = options.names or [name for name, item in BENCHMARKS.items() if not item.needs]
     outcomes: list[Outcome] = []
     code = 0
@@ -67,8 +64,15 @@ def run(name: str, command: list[str], folder: Path) -> Outcome:
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     took_s = time.monotonic() - started_s
     written = [path for path, time_ns in _times(folder).items() if before.get(path) != time_ns]
-    found = [f"{path.name}: {line}" for path in written for line in problems(read_record(path))]
+    found = [f"{path.name}: {line}" for path in written for line in _problems_of(path)]
     return Outcome(name, code, took_s, written, found)
+
+
+def _problems_of(path: Path) -> list[str]:
+    try:
+        return problems(read_record(path))
+    except ContentError as error:
+        return [error.reason]
 
 
 def closing(names: list[str], outcomes: list[Outcome]) -> str:
@@ -105,9 +109,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help=f"try it out; writes to {_shown(TRIALS)} instead"
     )
-    parser.add_argument(
-        "--cpus", type=_cpus, metavar="0,2-5", help="pin everything to these logical cores"
-    )
     return parser
 
 
@@ -116,17 +117,6 @@ def _name(text: str) -> str:
         known = ", ".join(BENCHMARKS)
         raise argparse.ArgumentTypeError(f"there is no benchmark {text!r}; choose from {known}")
     return text
-
-
-def _cpus(text: str) -> set[int]:
-    """Cores of a list as taskset takes it."""
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    if not cpus or not cpus <= os.sched_getaffinity(0):
-        raise argparse.ArgumentTypeError(f"{text}: this process may use {os.sched_getaffinity(0)}")
-    return cpus
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -24,7 +24,11 @@ from benchmarks.options import add_threads, parser_of, size_text
 from benchmarks.record import Record
 from benchmarks.timing import cpu_s
 from segmentation_node.backends import BACKENDS
-from segmentation_node.evaluation.live.target import joined_graph, prepare_middleware
+from segmentation_node.evaluation.live.target import (
+    NodeProcess,
+    joined_graph,
+    prepare_middleware,
+)
 from segmentation_node.model_card import ModelCard, open_model
 from segmentation_node.ros.processor import stamp_nanoseconds
 
@@ -86,16 +90,6 @@ class Cameras(Node):
         return take
 
 
-def commands(way: str, names: list[str], parameters: dict[str, Any]) -> list[list[str]]:
-    """What starts the nodes of a way."""
-    start = [sys.executable, "-m", "segmentation_node.ros.main", "--ros-args"]
-    for name, value in parameters.items():
-        start += ["-p", f"{name}:={value}"]
-    if way == ONE:
-        return [[*start, "-p", f"cameras:={names}"]]
-    return [[*start, "-r", f"__ns:=/{name}"] for name in names]
-
-
 def topics(way: str, names: list[str]) -> dict[str, str]:
     """The class map's topic by the images'."""
     pattern = "/segmentation_node/{}/class_map" if way == ONE else "/{}/segmentation_node/class_map"
@@ -108,12 +102,12 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """One turn of a way."""
     quiet = subprocess.DEVNULL
+    given: list[tuple[dict[str, Any], list[str]]] = [({**parameters, "cameras": names}, [])]
+    if way == SEPARATE:
+        given = [(parameters, [f"__ns:=/{name}"]) for name in names]
     with contextlib.ExitStack() as stack:
-        nodes = []
-        for command in commands(way, names, parameters):
-            child = stack.enter_context(subprocess.Popen(command, stdout=quiet, stderr=quiet))
-            stack.callback(child.kill)
-            nodes.append(psutil.Process(child.pid))
+        started = [stack.enter_context(NodeProcess(*of_one, quiet)) for of_one in given]
+        nodes = [psutil.Process(node.pid) for node in started]
         cameras = Cameras(topics(way, names))
         stack.callback(cameras.close)
         cameras.wait_for_nodes()
@@ -213,17 +207,6 @@ class Way(TypedDict):
     cores_used: float  # by all nodes
 
 
-def _line(record: dict[str, Any]) -> str:
-    """Frames and memory of one node against one each."""
-    settings = record["settings"]
-    row = next(row for row in record["results"] if row["way"] == ONE)
-    return (
-        f"{settings['cameras']} cameras at {settings['rate_hz']:g} Hz into one node give "
-        f"{row['frame_rate_ratio']:.2f} times the frames of a node each, with "
-        f"{shown.percent(row['memory_ratio'])} of the memory."
-    )
-
-
 SHOWN = shown.Shown(
     rows={"": Way},
     tables={
@@ -239,7 +222,6 @@ SHOWN = shown.Shown(
             }
         )
     },
-    line=_line,
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import BENCHMARKS, plots
 from benchmarks.record import RESULTS, ROOT, read_record
 from benchmarks.shown import Plot, markdown, shown_of
+from segmentation_node.errors import exit_code
 from segmentation_node.files import write_whole
 
 COMMAND = "python -m benchmarks.documents"
@@ -33,9 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.documents", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
     is_check = parser.parse_args(arguments).check
-    wrong = [*texts(is_check), *pictures(is_check)]
-    print("\n".join(wrong), end="\n" if wrong else "")
-    return 1 if wrong else 0
+
+    def write() -> int:
+        wrong = [*texts(is_check), *pictures(is_check)]
+        print("\n".join(wrong), end="\n" if wrong else "")
+        return 1 if wrong else 0
+
+    return exit_code(write)
 
 
 def texts(is_check: bool) -> Iterator[str]:

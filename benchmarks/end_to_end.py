@@ -23,13 +23,15 @@ from sensor_msgs.msg import Image
 
 from benchmarks import plots, shown
 from benchmarks.measured_models import model_named, resized
-from benchmarks.options import Size, add_threads, parser_of, size_text
+from benchmarks.options import Size, add_threads, installed, parser_of, size_text, street_images
 from benchmarks.record import Record
 from benchmarks.timing import FrameMetrics, cpu_s, frame_metrics
-from segmentation_node.backends import BACKENDS
-from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.live.pairing import keep_all_qos
-from segmentation_node.evaluation.live.target import joined_graph, prepare_middleware
+from segmentation_node.evaluation.live.target import (
+    NodeProcess,
+    joined_graph,
+    prepare_middleware,
+)
 from segmentation_node.model_card import ModelCard
 from segmentation_node.ros.processor import stamp_nanoseconds
 
@@ -118,41 +120,30 @@ class Client(Node):
             self._client_executor.spin_once(timeout_sec=0.1)
 
 
-def command(node: str, card: ModelCard, threads: int) -> list[str]:
-    """What starts this node; ``node`` is one of ``NODE_NAMES``."""
+def start(stack: contextlib.ExitStack, node: str, card: ModelCard, threads: int) -> psutil.Process:
+    """The process of a node, one of ``NODE_NAMES``; it ends with the stack."""
     kind, _, run_time = node.partition("_")
-    parameters: dict[str, Any] = {}
+    remaps = (f"__node:={node}", f"image:=/{node}/image")
+    quiet = subprocess.DEVNULL
     if kind == "baseline":
-        found = ["benchmarks.baseline_node", run_time, card.folder, str(threads)]
-    else:
-        found = ["segmentation_node.ros.main"]
-        parameters = {"model": card.folder, "backend": run_time, "device": "cpu"}
-        parameters.update(frame_policy="every", num_threads=threads)
-    ros = ["--ros-args", "-r", f"__node:={node}", "-r", f"image:=/{node}/image"]
-    for name, value in parameters.items():
-        ros += ["-p", f"{name}:={value}"]
-    return [sys.executable, "-m", *found, *ros]
-
-
-def missing(node: str) -> str:
-    """Why this node cannot run here; empty when it can."""
-    kind, _, run_time = node.partition("_")
-    return "" if kind == "baseline" else BACKENDS[run_time].unavailable()
+        command = [sys.executable, "-m", "benchmarks.baseline_node", run_time, card.folder]
+        command += [str(threads), "--ros-args", "-r", remaps[0], "-r", remaps[1]]
+        child = stack.enter_context(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+        stack.callback(child.kill)
+        return psutil.Process(child.pid)
+    parameters: dict[str, Any] = {"model": card.folder, "backend": run_time, "device": "cpu"}
+    parameters.update(frame_policy="every", num_threads=threads)
+    return psutil.Process(stack.enter_context(NodeProcess(parameters, remaps, quiet)).pid)
 
 
 def measure(
-    card: ModelCard,
-    size: Size,
-    nodes: list[str],
-    threads: int,
-    rounds: int,
-    turn_s: float,
+    card: ModelCard, size: Size, nodes: list[str], threads: int, rounds: int, turn_s: float
 ) -> list[dict[str, Any]]:
     """Every node on images of one size, in turns; one row a node and question."""
     messages = image_messages(size)
     rows = []
     with contextlib.ExitStack() as stack:
-        processes = {node: _start(stack, command(node, card, threads)) for node in nodes}
+        processes = {node: start(stack, node, card, threads) for node in nodes}
         clients = {node: Client(node) for node in nodes}
         for client in clients.values():
             stack.callback(client.destroy_node)
@@ -185,10 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--turn-s", type=float, default=2.0, help="seconds of a node's turn")
     add_threads(parser)
     options = parser.parse_args(arguments)
-    nodes = [BASELINE, *(node for node in options.nodes if node != BASELINE)]
-    for node in [node for node in nodes if missing(node)]:
-        print(f"{node} is left out: {missing(node)}")
-        nodes.remove(node)
+    ours = [node for node in options.nodes if not node.startswith("baseline")]
+    lacking = set(ours) - set(installed({node: node.partition("_")[2] for node in ours}))
+    nodes = [BASELINE, *(node for node in options.nodes if node not in {BASELINE, *lacking})]
     settings = {name: getattr(options, name) for name in ("rounds", "turn_s", "threads")}
     about = {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}
     record = Record("end_to_end", about, arguments)
@@ -227,21 +217,14 @@ def _row(node: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def image_messages(size: Size) -> list[Image]:
-    drive = StreetDrive(seed=8, width=size[1], height=size[0])
+    """Images of the street as a camera publishes them, in bgr8."""
     messages = []
-    for index in range(8):
+    for image_hwc in street_images(size, 8):
         message = Image(encoding="bgr8", height=size[0], width=size[1], step=3 * size[1])
         message.header.frame_id = "camera"
-        message.data.frombytes(drive.frame(index)[0][..., ::-1].tobytes())
+        message.data.frombytes(image_hwc[..., ::-1].tobytes())
         messages.append(message)
     return messages
-
-
-def _start(stack: contextlib.ExitStack, arguments: list[str]) -> psutil.Process:
-    quiet = subprocess.DEVNULL
-    child = stack.enter_context(subprocess.Popen(arguments, stdout=quiet, stderr=quiet))
-    stack.callback(child.kill)
-    return psutil.Process(child.pid)
 
 
 class Compared(FrameMetrics):
@@ -269,30 +252,6 @@ def _for_class_map(record: dict[str, Any]) -> list[shown.Row]:
 
 def _name(row: shown.Row) -> str:
     return NODE_NAMES[row["node"]]
-
-
-def _rate(row: shown.Row) -> str:
-    rate = f"{row[RATE]:.1f}"
-    return rate if row["node"] == BASELINE else f"{rate} (**{row['ratio']:.2f}**)"
-
-
-def _short(record: dict[str, Any]) -> shown.Grid:
-    return shown.pivot(_for_class_map(record), CASE, {"{}": _rate}, across=_name)
-
-
-def _line(record: dict[str, Any]) -> str:
-    """The ratios by image."""
-    rows = [row for row in _for_class_map(record) if row["node"] == OURS]
-    if not rows:
-        return f"`{OURS}` was not measured."
-    parts = []
-    for image in shown.images_of({"results": rows}):
-        ratios = [row["ratio"] for row in rows if row["image"] == image]
-        ends = dict.fromkeys(f"{end:.2f}" for end in (min(ratios), max(ratios)))
-        parts.append(f"{' to '.join(ends)} times at {image}")
-    return (
-        f"On ONNX Runtime, the node gives the usual one's frames per second {shown.listed(parts)}."
-    )
 
 
 def _draw(record: dict[str, Any]) -> Any:
@@ -326,9 +285,7 @@ SHOWN = shown.Shown(
                 "CPU time a frame": "{cpu_ms_per_frame:.0f} ms",
             }
         ),
-        "end_to_end.short": _short,
     },
-    line=_line,
     plots={
         "end_to_end.png": shown.Plot(_draw, "Frames per second of this node and the usual one"),
     },

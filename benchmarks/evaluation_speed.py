@@ -6,7 +6,6 @@ is ready in memory. The ratio of the two rates is the share of the evaluation th
 gets.
 """
 
-import statistics
 from typing import Any, TypedDict
 
 import cv2
@@ -14,11 +13,12 @@ import cv2
 from benchmarks import shown
 from benchmarks.options import parser_of
 from benchmarks.record import Record
-from benchmarks.timing import wall_and_cpu_s
+from benchmarks.timing import by_clock, wall_and_cpu_s
 from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.geometry import WHOLE_IMAGE
 from segmentation_node.pipeline import Segmenter
 
 LEAST_RATIO = 0.85
@@ -49,40 +49,25 @@ def measure(
     for _ in progress_bar(rounds)(range(rounds)):
         alone.append(wall_and_cpu_s(infer))
         whole.append(wall_and_cpu_s(score))
-    pairs = list(zip(whole, alone, strict=True))
-    return [
-        {
-            "clock": clock,
-            "evaluation_s_per_frame": statistics.median(pair[0][index] for pair in pairs) / count,
-            "backend_s_per_frame": statistics.median(pair[1][index] for pair in pairs) / count,
-            "ratio": statistics.median(pair[1][index] / pair[0][index] for pair in pairs),
-            "ratios": [round(pair[1][index] / pair[0][index], 4) for pair in pairs],
-        }
-        for index, clock in enumerate(("wall", "cpu"))
-    ]
+    return by_clock("evaluation_s_per_frame", whole, "backend_s_per_frame", alone, count)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write, print."""
     parser = parser_of("evaluation_speed", __doc__)
     add_model_options(parser)
-    parser.add_argument("--dataset", default="camvid")
-    parser.add_argument("--root", default="")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=5)
+    add = parser.add_argument
+    add("--dataset", default="camvid")
+    add("--root", default="")
+    add("--split", default="val")
+    add("--frames", type=int, default=60)
+    add("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     dataset = open_dataset(options.dataset, options.root, options.split)
-    settings = {
-        "model": options.model,
-        "dataset": options.dataset,
-        "split": options.split,
-        "frames": min(options.frames, len(dataset)),
-        "rounds": options.rounds,
-        "least_ratio": LEAST_RATIO,
-    }
+    settings = {name: getattr(options, name) for name in ("model", "dataset", "split", "rounds")}
+    settings.update(frames=min(options.frames, len(dataset)), least_ratio=LEAST_RATIO)
     record = Record("evaluation_speed", settings, arguments)
-    with open_segmenter(options) as segmenter:
+    with open_segmenter(options, WHOLE_IMAGE) as segmenter:
         size = segmenter.card.input
         settings["input_size"] = f"{size.width}x{size.height}"
         results = measure(segmenter, dataset, options.frames, options.rounds)
@@ -114,8 +99,8 @@ SHOWN = shown.Shown(
         "evaluation_speed": shown.columns(
             {
                 "Clock": "{clock}",
-                "Evaluation, frames/s": lambda row: f"{1 / row['evaluation_s_per_frame']:.1f}",
-                "Backend alone, frames/s": lambda row: f"{1 / row['backend_s_per_frame']:.1f}",
+                "Evaluation, frames/s": shown.rate("evaluation_s_per_frame"),
+                "Backend alone, frames/s": shown.rate("backend_s_per_frame"),
                 "Ratio": "{ratio:.2f}",
             }
         )

@@ -10,7 +10,6 @@ the CPU time of the whole process against that of the network alone shows it.
 
 import itertools
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,11 +19,10 @@ import psutil
 
 from benchmarks import shown
 from benchmarks.measured_models import resized
-from benchmarks.options import Size, add_threads, parser_of, size_text
+from benchmarks.options import Size, add_threads, installed, parser_of, size_text, street_images
 from benchmarks.record import Record
-from benchmarks.timing import cpu_s
+from benchmarks.timing import cpu_s, wall_and_cpu_s
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
-from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.model_card import ModelCard, open_model
 
 SIZES = ((360, 640), (720, 1280))
@@ -37,12 +35,7 @@ CHUNK_FRAMES = 10
 
 
 def measure(
-    card: ModelCard,
-    backend: str,
-    size: Size,
-    frames: int,
-    with_overlay: bool,
-    threads: int,
+    card: ModelCard, backend: str, size: Size, frames: int, with_overlay: bool, threads: int
 ) -> dict[str, Any]:
     """Medians in ms over ``frames`` frames of this size through a node process."""
     from segmentation_node.evaluation.live.replay import Replay
@@ -52,34 +45,34 @@ def measure(
     parameters.update(frame_policy="every", num_threads=threads)
     with Replay(with_overlay=with_overlay) as replay, NodeProcess(parameters) as process:
         replay.wait_until_ready(process)
-        replay.play(_images(size, WARM_UP_FRAMES), process, in_flight=1)
+        images = street_images(size, CHUNK_FRAMES)
+        replay.play(images[:WARM_UP_FRAMES], process, in_flight=1)
         replay.results.clear()
         node = psutil.Process(process.pid)
         cpu_ms = []
         for _ in range(max(1, frames // CHUNK_FRAMES)):
             before_s = cpu_s(node)
-            replay.play(_images(size, CHUNK_FRAMES), process, in_flight=1)
+            replay.play(images, process, in_flight=1)
             cpu_ms.append((cpu_s(node) - before_s) / CHUNK_FRAMES * 1e3)
         latencies = [result.latency for result in replay.results]
-    stages_ms = {
-        stage: _median([getattr(item, stage + "_ms") for item in latencies])
+    times_ms = {
+        stage: np.array([getattr(item, stage + "_ms") for item in latencies])
         for stage in (*HOST_STAGES, "inference", "transport")
     }
-    host_ms = _median(
-        [sum(getattr(item, stage + "_ms") for stage in HOST_STAGES) for item in latencies]
-    )
+    stages_ms = {stage: float(np.median(found)) for stage, found in times_ms.items()}
+    host_ms = float(np.median(sum(times_ms[stage] for stage in HOST_STAGES)))
     return {
         "model": card.name,
         "backend": backend,
         "image": size_text(size),
-        "graph": f"{card.input.width}x{card.input.height}",
+        "graph": size_text(card.input_size),
         "overlay": with_overlay,
         "threads": threads,
         "frames": len(latencies),
         "stages_ms": stages_ms,
         "host_ms": host_ms,
         "host_share_of_inference": host_ms / stages_ms["inference"],
-        "process_cpu_ms_per_frame": _median(cpu_ms),
+        "process_cpu_ms_per_frame": float(np.median(cpu_ms)),
         "network_cpu_ms_per_frame": _network_cpu_ms(card, backend, threads, frames),
     }
 
@@ -99,24 +92,13 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("host_cost", settings, arguments)
     with joined_graph(), tempfile.TemporaryDirectory() as folder:
         cases = list(_cases(options.models, Path(folder)))
-        rows = _rows(cases, options.backends, options.frames, options.threads)
+        backends = installed({name: name for name in options.backends})
+        rows = []
+        for backend, (card, size), overlay in itertools.product(backends, cases, (False, True)):
+            graph = size_text(card.input_size)
+            print(f"{card.name} at {graph} on {backend}, {size_text(size)}, overlay {overlay} ...")
+            rows.append(measure(card, backend, size, options.frames, overlay, options.threads))
     record.finish(rows, options.output, SHOWN)
-
-
-def _rows(
-    cases: list[tuple[ModelCard, Size]], backends: list[str], frames: int, threads: int
-) -> list[dict[str, Any]]:
-    rows = []
-    for backend in backends:
-        missing = BACKENDS[backend].unavailable()
-        if missing:
-            print(f"{backend} is left out: {missing}", flush=True)
-            continue
-        for (card, size), with_overlay in itertools.product(cases, (False, True)):
-            about = f"{card.name} at {card.input.width}x{card.input.height} on {backend}"
-            print(f"{about}, {size_text(size)}, overlay {with_overlay} ...", flush=True)
-            rows.append(measure(card, backend, size, frames, with_overlay, threads))
-    return rows
 
 
 def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, Size]]:
@@ -129,27 +111,14 @@ def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, Size]]:
                 yield resized(card, size, folder), size
 
 
-def _images(size: Size, frames: int) -> Iterator[np.ndarray]:
-    drive = StreetDrive(seed=8, width=size[1], height=size[0])
-    rendered = [drive.frame(index)[0] for index in range(8)]
-    for index in range(frames):
-        yield rendered[index % len(rendered)]
-
-
 def _network_cpu_ms(card: ModelCard, backend: str, threads: int, frames: int) -> float:
     """CPU time per run of the network alone, paced as the node's runs are: one after another."""
     with open_backend(backend, card, BackendOptions(num_threads=threads)) as opened:
         image = np.zeros(opened.input_shape, np.uint8)
         for _ in range(WARM_UP_FRAMES):
             opened.run(image)
-        before_s = time.process_time()
-        for _ in range(frames):
-            opened.run(image)
-        return (time.process_time() - before_s) / frames * 1e3
-
-
-def _median(values: list[float]) -> float:
-    return float(np.median(values))
+        _, spent_s = wall_and_cpu_s(lambda: [opened.run(image) for _ in range(frames)])
+        return spent_s / frames * 1e3
 
 
 class HostCost(TypedDict):
@@ -188,12 +157,6 @@ _table = shown.columns(
 )
 
 
-def _short(record: dict[str, Any]) -> shown.Grid:
-    """The rows of the smallest images."""
-    smallest = shown.images_of(record)[0]
-    return _table({"results": [row for row in record["results"] if row["image"] == smallest]})
-
-
 def _stages(record: dict[str, Any]) -> shown.Grid:
     stages = dict.fromkeys(stage for row in record["results"] for stage in row["stages_ms"])
     return shown.columns(
@@ -203,7 +166,7 @@ def _stages(record: dict[str, Any]) -> shown.Grid:
 
 SHOWN = shown.Shown(
     rows={"": HostCost},
-    tables={"host_cost": _table, "host_cost.short": _short, "host_cost.stages": _stages},
+    tables={"host_cost": _table, "host_cost.stages": _stages},
 )
 
 

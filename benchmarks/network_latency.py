@@ -3,9 +3,9 @@
 Image in, class map out: normalisation, upsampling and argmax included. Weights are random; they do
 not change the time. All networks and run times of a size take turns; what is slow gets fewer runs.
 
-``peak_share`` is the share of the machine's fp32 convolution peak (``benchmarks.conv_peak``, same
+``peak_share`` is the share of the machine's fp32 convolution peak (``benchmarks.cpu_limits``, same
 run, same threads) that the network's multiply-adds reach over its whole time. Where the rest goes
-on ONNX Runtime comes from its profiler (``benchmarks.operator_times``), at 640x360.
+on ONNX Runtime comes from its profiler, at 640x360.
 """
 
 import argparse
@@ -19,14 +19,12 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from benchmarks import plots, shown
-from benchmarks.conv_peak import measure_peak, peak_share
+from benchmarks.cpu_limits import breakdown, measure_peak, peak_share, profile
 from benchmarks.measured_models import REFERENCE, RUN_TIMES, network_on, random_model
-from benchmarks.operator_times import breakdown, profile
-from benchmarks.options import Size, add_threads, parser_of, size_of, size_text
+from benchmarks.options import Size, add_threads, installed, parser_of, size_of, size_text
 from benchmarks.record import Record
 from benchmarks.roofline import TX1_MS, TX1_SOURCE
 from benchmarks.timing import spread, take_timed_turns
-from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import BackendError
 from segmentation_node.labels import CAMVID_11, CITYSCAPES_19
 from segmentation_node.model_card import ModelCard
@@ -49,7 +47,7 @@ TOP = 1.15
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write the JSON, print the tables."""
     options = _parse(arguments)
-    run_times = installed(options.run_times)
+    run_times = installed({name: RUN_TIMES[name].backend for name in options.run_times})
     settings = {
         "classes": options.classes,
         "threads": options.threads,
@@ -79,15 +77,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def installed(names: list[str]) -> list[str]:
-    """The run times that this machine has; prints a line about each that it lacks."""
-    reasons = {name: BACKENDS[RUN_TIMES[name].backend].unavailable() for name in names}
-    for name, reason in reasons.items():
-        if reason:
-            print(f"{name} is left out: {reason}", flush=True)
-    return [name for name in names if not reasons[name]]
-
-
 def measure(
     size: Size, run_times: list[str], peak: dict[str, Any], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
@@ -113,7 +102,7 @@ def measure(
                     continue
                 calls[network, name] = partial(run, image_nhwc)
             if size == PROFILED_SIZE and REFERENCE in run_times:
-                found = _operators(row, card, image_nhwc, options.threads, peak)
+                found = _operators(row, card, image_nhwc, options.threads)
                 rows[network, "operators"] = found
         class_maps = {pair: call().copy() for pair, call in calls.items()}
         for pair, times_ms in take_timed_turns(calls, options.rounds, BLOCK_S).items():
@@ -140,11 +129,11 @@ def _figures(gmac: float, times_ms: list[float], peak: dict[str, Any]) -> dict[s
 
 
 def _operators(
-    row: dict[str, Any], card: ModelCard, image_nhwc: np.ndarray, threads: int, peak: dict[str, Any]
+    row: dict[str, Any], card: ModelCard, image_nhwc: np.ndarray, threads: int
 ) -> dict[str, Any]:
-    nodes = profile(card.artifact_path("onnx"), image_nhwc, threads, PROFILED_RUNS)
+    operators = profile(card.artifact_path("onnx"), image_nhwc, threads, PROFILED_RUNS)
     keys = {key: row[key] for key in ("network", "image", "gmac")}
-    return {**keys, "run_time": REFERENCE, **breakdown(nodes, row["gmac"], peak)}
+    return {**keys, "run_time": REFERENCE, **breakdown(operators)}
 
 
 class Timed(TypedDict):
@@ -178,22 +167,17 @@ class Profiled(TypedDict):
     gmac: float
     run_time: str
     total_ms: float  # of all operators
-    conv_peak_share: float | None  # of the peak that the convolutions alone reach
     operators: dict[str, Any]  # by kind: nodes, median_ms, share, gb_per_s read and written
-    convolutions: dict[
-        str, Any
-    ]  # by kernel and channels: nodes, median_ms, share, gmac, peak_share
+    conv_peak_share: NotRequired[float | None]  # these two were measured until 2026-11
+    convolutions: NotRequired[dict[str, Any]]
 
 
 NETWORK: dict[str, shown.Cell] = {"Network": "`{network}`", "Run time": shown.run_time}
 
 
-def _millions(row: shown.Row) -> str:
-    return f"{row['parameters'] / 1e6:.2f} M"
-
-
-def _by_image(line: dict[str, shown.Cell], cells: dict[str, shown.Cell]) -> shown.Table:
-    return lambda record: shown.pivot(_timed(record), line, cells)
+def _table(record: dict[str, Any]) -> shown.Grid:
+    line = {**NETWORK, "Parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M"}
+    return shown.pivot(_timed(record), line, {"{}, ms (p95)": "{median_ms:.1f} ({p95_ms:.1f})"})
 
 
 def _short(record: dict[str, Any]) -> shown.Grid:
@@ -236,27 +220,17 @@ def _peak_shares(record: dict[str, Any]) -> shown.Grid:
     return grid._replace(notes=tuple(notes))
 
 
-def _parts(what: str, more: dict[str, shown.Cell]) -> shown.Table:
+def _operator_shares(record: dict[str, Any]) -> shown.Grid:
     """Where the time goes, largest first."""
-    cells = {
-        "Network": "`{network}`",
-        what[:-1].capitalize(): "{part}",
-        "Nodes": "{nodes}",
-        "ms": "{median_ms:.1f}",
-        "Share": "{share:.0%}",
-        **more,
-    }
-
-    def table(record: dict[str, Any]) -> shown.Grid:
-        parts = [
-            {**figures, "network": row["network"], "part": part}
-            for row in record["results"]
-            for part, figures in row.get(what, {}).items()
-            if figures["share"] >= LEAST_SHARE
-        ]
-        return shown.columns(cells)({"results": parts})
-
-    return table
+    rows = [
+        {**figures, "network": row["network"], "operator": operator}
+        for row in record["results"]
+        for operator, figures in row.get("operators", {}).items()
+        if figures["share"] >= LEAST_SHARE
+    ]
+    cells = {"Network": "`{network}`", "Operator": "{operator}", "Nodes": "{nodes}"}
+    cells.update({"ms": "{median_ms:.1f}", "Share": "{share:.0%}", "GB/s": "{gb_per_s:.1f}"})
+    return shown.columns(cells)({"results": rows})
 
 
 def _timed(record: dict[str, Any]) -> list[shown.Row]:
@@ -330,17 +304,11 @@ def _draw(record: dict[str, Any]) -> Any:
 SHOWN = shown.Shown(
     rows={"": Timed, "peak": Peak, "operators": Profiled},
     tables={
-        "network_latency": _by_image(
-            {**NETWORK, "Parameters": _millions}, {"{}, ms (p95)": "{median_ms:.1f} ({p95_ms:.1f})"}
-        ),
+        "network_latency": _table,
         "network_latency.short": _short,
         "network_latency.ratios": _ratios,
         "network_latency.peak_share": _peak_shares,
-        "network_latency.agreement": _by_image(NETWORK, {"{}": "{agreement:.2%}"}),
-        "network_latency.operators": _parts("operators", {"GB/s": "{gb_per_s:.1f}"}),
-        "network_latency.convolutions": _parts(
-            "convolutions", {"GMAC": "{gmac:.3f}", "Of the peak": "{peak_share:.0%}"}
-        ),
+        "network_latency.operators": _operator_shares,
     },
     line=_line,
     plots={"latency.png": shown.Plot(_draw, "Latency of the networks by run time")},

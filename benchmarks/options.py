@@ -1,10 +1,15 @@
-"""Options that several benchmarks share."""
+"""What several benchmarks share: options, sizes and images, and the backends that are there."""
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.record import RESULTS
+from segmentation_node.backends import BACKENDS
+from segmentation_node.evaluation.datasets.street import StreetDrive
 
 Size = tuple[int, int]
 """(height, width)."""
@@ -31,3 +36,18 @@ def size_of(text: str) -> Size:
 def size_text(size: Size) -> str:
     """WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"
+
+
+def street_images(size: Size, count: int, apart: int = 1) -> list[np.ndarray]:
+    """Frames of the street drive, so many apart: uint8 RGB (H, W, 3)."""
+    drive = StreetDrive(seed=8, width=size[1], height=size[0])
+    return [drive.frame(apart * index)[0] for index in range(count)]
+
+
+def installed(backends: Mapping[str, str]) -> list[str]:
+    """The names whose backend this machine has; prints a line about each that it lacks."""
+    reasons = {name: BACKENDS[backend].unavailable() for name, backend in backends.items()}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"{name} is left out: {reason}", flush=True)
+    return [name for name, reason in reasons.items() if not reason]

@@ -2,7 +2,6 @@
 
 import datetime
 import inspect
-import json
 import sys
 import time
 import types
@@ -12,7 +11,9 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from benchmarks import BENCHMARKS, machine
 from benchmarks.shown import Shown, shown_of, text
+from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report import write_json
+from segmentation_node.yaml_and_json import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -68,8 +69,10 @@ class Record:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of a file that a benchmark left."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """The content of a file that a benchmark left. Raises ContentError where it is none."""
+    content = read_json(str(path))
+    if not isinstance(content, dict) or not isinstance(content.get("results"), list):
+        raise ContentError(str(path), "no results in it; expected what a benchmark writes")
     return content
 
 

@@ -151,17 +151,6 @@ class Row(TypedDict):
     published_ms: float | None  # measured on a TX1 by the network's authors
 
 
-def _line(record: dict[str, Any]) -> str:
-    """The paper's network on a TX1."""
-    rows = [row for row in record["results"] if row["network"] == PAPER]
-    least = shown.listed([f"{row['least_ms']['fp16']:.0f}" for row in rows])
-    published = shown.listed([f"{row['published_ms']:.0f}" for row in rows])
-    return (
-        f"By an estimate, the paper's network takes a TX1 at least {least} ms in fp16 at "
-        f"{shown.listed([row['image'] for row in rows])}; the paper measured {published} ms."
-    )
-
-
 SHOWN = shown.Shown(
     rows={"": Row},
     tables={
@@ -177,7 +166,6 @@ SHOWN = shown.Shown(
             }
         )
     },
-    line=_line,
 )
 
 

@@ -139,6 +139,11 @@ def yes_or_no(key: str) -> Cell:
     return lambda row: "yes" if row[key] else "no"
 
 
+def rate(seconds: str) -> Cell:
+    """How many of what takes the seconds under this key fit into one."""
+    return lambda row: f"{1 / row[seconds]:.1f}"
+
+
 def run_time(row: Row) -> str:
     """The run time's own spelling of its name."""
     name: str = row.get("run_time", "onnxruntime")

@@ -90,6 +90,30 @@ def wall_and_cpu_s(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall_s, time.process_time() - process_s
 
 
+def by_clock(
+    whole_key: str,
+    whole: list[tuple[float, float]],
+    part_key: str,
+    part: list[tuple[float, float]],
+    count: int,
+) -> list[dict[str, Any]]:
+    """A row for wall and CPU time of rounds, as ``wall_and_cpu_s`` gives them, of ``count`` items.
+
+    Seconds an item are medians over the rounds; the ratio, the part's time over the whole's, is of
+    what ran one right after the other.
+    """
+    rows = []
+    for index, clock in enumerate(("wall", "cpu")):
+        whole_s, part_s = ([times[index] for times in found] for found in (whole, part))
+        ratios = [one / other for one, other in zip(part_s, whole_s, strict=True)]
+        row = {whole_key: np.median(whole_s) / count, part_key: np.median(part_s) / count}
+        row["ratio"] = np.median(ratios)
+        figures = {key: float(value) for key, value in row.items()}
+        rounded = [round(ratio, 4) for ratio in ratios]
+        rows.append({"clock": clock, **figures, "ratios": rounded})
+    return rows
+
+
 def cpu_s(process: Any) -> float:
     """CPU time of all threads of a ``psutil.Process``."""
     times = process.cpu_times()

@@ -5,19 +5,17 @@ it, the same optimiser steps on one batch that is ready in memory. The ratio of 
 the share of the loop that the network gets.
 """
 
-import argparse
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
 from benchmarks import shown
 from benchmarks.options import parser_of
 from benchmarks.record import Record
-from benchmarks.timing import wall_and_cpu_s
+from benchmarks.timing import by_clock, wall_and_cpu_s
 from segmentation_node.evaluation.datasets import open_dataset
 from training.data import AnySplit, Split, StreamingSplit
 from training.recipe import Recipe
@@ -38,25 +36,11 @@ def measure(recipe: Recipe, split: AnySplit, rounds: int) -> list[dict[str, Any]
     for _ in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(recipe, split, None, Path(folder))
-            loop.append(_seconds_per_image(trainer, trainer.run))
-        bare.append(_seconds_per_image(trainer, _bare_steps(trainer)))
+            loop.append(wall_and_cpu_s(trainer.run))
+        bare.append(wall_and_cpu_s(_bare_steps(trainer)))
+    images = trainer.steps_per_epoch * recipe.batch_size
     # The first round also fills the caches of the thread pool and of oneDNN.
-    return [
-        {
-            "clock": clock,
-            "loop_s_per_image": _median(loop[1:], index),
-            "bare_s_per_image": _median(bare[1:], index),
-            "ratio": _median(bare[1:], index) / _median(loop[1:], index),
-        }
-        for index, clock in enumerate(("wall", "cpu"))
-    ]
-
-
-def _seconds_per_image(trainer: Trainer, work: Callable[[], Any]) -> tuple[float, float]:
-    """Wall and CPU time."""
-    images = trainer.steps_per_epoch * trainer.recipe.batch_size
-    wall_s, process_s = wall_and_cpu_s(work)
-    return wall_s / images, process_s / images
+    return by_clock("loop_s_per_image", loop[1:], "bare_s_per_image", bare[1:], images)
 
 
 def _bare_steps(trainer: Trainer) -> Callable[[], None]:
@@ -71,32 +55,17 @@ def _bare_steps(trainer: Trainer) -> Callable[[], None]:
     return run
 
 
-def _median(times: list[tuple[float, float]], index: int) -> float:
-    return statistics.median(pair[index] for pair in times)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure a split in memory and one that is streamed; write and print the ratios."""
     parser = parser_of("training_loop", __doc__)
-    parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
-    parser.add_argument("--network", default="elu_squeezenet")
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int)
+    add = parser.add_argument
+    add("--root", default="", help="CamVid's folder; without it the street drive")
+    add("--network", default="elu_squeezenet")
+    add("--images", type=int, default=48)
+    add("--rounds", type=int, default=5)
+    add("--threads", type=int)
     options = parser.parse_args(arguments)
-    recipe = _recipe(options)
-    prepare_arithmetic(recipe, options.threads)
-    record = Record("training_loop", _settings(options, recipe), arguments)
-    dataset = open_dataset(recipe.dataset, options.root, "train")
-    rows = []
-    for kind, make in KINDS.items():
-        split = make(dataset, torch.device("cpu"), options.images)
-        rows += [{"data": kind, **row} for row in measure(recipe, split, options.rounds)]
-    record.finish(rows, options.output, SHOWN)
-
-
-def _recipe(options: argparse.Namespace) -> Recipe:
-    return Recipe(
+    recipe = Recipe(
         network=options.network,
         dataset="camvid" if options.root else "street",
         epochs=1,
@@ -104,19 +73,17 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         schedule="constant",
         color_jitter=0.1,
     )
-
-
-def _settings(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "network": recipe.network,
-        "dataset": recipe.dataset,
-        "crop": "240x320",
-        "batch_size": recipe.batch_size,
-        "images": options.images,
-        "rounds": options.rounds,
-        "threads": torch.get_num_threads(),
-        "least_ratio": LEAST_RATIO,
-    }
+    prepare_arithmetic(recipe, options.threads)
+    settings = {name: getattr(options, name) for name in ("network", "images", "rounds")}
+    settings.update(dataset=recipe.dataset, crop="240x320", batch_size=recipe.batch_size)
+    settings.update(threads=torch.get_num_threads(), least_ratio=LEAST_RATIO)
+    record = Record("training_loop", settings, arguments)
+    dataset = open_dataset(recipe.dataset, options.root, "train")
+    rows = []
+    for kind, make in KINDS.items():
+        split = make(dataset, torch.device("cpu"), options.images)
+        rows += [{"data": kind, **row} for row in measure(recipe, split, options.rounds)]
+    record.finish(rows, options.output, SHOWN)
 
 
 class Row(TypedDict):
@@ -126,7 +93,8 @@ class Row(TypedDict):
     clock: str  # wall or cpu
     loop_s_per_image: float  # the trainer's loop
     bare_s_per_image: float  # its steps on one batch that is ready
-    ratio: float  # bare over loop
+    ratio: float  # median over rounds of bare over loop
+    ratios: NotRequired[list[float]]  # by round
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -145,8 +113,8 @@ SHOWN = shown.Shown(
             {
                 "Data": "{data}",
                 "Clock": "{clock}",
-                "Loop, images/s": lambda row: f"{1 / row['loop_s_per_image']:.1f}",
-                "Bare steps, images/s": lambda row: f"{1 / row['bare_s_per_image']:.1f}",
+                "Loop, images/s": shown.rate("loop_s_per_image"),
+                "Bare steps, images/s": shown.rate("bare_s_per_image"),
                 "Ratio": "{ratio:.2f}",
             }
         )

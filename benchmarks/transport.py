@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 
 from benchmarks import shown
-from benchmarks.options import Size, parser_of, size_of, size_text
+from benchmarks.options import Size, parser_of, size_of, size_text, street_images
 from benchmarks.record import Record
 from benchmarks.timing import FrameMetrics, frame_metrics
-from segmentation_node.evaluation.datasets.street import StreetDrive
 
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -60,7 +59,7 @@ def camera(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
     rclpy.init()
     node = rclpy.create_node("transport_camera")
     publisher = node.create_publisher(_message_type(setting), "transport_image", _qos(setting))
-    messages = _messages(size, setting)
+    messages = [_message(image_hwc, setting) for image_hwc in street_images(size, 4)]
     deadline_s = time.monotonic() + DISCOVERY_TIMEOUT_S
     while publisher.get_subscription_count() == 0:
         if time.monotonic() > deadline_s:
@@ -190,11 +189,6 @@ def _qos(setting: Setting) -> Any:
     )
 
 
-def _messages(size: Size, setting: Setting) -> list[Any]:
-    drive = StreetDrive(seed=8, width=size[1], height=size[0])
-    return [_message(drive.frame(index)[0], setting) for index in range(4)]
-
-
 def _message(image_hwc: np.ndarray, setting: Setting) -> Any:
     message = _message_type(setting)()
     message.header.frame_id = "camera"
@@ -234,27 +228,10 @@ def _by_setting(cell: shown.Cell) -> shown.Table:
     return lambda record: shown.pivot(record["results"], {"Setting": "{setting}"}, {"{}": cell})
 
 
-def _line(record: dict[str, Any]) -> str:
-    """The defaults against the profile on the sending side."""
-
-    def delivered(setting: str) -> str:
-        rows = [row for row in record["results"] if row["setting"] == setting]
-        return shown.listed([shown.percent(row["delivered"]) for row in rows])
-
-    images, settings = shown.listed(shown.images_of(record)), record["settings"]
-    return (
-        f"Of images of {images} at {settings['rate_hz']:g} Hz, best effort delivers "
-        f"{delivered('default, best effort')} with the middleware's defaults, and "
-        f"{delivered('profile on the sender, best effort')} with the shipped profile on the "
-        "sending side."
-    )
-
-
 CPU_MS = "{camera_cpu_ms_per_frame:.1f} + {node_cpu_ms_per_frame:.1f} ms"
 SHOWN = shown.Shown(
     rows={"": Transported},
     tables={"transport": _by_setting(_delivered), "transport.cpu": _by_setting(CPU_MS)},
-    line=_line,
 )
 
 

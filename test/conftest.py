@@ -16,9 +16,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime 
 if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Files that import one of these run in one process: live graphs one at a time, and what was
-# learned is kept.
-KEPT_TOGETHER = ("live", "small_training")
+# Files that import this run in one process, so that what was learned is kept.
+KEPT_TOGETHER = "small_training"
+# Those of one folder that import this do: few live graphs at a time, each on a domain of its own.
+KEPT_TOGETHER_IN_A_FOLDER = "live"
 # Files that import one of these take longest, so they come first.
 LONG = ("live", "training_runs", "small_training")
 BUILD_TIMEOUT_S = 1200.0
@@ -33,8 +34,11 @@ def pytest_xdist_make_scheduler(config, log):
 
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            path = str(config.rootpath / nodeid.partition("::")[0])
-            return next((name for name in KEPT_TOGETHER if name in _imported(path)), path)
+            path = config.rootpath / nodeid.partition("::")[0]
+            imported = _imported(str(path))
+            if KEPT_TOGETHER in imported:
+                return KEPT_TOGETHER
+            return str(path.parent if KEPT_TOGETHER_IN_A_FOLDER in imported else path)
 
     config.option.loadscopereorder = False  # keep the order that the processes report
     return FileScheduling(config, log)

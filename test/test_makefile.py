@@ -62,5 +62,5 @@ def test_other_words_run_nothing(make, text):
 def test_without_words_the_defaults_hold(make):
     defaults = ["--input=", "--model=", "--image-topic="]
     assert make("demo", INPUT="", MODEL="", TOPIC="")[-1][-3:] == defaults
-    assert make("test")[-1] == ["python", "-m", "pytest", "-n", "2"]
-    assert make("bench", "ARGS=host_cost --cpus 0-1")[-1][3:] == ["host_cost", "--cpus", "0-1"]
+    assert make("test")[-1] == ["python", "-m", "pytest", "-n", "3"]
+    assert make("bench", "ARGS=host_cost --quick")[-1][3:] == ["host_cost", "--quick"]

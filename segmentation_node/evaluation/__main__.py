@@ -21,9 +21,13 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; gives the exit code."""
-    parsed = parse(arguments)
-    return exit_code(lambda: int(parsed.run(parsed)))
+    """Run a command; gives the exit code: 2 after a wrong command line, which argparse tells."""
+
+    def run() -> int:
+        parsed = parse(arguments)
+        return int(parsed.run(parsed))
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

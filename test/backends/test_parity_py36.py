@@ -26,8 +26,8 @@ PYTHON36 = PROJECT / ".venv36" / "bin" / "python"
 MODELS = sorted(path.parent for path in PROJECT.glob("models/[!.]*/" + CARD_FILE))
 IN_INT8 = [path for path in MODELS if read_card(str(path)).offers("onnx_int8")]
 LEAST_AGREEMENT = 0.9999
-FRAMES = (0, 40, 90)
-BLOCKS_SIZE = (135, 210)  # no multiple of any network's stride
+FRAMES = (0, 90)
+BLOCKS_SIZE = (69, 106)  # no multiple of any network's stride
 
 # Runs under Python 3.6: the package's own pipeline on saved frames.
 SEGMENT = """

@@ -7,8 +7,8 @@ import pytest
 import torch
 from support.fake_cuda import FakeCuda, FakeGpuBackend
 
-from benchmarks import gpu, gpu_case, machine
-from benchmarks.gpu_case import Case, Speed
+from benchmarks import gpu, machine
+from benchmarks.gpu import Case, Speed
 from benchmarks.shown import text
 from segmentation_node.backends import BACKENDS
 from segmentation_node.networks import NETWORKS
@@ -89,7 +89,7 @@ def measured(monkeypatch):
         return {**row(), **case.keys(), "number": len(cases)}
 
     monkeypatch.setattr(Speed, "measure", measure)
-    monkeypatch.setattr(gpu, "camera_frames", lambda count: [])
+    monkeypatch.setattr(gpu, "street_images", lambda *_, **__: [])
     return cases
 
 
@@ -187,7 +187,6 @@ def test_the_target_is_judged_by_the_best_execution(fastest, verdict):
 def test_the_table_shows_three_percentiles_a_stage():
     shown = text(gpu.SHOWN, {"results": [row()], "machine": {"gpu": {"name": "Fake GPU"}}})
     assert "upload, ms" in shown and "0.80 (0.90, 1.00)" in shown
-    assert "On Fake GPU, elu_squeezenet takes 0.80 ms in fp16 at 640x360." in shown
 
 
 def test_every_place_of_a_batch_is_compared():
@@ -202,7 +201,7 @@ def test_every_place_of_a_batch_is_compared():
             return type("Prediction", (), {"class_map_nhw": maps})
 
     frames = [np.full((720, 1280, 3), value, np.uint8) for value in (10, 20, 30, 40)]
-    found = gpu_case._class_maps(LastPlaceWrong(), frames)
+    found = gpu.class_maps(LastPlaceWrong(), frames)
     assert [int(item[0, 0]) for item in found] == [10, 20, 225, 40]
 
 

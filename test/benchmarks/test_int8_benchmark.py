@@ -9,10 +9,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from support.int8_graph import count_int8_convolutions
 from support.training_runs import write_camvid
 
 from benchmarks import int8
-from benchmarks.int8_graphs import VARIANTS, count_int8_convolutions, quantise
+from benchmarks.int8 import VARIANTS, quantise
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset

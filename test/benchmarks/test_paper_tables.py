@@ -6,9 +6,8 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks import data_parallel, paper_tables
-from benchmarks.data_parallel import Load
-from benchmarks.paper_tables import CASES, PARALLEL_CASES
+from benchmarks import paper_tables
+from benchmarks.paper_tables import CASES, PARALLEL_CASES, Load
 from benchmarks.timing import Stopwatch
 from training.distributed import Group
 
@@ -33,7 +32,7 @@ def test_a_small_part_of_both_tables(tmp_path, capsys):
     assert step["published_total_ms"] is None
     assert (two["table"], two["processes"], two["steps"]) == ("article_2", 2, 2)
     load = Load("elu_squeezenet", (32, 64), 2, paper_tables.CLASSES, "cpu", "fp32", 1)
-    alone = data_parallel.work(load, Group(), torch.device("cpu"))
+    alone = paper_tables.part_of(load, Group(), torch.device("cpu"))
     assert two["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     assert two["ms_per_image"] > 0 and two["speed_up"] == 1.0
     shown = capsys.readouterr().out
@@ -57,12 +56,12 @@ def test_a_row_for_each_precision(tmp_path):
 
 @pytest.mark.parametrize("device, efficiency", [("cpu", 0.8), ("GPU", 0.4)])
 def test_efficiency_is_by_what_more_is_used(device, efficiency, monkeypatch):
-    monkeypatch.setattr(data_parallel.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(paper_tables.os, "cpu_count", lambda: 2)
     rows = [
         {"device": device, "processes": 1, "threads_per_process": 2, "ms_per_image": 80.0},
         {"device": device, "processes": 2, "threads_per_process": 1, "ms_per_image": 100.0},
     ]
-    data_parallel.add_speed_up(rows)
+    paper_tables.add_speed_up(rows)
     assert [row["speed_up"] for row in rows] == [1.0, 0.8]
     assert rows[1]["efficiency"] == pytest.approx(efficiency)
 
@@ -103,7 +102,7 @@ def test_a_failing_process_is_one_line(tmp_path, capsys, monkeypatch):
     def fail(command, **kwargs):
         return subprocess.CompletedProcess(command, 1, "Traceback\nValueError: too small\n")
 
-    monkeypatch.setattr(data_parallel.subprocess, "run", fail)
+    monkeypatch.setattr(paper_tables.subprocess, "run", fail)
     arguments = [*SMALL, "--tables", "2", "--output", str(tmp_path / "tables.json")]
     assert paper_tables.main(arguments) == 1
     assert capsys.readouterr().err.splitlines() == [

@@ -276,15 +276,27 @@ def test_ctrl_c_leaves_a_partial_report(root, tmp_path):
 
 @pytest.mark.parametrize(
     "place, said",
-    [("file/result.json", "no file can be made"), ("folder", "is a folder")],
+    [
+        ("file/result.json", "no file can be made"),
+        ("folder", "is a folder"),
+        ("locked/result.json", "no file can be made"),
+        ("locked/new/result.json", "no file can be made"),
+    ],
 )
-def test_a_report_that_cannot_be_written_is_found_out_first(place, said, root, tmp_path, capsys):
+def test_a_report_that_cannot_be_written_is_found_out_first(
+    place, said, root, tmp_path, capsys, monkeypatch
+):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(SystemExit) as ended:
-        main(arguments(root, str(tmp_path / place), model="no_such_model"))
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    (tmp_path / "locked").mkdir(0o555)
+    # As for anybody but root, who may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o200))
+    for option in ("--json", "--html"):
+        given = arguments(root, str(tmp_path / "unused.json"), model="no_such_model")
+        assert main(given + [option, str(tmp_path / place)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        assert said in error and str(tmp_path / place) in error
 
 
 @pytest.mark.usefixtures("segmenter")

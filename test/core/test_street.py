@@ -45,7 +45,7 @@ def drive():
 
 @pytest.fixture(scope="module")
 def clip_labels(drive):
-    return [drive.frame(index)[1] for index in range(60)]
+    return [drive.frame(index)[1] for index in range(0, 60, 2)]
 
 
 def test_frame_has_the_promised_form(drive):
@@ -101,7 +101,7 @@ def test_every_class_is_in_most_frames(clip_labels):
 
 
 def test_the_sky_is_above_and_the_road_is_below(clip_labels):
-    for labels_hw in clip_labels[::10]:
+    for labels_hw in clip_labels[::5]:
         rows_of = [np.nonzero(labels_hw == label)[0] for label in (classes.SKY, classes.ROAD)]
         assert rows_of[0].max() < 0.5 * labels_hw.shape[0] < np.median(rows_of[1])
 
@@ -118,7 +118,7 @@ def test_the_camera_moves_smoothly(drive):
 def test_nothing_jumps_from_one_moment_to_the_next():
     """In 5 ms the car moves 5 cm: only outlines and what comes into range may change."""
     slow = StreetDrive(3, fps=200.0)
-    labels = [slow.frame(index)[1] for index in range(400, 440)]
+    labels = [slow.frame(index)[1] for index in range(400, 420)]
     changed = [(one != other).mean() for one, other in zip(labels, labels[1:])]
     assert 0.0 < max(changed) < 0.03
 

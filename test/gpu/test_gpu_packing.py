@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import save_file
 from support.training_runs import write_camvid
 
-from segmentation_node.errors import DatasetError
+from segmentation_node.errors import ContentError, DatasetError
 from segmentation_node.evaluation.datasets import open_dataset
 from tools.gpu import MOST_FILES, OTHER_FILES, ROOT, GpuError, Limits, pack, parts
 from tools.gpu.parts import Parts, read_parts
@@ -158,6 +158,12 @@ def test_a_second_run_goes_on_from_the_networks_for_which_there_is_room(tmp_path
         "start/enet/from_random.safetensors",
         "start/elu_squeezenet/from_squeezenet1_1.safetensors",
     }
+
+
+@pytest.mark.parametrize("content", [b"- a", b"trunk: ", b"a: &a [1]\nb: *a"])
+def test_a_recipe_that_came_back_damaged_is_one_line(content):
+    with pytest.raises(ContentError, match="^back/enet/recipe.yaml: .+$"):
+        pack.start_name("back/enet/recipe.yaml", content)
 
 
 def test_a_pack_is_no_zip_of_anything_else(camvid, tmp_path):

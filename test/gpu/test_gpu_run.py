@@ -76,7 +76,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started(tmp_path):
         "print(child.pid, flush=True); time.sleep(600)"
     )
     log = io.BytesIO()
-    assert run_limited([sys.executable, "-c", code], 10.0, log, os.environ) == Ended.STOPPED
+    assert run_limited([sys.executable, "-c", code], 4.0, log, os.environ) == Ended.STOPPED
     assert not _runs(int(log.getvalue()))
 
 
@@ -162,6 +162,17 @@ def test_a_trial_is_not_taken_into_the_checkout(tmp_path, capsys):
     (tmp_path / "run.json").write_text(json.dumps({"toy": True, "parts": [], "commit": "abc"}))
     assert take.main([str(tmp_path), "--camvid", str(tmp_path)]) == 1
     assert "--into names another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 10**5])
+def test_notes_that_are_damaged_are_one_line(content, tmp_path, capsys, monkeypatch):
+    for name in ("run.json", "pack.json"):
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    assert take.main([str(tmp_path), "--camvid", str(tmp_path)]) == 1
+    assert run.main([str(tmp_path / "out")]) == 1
+    for line, name in zip(capsys.readouterr().err.splitlines(), ("run", "pack"), strict=True):
+        assert line.startswith(f"error: {tmp_path}/{name}.json: not valid JSON: ")
 
 
 def test_only_a_better_model_is_better():

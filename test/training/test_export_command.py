@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from support.int8_graph import count_int8_convolutions
 
 import training.add_variants
 import training.card
 import training.export
-from benchmarks.int8_graphs import count_int8_convolutions
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.evaluation.__main__ import main as evaluation
 from segmentation_node.evaluation.commands import dataset as dataset_command
@@ -50,7 +50,11 @@ class TwoFrames(Dataset):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(training.export, "open_data", lambda *_: TwoFrames())
-    folder = tmp_path / "runs" / "small"
+    return make_run(tmp_path / "runs" / "small")
+
+
+def make_run(folder):
+    """A training run's folder, with weights that learned nothing."""
     folder.mkdir(parents=True)
     recipe = {"network": "elu_squeezenet", "dataset": "camvid", "epochs": 1, "crop_size": [32, 32]}
     recipe["network_options"] = {"batch_norm": True}
@@ -179,22 +183,36 @@ def test_a_variant_that_does_not_agree_is_not_added(run, monkeypatch, capsys):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+LEAST_AGREEMENT_INT8 = 0.8
+"""Weights that learned nothing decide by a hair."""
+
+
+@pytest.fixture(scope="module")
+def exported_int8(tmp_path_factory):
+    """An export with int8."""
+    run = make_run(tmp_path_factory.mktemp("int8") / "runs" / "small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.export, "open_data", lambda *_: TwoFrames())
+        patch.setattr(training.export, "LEAST_AGREEMENT_INT8", LEAST_AGREEMENT_INT8)
+        return export(run, "--variant", "int8", monkeypatch=patch)
+
+
 @pytest.fixture
-def int8(run, monkeypatch):
-    """An export with int8; weights that learned nothing decide by a hair, so it may differ more."""
+def int8(exported_int8, tmp_path, monkeypatch):
+    """A copy of it, to which variants can be added."""
     monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
-    monkeypatch.setattr(training.export, "LEAST_AGREEMENT_INT8", 0.8)
-    return export(run, "--variant", "int8", monkeypatch=monkeypatch)
+    monkeypatch.setattr(training.export, "LEAST_AGREEMENT_INT8", LEAST_AGREEMENT_INT8)
+    return Path(shutil.copytree(exported_int8, tmp_path / "small"))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_int8_is_exported_and_runs(int8, name):
+def test_int8_is_exported_and_runs(exported_int8, name):
     if BACKENDS[name].unavailable():
         pytest.skip(f"NOT RUN: {BACKENDS[name].unavailable()}")
-    card = read_card(str(int8))
-    assert kinds_of(int8) == ["onnx", "onnx_int8", "weights"]
+    card = read_card(str(exported_int8))
+    assert kinds_of(exported_int8) == ["onnx", "onnx_int8", "weights"]
     assert [item.artifact for item in card.accuracy] == ["onnx", "onnx_int8"]
-    model = onnx.load(int8 / "model_int8.onnx")
+    model = onnx.load(exported_int8 / "model_int8.onnx")
     assert count_int8_convolutions(model) > 20
     # ONNX Runtime 1.10 knows this one, and refuses a newer one that is only named.
     assert [(item.domain, item.version) for item in model.opset_import] == [("", 13)]

@@ -1,4 +1,7 @@
-"""From pictures and masks of one's own to the running node, by the commands of docs/own_data.md."""
+"""From pictures and masks of one's own to the running node, by the commands of docs/own_data.md.
+
+They run in this process where they start no node: test_train_to_node.py has them as processes.
+"""
 
 import json
 import subprocess
@@ -11,13 +14,16 @@ import yaml
 from support import live
 from support.training_runs import PROJECT, command
 
+from segmentation_node.evaluation.__main__ import main as evaluation
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.labels import read_label_set
 from segmentation_node.model_card import read_card
+from training.export import main as export
+from training.train import main as train
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("one_thread")]
 assert live  # skips this file, loudly, where ROS is missing
 
 SIZE = (64, 96)
@@ -33,22 +39,19 @@ RECIPE = PROJECT / "training" / "recipes" / "own_folder.yaml"
 BROKEN = "shot3"
 
 
-def python(*arguments, code=0):
+@pytest.fixture
+def said(capfd, monkeypatch):
     """What a command prints; it has to end with this exit code."""
-    found = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert found.returncode == code and "Traceback" not in found.stdout, found.stdout
-    return found.stdout
+    monkeypatch.chdir(PROJECT)
 
+    def call(main, *arguments, code=0):
+        capfd.readouterr()
+        found = main([str(word) for word in arguments])
+        output = "".join(capfd.readouterr())
+        assert found == code, output
+        return output
 
-def evaluation(*arguments, code=0):
-    return python("-m", "segmentation_node.evaluation", *arguments, code=code)
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -84,26 +87,28 @@ def recipe(tmp_path_factory):
     return path
 
 
-def test_a_folder_of_three_own_classes_goes_all_the_way(ros, root, recipe, tmp_path):
+def test_a_folder_of_three_own_classes_goes_all_the_way(ros, root, recipe, tmp_path, said):
     data = ("--dataset", "folder", "--root", root)
-    assert "rack" in evaluation("check-data", *data)
+    assert "rack" in said(evaluation, "check-data", *data)
 
     run, models = tmp_path / "run", tmp_path / "models"
-    output = python(*command(recipe, root, run))
+    output = said(train, *command(recipe, root, run)[2:])
     assert "fast_elu_squeezenet_camvid/weights.safetensors" in output and " fresh (" in output
-    export = ("-m", "training.export", run, "--name", "yard", "--models", models)
-    python(*export, "--root", root, "--size", "%dx%d" % SIZE)
+    size = "%dx%d" % SIZE
+    said(export, run, "--name", "yard", "--models", models, "--root", root, "--size", size)
     model = models / "yard"
     card = read_card(str(model))
     assert card.labels == read_label_set(str(root / "labels.yaml"))
     assert "CamVid's own terms" in card.weights.licence
 
     page, figures = tmp_path / "page.html", {}
-    score = ("--model", model, "--num-threads", 1, "--no-iiou", "--json")
-    evaluation("dataset", *data, *score, tmp_path / "dataset.json", "--html", page)
-    evaluation("live", *data, *score, tmp_path / "live.json")
-    evaluation("make-bag", *data, "--split", "val", "--output", tmp_path / "bag")
-    evaluation("bag", tmp_path / "bag", *score[:4], "--json", tmp_path / "bag.json")
+    score = ("--model", model, "--backend", "onnxruntime", "--num-threads", 1)
+    per_frame = (*data, *score, "--no-iiou", "--json")
+    said(evaluation, "dataset", *per_frame, tmp_path / "dataset.json", "--html", page)
+    live = ("-m", "segmentation_node.evaluation", "live", *per_frame, tmp_path / "live.json")
+    subprocess.run([sys.executable, *map(str, live)], cwd=PROJECT, check=True)
+    said(evaluation, "make-bag", *data, "--split", "val", "--output", tmp_path / "bag")
+    said(evaluation, "bag", tmp_path / "bag", *score, "--json", tmp_path / "bag.json")
     for way in ("dataset", "live", "bag"):
         figures[way] = json.loads((tmp_path / (way + ".json")).read_text())
     expected = figures["dataset"]
@@ -121,7 +126,8 @@ def assert_node_tells_of(model, image, folder):
     """The live node's LabelInfo and overlay have the folder's names and colours."""
     remaps = ["__node:=own_folder", "image:=/own_folder/image"]
     replay = Replay("/own_folder", "/own_folder/image", name="replay_own_folder")
-    parameters = {"model": model, "num_threads": 1, "overlay.alpha": 1.0}
+    parameters = {"model": model, "backend": "onnxruntime", "num_threads": 1}
+    parameters["overlay.alpha"] = 1.0
     with open(folder / "node.log", "wb") as log, NodeProcess(parameters, remaps, log) as process:
         replay.wait_until_ready(process)
         replay.play([image], process, in_flight=1)
@@ -136,18 +142,21 @@ def assert_node_tells_of(model, image, folder):
 
 
 @pytest.mark.parametrize("place", ["memory", pytest.param("stream", marks=pytest.mark.slow)])
-def test_a_broken_picture_ends_training_unless_it_is_to_be_skipped(root, recipe, tmp_path, place):
+def test_a_broken_picture_ends_training_unless_it_is_to_be_skipped(
+    root, recipe, tmp_path, place, said
+):
     picture = root / "images" / "train" / (BROKEN + ".png")
     whole = picture.read_bytes()
     picture.write_bytes(whole[:200])
     more = ("--stop-after", 2, "--data", place)
     try:
-        output = python(*command(recipe, root, tmp_path / "run", *more), code=1)
+        output = said(train, *command(recipe, root, tmp_path / "run", *more)[2:], code=1)
         (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
         assert str(picture) in line and "--skip-broken leaves such pictures out" in line
-        output = python(*command(recipe, root, tmp_path / "other", *more, "--skip-broken"))
+        other = command(recipe, root, tmp_path / "other", *more, "--skip-broken")
+        output = said(train, *other[2:])
         assert f"warning: left out: {picture}" in output and "8 training images" in output
         check = ("check-data", "--dataset", "folder", "--root", root)
-        assert f"error: {picture}" in evaluation(*check, code=1)
+        assert f"error: {picture}" in said(evaluation, *check, code=1)
     finally:
         picture.write_bytes(whole)

@@ -5,11 +5,14 @@ import socket
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.training_runs import losses, rows, start, write_camvid, write_recipe
+from support.training_runs import command, losses, rows, start, write_camvid, write_recipe
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="torch without distributed"
-)
+from training.train import main
+
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def test_two_processes_give_the_losses_of_one(root, tmp_path):
     """On batches whose halves differ in void pixels: the mean is over both halves together."""
     recipe = write_recipe(tmp_path, scale_range=[0.4, 1.5], auxiliary_heads={"fires_at_8": 0.4})
     finish(torchrun(recipe, root, tmp_path / "two"))
-    finish(start(recipe, root, tmp_path / "one"))
+    assert main(command(recipe, root, tmp_path / "one")[2:]) == 0
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert float(two["val_mean_iou"]) == pytest.approx(float(one["val_mean_iou"]), abs=0.02)

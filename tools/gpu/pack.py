@@ -11,12 +11,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from segmentation_node.errors import exit_code
+from segmentation_node.errors import ContentError, exit_code
 from segmentation_node.files import Layout, new_folder
+from segmentation_node.yaml_and_json import parse_yaml
 from tools.gpu import (
     AGREEING_MODEL,
     CAMVID_FILE,
@@ -89,7 +87,7 @@ def add_starts(back: Path, folder: Path, room: int) -> Iterator[str]:
         if len(content) > room:
             print(f"{network} stays here: {len(content)} bytes, room for {room}")
             continue
-        origin = start_name(yaml.safe_load(found[f"{network}/recipe.yaml"]))
+        origin = start_name(f"{back}/{network}/recipe.yaml", found[f"{network}/recipe.yaml"])
         path = folder / START_FOLDER / network / f"{origin}.safetensors"
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
@@ -97,8 +95,15 @@ def add_starts(back: Path, folder: Path, room: int) -> Iterator[str]:
         yield network
 
 
-def start_name(recipe: dict[str, Any]) -> str:
-    """What weights go back to, over any number of runs: the card names the file."""
+def start_name(name: str, content: bytes) -> str:
+    """What weights go back to, by their recipe, over any number of runs: the card names the file.
+
+    Raises ContentError, which calls the recipe ``name``.
+    """
+    recipe = parse_yaml(content, name)
+    keys = ("start_weights", "trunk")
+    if not isinstance(recipe, dict) or not all(isinstance(recipe.get(key), str) for key in keys):
+        raise ContentError(name, "no recipe: expected the keys " + " and ".join(keys))
     if recipe["start_weights"]:
         return Path(recipe["start_weights"]).stem
     return f"from_{Path(recipe['trunk']).stem}" if recipe["trunk"] else "from_random"

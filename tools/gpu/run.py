@@ -5,7 +5,6 @@ OUTPUT has what came out of each as soon as it is there. ``--toy`` tries all of 
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.report import write_json
+from segmentation_node.yaml_and_json import read_json
 from tools.gpu import (
     CAMVID_FILE,
     GPU_FILE,
@@ -47,7 +47,7 @@ class Run:
         self.device = "cpu" if is_toy else "cuda"
         self.limits = TOY_LIMITS if is_toy else Limits()
         self.camvid = work / "datasets" / "camvid"
-        pack = json.loads((ROOT / PACK_FILE).read_text(encoding="utf-8"))
+        pack = read_json(str(ROOT / PACK_FILE))
         self.notes: dict[str, Any] = {
             "toy": is_toy,
             "commit": pack["commit"],

@@ -5,7 +5,6 @@ into ``models/`` that are better than what is there. The others stay in ``--expo
 """
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from segmentation_node.evaluation.report import table, write_json
 from segmentation_node.files import new_folder, write_whole
 from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
+from segmentation_node.yaml_and_json import read_json
 from tools.gpu import GPU_FILE, ROOT, RUN_FILE, STEP_FILE, TRAININGS, GpuError
 from tools.gpu.pack import size_of
 from tools.gpu.parts import read_parts
@@ -79,7 +79,7 @@ class Take:
         self.back, self.camvid, self.into, self.exports = back, camvid, into, exports
         if not (back / RUN_FILE).is_file():
             raise GpuError(f"{back}: no {RUN_FILE}; expected what tools.gpu.run wrote")
-        self.run = json.loads((back / RUN_FILE).read_text(encoding="utf-8"))
+        self.run = read_json(str(back / RUN_FILE))
         self.models = into / "models"
         self.failed: list[str] = []
         if self.run["toy"] and into == ROOT:

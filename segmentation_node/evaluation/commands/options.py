@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
+from segmentation_node.errors import OutputError
 from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import Grouping, read_grouping
 from segmentation_node.model_card import open_model
@@ -142,12 +143,15 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def writable(path: str) -> str:
-    """The path, if a file can be made there: a long run must not find out at its end."""
+    """The path, if a file can be made there: a long run must not find out at its end.
+
+    Raises OutputError.
+    """
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     if os.path.isdir(path):
-        raise argparse.ArgumentTypeError("%s is a folder; name a file" % path)
+        raise OutputError("%s is a folder; name a file" % path)
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise argparse.ArgumentTypeError("%s: no file can be made in %s" % (path, folder))
+        raise OutputError("%s: no file can be made in %s: name another place" % (path, folder))
     return path

@@ -212,39 +212,21 @@ def _upper(cabin: Sequence[float], side: int) -> List[Face]:
     wall, top = side * 0.86, side * inset
     pillar = 0.5 * (roof_start + roof_end)
     low, high = base + 0.04, roof - 0.08
+
+    def beside(xs: Sequence[float], bottom: float, upper: float) -> List[Sequence[float]]:
+        """Corners of a pane of the side by how far ahead they are: below, above, above, below."""
+        return [
+            (xs[0], wall, bottom),
+            (xs[1], top, upper),
+            (xs[2], top, upper),
+            (xs[3], wall, bottom),
+        ]
+
+    near, far = pillar - 0.05, pillar + 0.05
     return [
-        _face(
-            [
-                (start, wall, base),
-                (roof_start, top, roof),
-                (roof_end, top, roof),
-                (end, wall, base),
-            ],
-            0.95,
-            SIDE,
-        ),
-        _face(
-            [
-                (start + 0.3, wall, low),
-                (roof_start + 0.16, top, high),
-                (pillar - 0.05, top, high),
-                (pillar - 0.05, wall, low),
-            ],
-            0.0,
-            SIDE,
-            GLASS,
-        ),
-        _face(
-            [
-                (pillar + 0.05, wall, low),
-                (pillar + 0.05, top, high),
-                (roof_end - 0.12, top, high),
-                (end - 0.3, wall, low),
-            ],
-            0.0,
-            SIDE,
-            GLASS,
-        ),
+        _face(beside((start, roof_start, roof_end, end), base, roof), 0.95, SIDE),
+        _face(beside((start + 0.3, roof_start + 0.16, near, near), low, high), 0.0, SIDE, GLASS),
+        _face(beside((far, far, roof_end - 0.12, end - 0.3), low, high), 0.0, SIDE, GLASS),
         _face(
             [
                 (start, -0.86, base),
