@@ -109,17 +109,8 @@ def fitted(run_folder):
     models = run_folder.parent / "models"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.export, "open_data", lambda *_: Blocks())
-        words = [
-            str(run_folder),
-            "--models",
-            str(models),
-            "--size",
-            "32x48",
-            "--size",
-            "48x72",
-            "--name",
-            "fitted",
-        ]
+        words = [str(run_folder), "--models", str(models), "--name", "fitted"]
+        words += ["--size", "32x48", "--size", "48x72"]
         options = ["--variant", *GRAPHS, "--temperature", "fit"]
         assert training.export.main([*words, *options]) == 0
     return models / "fitted"
