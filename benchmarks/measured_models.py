@@ -152,7 +152,7 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     Its artifacts are the package's ONNX graph and the weights; beside them lies ``LOGITS_FILE``,
     the bare network as the usual node takes it: normalised float32 in, logits out.
     """
-    from segmentation_node.importing.model_folder import write_card
+    from segmentation_node.importing.model_folder import confidence_entry, write_card
     from training.onnx_graph import OPSET, export_onnx, graph_variant
 
     target = folder / f"{card.name}_{size_text(size)}"
@@ -160,14 +160,18 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
     network = trained_network(card)
     normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
     trained = card.weights.trained_classes
-    graph = DeployGraph(normalise, network, True, trained_classes=trained)
+    graph = DeployGraph(
+        normalise, network, True, trained_classes=trained, temperature=card.temperature
+    )
     export_onnx(graph_variant(graph, "uint8"), size, 1, card.label_set, target / "model.onnx")
     _export_logits(network, size, target / LOGITS_FILE)
     shutil.copy(card.artifact_path("weights"), target / "weights.safetensors")
     values = dataclasses.asdict(card)
-    # Its confidence was measured at another size.
-    for key in ("folder", "own_labels", "is_resized", "source", "confidence"):
+    # How sure it is was measured at another size.
+    for key in ("folder", "own_labels", "is_resized", "source", "temperature", "confidence"):
         del values[key]
+    if card.temperature != 1.0:
+        values["confidence"] = confidence_entry(None, card.temperature)
     values["label_set"] = describe(card.labels) if card.own_labels else card.label_set
     values["input"].update(height=size[0], width=size[1])
     values.update(outputs=list(OUTPUTS), accuracy=[])

@@ -126,7 +126,11 @@ class ArtifactInfo:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A validated card and the folder that it was read from."""
+    """A validated card and the folder that it was read from.
+
+    ``temperature``, of the key ``confidence``, is what the graphs divide their scores by before the
+    softmax that is the confidence.
+    """
 
     name: str
     network: NetworkInfo
@@ -138,6 +142,7 @@ class ModelCard:
     artifacts: List[ArtifactInfo]
     source: Optional[SourceInfo] = None
     confidence: Optional[ConfidenceInfo] = None
+    temperature: float = 1.0
     folder: str = field(default="", compare=False)
     own_labels: Optional[LabelSet] = None
     is_resized: bool = field(default=False, compare=False)  # by ``at_size``
@@ -252,7 +257,7 @@ class ModelCard:
 
         Raises CardError as ``artifact`` does, and when the file is missing, or its hash differs.
         """
-        return _verified_path(self.folder, self.artifact(kind, batch))
+        return verified_path(self.folder, self.artifact(kind, batch))
 
     def command_to_add(self, kind: str, size: Optional[Size] = None) -> str:
         """The command that makes this form of the graph, in another size where one is given.
@@ -322,12 +327,16 @@ def read_card(folder: str) -> ModelCard:
 def parse_card(values: Any, folder: str) -> ModelCard:
     """Validate the values of a card that lies, or will lie, in ``folder``. Raises CardError."""
     path = os.path.join(folder, CARD_FILE)
-    inside = ("folder", "own_labels", "is_resized")
+    inside = ("folder", "own_labels", "is_resized", "temperature")
     schema = {item.name: item for item in fields(ModelCard) if item.name not in inside}
     own_labels = None
     if isinstance(values, dict) and isinstance(values.get("label_set"), dict):
         own_labels = _own_labels(values["label_set"], path)
         values = dict(values, label_set=own_labels.name)
+    temperature = 1.0
+    given = values.get("confidence") if isinstance(values, dict) else None
+    if isinstance(given, dict) and "temperature" in given:
+        temperature, values = _without_temperature(values, path)
     content = _checked(values, schema, path, "")
     source, confidence = content.get("source"), content.get("confidence")
     card = ModelCard(
@@ -340,6 +349,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
         artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
         source=source and _record(SourceInfo, source, path, "source"),
+        temperature=temperature,
         confidence=confidence and _record(ConfidenceInfo, confidence, path, "confidence"),
         folder=folder,
         own_labels=own_labels,
@@ -413,7 +423,8 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def _verified_path(folder: str, artifact: ArtifactInfo) -> str:
+def verified_path(folder: str, artifact: ArtifactInfo) -> str:
+    """Path of a card's artifact, after its hash was checked. Raises CardError."""
     path = os.path.join(folder, artifact.file)
     if not os.path.isfile(path):
         raise CardError("%s: no such file, but the model card names it" % path)
@@ -511,14 +522,27 @@ def _check_size(item: Any, path: str, where: str) -> None:
         )
 
 
+def _without_temperature(values: Dict[str, Any], path: str) -> Tuple[float, Dict[str, Any]]:
+    """The temperature of a card, and its other values."""
+    measured = dict(values["confidence"])
+    temperature = _typed(measured.pop("temperature"), float, path, "confidence.temperature")
+    if not 0.0 < temperature < float("inf"):
+        raise CardError(
+            "%s: confidence.temperature is %s; expected above 0, 1 leaves the confidence as it is"
+            % (path, temperature)
+        )
+    rest = {key: value for key, value in values.items() if key != "confidence"}
+    return temperature, dict(rest, confidence=measured) if measured else rest
+
+
 def _check_confidence(card: ModelCard, path: str) -> None:
-    if card.confidence is None:
+    if card.confidence is None and card.temperature == 1.0:
         return
     if "confidence" not in card.outputs:
         raise CardError(
             "%s: there is a key confidence, but outputs %s lack it" % (path, shown(card.outputs))
         )
-    for key, value in vars(card.confidence).items():
+    for key, value in vars(card.confidence).items() if card.confidence else ():
         if not 0.0 <= value <= 1.0:
             raise CardError("%s: confidence.%s is %s; expected 0 to 1" % (path, key, value))
 

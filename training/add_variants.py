@@ -67,6 +67,7 @@ def graph_of(card: ModelCard) -> DeployGraph:
         network,
         "confidence" in card.outputs,
         trained_classes=card.weights.trained_classes,
+        temperature=card.temperature,
     ).eval()
 
 

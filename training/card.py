@@ -11,7 +11,7 @@ from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import evaluate_dataset, measure_confidence
 from segmentation_node.importing.model_folder import Form, accuracy_entry, artifact
 from segmentation_node.labels import LabelSet, describe, is_built_in
-from segmentation_node.model_card import CARD_FILE, Size, read_card
+from segmentation_node.model_card import CARD_FILE, ConfidenceInfo, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.recipe import Recipe
@@ -115,10 +115,10 @@ def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def measure_confidence_on(folder: Path, dataset: Dataset) -> dict[str, float]:
+def measure_confidence_on(folder: Path, dataset: Dataset) -> ConfidenceInfo:
     """The card's confidence entry, of the shipped file on ONNX Runtime."""
     with open_segmenter(read_card(str(folder)), "onnxruntime") as segmenter:
-        return dict(vars(measure_confidence(segmenter, dataset)))
+        return measure_confidence(segmenter, dataset)
 
 
 def measure_accuracy(

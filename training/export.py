@@ -16,12 +16,22 @@ import torch
 
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.errors import exit_code
+from segmentation_node.evaluation.commands.options import temperature as temperature_of
 from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.evaluation.temperature import FIT, put_temperature
 from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.images import place, to_network
-from segmentation_node.importing.model_folder import ARTIFACTS, FILES, Form, forms_of, write_card
+from segmentation_node.importing.model_folder import (
+    ARTIFACTS,
+    FILES,
+    Form,
+    confidence_entry,
+    forms_of,
+    put_on_card,
+    write_card,
+)
 from segmentation_node.labels import LabelSet
-from segmentation_node.model_card import CARD_FILE, Size
+from segmentation_node.model_card import CARD_FILE, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
@@ -74,11 +84,13 @@ def export_run(
     batches: Sequence[int],
     variants: Sequence[str] = (),
     skip_broken: bool = False,
+    temperature: str | float = 1.0,
 ) -> Path:
     """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
     where something else than an exported model is in the folder's place.
 
-    The uint8 variant is always made: the card's accuracy is measured on it, at each size. The
+    The uint8 variant is always made: the card's accuracy is measured on it, at each size.
+    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split. The
     folder appears, or is replaced, only once everything in it was checked.
     """
     recipe = Recipe.read(run / "recipe.yaml")
@@ -103,14 +115,17 @@ def export_run(
         card = make_card(recipe, name, partial, forms, labels, command)
         card["weights"]["trained_classes"] = trained
         write_card(partial, card)
-        card["accuracy"] = [
+        if temperature != 1.0:
+            print(put_temperature(str(partial), temperature, dataset), flush=True)
+        accuracy = [
             measure_accuracy(partial, recipe.dataset, dataset, precision, size)
             for size in dict.fromkeys(sizes)
             for precision, variant in MEASURED.items()
             if variant in wanted
         ]
-        card["confidence"] = measure_confidence_on(partial, dataset)
-        write_card(partial, card)
+        measured = measure_confidence_on(partial, dataset)
+        entry = confidence_entry(measured, read_card(str(partial)).temperature)
+        put_on_card(str(partial), accuracy=accuracy, confidence=entry)
     return folder
 
 
@@ -201,6 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=["uint8"],
         help="forms of the graph; uint8 is always made",
     )
+    parser.add_argument(
+        "--temperature",
+        type=temperature_of,
+        default=1.0,
+        metavar="T",
+        help=f"of the confidence; {FIT}: under which the labels of val are likeliest",
+    )
     add_skip_broken(parser)
     parsed = parser.parse_args(arguments)
 
@@ -214,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.batch or [1],
             parsed.variant,
             parsed.skip_broken,
+            parsed.temperature,
         )
         print(f"wrote {folder}")
         return 0

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from segmentation_node.importing.model_folder import OPSET
 from segmentation_node.importing.static_graph import drop_omitted_inputs
+from segmentation_node.importing.temperature import temperature_props
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph
 from segmentation_node.networks.folding import fold_batch_norms
 
@@ -24,7 +25,12 @@ def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
     # Folded before the weights become half: the statistics of a batch norm need not fit.
     network = fold_batch_norms(copy.deepcopy(network).eval()).to(dtype)
     return DeployGraph(
-        graph.normalise, network, graph.with_confidence, variant, graph.trained_classes
+        graph.normalise,
+        network,
+        graph.with_confidence,
+        variant,
+        graph.trained_classes,
+        graph.temperature,
     ).eval()
 
 
@@ -53,7 +59,9 @@ def export_onnx(
     fold_constants(model)
     drop_omitted_inputs(model)
     declare_output_shape(model, (batch, *size))
-    onnx.helper.set_model_props(model, {"label_set": label_set})
+    onnx.helper.set_model_props(
+        model, {"label_set": label_set, **temperature_props(graph.temperature)}
+    )
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 

@@ -21,6 +21,8 @@ _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 2, 8, 9
 _VALUE_NAME = 1
 _FLOAT, _OTHER_FLOATS = 1, (10, 11, 16)  # float16, double, bfloat16
 
+TEMPERATURE = "temperature"
+
 CLIP_TAKES_INPUTS = 11
 """The opset from which on Clip's limits are inputs."""
 
@@ -34,6 +36,7 @@ class OnnxGraph(NamedTuple):
     inputs: List[Tuple[str, str, List[Any]]]
     outputs: List[str]
     label_set: Optional[str]
+    temperature: Optional[str] = None
 
 
 def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[int, int, int, int]:
@@ -61,7 +64,18 @@ def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[
             "%s: the graph's classes are label set %s, but the model card says %s"
             % (artifact_path, graph.label_set, card.label_set)
         )
+    if graph.temperature != temperature_text(card.temperature):
+        raise BackendError(
+            "%s: the graph's temperature is %s, but the model card says %s; set it with: python3 "
+            "-m segmentation_node.evaluation confidence --temperature"
+            % (artifact_path, graph.temperature or 1, temperature_text(card.temperature) or 1)
+        )
     return expected_shape
+
+
+def temperature_text(temperature: float) -> Optional[str]:
+    """As the metadata of a graph have it under ``TEMPERATURE``; None for 1, which is not said."""
+    return None if temperature == 1.0 else "%g" % temperature
 
 
 # One output alone

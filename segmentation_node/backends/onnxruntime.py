@@ -8,6 +8,7 @@ import numpy as np
 
 from segmentation_node.backends.base import Backend, BackendOptions, Prediction
 from segmentation_node.backends.onnx_file import (
+    TEMPERATURE,
     OnnxGraph,
     check_graph,
     keep_output,
@@ -166,13 +167,15 @@ def _missing_provider(execution: str) -> str:
 
 
 def _described(session: Any) -> OnnxGraph:
+    metadata = session.get_modelmeta().custom_metadata_map
     return OnnxGraph(
         inputs=[
             (item.name, DTYPES.get(item.type, item.type), item.shape)
             for item in session.get_inputs()
         ],
         outputs=[item.name for item in session.get_outputs()],
-        label_set=session.get_modelmeta().custom_metadata_map.get("label_set"),
+        label_set=metadata.get("label_set"),
+        temperature=metadata.get(TEMPERATURE),
     )
 
 

@@ -3,12 +3,12 @@
 import importlib
 import re
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 
 from segmentation_node.backends.base import Backend, Prediction
-from segmentation_node.backends.onnx_file import OnnxGraph, check_graph, keep_output
+from segmentation_node.backends.onnx_file import TEMPERATURE, OnnxGraph, check_graph, keep_output
 from segmentation_node.errors import BackendError, reason
 
 TELEMETRY = "openvino_telemetry"
@@ -135,11 +135,15 @@ def import_openvino() -> Any:
 
 
 def _described(model: Any) -> OnnxGraph:
-    has_label_set = model.has_rt_info(["framework", "label_set"])
+    def metadata(key: str) -> Optional[str]:
+        path = ["framework", key]
+        return str(model.get_rt_info(path).value) if model.has_rt_info(path) else None
+
     return OnnxGraph(
         inputs=[(port.any_name, _dtype(port), _shape(port)) for port in model.inputs],
         outputs=[port.any_name for port in model.outputs],
-        label_set=model.get_rt_info(["framework", "label_set"]).value if has_label_set else None,
+        label_set=metadata("label_set"),
+        temperature=metadata(TEMPERATURE),
     )
 
 

@@ -107,7 +107,9 @@ class TorchBackend(Backend):
         normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
         trained = card.weights.trained_classes
         graphs = [
-            DeployGraph(normalise, network, flag, trained_classes=trained).eval()
+            DeployGraph(
+                normalise, network, flag, trained_classes=trained, temperature=card.temperature
+            ).eval()
             for flag in ((False, True) if self.has_confidence else (False,))
         ]
         for graph in graphs:

@@ -52,8 +52,9 @@ class Frame:
         class_map_hw: np.ndarray,
         stages_ms: Dict[str, float],
         boxes: Optional[Boxes] = None,
+        confidence_hw: Optional[np.ndarray] = None,
     ) -> "ScoredFrame":
-        """This frame with its class map, and boxes where they were found, which are there now."""
+        """This frame with its class map, and what else was found, which is there now."""
         return ScoredFrame(
             self.name,
             class_map_hw,
@@ -65,6 +66,7 @@ class Frame:
             self.position,
             true_boxes=self.true_boxes,
             boxes=boxes,
+            confidence_hw=confidence_hw,
         )
 
 
@@ -79,6 +81,7 @@ class ScoredFrame:
     ``done_s`` is when the result was there, on the monotonic clock; by default now.
     ``boxes`` are of the network's label set, in pixels of the image; ``proposals_xyxy``, float32
     (P, 4), where they were found among, if that is known.
+    ``confidence_hw``, where the model gave it: 0-255, uint8 (H, W).
     """
 
     name: str
@@ -93,6 +96,7 @@ class ScoredFrame:
     true_boxes: Optional[TrueBoxes] = None
     boxes: Optional[Boxes] = None
     proposals_xyxy: Optional[np.ndarray] = None
+    confidence_hw: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def evaluate_dataset(
     dataset: Dataset,
     indices: Optional[Sequence[int]] = None,
     progress: Progress = iter,
+    with_calibration: bool = False,
 ) -> Run:
     """The run of a network on a data set, or on those frames of it.
 
@@ -36,7 +37,8 @@ def evaluate_dataset(
     run = source.new_run(segmenter.labels, {}, geometry=segmenter.geometry)
     segmenter.detected = run.detected
     with closing(source.frames(indices)) as frames:
-        score_frames(segmented(segmenter, progress(frames)), run, strict=True)
+        seen = segmented(segmenter, progress(frames), with_calibration)
+        score_frames(seen, run, strict=True)
     run.finish()
     return run
 
@@ -64,38 +66,43 @@ def measure_confidence(
 
 
 def segmented(
-    segmenter: Segmenter, frames: Iterable[Union[Frame, Problem]]
+    segmenter: Segmenter, frames: Iterable[Union[Frame, Problem]], with_calibration: bool
 ) -> Iterator[Union[ScoredFrame, Problem]]:
     """The frames with class maps at their own size, and boxes of what the segmenter detects.
 
-    A ``Problem`` stays one.
+    A ``Problem`` stays one. ``with_calibration`` frames that have a truth get their confidence too,
+    where the model has it.
     """
+    with_calibration = with_calibration and segmenter.backend.has_confidence
     for frame in frames:
         if isinstance(frame, Problem):
             yield frame
             continue
         try:
-            yield _segmented(segmenter, frame)
+            yield _segmented(segmenter, frame, with_calibration and frame.truth_hw is not None)
         except ImageError as error:
             yield Problem(frame.name, "%s: %s" % (frame.name, error))
 
 
-def _segmented(segmenter: Segmenter, frame: Frame) -> ScoredFrame:
-    # A map of its own: the segmenter's buffer is written again before this one is scored.
-    class_map = np.empty(segmenter.output_size(frame.image_hwc.shape[:2]), np.uint8)
+def _segmented(segmenter: Segmenter, frame: Frame, with_calibration: bool) -> ScoredFrame:
+    # Maps of its own: the segmenter's buffers are written again before these are scored.
+    size = segmenter.output_size(frame.image_hwc.shape[:2])
+    class_map = np.empty(size, np.uint8)
     detects = bool(segmenter.detected)
     result = segmenter.segment(
         frame.image_hwc,
         out_class_map_hw=class_map,
-        with_confidence=detects and segmenter.backend.has_confidence,
+        out_confidence_hw=np.empty(size, np.uint8) if with_calibration else None,
+        with_confidence=with_calibration or (detects and segmenter.backend.has_confidence),
     )
     stages_ms = dict(result.stages_ms, processing=sum(result.stages_ms.values()))
+    confidence = result.confidence_hw if with_calibration else None
     if not detects:
-        return frame.scored(class_map, stages_ms)
+        return frame.scored(class_map, stages_ms, confidence_hw=confidence)
     timer = StageTimer()
     boxes = segmenter.boxes_in_image(segmenter.detect(class_map, result.confidence_hw))
     timer.lap("detections")
-    return frame.scored(class_map, dict(stages_ms, **timer.stages_ms), boxes)
+    return frame.scored(class_map, dict(stages_ms, **timer.stages_ms), boxes, confidence)
 
 
 def score_frames(

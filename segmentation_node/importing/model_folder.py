@@ -9,7 +9,14 @@ import yaml
 
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.files import write_whole
-from segmentation_node.model_card import CARD_FILE, Size, parse_card, sha256_of, size_text
+from segmentation_node.model_card import (
+    CARD_FILE,
+    ConfidenceInfo,
+    Size,
+    parse_card,
+    sha256_of,
+    size_text,
+)
 from segmentation_node.pipeline import Segmenter
 from segmentation_node.yaml_and_json import parse_yaml, read_yaml
 
@@ -117,6 +124,12 @@ def _identity(entry: dict[str, Any]) -> list[Any]:
     keys = ("kind", "dataset", "split", "artifact", "precision", "height", "width", "batch")
     defaults = {"artifact": "onnx", "precision": "", "batch": 1}
     return [entry.get(key, defaults.get(key)) for key in keys]
+
+
+def confidence_entry(measured: ConfidenceInfo | None, temperature: float) -> dict[str, float]:
+    """The card's key ``confidence``; a temperature of 1 need not be said."""
+    entry = {} if temperature == 1.0 else {"temperature": temperature}
+    return {**entry, **(vars(measured) if measured else {})}
 
 
 def put_on_card(folder: str, **changes: Any) -> None:

@@ -47,10 +47,10 @@ class DeployGraph(nn.Module):
     """Image RGB (N, H, W, 3), raw 0-255 -> class map (N, H, W).
 
     With ``with_confidence`` also the softmax probability of the chosen class, (N, H, W), 0-255,
-    255 = certain. ``variant`` names the dtypes of image and maps; the network is used in the dtype
-    that it has, and where that is half, normalisation and confidence stay in float32.
-    ``trained_classes``, where given, are the only train ids that the class map may hold: scores of
-    classes that training never saw mean nothing.
+    255 = certain, of the scores divided by ``temperature``. ``variant`` names the dtypes of image
+    and maps; the network is used in the dtype that it has, and where that is half, normalisation
+    and confidence stay in float32. ``trained_classes``, where given, are the only train ids that
+    the class map may hold: scores of classes that training never saw mean nothing.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class DeployGraph(nn.Module):
         with_confidence: bool,
         variant: str = "uint8",
         trained_classes: Sequence[int] = (),
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.normalise = normalise
@@ -67,6 +68,7 @@ class DeployGraph(nn.Module):
         self.with_confidence = with_confidence
         self.variant = VARIANTS[variant]
         self.trained_classes = list(trained_classes)
+        self.temperature = temperature
         self.channels: torch.Tensor
         self.train_ids: torch.Tensor
         channels = torch.tensor(self.trained_classes, dtype=torch.int64)
@@ -83,7 +85,7 @@ class DeployGraph(nn.Module):
         class_map = self._as_map(self.train_ids[chosen] if self.trained_classes else chosen)
         if not self.with_confidence:
             return (class_map,)
-        confidence = _confidence(_cast(logits, self.normalise.scale.dtype))
+        confidence = _confidence(_cast(logits, self.normalise.scale.dtype), self.temperature)
         return class_map, self._as_map(confidence * 255.0 + 0.5)
 
     def _as_map(self, values: torch.Tensor) -> torch.Tensor:
@@ -103,7 +105,9 @@ def _cast(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return values if values.dtype == dtype else values.to(dtype)
 
 
-def _confidence(logits_nchw: torch.Tensor) -> torch.Tensor:
+def _confidence(logits_nchw: torch.Tensor, temperature: float) -> torch.Tensor:
     """Largest softmax probability: (N, C, H, W) -> (N, H, W)."""
-    highest = logits_nchw.amax(dim=1, keepdim=True)
-    return 1.0 / (logits_nchw - highest).exp().sum(dim=1)
+    differences = logits_nchw - logits_nchw.amax(dim=1, keepdim=True)
+    if temperature != 1.0:
+        differences = differences * (1.0 / temperature)
+    return 1.0 / differences.exp().sum(dim=1)

@@ -70,9 +70,22 @@ def test_how_sure_the_model_is_may_be_on_the_card(tmp_path):
     assert card.confidence == ConfidenceInfo(0.8, 0.02, 0.0)
 
 
+def test_the_confidence_may_have_a_temperature(tmp_path):
+    assert read_card(write(tmp_path, dict(GOOD, confidence=SURE))).temperature == 1.0
+    card = read_card(write(tmp_path, dict(GOOD, confidence=dict(SURE, temperature=2))))
+    assert card.temperature == 2.0 and card.confidence == ConfidenceInfo(0.8, 0.02, 0.0)
+    card = read_card(write(tmp_path, dict(GOOD, confidence={"temperature": 0.5})))
+    assert card.temperature == 0.5 and card.confidence is None
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"confidence": {"temperature": 0}}, "confidence.temperature is 0.0; expected above 0"),
+        ({"confidence": {"temperature": float("nan")}}, "confidence.temperature is nan"),
+        ({"confidence": {"temperature": "hot"}}, "confidence.temperature is 'hot' (str)"),
+        ({"confidence": {"temperature": 2.0, "mean": 0.8}}, "missing key confidence.deviation"),
+        ({"confidence": {"temperature": 2.0}, "outputs": ["class_map"]}, "lack it"),
         ({"confidence": dict(SURE, mean=80)}, "confidence.mean is 80.0; expected 0 to 1"),
         ({"confidence": dict(SURE, mean=float("nan"))}, "confidence.mean is nan"),
         ({"confidence": {"mean": 0.8}}, "missing key confidence.deviation"),

@@ -218,10 +218,11 @@ def test_every_key_is_documented():
     with open(os.path.join(PROJECT, "docs", "evaluation.md")) as text:
         documented = set(re.findall("`([a-z_0-9]+)`", text.read()))
     run = new_run()
-    run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH, position=("", 0)))
+    run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH, position=("", 0), confidence_hw=SEEN))
     run.add(ScoredFrame("b", SEEN, truth_hw=TRUTH, position=("", 1)))
     result = run.as_json()
     assert set(result) <= documented
+    assert set(result["calibration"]) <= documented
     assert set(result["per_frame"][1]) <= documented
     assert set(result["temporal_consistency"]) <= documented
 

@@ -71,6 +71,9 @@ def assert_is_the_sum(result, reports):
     assert result["mean_iou"] == iou[~np.isnan(iou)].mean()
     assert result["global_accuracy"] == hits.sum() / pixels.sum()
     counts = {key: sum(r["temporal_consistency"][key] for r in reports.values()) for key in COUNTS}
+    for key in ("pixels", "right"):
+        counted = sum(np.array(r["calibration"][key]) for r in reports.values())
+        assert result["calibration"][key] == counted.tolist()
     temporal = result["temporal_consistency"]
     assert {key: temporal[key] for key in COUNTS} == counts
     assert temporal["changed_share"] == counts["changed_pixels"] / counts["pixels"]
@@ -345,7 +348,7 @@ def test_the_page_of_a_thousand_drives_is_small():
     page = fleet_page(
         {
             "model": "m", "drives": rows, "failed": [], "frames": 9000, "frames_skipped": 0,
-            "mean_iou": 0.5, "class_iou": {"road": 0.5}, "stages_ms": {},
+            "mean_iou": 0.5, "class_iou": {"road": 0.5}, "stages_ms": {}, "calibration": None,
             "temporal_consistency": {"changed_share": 0.1},
         }
     )  # fmt: skip

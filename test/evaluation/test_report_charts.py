@@ -1,9 +1,11 @@
 """The parts of the page: markup that escapes, ticks, histograms, timelines."""
 
+import re
+
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.report.charts import bins, histogram, ticks, timeline
+from segmentation_node.evaluation.report.charts import bins, histogram, reliability, ticks, timeline
 from segmentation_node.evaluation.report.markup import element
 
 
@@ -39,3 +41,23 @@ def test_a_timeline_leaves_gaps_where_nothing_was_measured():
     drawn = timeline(values, list("abcde"), "ms", "title")
     assert drawn.count("<polyline") == 2 and drawn.count("<circle") == 4
     assert "c: " not in drawn
+
+
+def test_a_reliability_bar_is_as_high_as_its_share_is_right():
+    """Against the diagonal: a bin that is as right as it is sure touches it in its middle."""
+    found = {"above": 0.4, "up_to": 0.6, "pixels_share": 1.0, "mean_confidence": 0.5}
+    empty = {"above": 0.6, "up_to": 0.8, "pixels_share": 0.0, "mean_confidence": None}
+    bins = [dict(found, right_share=0.5), dict(empty, right_share=None)]
+    drawn = reliability(bins)
+    assert drawn.count("<rect") == 1
+    rect, line = (attributes(drawn, tag) for tag in ("rect", "line"))
+    assert rect["height"] == pytest.approx((line["y1"] - line["y2"]) / 2, abs=0.02)
+    assert rect["y"] == pytest.approx((line["y1"] + line["y2"]) / 2, abs=0.02)
+    assert rect["x"] + rect["width"] / 2 == pytest.approx((line["x1"] + line["x2"]) / 2, abs=0.02)
+
+
+def attributes(drawn, tag):
+    """The numbers of the last element of a kind."""
+    text = drawn[drawn.rindex("<%s " % tag) :]
+    found = re.findall(r' ([a-z0-9]+)="([-\d.]+)"', text[: text.index(">")])
+    return {key: float(value) for key, value in found}

@@ -50,6 +50,7 @@ def filled_run(truth=CITYSCAPES_19, frames=FRAMES, name="frame %d"):
                 stages_ms={"inference": 5.0 + index, "processing": 6.0 + index},
                 position=("", index),
                 done_s=index * 0.1,
+                confidence_hw=np.where(wrong, 120, 240).astype(np.uint8),
             )
         )
     return run
@@ -143,6 +144,23 @@ def test_the_means_and_the_pace_are_the_jsons(page, result):
     assert "%.2f frames per second" % result["rate_hz"] in page.text
 
 
+def test_the_calibration_is_the_jsons(page, result):
+    found = result["calibration"]
+    assert page.text.count("calibration error %s %%" % percent(found["expected_error"])) == 1
+    rows = page.rows("confidence from")
+    assert len(rows) == len(found["thresholds"]) and rows["0.80"] == {
+        "pixels kept %": percent(found["thresholds"][4]["kept_share"]),
+        "right of these %": "100.00",
+    }
+    drawn = page.text[page.text.index("Right by confidence") :]
+    filled = [item for item in found["bins"] if item["right_share"] is not None]
+    assert len(filled) == 2
+    for item in filled:
+        assert "confidence %.2f: %.2f %% right, %.2f %% of the pixels" % (
+            item["mean_confidence"], 100 * item["right_share"], 100 * item["pixels_share"]
+        ) in drawn  # fmt: skip
+
+
 def test_every_cell_of_the_confusion_matrix_is_the_jsons(page, result):
     matrix = result["confusion_matrix"]
     titles = [cell["title"] for cell in page.all("td") if "predicted as" in cell.get("title", "")]
@@ -188,7 +206,7 @@ def test_pictures_and_charts_say_what_they_show(page):
     assert len(images) == 4 * (4 + 4 + 4)  # worst, best, and those that change most
     assert all(image["alt"] for image in images)
     charts = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(charts) == 4
+    assert len(charts) == 5
     assert "Histogram of processing time" in page.text
 
 

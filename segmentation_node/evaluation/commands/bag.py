@@ -7,6 +7,7 @@ from typing import Any, Iterable, Union
 
 from segmentation_node.evaluation.commands.options import (
     OutputOptions,
+    add_calibration_option,
     add_geometry_options,
     add_model_options,
     add_output_options,
@@ -41,6 +42,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("bag", metavar="BAG", help="the bag's folder, or its .mcap or .db3 file")
     add_model_options(parser, required=False)
     add_topic_options(parser)
+    add_calibration_option(parser)
     add_geometry_options(parser)
     add_output_options(parser)
 
@@ -93,7 +95,8 @@ def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
     with open_segmenter(arguments, geometry) as segmenter, closing(source.frames()) as frames:
         run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
         segmenter.detected = run.detected
-        seen = segmented(segmenter, progress_bar(source.length)(frames))
+        shown = progress_bar(source.length)(frames)
+        seen = segmented(segmenter, shown, arguments.calibration)
         _score(seen, source, run, output)
 
 

@@ -1,6 +1,7 @@
 """``confidence``: measure how sure a model is on validation data, and write that on its card.
 
-A node warns when what it sees makes the model much less, or much more, sure than that.
+``--temperature`` changes that first, in the graphs and on the card, so that the model is right as
+often as it says. A node warns when what it sees makes the model much less, or much more, sure.
 """
 
 import argparse
@@ -8,12 +9,17 @@ import os
 from typing import Any
 
 from segmentation_node.errors import CardError
-from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
+from segmentation_node.evaluation.commands.options import (
+    add_model_options,
+    open_segmenter,
+    temperature,
+)
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.offline import measure_confidence
+from segmentation_node.evaluation.temperature import FIT, put_temperature
 from segmentation_node.geometry import WHOLE_IMAGE
-from segmentation_node.model_card import CARD_FILE
+from segmentation_node.model_card import CARD_FILE, open_model
 
 
 def add_parser(commands: Any) -> None:
@@ -26,22 +32,33 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
     parser.add_argument("--root", default="", help="the data set's folder")
     parser.add_argument("--split", default="val", help="none that the model was trained on")
+    parser.add_argument(
+        "--temperature",
+        type=temperature,
+        metavar="T",
+        help="divide the scores by it before the softmax, in all graphs of the model: a number, or "
+        "%r for that under which this split's labels are likeliest" % FIT,
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and write; gives the exit code."""
     # Cards are written where networks are trained or imported: Python 3.11.
-    from segmentation_node.importing.model_folder import put_on_card
+    from segmentation_node.importing.model_folder import confidence_entry, put_on_card
 
+    card = open_model(arguments.model, arguments.size)
+    if "confidence" not in card.outputs:
+        raise CardError("model %s gives no confidence to measure" % card.name)
+    if card.is_resized:
+        raise CardError("the card's confidence is that of its own size; leave --size out")
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.split)
+    if arguments.temperature is not None:
+        progress = progress_bar(len(dataset))
+        print(put_temperature(card.folder, arguments.temperature, dataset, progress))
     with open_segmenter(arguments, WHOLE_IMAGE) as segmenter:
-        card = segmenter.card
-        if "confidence" not in card.outputs:
-            raise CardError("model %s gives no confidence to measure" % card.name)
-        if card.is_resized:
-            raise CardError("the card's confidence is that of its own size; leave --size out")
         found = measure_confidence(segmenter, dataset, progress_bar(len(dataset)))
-    put_on_card(card.folder, confidence=dict(vars(found)))
+        entry = confidence_entry(found, segmenter.card.temperature)
+    put_on_card(card.folder, confidence=entry)
     print(
         "%s: confidence %.4f, deviation %.4f, unlabelled %.4f on %s %s"
         % (

@@ -8,6 +8,7 @@ from typing import Any
 
 from segmentation_node.errors import CardError
 from segmentation_node.evaluation.commands.options import (
+    add_calibration_option,
     add_geometry_options,
     add_model_options,
     add_output_options,
@@ -45,6 +46,7 @@ def add_parser(commands: Any) -> None:
         help="also write the figures on the model's card, in place of those of the same data, "
         "size and precision",
     )
+    add_calibration_option(parser)
     add_geometry_options(parser)
     add_output_options(parser)
 
@@ -69,9 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         segmenter.detected = run.detected
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
-            score_frames(
-                segmented(segmenter, progress(frames)), run, output.strict or arguments.to_card
-            )
+            seen = segmented(segmenter, progress(frames), arguments.calibration)
+            score_frames(seen, run, output.strict or arguments.to_card)
         if arguments.to_card:
             _write_on_card(segmenter, arguments, run)
     return 0

@@ -5,11 +5,12 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Union
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.errors import OutputError
+from segmentation_node.evaluation.temperature import FIT
 from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import Grouping, read_grouping
 from segmentation_node.model_card import open_model
@@ -103,6 +104,16 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_calibration_option(parser: argparse.ArgumentParser) -> None:
+    """Whether labelled frames are run with confidence."""
+    parser.add_argument(
+        "--no-calibration",
+        dest="calibration",
+        action="store_false",
+        help="leave out whether the confidence is right, and with it a tenth of the run's time",
+    )
+
+
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
     """What ``add_output_options`` asked for."""
     grouping = read_grouping(arguments.grouping) if arguments.grouping else None
@@ -128,6 +139,11 @@ def positive(text: str) -> float:
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError("%s is not above 0" % text)
     return value
+
+
+def temperature(text: str) -> Union[str, float]:
+    """``FIT`` or a number above zero, for a parser."""
+    return text if text == FIT else positive(text)
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -109,6 +109,9 @@ class _Merged:
             )
         self._accuracy.matrix.counts += np.array(report["confusion_matrix"]["pixels"], np.int64)
         self._accuracy.frames += report["frames_with_truth"]
+        calibration = report["calibration"]
+        if calibration is not None:
+            self._accuracy.calibration.add_counts(calibration["pixels"], calibration["right"])
 
     def _add_consistency(self, found: Dict[str, Any]) -> None:
         for key in COUNTS:
@@ -120,7 +123,9 @@ class _Merged:
     def as_json(self) -> Dict[str, Any]:
         """The figures under the keys of one run's report, and the drives, the worst first."""
         accuracy = (
-            self._accuracy.as_json() if self._accuracy else {"mean_iou": None, "class_iou": {}}
+            self._accuracy.as_json()
+            if self._accuracy
+            else {"mean_iou": None, "class_iou": {}, "calibration": None}
         )
         accuracy.update(
             model=self._model,

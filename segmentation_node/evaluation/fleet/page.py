@@ -3,6 +3,7 @@
 from typing import Any, Dict, List, Optional
 
 from segmentation_node.evaluation import report
+from segmentation_node.evaluation.report import sections
 from segmentation_node.evaluation.report.markup import Markup, element, join, section, table
 from segmentation_node.evaluation.report.page import POLICY
 from segmentation_node.evaluation.report.style import STYLE
@@ -18,6 +19,8 @@ def fleet_text(merged: Dict[str, Any]) -> str:
     parts = []
     if merged["frames_with_truth"]:
         parts.append(report.table(["class", "IoU %"], _classes(merged)))
+    if merged["calibration"] is not None:
+        parts.append(report.calibration_text(merged["calibration"]))
     if merged["stages_ms"]:
         parts.append(report.latency_table(merged["stages_ms"]))
     parts.append(report.table(ROW_HEADER, [_row(row) for row in merged["drives"][:SHOWN]]))
@@ -40,6 +43,7 @@ def fleet_page(merged: Dict[str, Any]) -> str:
     body = [
         element("header", element("h1", title), element("p", _summary(merged), class_="soft")),
         _box("Classes", ["class", "IoU %"], _classes(merged)),
+        sections.calibration(merged),
         _box("Drives, the worst first", ROW_HEADER, [_row(row) for row in merged["drives"]]),
         _against(merged),
         _box("Failed", ["drive", "reason"], [[r["drive"], r["error"]] for r in merged["failed"]]),

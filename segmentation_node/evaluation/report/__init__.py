@@ -2,6 +2,7 @@
 
 from segmentation_node.evaluation.report.text import (
     accuracy_table,
+    calibration_text,
     category_table,
     latency_table,
     milliseconds,
@@ -14,6 +15,7 @@ from segmentation_node.evaluation.report.text import (
 
 __all__ = [
     "accuracy_table",
+    "calibration_text",
     "category_table",
     "latency_table",
     "milliseconds",

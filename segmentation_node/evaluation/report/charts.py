@@ -1,7 +1,7 @@
 """Charts as SVG: they work without scripts, follow the page's colours and can be printed."""
 
 import math
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -91,6 +91,39 @@ def histogram(values: np.ndarray, unit: str, title: str) -> Markup:
         )
     )
     return _chart(title, "frames", _axes(x, y, label, whole_y=True) + drawn + marks)
+
+
+def reliability(bins: Sequence[Dict[str, Any]]) -> Markup:
+    """Share of right pixels by bin of confidence, against the diagonal on which both are equal.
+
+    ``bins`` are those of ``Calibration.as_json``. The fuller a bar's colour, the more pixels it
+    stands for.
+    """
+    x, y = Scale(0.0, 1.0, LEFT, WIDTH - RIGHT), Scale(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    drawn = []
+    for found in bins:
+        if found["right_share"] is None:
+            continue
+        text = "confidence %.2f: %.2f %% right, %.2f %% of the pixels" % (
+            found["mean_confidence"],
+            100.0 * found["right_share"],
+            100.0 * found["pixels_share"],
+        )
+        drawn.append(
+            element(
+                "rect",
+                element("title", text),
+                x=x(found["above"]) + 0.5,
+                y=y(found["right_share"]),
+                width=x(found["up_to"]) - x(found["above"]) - 1.0,
+                height=y(0.0) - y(found["right_share"]),
+                class_="fill",
+                fill_opacity=0.25 + 0.75 * math.sqrt(found["pixels_share"]),
+            )
+        )
+    diagonal = element("line", x1=x(0.0), y1=y(0.0), x2=x(1.0), y2=y(1.0), class_="mark")
+    axes = _axes(x, y, "confidence")
+    return _chart("Right by confidence", "share of pixels", [*axes, *drawn, diagonal])
 
 
 def bins(values: np.ndarray) -> Tuple[List[float], List[int], int]:

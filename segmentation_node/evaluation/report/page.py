@@ -41,6 +41,7 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             sections.accuracy(run, result),
             sections.boxes(run, result),
             sections.confusion(result),
+            sections.calibration(result),
             sections.latency(run, result),
             sections.by_frame(run, result),
             sections.consistency(run, result),
@@ -84,6 +85,9 @@ def _tiles(result: Dict[str, Any]) -> Markup:
         if result["mean_class_iiou"] is not None:
             tiles.append(_tile("mean iIoU", percent(result["mean_class_iiou"]), "%"))
         tiles.append(_tile("global accuracy", percent(result["global_accuracy"]), "%"))
+    if result["calibration"] is not None:
+        error = percent(result["calibration"]["expected_error"])
+        tiles.append(_tile("calibration error", error, "%"))
     for stage in ("end_to_end", "processing"):
         if _median(result, stage) is not None:
             title = "%s, median" % stage.replace("_", " ")

@@ -4,7 +4,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
-from segmentation_node.evaluation.report.charts import bar, histogram, timeline
+from segmentation_node.evaluation.report.charts import bar, histogram, reliability, timeline
 from segmentation_node.evaluation.report.markup import (
     Markup,
     element,
@@ -13,7 +13,14 @@ from segmentation_node.evaluation.report.markup import (
     swatch,
     table,
 )
-from segmentation_node.evaluation.report.text import milliseconds, percent, recall_text
+from segmentation_node.evaluation.report.text import (
+    THRESHOLD_HEADER,
+    calibration_line,
+    milliseconds,
+    percent,
+    recall_text,
+    threshold_rows,
+)
 from segmentation_node.evaluation.run.accuracy import Scores
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import LabelSet
@@ -158,6 +165,19 @@ def _cell(truth: str, predicted: str, pixels: int, row_pixels: int) -> Markup:
         class_=kind + (" strong" if tint > STRONG_TINT else ""),
         style="--tint: %.3f" % tint,
         title="%s predicted as %s: %d pixels, %.2f %%" % (truth, predicted, pixels, 100.0 * share),
+    )
+
+
+def calibration(result: Dict[str, Any]) -> Optional[Markup]:
+    """Whether the confidence means what it says: the picture, and what each threshold leaves."""
+    found = result["calibration"]
+    if found is None:
+        return None
+    return section(
+        "Calibration",
+        element("p", calibration_line(found) + "."),
+        reliability(found["bins"]),
+        table(THRESHOLD_HEADER, threshold_rows(found)),
     )
 
 

@@ -10,6 +10,7 @@ from segmentation_node.timing import PERCENTILES
 
 NAMED_PROBLEMS = 10
 """Skipped and lost frames that the terminal names; the JSON and the page name all."""
+THRESHOLD_HEADER = ("confidence from", "pixels kept %", "right of these %")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,6 +34,8 @@ def run_text(result: Dict[str, Any]) -> str:
             parts.append(category_table(result))
     if result["true_boxes"]:
         parts += [boxes_table(result), recall_text(result)]
+    if result["calibration"] is not None:
+        parts.append(calibration_text(result["calibration"]))
     if result["stages_ms"]:
         parts.append(latency_table(result["stages_ms"]))
     parts.append(pace_table(result))
@@ -99,6 +102,34 @@ def _score_table(level: str, columns: Dict[str, Scores]) -> str:
         for name in columns["IoU %"]
     ]
     return table([level] + list(shown), rows)
+
+
+def calibration_text(calibration: Dict[str, Any]) -> str:
+    """What each threshold leaves, and how far confidence and truth are apart."""
+    return "%s\n\n%s" % (
+        table(list(THRESHOLD_HEADER), threshold_rows(calibration)),
+        calibration_line(calibration),
+    )
+
+
+def threshold_rows(calibration: Dict[str, Any]) -> List[List[str]]:
+    """By confidence threshold: the share of the pixels that it leaves, and what of it is right."""
+    return [
+        ["%.2f" % row["threshold"], percent(row["kept_share"]), percent(row["right_share"])]
+        for row in calibration["thresholds"]
+    ]
+
+
+def calibration_line(calibration: Dict[str, Any]) -> str:
+    """Expected calibration error, and on which side it lies."""
+    return (
+        "expected calibration error %s %%: mean confidence %s %%, right %s %% of the labelled "
+        "pixels that got a class"
+        % tuple(
+            percent(calibration[key])
+            for key in ("expected_error", "mean_confidence", "right_share")
+        )
+    )
 
 
 def latency_table(stages_ms: Dict[str, Dict[str, Optional[float]]]) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 import numpy as np
 
 from segmentation_node.errors import LabelsError
+from segmentation_node.evaluation.run.calibration import Calibration
 from segmentation_node.evaluation.run.confusion import ConfusionMatrix, mean_of_defined
 from segmentation_node.evaluation.run.instances import InstanceWeightedCounts
 from segmentation_node.labels import CATEGORIES, LabelSet
@@ -61,6 +62,7 @@ class Accuracy:
         self.instances: Optional[InstanceWeightedCounts] = None
         if instance_classes:
             self.instances = InstanceWeightedCounts(truth, predicted, instance_classes)
+        self.calibration = Calibration()
         self.frames = 0
 
     def add(
@@ -68,14 +70,18 @@ class Accuracy:
         truth_hw: np.ndarray,
         predicted_hw: np.ndarray,
         instances_hw: Optional[np.ndarray] = None,
+        confidence_hw: Optional[np.ndarray] = None,
     ) -> ConfusionMatrix:
         """Count one frame and give its own counts: uint8 (H, W) each, instances int32.
 
         Raises ValueError, and counts nothing, on sizes that differ and on ids that are no class.
         """
         frame = ConfusionMatrix(self.matrix.classes)
-        frame.add(*self.level.bring(truth_hw, predicted_hw))
+        brought = self.level.bring(truth_hw, predicted_hw)
+        frame.add(*brought)
         self.matrix.counts += frame.counts
+        if confidence_hw is not None:
+            self.calibration.add(*brought, confidence_hw)
         if self.instances is not None and instances_hw is not None:
             self.instances.add(instances_hw, predicted_hw)
         self.frames += 1
@@ -123,6 +129,7 @@ class Accuracy:
             "class_accuracy": self.class_accuracy(),
             "mean_class_iiou": _mean(class_iiou),
             "class_iiou": class_iiou,
+            "calibration": self.calibration.as_json(),
             "confusion_matrix": {
                 "truth": list(self.level.names),
                 "predicted": list(self.level.names) + ["unlabelled"],

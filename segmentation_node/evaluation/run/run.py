@@ -97,7 +97,9 @@ class Run:
             if self.truth is None:
                 raise ValueError("a frame has a truth, but the run has no label set for it")
             try:
-                counts = self.accuracy.add(frame.truth_hw, frame.class_map_hw, frame.instances_hw)
+                counts = self.accuracy.add(
+                    frame.truth_hw, frame.class_map_hw, frame.instances_hw, frame.confidence_hw
+                )
             except ValueError as error:
                 raise DatasetError("%s: %s" % (frame.name, error)) from error
             figures["mean_iou"] = score = counts.mean_iou()
