@@ -213,13 +213,14 @@ def test_the_type_hash_is_that_of_ros(tmp_path):
 
 
 @pytest.mark.slow
-def test_both_with_vision_msgs_from_source(vision_msgs):
+def test_all_of_it_with_vision_msgs_from_source(vision_msgs):
+    """What needs it, in an environment that has it."""
     command = [*vision_msgs, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, __file__, "-k", "ros"], capture_output=True, text=True, timeout=300
+        [*command, __file__, "-k", "ros"], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "2 passed" in done.stdout
+    assert "passed" in done.stdout and "skipped" not in done.stdout
 
 
 LIVE = [sys.executable, "-m", "segmentation_node.evaluation", "live", "--num-threads", "1"]
