@@ -3,7 +3,8 @@
 For each model and image size all nodes are started, as processes, with the same weights. They take
 turns: one works for some seconds on images that it gets two at a time, so that the node limits the
 throughput, while the others wait. ``class map`` asks for that alone; the baseline makes its overlay
-all the same, as such nodes do. A node's CPU time includes the middleware and rclpy.
+all the same, as such nodes do. A node's CPU time includes the middleware and rclpy. ``node_auto``
+has backend and precision ``auto``, on a card that lets it take bf16 and int8.
 """
 
 import contextlib
@@ -13,10 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import psutil
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -33,12 +35,14 @@ from segmentation_node.evaluation.live.target import (
     prepare_middleware,
 )
 from segmentation_node.model_card import ModelCard
+from segmentation_node.ros.parameters import NODE_STATUS
 from segmentation_node.ros.processor import stamp_nanoseconds
 
 SIZES = ((360, 640), (720, 1280))
 MODELS = ("fast_elu_squeezenet_camvid", "fast_elu_squeezenet")
 BASELINE, OURS = "baseline_onnxruntime", "node_onnxruntime"
-NODES = (BASELINE, "baseline_torch", OURS, "node_torch", "node_openvino")
+AUTO = "node_auto"
+NODES = (BASELINE, "baseline_torch", OURS, "node_torch", "node_openvino", AUTO)
 NODE_NAMES = {
     BASELINE: "the usual node",
     "baseline_torch": "the usual node, torch eager",
@@ -46,6 +50,7 @@ NODE_NAMES = {
     OURS: "this node, ONNX Runtime",
     "node_openvino": "this node, OpenVINO",
     "node_torch": "this node, torch eager",
+    AUTO: "this node, auto",
 }
 CLASS_MAP = "class map"
 IN_FLIGHT = 2
@@ -69,13 +74,20 @@ class Client(Node):
         self.images = self.create_publisher(Image, f"/{target}/image", keep_all_qos())
         self.sent_s: dict[int, float] = {}
         self.frames: list[tuple[float, float]] = []
+        self.values: dict[str, str] = {}
         self._listen("class_map", self._on_class_map)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._client_executor = SingleThreadedExecutor()
         self._client_executor.add_node(self)
 
     def wait_for_node(self) -> None:
         """Spin until the node takes the images."""
         self._spin_until(lambda: self.images.get_subscription_count() > 0, READY_TIMEOUT_S)
+
+    def taken(self) -> str:
+        """Run time and precision of a node of this package, by its diagnostics."""
+        self._spin_until(lambda: "precision" in self.values, FRAME_TIMEOUT_S)
+        return "{backend} {precision}".format(**self.values)
 
     def ask_for_overlay(self) -> None:
         """Subscribe to the overlay too."""
@@ -107,6 +119,11 @@ class Client(Node):
     def _listen(self, output: str, callback: Callable[[Image], None]) -> None:
         self.create_subscription(Image, f"/{self.target}/{output}", callback, keep_all_qos())
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == f"{self.target}: {NODE_STATUS}":
+                self.values = {item.key: item.value for item in status.values}
+
     def _on_class_map(self, message: Image) -> None:
         sent_s = self.sent_s.pop(stamp_nanoseconds(message.header.stamp), None)
         if sent_s is not None:
@@ -133,6 +150,8 @@ def start(stack: contextlib.ExitStack, node: str, card: ModelCard, threads: int)
         return psutil.Process(child.pid)
     parameters: dict[str, Any] = {"model": card.folder, "backend": run_time, "device": "cpu"}
     parameters.update(frame_policy="every", num_threads=threads)
+    if node == AUTO:  # what it measured elsewhere, or in other company, plays no part
+        parameters.update(precision="auto", engine_dir=card.folder)
     return psutil.Process(stack.enter_context(NodeProcess(parameters, remaps, quiet)).pid)
 
 
@@ -143,11 +162,12 @@ def measure(
     messages = image_messages(size)
     rows = []
     with contextlib.ExitStack() as stack:
-        processes = {node: start(stack, node, card, threads) for node in nodes}
-        clients = {node: Client(node) for node in nodes}
-        for client in clients.values():
-            stack.callback(client.destroy_node)
-            client.wait_for_node()
+        processes, clients = {}, {}
+        for node in nodes:  # one after the other: auto measures
+            processes[node] = start(stack, node, card, threads)
+            clients[node] = Client(node)
+            stack.callback(clients[node].destroy_node)
+            clients[node].wait_for_node()
         for asked_for in (CLASS_MAP, f"{CLASS_MAP}, overlay"):
             print(f"{card.name}, {size_text(size)}, {asked_for} ...", flush=True)
             if asked_for != CLASS_MAP:
@@ -162,6 +182,8 @@ def measure(
             about = {"model": card.name, "classes": len(card.labels)}
             about.update(image=size_text(size), asked_for=asked_for)
             rows += [{**about, **_row(node, turns)} for node in nodes]
+            if AUTO in nodes:
+                rows[nodes.index(AUTO) - len(nodes)]["taken"] = clients[AUTO].taken()
     return rows
 
 
@@ -176,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--turn-s", type=float, default=2.0, help="seconds of a node's turn")
     add_threads(parser)
     options = parser.parse_args(arguments)
-    ours = [node for node in options.nodes if not node.startswith("baseline")]
+    ours = [node for node in options.nodes if not node.startswith("baseline") and node != AUTO]
     lacking = set(ours) - set(installed({node: node.partition("_")[2] for node in ours}))
     nodes = [BASELINE, *(node for node in options.nodes if node not in {BASELINE, *lacking})]
     settings = {name: getattr(options, name) for name in ("rounds", "turn_s", "threads")}
@@ -188,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.models:
             card = model_named(name, Path(folder) / "random")
             for size in SIZES:
-                at_size = resized(card, size, Path(folder) / "resized")
+                at_size = resized(card, size, Path(folder) / "resized", AUTO in nodes)
                 rows += measure(at_size, size, nodes, **settings)
     record.finish(rows, options.output, SHOWN)
 
@@ -235,6 +257,7 @@ class Compared(FrameMetrics):
     classes: int
     asked_for: str  # what is subscribed: "class map", or "class map, overlay"
     node: str  # in NODE_NAMES; a baseline is benchmarks/baseline_node.py
+    taken: NotRequired[str]  # by auto: run time and precision
     rounds: int
     ratio: float  # median over rounds of the frame rate over the baseline's
     ratios: list[float]  # by round
@@ -278,7 +301,7 @@ SHOWN = shown.Shown(
             {
                 **CASE,
                 "Asked for": "{asked_for}",
-                "Node": _name,
+                "Node": lambda row: _name(row) + (f" ({row['taken']})" if "taken" in row else ""),
                 "Frames/s": "{mean_frame_rate_fps:.1f}",
                 "Ratio": "{ratio:.2f}",
                 "Latency, ms (p95)": "{median_latency_ms:.0f} ({p95_latency_ms:.0f})",

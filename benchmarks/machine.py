@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from segmentation_node.evaluation.run.provenance import cpu_info, machine_facts
+from segmentation_node.backends.cpu import cpu_info
+from segmentation_node.evaluation.run.provenance import machine_facts
 
 FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",

@@ -146,11 +146,15 @@ def trained_network(card: ModelCard) -> Any:
     return network.eval()
 
 
-def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
+def resized(
+    card: ModelCard, size: Size, folder: Path, with_low_precisions: bool = False
+) -> ModelCard:
     """The model for images of another size, in a folder of its own below ``folder``.
 
     Its artifacts are the package's ONNX graph and the weights; beside them lies ``LOGITS_FILE``,
-    the bare network as the usual node takes it: normalised float32 in, logits out.
+    the bare network as the usual node takes it: normalised float32 in, logits out. With low
+    precisions there is an int8 graph too, and the card says, untested at this size, that bf16 and
+    int8 keep the classes, so that ``auto`` may take them where time alone counts.
     """
     from segmentation_node.importing.model_folder import confidence_entry, write_card
     from training.onnx_graph import OPSET, export_onnx, graph_variant
@@ -179,8 +183,25 @@ def resized(card: ModelCard, size: Size, folder: Path) -> ModelCard:
         _artifact(target / "model.onnx", "onnx", f"opset {OPSET}, uint8 in and out"),
         _artifact(target / "weights.safetensors", "weights", "safetensors, float32"),
     ]
+    if with_low_precisions:
+        _add_low_precisions(target, values, size)
     write_card(target, values)
     return read_card(str(target))
+
+
+def _add_low_precisions(folder: Path, values: dict[str, Any], size: Size) -> None:
+    from segmentation_node.evaluation.datasets import open_dataset
+    from segmentation_node.importing.model_folder import Form
+    from training.quantise import calibration_images, quantise_convolutions
+
+    # Ranges do not change the time.
+    images = calibration_images(open_dataset("street", "", "val"), (1, *size, 3), "stretch", 4)
+    form = Form("int8", size)
+    quantise_convolutions(folder / "model.onnx", images, folder / form.file)
+    values["artifacts"].append(form.artifact(folder))
+    scored = {"dataset": RANDOM, "split": "none", "frames": 1, "mean_iou": 0.0}
+    low = [{}, {"precision": "bf16"}, {"artifact": "onnx_int8"}]
+    values["accuracy"] = [{**scored, "global_accuracy": 0.0, **more} for more in low]
 
 
 def _export_logits(network: Any, size: Size, path: Path) -> None:

@@ -25,6 +25,8 @@ LONGEST_FILE = 255  # characters of a file's name, as file systems have it
 WEIGHTS = "weights"
 ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", WEIGHTS)
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+PRECISIONS_OF_KINDS = {"onnx_fp16": "fp16", "onnx_int8": "int8"}
+"""Of a file, where an accuracy does not say another; of the others fp32."""
 Size = Tuple[int, int]
 """Height and width in pixels, in text HxW."""
 
@@ -78,7 +80,8 @@ class AccuracyInfo:
     """What ``evaluation dataset`` computes from the shipped file on one split.
 
     ``artifact`` is the kind of that file, ``height`` and ``width`` its size where that is not the
-    card's own, ``precision`` what it was computed in where that is said.
+    card's own, ``precision`` what it was computed in where that is said, ``agreement`` the share of
+    the pixels that get the class of fp32, 0-1.
     """
 
     dataset: str
@@ -90,6 +93,12 @@ class AccuracyInfo:
     precision: str = ""
     height: Optional[int] = None
     width: Optional[int] = None
+    agreement: Optional[float] = None
+
+    @property
+    def computed_in(self) -> str:
+        """The precision, one of ``PRECISIONS``; where it is not said, that of the file."""
+        return self.precision or PRECISIONS_OF_KINDS.get(self.artifact, "fp32")
 
 
 @dataclass(frozen=True)
@@ -460,6 +469,10 @@ def _check_values(card: ModelCard, path: str) -> None:
         _check_choice(accuracy.artifact, ARTIFACT_KINDS, path, "accuracy.artifact")
         if accuracy.precision:
             _check_choice(accuracy.precision, PRECISIONS, path, "accuracy.precision")
+        if accuracy.agreement is not None and not 0.0 <= accuracy.agreement <= 1.0:
+            raise CardError(
+                "%s: accuracy.agreement is %s; expected 0 to 1" % (path, accuracy.agreement)
+            )
         _check_size(accuracy, path, "accuracy[%d]" % index)
     for index, artifact in enumerate(card.artifacts):
         _check_artifact(artifact, path, "artifacts[%d]" % index)
@@ -587,9 +600,14 @@ def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict
 
 
 def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
-    plain = {str: str, int: int, Optional[int]: int, float: float, Dict[str, Any]: dict}.get(
-        expected
-    )
+    plain = {
+        str: str,
+        int: int,
+        Optional[int]: int,
+        float: float,
+        Optional[float]: float,
+        Dict[str, Any]: dict,
+    }.get(expected)
     element = {List[float]: float, List[int]: int, List[str]: str}.get(expected)
     if element is not None:
         return [_typed(item, element, path, key) for item in _typed(value, list, path, key)]

@@ -1,18 +1,13 @@
 """Image -> class map and stage times: the one path that the node and the evaluation share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 
-from segmentation_node.backends import (
-    Backend,
-    BackendOptions,
-    Prediction,
-    choose_backend,
-    open_backend,
-)
+from segmentation_node.backends import Backend, BackendOptions, Prediction, open_backend
+from segmentation_node.backends.choice import BackendChoice, choose
 from segmentation_node.boxes import Boxes, things_of
 from segmentation_node.errors import ImageError
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
@@ -149,12 +144,13 @@ def open_batch(
 ) -> "Batch":
     """A card's model on the backend of this name, or on the one that ``auto`` chooses.
 
-    It has run once, so that the first image does not pay for lazy set-up; close it when done.
-    Raises BackendError or CardError.
+    ``options.precision`` may be ``auto`` as well. It has run once, so that the first image does not
+    pay for lazy set-up; close it when done. Raises BackendError or CardError.
     """
     options = options or BackendOptions()
-    name = choose_backend(card, options).name if backend == "auto" else backend
-    batch = Batch(open_backend(name, card, options))
+    choice = choose(card, backend, options)
+    options = replace(options, precision=choice.precision)
+    batch = Batch(open_backend(choice.name, card, options), choice)
     try:
         batch.warm_up()
     except BaseException:
@@ -186,11 +182,13 @@ def open_segmenter(
 class Batch:
     """A backend and the images of its next run, one slot each; several segmenters may share it.
 
-    A slot that no image was written into is black, or keeps that of an earlier run.
+    A slot that no image was written into is black, or keeps that of an earlier run. ``choice`` is
+    why it is this backend, where that was asked.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, choice: Optional[BackendChoice] = None) -> None:
         self.backend = backend
+        self.choice = choice
         self.images = backend.input_shape[0]
         self._input_nhwc = np.zeros(backend.input_shape, np.uint8)
         self._boxes: List[Optional[Box]] = [None] * self.images

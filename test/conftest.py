@@ -27,6 +27,13 @@ BUILD_TIMEOUT_S = 1200.0
 DOMAINS = range(1, 102)
 
 
+def pytest_configure(config):
+    """A home of the session's own: ``auto`` keeps there what it measured beside other tests."""
+    home = tempfile.TemporaryDirectory(prefix="segmentation_node_home_")
+    config.add_cleanup(home.cleanup)
+    os.environ["HOME"] = home.name
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Files are shared out whole. (xdist 3.8's own groups have no effect on pytest 9.2.)"""

@@ -19,7 +19,7 @@ from segmentation_node.model_card import ModelCard, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, image_size, whole
-from training.card import MEASURED, measure_accuracy
+from training.card import measure_accuracies
 from training.checkpoint import load_weights
 from training.errors import ExportError
 from training.export import export_form
@@ -43,7 +43,6 @@ def add_variants(
     """
     card = read_card(str(folder))
     graph = graph_of(card)
-    precisions = {variant: precision for precision, variant in MEASURED.items()}
     for form in forms_of(variants, [card.input_size, *sizes], [1, batch]):
         if form.batch != batch or (sizes and form.size not in sizes):
             continue
@@ -52,10 +51,10 @@ def add_variants(
             export_form(graph, form, card.label_set, dataset, made, training)
             write_whole(str(folder / form.file), (made / form.file).read_bytes())
         add_to_card(str(folder), artifacts=form.artifact(folder))
-        if form.variant in precisions and (form.variant == "int8" or form.is_other_size):
-            precision = precisions[form.variant]
-            entry = measure_accuracy(folder, dataset_name, dataset, precision, form.size)
-            add_to_card(str(folder), accuracy=entry)
+        if form.variant == "int8" or form.is_other_size:
+            found = measure_accuracies(folder, dataset_name, dataset, form.variant, form.size)
+            for entry in found:
+                add_to_card(str(folder), accuracy=entry)
 
 
 def graph_of(card: ModelCard) -> DeployGraph:

@@ -6,18 +6,25 @@ from typing import Any
 
 import torch
 
-from segmentation_node.backends import BackendOptions
+from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
-from segmentation_node.evaluation.offline import evaluate_dataset, measure_confidence
+from segmentation_node.evaluation.offline import (
+    evaluate_dataset,
+    measure_confidence,
+    share_of_equal,
+)
 from segmentation_node.importing.model_folder import Form, accuracy_entry, artifact
 from segmentation_node.labels import LabelSet, describe, is_built_in
-from segmentation_node.model_card import CARD_FILE, ConfidenceInfo, Size, read_card
+from segmentation_node.model_card import CARD_FILE, ConfidenceInfo, ModelCard, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.recipe import Recipe
 
-MEASURED = {"fp32": "uint8", "int8": "int8"}
-"""Variants whose accuracy the card gives, by the precision at which they run."""
+MEASURED = {
+    "uint8": {"fp32": ["onnxruntime"], "bf16": ["openvino"]},
+    "int8": {"int8": ["onnxruntime", "openvino"]},
+}
+"""Variants whose accuracy the card gives: in which precisions, and on which run times."""
 OWN_DATA = (
     "pictures of one's own",
     "as whoever owns the pictures permits; to be stated here before the weights are passed on",
@@ -121,17 +128,38 @@ def measure_confidence_on(folder: Path, dataset: Dataset) -> ConfidenceInfo:
         return measure_confidence(segmenter, dataset)
 
 
-def measure_accuracy(
-    folder: Path,
-    dataset_name: str,
-    dataset: Dataset,
-    precision: str = "fp32",
-    size: Size | None = None,
-) -> dict[str, Any]:
-    """The card's accuracy entry: a file of the folder through the pipeline on ONNX Runtime."""
+def measure_accuracies(
+    folder: Path, dataset_name: str, dataset: Dataset, variant: str, size: Size | None = None
+) -> list[dict[str, Any]]:
+    """The card's accuracy entries for a variant's file: in each of its precisions what it scores
+    through the pipeline, of the run times of this machine on the one that loses most.
+    """
     card = read_card(str(folder))
     card = card.at_size(size or card.input_size)
-    options = BackendOptions(precision=precision)
-    with open_segmenter(card, "onnxruntime", options) as segmenter:
+    entries = []
+    for precision, backends in MEASURED.get(variant, {}).items():
+        options = BackendOptions(precision=precision)
+        missing = {
+            name: BACKENDS[name].unavailable() or BACKENDS[name].unready(card, options)
+            for name in backends
+        }
+        print("".join(f"{precision}: {why}\n" for why in missing.values() if why), end="")
+        scored = [
+            _accuracy_on(name, card, options, dataset_name, dataset)
+            for name, why in missing.items()
+            if not why
+        ]
+        entries += sorted(scored, key=lambda entry: float(entry["mean_iou"]))[:1]
+    return entries
+
+
+def _accuracy_on(
+    backend: str, card: ModelCard, options: BackendOptions, dataset_name: str, dataset: Dataset
+) -> dict[str, Any]:
+    with open_segmenter(card, backend, options) as segmenter:
         result = evaluate_dataset(segmenter, dataset).accuracy
-        return accuracy_entry(segmenter, dataset_name, dataset.split, result)
+        agreement = None
+        if options.precision != "fp32":
+            with open_segmenter(card, backend) as reference:
+                agreement = share_of_equal(segmenter, reference, dataset)
+        return accuracy_entry(segmenter, dataset_name, dataset.split, result, agreement)

@@ -35,7 +35,7 @@ from segmentation_node.model_card import CARD_FILE, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
-from training.card import MEASURED, make_card, measure_accuracy, measure_confidence_on
+from training.card import make_card, measure_accuracies, measure_confidence_on
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.data import open_data
 from training.errors import ExportError
@@ -118,10 +118,10 @@ def export_run(
         if temperature != 1.0:
             print(put_temperature(str(partial), temperature, dataset), flush=True)
         accuracy = [
-            measure_accuracy(partial, recipe.dataset, dataset, precision, size)
+            entry
             for size in dict.fromkeys(sizes)
-            for precision, variant in MEASURED.items()
-            if variant in wanted
+            for variant in wanted
+            for entry in measure_accuracies(partial, recipe.dataset, dataset, variant, size)
         ]
         measured = measure_confidence_on(partial, dataset)
         entry = confidence_entry(measured, read_card(str(partial)).temperature)

@@ -1,11 +1,11 @@
 """What every run time has in common: checks here, computation in the subclasses."""
 
-import platform
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from segmentation_node.backends.cpu import adds_int8_exactly
 from segmentation_node.errors import BackendError
 from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ModelCard
@@ -13,7 +13,6 @@ from segmentation_node.model_card import ModelCard
 EXECUTIONS = ("auto", "eager", "graph", "compiled", "compiled_graph")
 LEAST_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.99}
 """Share of pixels of real images to which a trained model gives the class of fp32 on the CPU."""
-CPU_INFO = "/proc/cpuinfo"
 
 
 @dataclass(frozen=True)
@@ -211,19 +210,3 @@ class Backend:
                 "backend %s: the model gave %s %s, expected a uint8 %s %s"
                 % (self.name, map_nhw.dtype, map_nhw.shape, what, self.input_shape[:3])
             )
-
-
-def adds_int8_exactly() -> bool:
-    """Whether products of 8 bits are added in 32 bits: x86-64 with VNNI, and other machines.
-
-    An x86-64 CPU without it adds two products in 16 bits, which saturates. True too where the
-    system does not tell.
-    """
-    if platform.machine() != "x86_64":
-        return True
-    try:
-        with open(CPU_INFO) as lines:
-            flags = [line for line in lines if line.startswith("flags")]
-    except OSError:
-        return True
-    return not flags or any("vnni" in line for line in flags)

@@ -7,16 +7,16 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-from segmentation_node.backends.base import Backend, Prediction
+from segmentation_node.backends.base import Backend, BackendOptions, Prediction
+from segmentation_node.backends.cpu import multiplies_bf16
 from segmentation_node.backends.onnx_file import TEMPERATURE, OnnxGraph, check_graph, keep_output
 from segmentation_node.errors import BackendError, reason
+from segmentation_node.model_card import ModelCard
 
 TELEMETRY = "openvino_telemetry"
 DTYPES = {"u8": "uint8"}
-PROPERTIES = {
+PROPERTIES: Dict[str, Any] = {
     "PERFORMANCE_HINT": "LATENCY",
-    # Without it a CPU that has bfloat16 computes in that, and does not say so.
-    "INFERENCE_PRECISION_HINT": "f32",
     # Pinned threads of several nodes would meet on the first cores while others are idle.
     "ENABLE_CPU_PINNING": False,
 }
@@ -25,14 +25,15 @@ PROPERTIES = {
 class OpenVinoBackend(Backend):
     """Runs the card's ONNX file; images are read from the caller's own array.
 
-    Neither bf16 nor fp16: they took as long or longer than fp32 on a Xeon that has both (AVX-512,
-    no AMX). At int8 what is not int8 in the file is computed in fp32.
+    bf16 only where the CPU has instructions for it; there at int8 what is not int8 in the file is
+    computed in bf16, elsewhere in fp32. Not fp16: it took longer than fp32 on a Xeon that has it
+    (AVX-512, no AMX).
     """
 
     name = "openvino"
     artifact_kind = "onnx"
     other_kinds = {"int8": "onnx_int8"}
-    precisions = ("fp32", "int8")
+    precisions = ("fp32", "bf16", "int8")
     devices = ("auto", "cpu")
 
     @classmethod
@@ -52,7 +53,19 @@ class OpenVinoBackend(Backend):
             )
         return ""
 
+    @classmethod
+    def unready(cls, card: ModelCard, options: BackendOptions) -> str:
+        if options.precision != "bf16" or multiplies_bf16():
+            return ""
+        return (
+            "this CPU has no instructions for bf16 (neither avx512_bf16 nor amx_bf16); choose "
+            "precision fp32"
+        )
+
     def _load(self, artifact_path: str) -> None:
+        refusal = self.unready(self.card, self.options)
+        if refusal:
+            raise BackendError("backend openvino: " + refusal)
         openvino = import_openvino()
         with open(artifact_path, "rb") as artifact:
             model = artifact.read()
@@ -72,8 +85,20 @@ class OpenVinoBackend(Backend):
 
     def _open(self, core: Any, model: bytes) -> "_Network":
         threads = self.options.num_threads
-        properties = dict(PROPERTIES, **({"INFERENCE_NUM_THREADS": threads} if threads else {}))
-        compiled = core.compile_model(core.read_model(model), "CPU", properties)
+        # Without a hint a CPU that has bfloat16 computes in that, and does not say so.
+        hint = "f32" if self.options.precision == "fp32" or not multiplies_bf16() else "bf16"
+        properties = dict(PROPERTIES, INFERENCE_PRECISION_HINT=hint)
+        if threads:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        graph = core.read_model(model)
+        argmax_over_planes(graph)
+        compiled = core.compile_model(graph, "CPU", properties)
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if taken != hint:
+            raise BackendError(
+                "backend openvino: precision %s was asked for, but OpenVINO computes in %s; choose "
+                "precision fp32" % (self.options.precision, taken)
+            )
         found = compiled.get_property("INFERENCE_NUM_THREADS")
         if threads > found:
             self.warnings = [
@@ -118,6 +143,38 @@ class _Network:
         shared = image_nhwc.flags.writeable
         self._request.set_input_tensor(self._tensor(image_nhwc, shared_memory=shared))
         self._request.infer(share_outputs=True)
+
+
+def argmax_over_planes(model: Any) -> None:
+    """Have a pixel's largest score looked for in plane after plane, in place; results stay equal.
+
+    After an enlargement OpenVINO has a pixel's scores side by side, where its TopK takes several
+    times as long as it does, the turn included, over planes. What is not (N, C, H, W), or of no
+    fixed size, stays as it is.
+    """
+    operators = importlib.import_module("openvino.opset13")
+    for node in model.get_ops():
+        if node.get_type_name() != "TopK" or node.get_attributes()["axis"] != 1:
+            continue
+        shape = node.input(0).get_partial_shape()
+        if shape.is_dynamic or len(shape) != 4:
+            continue
+        batch, classes, height, width = shape.to_shape()
+        planes = [batch, classes, height * width]
+        attributes = node.get_attributes()
+        flat = operators.topk(
+            operators.reshape(node.input_value(0), np.array(planes, np.int64), False),
+            node.input_value(1),
+            1,
+            attributes["mode"],
+            attributes["sort"],
+            attributes["index_element_type"],
+        )
+        for old, new in zip(node.outputs(), flat.outputs()):
+            back = np.array(list(old.get_shape()), np.int64)
+            whole = operators.reshape(new, back, False).output(0)
+            for target in old.get_target_inputs():
+                target.replace_source_output(whole)
 
 
 def import_openvino() -> Any:

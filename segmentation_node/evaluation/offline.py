@@ -65,6 +65,25 @@ def measure_confidence(
     return ConfidenceInfo(*(round(float(value), 4) for value in figures))
 
 
+def share_of_equal(
+    segmenter: Segmenter, reference: Segmenter, dataset: Dataset, progress: Progress = iter
+) -> float:
+    """Share of the pixels to which two segmenters give the same class, 0-1.
+
+    Raises DatasetError on a broken frame.
+    """
+    equal = total = 0
+    with closing(DatasetSource(dataset, "").frames()) as frames:
+        for frame in progress(frames):
+            if isinstance(frame, Problem):
+                raise DatasetError(str(frame))
+            found = segmenter.segment(frame.image_hwc).class_map_hw
+            expected = reference.segment(frame.image_hwc).class_map_hw
+            equal += int(np.count_nonzero(found == expected))
+            total += found.size
+    return round(equal / total, 5)
+
+
 def segmented(
     segmenter: Segmenter, frames: Iterable[Union[Frame, Problem]], with_calibration: bool
 ) -> Iterator[Union[ScoredFrame, Problem]]:

@@ -87,9 +87,16 @@ def artifact(path: Path, kind: str, version: str) -> dict[str, Any]:
 
 
 def accuracy_entry(
-    segmenter: Segmenter, dataset: str, split: str, result: Accuracy
+    segmenter: Segmenter,
+    dataset: str,
+    split: str,
+    result: Accuracy,
+    agreement: float | None = None,
 ) -> dict[str, Any]:
-    """The card's entry for what a segmenter scored, over whole images and all classes."""
+    """The card's entry for what a segmenter scored, over whole images and all classes.
+
+    ``agreement`` is the share of the pixels that get the class of fp32.
+    """
     backend, card = segmenter.backend, segmenter.card
     precision = backend.options.precision
     entry: dict[str, Any] = {
@@ -102,6 +109,8 @@ def accuracy_entry(
     }
     if precision not in ("fp32", "int8"):  # which the artifact itself says
         entry["precision"] = precision
+    if agreement is not None:
+        entry["agreement"] = round(agreement, 5)
     if card.is_resized:
         entry.update(height=card.input.height, width=card.input.width)
     return entry

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import List, Optional, Sequence
 
-from segmentation_node.backends import BACKENDS, Backend, BackendChoice, choose_backend
+from segmentation_node.backends import BACKENDS, Backend
+from segmentation_node.backends.choice import choose
 from segmentation_node.deadline import Ladder, Rung, rungs_of
 from segmentation_node.errors import LabelsError, SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
@@ -17,15 +18,10 @@ from segmentation_node.ros.parameters import Settings
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model as the settings ask for it: all that can be checked before anything is loaded.
-
-    ``rungs`` are the sizes that may run, the best first; without a deadline the card's own alone.
-    """
+    """A model as the settings ask for it: all that can be checked before anything is loaded."""
 
     settings: Settings
     card: ModelCard
-    rungs: List[Rung]
-    choice: BackendChoice
     grouping: Optional[Grouping]
 
 
@@ -35,8 +31,7 @@ def plan_model(settings: Settings, threshold: float) -> ModelPlan:
     _check_threshold(card, threshold)
     grouping = _read_grouping(settings.grouping, card.labels)
     _check_detected(card, grouping, settings.detected)
-    choice = _choose_backend(card, settings)
-    return ModelPlan(settings, card, _rungs(card, choice.name, settings), choice, grouping)
+    return ModelPlan(settings, card, grouping)
 
 
 class LoadedModel:
@@ -47,17 +42,21 @@ class LoadedModel:
 
     def __init__(self, plan: ModelPlan, cameras: int) -> None:
         """Raises BackendError, CardError or SegmentationError."""
-        self.choice, settings = plan.choice, plan.settings
-        self.precision = settings.options.precision
-        self._cameras, self._rungs = cameras, plan.rungs
+        settings = plan.settings
+        self.choice = choose(plan.card, settings.backend, settings.options)
+        if self.choice.times_ms and not self.choice.remembered:
+            give_memory_back()
+        self.precision = self.choice.precision
+        self._cameras = cameras
+        self._rungs = _rungs(plan.card, self.choice.name, self.precision, settings)
         self._batches: List[Batch] = []
         self._segmenters: List[List[Segmenter]] = []
         self.ladder = None
         if settings.deadline_ms > 0:
-            self.ladder = Ladder(settings.deadline_ms, [rung.text for rung in plan.rungs])
+            self.ladder = Ladder(settings.deadline_ms, [rung.text for rung in self._rungs])
         with ExitStack() as made:
-            for rung in plan.rungs:
-                self._open(plan, rung.card)
+            for rung in self._rungs:
+                self._open(settings, rung.card)
                 made.callback(self._batches[-1].close)
                 self._check_batch(self._batches[-1], settings.batch_window_ms)
                 self._segmenters.append(
@@ -119,7 +118,8 @@ class LoadedModel:
     def warnings(self) -> List[str]:
         """What works otherwise than it should, one line each."""
         # Of several sizes most say the same.
-        found = dict.fromkeys(line for batch in self._batches for line in batch.backend.warnings)
+        found = dict.fromkeys(self.choice.warnings)
+        found.update((line, None) for batch in self._batches for line in batch.backend.warnings)
         idle = self.most_frames - self._cameras
         if idle > 0:
             found[
@@ -136,9 +136,9 @@ class LoadedModel:
         self._made.close()
         give_memory_back()
 
-    def _open(self, plan: ModelPlan, card: ModelCard) -> None:
-        settings, name = plan.settings, plan.choice.name
-        options = settings.options
+    def _open(self, settings: Settings, card: ModelCard) -> None:
+        name = self.choice.name
+        options = replace(settings.options, precision=self.precision)
         if settings.batch_window_ms > 0:
             kind = BACKENDS[name].kind_for(options.precision)
             batch = card.batch_for(kind, self._cameras)
@@ -176,10 +176,10 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def _rungs(card: ModelCard, backend: str, settings: Settings) -> List[Rung]:
+def _rungs(card: ModelCard, backend: str, precision: str, settings: Settings) -> List[Rung]:
+    """The sizes that may run, the best first; without a deadline the card's own alone."""
     if settings.deadline_ms <= 0 or backend not in BACKENDS:
         return [Rung(card, None)]
-    precision = settings.options.precision
     rungs = rungs_of(card, BACKENDS[backend].kind_for(precision), precision)
     if len(rungs) > 1 and settings.output_resolution == "network":
         raise SegmentationError(
@@ -211,10 +211,3 @@ def _check_detected(card: ModelCard, grouping: Optional[Grouping], names: Sequen
         labels.ids_of(names)
     except LabelsError as error:
         raise SegmentationError("detections.from_classes: %s" % error) from error
-
-
-def _choose_backend(card: ModelCard, settings: Settings) -> BackendChoice:
-    if settings.backend == "auto":
-        return choose_backend(card, settings.options)
-    asked = "as the parameter backend asks"
-    return BackendChoice(settings.backend, asked, asked)

@@ -21,6 +21,7 @@ from segmentation_node.geometry import Geometry, make_geometry, roi_problem, rot
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
 BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
+PRECISION_CHOICES = ("auto",) + PRECISIONS
 FRAME_POLICIES = ("latest", "every")
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("auto", "reliable", "best_effort")
@@ -126,7 +127,12 @@ PARAMETERS = (
     ),
     ParameterSpec("backend", "auto", "Run time; auto says which and why", BACKEND_CHOICES),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
-    ParameterSpec("precision", "fp32", "Arithmetic of the network", PRECISIONS),
+    ParameterSpec(
+        "precision",
+        "fp32",
+        "Arithmetic of the network; auto: the fastest that keeps the classes, by the card",
+        PRECISION_CHOICES,
+    ),
     ParameterSpec(
         "execution", "auto", "How work reaches the device; auto: the backend's choice", EXECUTIONS
     ),

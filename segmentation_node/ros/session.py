@@ -131,6 +131,7 @@ class Session:
             ("model", self.model.card.name),
             ("backend", backend.name),
             ("backend_choice", self.model.choice.details),
+            ("measured", self.model.choice.measured or "n/a"),
             ("device", backend.device),
             ("precision", self.model.precision),
             ("execution", backend.execution),

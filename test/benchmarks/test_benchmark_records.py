@@ -9,6 +9,7 @@ import pytest
 from benchmarks import BENCHMARKS, machine
 from benchmarks.record import RESULTS, Record, problems, read_record
 from benchmarks.timing import FrameMetrics, frame_metrics
+from segmentation_node.backends import cpu
 from segmentation_node.evaluation.run import provenance
 
 ROW = {
@@ -136,7 +137,7 @@ def test_a_jetson_is_named_by_its_board(tmp_path, monkeypatch):
     cpuinfo, model = tmp_path / "cpuinfo", tmp_path / "model"
     cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd crc32\n\nprocessor\t: 1\n")
     model.write_bytes(b"NVIDIA Jetson TX1\0")
-    monkeypatch.setattr(provenance, "CPU_INFO", str(cpuinfo))
+    monkeypatch.setattr(cpu, "CPU_INFO", str(cpuinfo))
     monkeypatch.setattr(provenance, "BOARD", str(model))
     facts = machine.facts()
     assert facts["processor"] == "NVIDIA Jetson TX1" and facts["cpu_flags"] == ["asimd"]

@@ -17,7 +17,8 @@ from benchmarks.cpu_limits import (
 )
 from benchmarks.measured_models import LOGITS_FILE, RUN_TIMES, network_on, random_model, resized
 from benchmarks.options import installed
-from segmentation_node.backends import BACKENDS
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.backends.choice import keeps_classes
 from segmentation_node.errors import BackendError
 from training.summary import count_macs, meta_network
 
@@ -74,6 +75,14 @@ def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
         with network_on(name, found, 1) as run:
             assert run(image).shape == (1, 64, 32)
     assert (tmp_path / f"{card.name}_32x64" / LOGITS_FILE).exists()
+
+
+def test_a_model_of_another_size_may_let_auto_take_low_precisions(card, tmp_path):
+    found = resized(card, (64, 32), tmp_path, with_low_precisions=True)
+    for kind, precision in (("onnx", "bf16"), ("onnx_int8", "int8")):
+        assert keeps_classes(found, kind, precision)[0]
+    with open_backend("onnxruntime", found, BackendOptions(precision="int8")) as backend:
+        assert backend.run(np.zeros((1, 64, 32, 3), np.uint8)).class_map_nhw.shape == (1, 64, 32)
 
 
 def test_every_run_time_is_tested():

@@ -16,12 +16,13 @@ from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.backends.cpu import multiplies_bf16
 from segmentation_node.errors import BackendError, CardError
 
 Setting = namedtuple("Setting", "name device precision execution")
 OFFERED = {
     "onnxruntime": [("cpu", "fp32", "auto"), ("cpu", "int8", "auto")],
-    "openvino": [("cpu", "fp32", "auto"), ("cpu", "int8", "auto")],
+    "openvino": [("cpu", precision, "auto") for precision in ("fp32", "bf16", "int8")],
     "tensorrt": [("cuda", "fp32", "auto"), ("cuda", "fp16", "auto")],
     "torch": [("cpu", "fp32", "auto"), ("cpu", "bf16", "auto"), ("cuda", "fp32", "eager")]
     + [("cuda", precision, "graph") for precision in ("fp32", "tf32", "fp16", "bf16")],
@@ -45,6 +46,8 @@ def setting(request, monkeypatch):
         pytest.skip("NOT RUN: backend %s: %s" % (name, missing))
     if device == "cuda" and not BACKENDS[name].accelerated():
         pytest.skip("NOT RUN: backend %s on CUDA: there is no CUDA GPU" % name)
+    if (name, request.param.precision) == ("openvino", "bf16") and not multiplies_bf16():
+        pytest.skip("NOT RUN: this CPU has no instructions for bf16")
     if name == "torch":
         from torch import nn
 

@@ -170,6 +170,45 @@ def test_how_sure_a_model_is_goes_onto_its_card(segmenter, root, tmp_path, capsy
     assert found.unlabelled_share == 0.0
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="cards are written by a newer Python")
+@pytest.mark.usefixtures("segmenter")
+def test_what_a_precision_keeps_goes_onto_the_card_beside_fp32(root, tmp_path, capsys):
+    folder = str(tmp_path / "model")
+    shutil.copytree(tiny.FOLDER, folder)
+    data = ["--dataset", "camvid", "--root", root, "--split", "test"]
+    command = ["dataset", "--model", folder, "--backend", "onnxruntime", "--to-card"] + data
+    assert main(command + ["--precision", "int8"]) == 0
+    assert "auto does not take it: the card does not compare" in capsys.readouterr().out
+    for precision in ("fp32", "int8"):
+        assert main(command + ["--precision", precision]) == 0
+    printed = capsys.readouterr().out
+    full, low = [item for item in read_card(folder).accuracy if item.split == "test"]
+    assert (full.computed_in, full.artifact, full.agreement) == ("fp32", "onnx", None)
+    assert (low.computed_in, low.artifact, low.frames) == ("int8", "onnx_int8", full.frames)
+    classes = []
+    for precision in ("fp32", "int8"):
+        options = BackendOptions(precision=precision, num_threads=1)
+        with open_backend("onnxruntime", tiny.card(), options) as backend:
+            images = [item.image_hwc for item in open_dataset("camvid", root, "test")]
+            classes.append([backend.run(image[None]).class_map_nhw.copy() for image in images])
+    assert low.agreement == pytest.approx(np.equal(*classes).mean(), abs=1e-5)
+    assert "int8: fp32's class at %.3f %%" % (100 * low.agreement) in printed
+    assert "precision auto may take it: mean IoU" in printed
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_auto_says_what_it_took(root, tmp_path, capsys):
+    """And what is in the report is what ran."""
+    json_path = str(tmp_path / "scores.json")
+    options = ["--backend", "auto", "--precision", "auto", "--device", "cpu"]
+    assert main(arguments(root, json_path) + options + ["--engine-dir", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "auto: " in line]
+    with open(json_path) as content:
+        result = json.load(content)
+    assert len(lines) == 1 and lines[0].startswith("backend %s (auto: " % result["backend"])
+    assert result["source"]["precision"] == "fp32" and "auto: fp32, " in lines[0]
+
+
 @pytest.mark.usefixtures("segmenter")
 def test_the_command_prints_tables_and_writes_json(root, tmp_path):
     json_path = tmp_path / "new" / "result.json"

@@ -99,6 +99,22 @@ def test_a_confidence_that_cannot_be_is_one_line(tmp_path, changes, said):
     assert_one_line(caught, said)
 
 
+def test_an_accuracy_says_in_what_it_was_computed(tmp_path):
+    """Where it does not, the kind of the file does."""
+    entries = [
+        dict(GOOD["accuracy"][0], **more)
+        for more in (
+            {},
+            {"precision": "bf16", "agreement": 1},
+            {"artifact": "onnx_int8"},
+            {"artifact": "weights", "precision": "fp16"},
+        )
+    ]
+    accuracy = read_card(write(tmp_path, dict(GOOD, accuracy=entries))).accuracy
+    assert [item.computed_in for item in accuracy] == ["fp32", "bf16", "int8", "fp16"]
+    assert [item.agreement for item in accuracy] == [None, 1.0, None, None]
+
+
 def test_a_whole_number_may_stand_for_a_real_one(tmp_path):
     accuracy = read_card(write(tmp_path, GOOD)).accuracy[0]
     assert isinstance(accuracy.global_accuracy, float) and accuracy.global_accuracy == 1.0
@@ -157,6 +173,8 @@ def test_a_wrong_type_gives_found_and_expected(tmp_path, where, value, expected)
         ("outputs", ["class_map", "depth"], ["outputs", "'depth'", "class_map", "confidence"]),
         ("outputs", ["confidence"], ["outputs", "confidence", "lack 'class_map'"]),
         ("artifacts.0.kind", "engine", ["artifacts.kind", "'engine'", "onnx", "weights"]),
+        ("accuracy.0.precision", "int4", ["accuracy.precision", "'int4'", "bf16"]),
+        ("accuracy.0.agreement", 99.9, ["accuracy.agreement is 99.9", "expected 0 to 1"]),
         ("accuracy.0.artifact", "onnx_int4", ["accuracy.artifact", "'onnx_int4'", "onnx_int8"]),
         ("artifacts.0.file", "../model.onnx", ["'../model.onnx'", "own folder"]),
         ("artifacts.0.file", "/etc/passwd", ["'/etc/passwd'", "own folder"]),

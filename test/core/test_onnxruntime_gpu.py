@@ -9,7 +9,8 @@ import pytest
 from support.core import tiny
 from support.core.tiny import assert_one_line
 
-from segmentation_node.backends import BackendOptions, choose_backend, onnxruntime, open_backend
+from segmentation_node.backends import BackendOptions, onnxruntime, open_backend
+from segmentation_node.backends.choice import choose
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import SourceInfo
 
@@ -134,7 +135,7 @@ def test_what_it_does_not_offer(built_with, tmp_path):
 def test_auto_takes_it_where_a_gpu_is_asked_for(built_with):
     built_with(CUDA)
     card = imported_card()
-    chosen = choose_backend(card, BackendOptions(device="cuda"))
+    chosen = choose(card, options=BackendOptions(device="cuda"))
     assert chosen.name == "onnxruntime"
     assert "openvino: it offers no device 'cuda'" in chosen.details
 
@@ -143,6 +144,6 @@ def test_auto_says_why_no_backend_takes_an_imported_network(built_with):
     built_with()
     card = imported_card()
     with pytest.raises(BackendError) as caught:
-        choose_backend(card, BackendOptions(device="cuda"))
+        choose(card, options=BackendOptions(device="cuda"))
     weightless = "torch: an imported network has no weights for PyTorch"
     assert_one_line(caught, weightless, "install onnxruntime-gpu", "'cuda'")

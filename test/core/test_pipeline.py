@@ -8,8 +8,9 @@ from support.core import tiny
 from support.core.tiny import assert_one_line
 
 from segmentation_node import pipeline
-from segmentation_node.backends import BackendChoice, BackendOptions, Prediction
+from segmentation_node.backends import BackendOptions, Prediction
 from segmentation_node.backends.base import Backend
+from segmentation_node.backends.choice import BackendChoice
 from segmentation_node.errors import BackendError, ImageError
 from segmentation_node.images import NearestMapper, blend, place
 from segmentation_node.labels import CAMVID_11, Grouping
@@ -238,10 +239,13 @@ def test_a_segmenter_is_opened_warm_on_the_backend_that_is_asked_for(monkeypatch
         names.append(name)
         return HandBackend(card, options)
 
-    auto = BackendChoice("hand", "", "")
-    monkeypatch.setattr(pipeline, "choose_backend", lambda card, options: auto)
+    def choose(card, backend, options):
+        return BackendChoice("hand" if backend == "auto" else backend, "fp32", "", "")
+
+    monkeypatch.setattr(pipeline, "choose", choose)
     monkeypatch.setattr(pipeline, "open_backend", open_by_name)
-    with open_segmenter(tiny.card(), asked, output_resolution="network") as a_segmenter:
+    options = BackendOptions(precision="auto")
+    with open_segmenter(tiny.card(), asked, options, "network") as a_segmenter:
         assert len(a_segmenter.backend.runs) == 1
         assert a_segmenter.output_size((12, 20)) == tiny.SIZE
     assert names == [chosen]

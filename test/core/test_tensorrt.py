@@ -14,7 +14,8 @@ from support.core.tensorrt_engines import batch, build, engine_of, open_engine
 from support.core.tiny import assert_one_line
 
 from segmentation_node import engine
-from segmentation_node.backends import BACKENDS, BackendOptions, choose_backend, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.backends.choice import choose
 from segmentation_node.backends.tensorrt import backend as tensorrt
 from segmentation_node.backends.tensorrt import cuda, engine_files
 from segmentation_node.errors import BackendError
@@ -155,31 +156,31 @@ def no_others(monkeypatch):
 
 @oldest_and_newest
 def test_auto_takes_tensorrt_once_the_engine_is_built(no_others, dialect, card, options):
-    name, _, why = choose_backend(card, options)
-    assert name == "onnxruntime"
-    assert "tensorrt: %s: no such engine" % engine_of(card, options) in why
-    assert engine_files.build_command(card, options) in why
+    choice = choose(card, options=options)
+    assert choice.name == "onnxruntime"
+    assert "tensorrt: %s: no such engine" % engine_of(card, options) in choice.details
+    assert engine_files.build_command(card, options) in choice.details
     path = build(card, options)
-    assert choose_backend(card, options).name == "tensorrt"
+    assert choose(card, options=options).name == "tensorrt"
     with open(path, "ab") as out:
         out.write(b"more")
-    assert choose_backend(card, options).name == "tensorrt", "an engine that does not fit is said"
+    assert choose(card, options=options).name == "tensorrt", "an engine that does not fit is said"
     assert_refused(card, options, "truncated or replaced")
 
 
 @oldest_and_newest
 def test_auto_leaves_out_what_was_not_built_or_not_asked_for(no_others, built, gpu, card, options):
     with pytest.raises(BackendError) as caught:
-        choose_backend(card, replace(options, precision="fp16"))
+        choose(card, options=replace(options, precision="fp16"))
     expected = "no such engine (there is fp32 for", "onnxruntime: it offers no precision 'fp16'"
     assert_one_line(caught, *expected)
-    name, _, why = choose_backend(card, replace(options, device="cpu"))
-    assert name == "onnxruntime"
-    assert "tensorrt: it needs a GPU, but device is 'cpu'" in why
+    choice = choose(card, options=replace(options, device="cpu"))
+    assert choice.name == "onnxruntime"
+    assert "tensorrt: it needs a GPU, but device is 'cpu'" in choice.details
     gpu.set(FAKE_CUDA_GPUS=0)
-    name, _, why = choose_backend(card, options)
-    assert name == "onnxruntime"
-    assert "tensorrt: cudaGetDeviceCount: no CUDA-capable device" in why
+    choice = choose(card, options=options)
+    assert choice.name == "onnxruntime"
+    assert "tensorrt: cudaGetDeviceCount: no CUDA-capable device" in choice.details
 
 
 # Machines that lack something

@@ -53,7 +53,7 @@ def test_the_table_is_the_documented_one():
 def test_choices_follow_the_code():
     assert set(BACKEND_CHOICES) == {"auto", *BACKENDS}
     choices = {spec.name: spec.choices for spec in PARAMETERS}
-    assert choices["precision"] == PRECISIONS
+    assert choices["precision"] == ("auto", *PRECISIONS)
     assert choices["execution"] == EXECUTIONS
 
 

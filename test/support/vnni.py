@@ -2,7 +2,7 @@
 
 import pytest
 
-from segmentation_node.backends.base import adds_int8_exactly
+from segmentation_node.backends.cpu import adds_int8_exactly
 
 
 def need_vnni():

@@ -16,6 +16,7 @@ import training.add_variants
 import training.card
 import training.export
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.backends.cpu import multiplies_bf16
 from segmentation_node.evaluation.__main__ import main as evaluation
 from segmentation_node.evaluation.commands import dataset as dataset_command
 from segmentation_node.evaluation.datasets import DATASETS, Dataset
@@ -211,7 +212,8 @@ def test_int8_is_exported_and_runs(exported_int8, name):
         pytest.skip(f"NOT RUN: {BACKENDS[name].unavailable()}")
     card = read_card(str(exported_int8))
     assert kinds_of(exported_int8) == ["onnx", "onnx_int8", "weights"]
-    assert [item.artifact for item in card.accuracy] == ["onnx", "onnx_int8"]
+    computed_in = [item.computed_in for item in card.accuracy]
+    assert [item for item in computed_in if item != "bf16"] == ["fp32", "int8"]
     model = onnx.load(exported_int8 / "model_int8.onnx")
     assert count_int8_convolutions(model) > 20
     # ONNX Runtime 1.10 knows this one, and refuses a newer one that is only named.
@@ -230,7 +232,7 @@ def test_int8_is_exported_and_runs(exported_int8, name):
 def test_int8_is_added_as_the_export_would_have_made_it(int8):
     card = yaml.safe_load((int8 / "model.yaml").read_text())
     exported = {path.name: path.read_bytes() for path in int8.iterdir()}
-    without = {**card, "accuracy": card["accuracy"][:1]}
+    without = {**card, "accuracy": card["accuracy"][:-1]}
     without["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_int8"]
     training.export.write_card(int8, without)
     (int8 / "model_int8.onnx").unlink()
@@ -253,6 +255,34 @@ def test_int8_that_does_not_agree_is_not_added(int8, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "model_int8.onnx: they must agree on 80.00%" in error
     assert {path.name: path.read_bytes() for path in int8.iterdir()} == before
+
+
+def in_fp32(card):
+    return [item for item in card.accuracy if item.computed_in == "fp32"]
+
+
+def classes_of(card, backend, precision):
+    """Of both frames."""
+    with open_segmenter(card, backend, BackendOptions(precision=precision)) as segmenter:
+        images = [TwoFrames()[index].image_hwc for index in range(2)]
+        return np.stack([segmenter.segment(image).class_map_hw.copy() for image in images])
+
+
+def test_low_precisions_are_scored_beside_fp32_where_this_machine_has_them(exported_int8):
+    """So that ``precision: auto`` can compare them."""
+    card = read_card(str(exported_int8))
+    found = {item.computed_in: item for item in card.accuracy}
+    refused = BACKENDS["openvino"].unavailable() or not multiplies_bf16()
+    assert list(found) == (["fp32", "int8"] if refused else ["fp32", "bf16", "int8"])
+    assert found.pop("fp32").agreement is None
+    for precision, item in found.items():
+        assert (item.dataset, item.split, item.frames) == ("camvid", "val", 2)
+        agreements = []
+        for name in ("onnxruntime", "openvino"):
+            if precision in BACKENDS[name].precisions and not BACKENDS[name].unavailable():
+                low, full = (classes_of(card, name, asked) for asked in (precision, "fp32"))
+                agreements.append(pytest.approx((low == full).mean(), abs=1e-5))
+        assert item.agreement in agreements and 0.8 < item.agreement < 1.0
 
 
 SIZES = ("--size", "24x32", "--batch", "1", "--batch", "2")
@@ -289,7 +319,7 @@ def test_a_size_is_added_as_the_export_would_have_made_it(run, monkeypatch, caps
     for _ in range(2):  # again: in place of the one that is there
         assert training.add_variants.main([*command, "--dataset", "camvid"]) == 0
         found, wanted = read_card(str(small)), read_card(str(expected))
-        assert found.accuracy == wanted.accuracy and len(found.accuracy) == 2
+        assert found.accuracy == wanted.accuracy and len(in_fp32(found)) == 2
         assert sorted(map(str, found.artifacts)) == sorted(map(str, wanted.artifacts))
         assert found.artifact_path("onnx") and found.at_size((24, 32)).artifact_path("onnx")
 
@@ -303,10 +333,10 @@ def test_the_figures_of_a_data_set_can_be_put_on_the_card(run, monkeypatch, caps
     command = ["dataset", "--model", str(folder), "--backend", "onnxruntime", "--dataset", "camvid"]
     assert evaluation([*command, "--to-card"]) == 0
     assert evaluation([*command, "--size", "24x32", "--to-card"]) == 0
-    assert read_card(str(folder)).accuracy == expected.accuracy
+    assert read_card(str(folder)).accuracy == in_fp32(expected)
     assert evaluation([*command, "--rotation", "180", "--to-card"]) == 1
     assert "--to-card: a card's figures are of whole images" in capsys.readouterr().err
-    assert read_card(str(folder)).accuracy == expected.accuracy
+    assert read_card(str(folder)).accuracy == in_fp32(expected)
 
 
 def test_variants_of_what_is_no_model_are_one_line(tmp_path, capsys):

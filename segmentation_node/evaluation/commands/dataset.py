@@ -4,8 +4,11 @@ import argparse
 import os
 import sys
 from contextlib import closing
-from typing import Any
+from dataclasses import replace
+from typing import Any, Optional
 
+from segmentation_node import pipeline
+from segmentation_node.backends.choice import keeps_classes
 from segmentation_node.errors import CardError
 from segmentation_node.evaluation.commands.options import (
     add_calibration_option,
@@ -17,12 +20,12 @@ from segmentation_node.evaluation.commands.options import (
     output_options,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
-from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.offline import score_frames, segmented
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.offline import score_frames, segmented, share_of_equal
 from segmentation_node.evaluation.run.provenance import run_facts
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
-from segmentation_node.model_card import CARD_FILE
+from segmentation_node.model_card import CARD_FILE, read_card
 from segmentation_node.pipeline import Segmenter
 
 
@@ -74,14 +77,34 @@ def run(arguments: argparse.Namespace) -> int:
             seen = segmented(segmenter, progress(frames), arguments.calibration)
             score_frames(seen, run, output.strict or arguments.to_card)
         if arguments.to_card:
-            _write_on_card(segmenter, arguments, run)
+            _write_on_card(segmenter, arguments, run, dataset)
     return 0
 
 
-def _write_on_card(segmenter: Segmenter, arguments: argparse.Namespace, run: Run) -> None:
+def _write_on_card(
+    segmenter: Segmenter, arguments: argparse.Namespace, run: Run, dataset: Dataset
+) -> None:
     # Cards are written where networks are trained or imported: Python 3.11.
     from segmentation_node.importing.model_folder import accuracy_entry, add_to_card
 
-    entry = accuracy_entry(segmenter, arguments.dataset, arguments.split, run.accuracy)
-    add_to_card(segmenter.card.folder, accuracy=entry)
-    print("%s: mean IoU %.4f" % (os.path.join(segmenter.card.folder, CARD_FILE), entry["mean_iou"]))
+    card, agreement = segmenter.card, _agreement(segmenter, dataset)
+    entry = accuracy_entry(segmenter, arguments.dataset, arguments.split, run.accuracy, agreement)
+    add_to_card(card.folder, accuracy=entry)
+    print("%s: mean IoU %.4f" % (os.path.join(card.folder, CARD_FILE), entry["mean_iou"]))
+    if agreement is not None:
+        written = read_card(card.folder).at_size(card.input_size)
+        precision = segmenter.backend.options.precision
+        keeps, told = keeps_classes(written, entry["artifact"], precision)
+        verdict = "may take" if keeps else "does not take"
+        print("%s: fp32's class at %.3f %% of the pixels" % (precision, 100 * agreement))
+        print("precision auto %s it: %s" % (verdict, told))
+
+
+def _agreement(segmenter: Segmenter, dataset: Dataset) -> Optional[float]:
+    """Of a low precision with fp32 on the same run time, where that can run here."""
+    backend = segmenter.backend
+    in_fp32 = replace(backend.options, precision="fp32")
+    if backend.options.precision == "fp32" or backend.unready(segmenter.card, in_fp32):
+        return None
+    with pipeline.open_segmenter(segmenter.card, backend.name, in_fp32) as reference:
+        return share_of_equal(segmenter, reference, dataset)

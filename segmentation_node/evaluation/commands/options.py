@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, Optional, Union
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
+from segmentation_node.backends.choice import AUTO
 from segmentation_node.errors import OutputError
 from segmentation_node.evaluation.temperature import FIT
 from segmentation_node.geometry import Geometry, make_geometry
@@ -33,7 +34,9 @@ def add_backend_options(parser: Any) -> None:
     """What a model runs on; for a parser or a group of one."""
     parser.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument(
+        "--precision", default="fp32", help="auto: the fastest that keeps the classes, by the card"
+    )
     parser.add_argument("--num-threads", type=int, default=0)
 
 
@@ -128,7 +131,12 @@ def open_segmenter(arguments: argparse.Namespace, geometry: Geometry) -> Iterato
     )
     card = open_model(arguments.model, arguments.size)
     with pipeline.open_segmenter(card, arguments.backend, options, geometry=geometry) as segmenter:
-        for line in segmenter.backend.warnings:
+        backend, choice = segmenter.backend, segmenter.batch.choice
+        warnings = backend.warnings
+        if choice is not None and AUTO in (arguments.backend, arguments.precision):
+            print("backend %s (%s)" % (backend.name, choice.summary), file=sys.stderr)
+            warnings = list(choice.warnings) + warnings
+        for line in warnings:
             print("warning: %s" % line, file=sys.stderr)
         yield segmenter
 

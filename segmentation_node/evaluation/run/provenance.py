@@ -8,9 +8,9 @@ import sys
 from typing import Any, Dict
 
 from segmentation_node import __version__
+from segmentation_node.backends.cpu import cpu_info
 from segmentation_node.pipeline import Segmenter
 
-CPU_INFO = "/proc/cpuinfo"
 BOARD = "/proc/device-tree/model"
 
 
@@ -48,17 +48,6 @@ def machine_facts() -> Dict[str, Any]:
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "system": platform.platform(),
     }
-
-
-def cpu_info() -> Dict[str, str]:
-    """What Linux says of the first logical core; Arm has neither a name nor ``flags``."""
-    try:
-        with open(CPU_INFO) as lines:
-            first = lines.read().partition("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _command() -> str:
