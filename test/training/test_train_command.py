@@ -19,7 +19,6 @@ from support.training_runs import (
     read_recipe,
     rows,
     start,
-    write_camvid,
     write_recipe,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -44,11 +43,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WITH_IMAGES = sorted(name for name in DATASETS if DATASETS[name].splits)
 """Own data is nowhere: test_own_folder.py makes some."""
 RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_camvid(tmp_path_factory.mktemp("camvid"))
 
 
 def run(recipe_path, root, output, *more):

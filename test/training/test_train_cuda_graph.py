@@ -2,18 +2,13 @@
 
 import pytest
 import torch
-from support.training_runs import losses, make_trainer, read_recipe, write_camvid
+from support.training_runs import losses, make_trainer, read_recipe
 
 from training import train
 from training.errors import TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WARM_UP = 3
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_camvid(tmp_path_factory.mktemp("camvid"))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import socket
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.training_runs import command, losses, rows, start, write_camvid, write_recipe
+from support.training_runs import command, losses, rows, start, write_recipe
 
 from training.train import main
 
@@ -13,11 +13,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
     pytest.mark.usefixtures("one_thread"),
 ]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_camvid(tmp_path_factory.mktemp("camvid"))
 
 
 def torchrun(*arguments):

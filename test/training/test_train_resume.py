@@ -14,7 +14,6 @@ from support.training_runs import (
     read_recipe,
     rows,
     start,
-    write_camvid,
     write_recipe,
 )
 
@@ -28,11 +27,6 @@ from training.export import export_run
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 9  # of three epochs
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_camvid(tmp_path_factory.mktemp("camvid"))
 
 
 def same_weights(one, two):
