@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import drives
-from support.linear_model import write_model
+from support.linear_model import write_model, write_sizes
 from support.small_bags import SIZE, drive, write_bag
 
 from segmentation_node.evaluation.__main__ import main
@@ -123,6 +123,16 @@ def test_what_a_geometry_leaves_out_counts_nowhere(data, tmp_path, capsys):
     assert "other options" in capsys.readouterr().err
     assert fleet(data, tmp_path / "other", "--rotation", "45") == 1
     assert "the rotation is 45; expected one of" in capsys.readouterr().err
+
+
+def test_another_size_of_the_model_is_scored_apart(data, tmp_path):
+    small = (SIZE[0] // 2, SIZE[1] // 2)
+    model = ["--model", write_sizes(tmp_path / "sizes", [SIZE, small]), "--jobs", 1]
+    for options in (model, [*model, "--size", "%dx%d" % small]):
+        assert fleet(data, tmp_path / "out", *options, drive="drive0") == 0
+    reports = [content["report"] for content in stored(tmp_path / "out").values()]
+    sizes = {report["source"]["input_size"] for report in reports}
+    assert sizes == {"%dx%d" % size[::-1] for size in (SIZE, small)}
 
 
 def test_the_command_offers_every_executor():
