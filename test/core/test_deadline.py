@@ -16,19 +16,20 @@ TIMES_MS = (60.0, 30.0, 15.0)
 class Clock:
     """Plays frames into a ladder: each has the time of its rung, times the load."""
 
-    def __init__(self, times_ms=TIMES_MS, deadline_ms=DEADLINE_MS):
-        self.times_ms, self.now_s = times_ms, 1000.0
+    def __init__(self, times_ms=TIMES_MS, deadline_ms=DEADLINE_MS, rate_hz=RATE_HZ):
+        self.times_ms, self.rate_hz, self.now_s = times_ms, rate_hz, 1000.0
         self.ladder = Ladder(deadline_ms, ["size %d" % index for index in range(len(times_ms))])
-        self.lines, self.rungs = [], []
+        self.lines, self.rungs, self.stepped_s = [], [], []
 
     def play(self, seconds, load=1.0, hiccups=()):
         """``hiccups`` are numbers of frames that take ten times as long."""
-        for number in range(int(round(seconds * RATE_HZ))):
-            self.now_s += 1.0 / RATE_HZ
+        for number in range(int(round(seconds * self.rate_hz))):
+            self.now_s += 1.0 / self.rate_hz
             took_ms = self.times_ms[self.ladder.rung] * load * (10.0 if number in hiccups else 1.0)
             self.rungs.append(self.ladder.rung)
             line = self.ladder.look([took_ms], self.now_s, self.now_s + took_ms * 1e-3)
             self.lines += [line] * bool(line)
+            self.stepped_s += [self.now_s] * bool(line)
         return self
 
     def steps(self):
@@ -74,6 +75,24 @@ def test_it_comes_back_up_slowly_once_the_load_is_gone():
     rung, down, up = clock.steps()
     assert rung == 0 and up == down == 2
     assert clock.lines[-1].startswith("deadline: up to rung 1 of 3, size 0; p95 was 30.0 ms")
+    assert clock.stepped_s[-1] - clock.stepped_s[-2] >= 10.0  # each rung is tried for that long
+
+
+def test_where_frames_are_rare_it_looks_at_twenty_before_it_climbs():
+    clock = Clock(rate_hz=0.5).play(8.0, load=3.0)
+    assert clock.steps() == (1, 1, 0)
+    clock.play(30.0)
+    assert clock.steps() == (1, 1, 0)
+    clock.play(30.0)
+    assert clock.steps() == (0, 1, 1)
+
+
+def test_climbs_that_failed_are_forgotten_once_one_holds():
+    clock = Clock(times_ms=(60.0, 20.0)).play(120.0, load=2.0)
+    assert clock.ladder.steps_up > 2  # and each time it waited twice as long
+    clock.play(300.0).play(1.0, load=2.0)
+    assert clock.ladder.rung == 1
+    assert clock.play(12.0).ladder.rung == 0
 
 
 def test_it_does_not_oscillate_where_the_best_is_too_slow():
