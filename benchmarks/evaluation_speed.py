@@ -2,10 +2,12 @@
 
 ``python -m benchmarks.evaluation_speed --model elu_squeezenet_camvid --dataset camvid --root R``
 scores frames as the command does and, in turn with it, runs the backend alone on one image that
-is ready in memory. The ratio of the two rates is the share of the evaluation that the network
-gets.
+is ready in memory, on all cores. The ratio of the two rates is the share of the evaluation that the
+network gets. With ``--jobs`` it may exceed 1: images beside each other waste less than the threads
+of one.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import cv2
@@ -14,7 +16,12 @@ from benchmarks import shown
 from benchmarks.options import parser_of
 from benchmarks.record import Record
 from benchmarks.timing import by_clock, wall_and_cpu_s
-from segmentation_node.evaluation.commands.options import add_model_options, open_segmenter
+from segmentation_node.evaluation.commands.options import (
+    add_jobs_option,
+    add_model_options,
+    open_segmenter,
+    open_segmenters,
+)
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
@@ -26,25 +33,30 @@ WARM_UP_RUNS = 3
 
 
 def measure(
-    segmenter: Segmenter, dataset: Dataset, frames: int, rounds: int
+    segmenters: Sequence[Segmenter],
+    alone_on: Segmenter,
+    dataset: Dataset,
+    frames: int,
+    rounds: int,
 ) -> list[dict[str, Any]]:
     """Seconds a frame of the whole path and of the backend alone, in alternating rounds.
 
     The ratio is the median over the rounds: each compares what ran one right after the other.
     """
-    batch, height, width = segmenter.backend.input_shape[:3]
+    first, *beside = segmenters
+    batch, height, width = alone_on.backend.input_shape[:3]
     image = cv2.resize(dataset[0].image_hwc, (width, height))[None].repeat(batch, axis=0)
     count = min(frames, len(dataset))
 
     def score() -> None:
-        evaluate_dataset(segmenter, dataset, range(count))
+        evaluate_dataset(first, dataset, range(count), beside=beside)
 
     def infer() -> None:
         for _ in range(count):
-            segmenter.backend.run(image)
+            alone_on.backend.run(image)
 
     for _ in range(WARM_UP_RUNS):
-        segmenter.backend.run(image)
+        alone_on.backend.run(image)
     whole, alone = [], []
     for _ in progress_bar(rounds)(range(rounds)):
         alone.append(wall_and_cpu_s(infer))
@@ -56,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, write, print."""
     parser = parser_of("evaluation_speed", __doc__)
     add_model_options(parser)
+    add_jobs_option(parser)
     add = parser.add_argument
     add("--dataset", default="camvid")
     add("--root", default="")
@@ -64,13 +77,17 @@ def main(arguments: list[str] | None = None) -> None:
     add("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     dataset = open_dataset(options.dataset, options.root, options.split)
-    settings = {name: getattr(options, name) for name in ("model", "dataset", "split", "rounds")}
+    kept = ("model", "dataset", "split", "rounds", "jobs")
+    settings = {name: getattr(options, name) for name in kept}
     settings.update(frames=min(options.frames, len(dataset)), least_ratio=LEAST_RATIO)
     record = Record("evaluation_speed", settings, arguments)
-    with open_segmenter(options, WHOLE_IMAGE) as segmenter:
-        size = segmenter.card.input
+    with (
+        open_segmenter(options, WHOLE_IMAGE) as alone_on,
+        open_segmenters(options, WHOLE_IMAGE) as segmenters,
+    ):
+        size = alone_on.card.input
         settings["input_size"] = f"{size.width}x{size.height}"
-        results = measure(segmenter, dataset, options.frames, options.rounds)
+        results = measure(segmenters, alone_on, dataset, options.frames, options.rounds)
     record.finish(results, options.output, SHOWN)
 
 
@@ -86,9 +103,11 @@ class Row(TypedDict):
 
 def _line(record: dict[str, Any]) -> str:
     settings, row = record["settings"], record["results"][0]
+    jobs = settings.get("jobs", 1)
+    at_a_time = f", {jobs} images at a time," if jobs > 1 else ""
     return (
-        f"Evaluating `{settings['model']}` on {settings['dataset']} {settings['split']} reaches "
-        f"{row['ratio']:.2f} of the backend's bare frames per second: "
+        f"Evaluating `{settings['model']}` on {settings['dataset']} {settings['split']}{at_a_time} "
+        f"reaches {row['ratio']:.2f} of the backend's bare frames per second: "
         f"{1 / row['evaluation_s_per_frame']:.1f} against {1 / row['backend_s_per_frame']:.1f}."
     )
 

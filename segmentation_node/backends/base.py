@@ -60,6 +60,7 @@ class Backend:
     precisions: Tuple[str, ...] = ()
     devices: Tuple[str, ...] = ()
     executions: Tuple[str, ...] = ("auto", "eager")
+    several_at_once = False  # whether a process may run several, a thread each
     takes_any_batch = False  # whether ``batch`` is free; else the artifact has its own
 
     def __init__(self, card: ModelCard, options: BackendOptions) -> None:

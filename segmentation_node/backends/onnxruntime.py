@@ -43,6 +43,7 @@ class OnnxRuntimeBackend(Backend):
     name = "onnxruntime"
     artifact_kind = "onnx"
     other_kinds = {"int8": "onnx_int8"}
+    several_at_once = True
     precisions = ("fp32", "int8")
     executions = ("auto", "eager", "compiled")
 

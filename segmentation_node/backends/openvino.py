@@ -33,6 +33,7 @@ class OpenVinoBackend(Backend):
     name = "openvino"
     artifact_kind = "onnx"
     other_kinds = {"int8": "onnx_int8"}
+    several_at_once = True
     precisions = ("fp32", "bf16", "int8")
     devices = ("auto", "cpu")
 

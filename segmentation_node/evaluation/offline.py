@@ -1,11 +1,15 @@
 """Frames through the pipeline without a ROS graph: reading, segmenting and scoring overlap.
 
-The network runs on the calling thread, scoring on a second one; a source reads on a third.
+The network runs on the calling thread, or several of it on threads of their own; scoring has a
+thread, and so has a source to read.
 """
 
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from queue import Queue
 from typing import Any, Callable, Deque, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -13,6 +17,7 @@ import numpy as np
 from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.frame import Frame, Lost, Problem, ScoredFrame
+from segmentation_node.evaluation.read_ahead import done_ahead
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.model_card import ConfidenceInfo
@@ -28,16 +33,17 @@ def evaluate_dataset(
     indices: Optional[Sequence[int]] = None,
     progress: Progress = iter,
     with_calibration: bool = False,
+    beside: Sequence[Segmenter] = (),
 ) -> Run:
     """The run of a network on a data set, or on those frames of it.
 
-    ``progress`` wraps the frames, for a bar. Raises DatasetError on a broken frame.
+    ``progress`` wraps the frames, for a bar; ``beside`` is as in ``segmented``. Raises DatasetError
+    on a broken frame.
     """
     source = DatasetSource(dataset, "")
     run = source.new_run(segmenter.labels, {}, geometry=segmenter.geometry)
-    segmenter.detected = run.detected
     with closing(source.frames(indices)) as frames:
-        seen = segmented(segmenter, progress(frames), with_calibration)
+        seen = segmented(segmenter, progress(frames), run, with_calibration, beside)
         score_frames(seen, run, strict=True)
     run.finish()
     return run
@@ -85,22 +91,44 @@ def share_of_equal(
 
 
 def segmented(
-    segmenter: Segmenter, frames: Iterable[Union[Frame, Problem]], with_calibration: bool
+    segmenter: Segmenter,
+    frames: Iterable[Union[Frame, Problem]],
+    run: Run,
+    with_calibration: bool,
+    beside: Sequence[Segmenter] = (),
 ) -> Iterator[Union[ScoredFrame, Problem]]:
-    """The frames with class maps at their own size, and boxes of what the segmenter detects.
+    """The frames with class maps at their own size, and boxes of what ``run`` wants detected.
 
     A ``Problem`` stays one. ``with_calibration`` frames that have a truth get their confidence too,
-    where the model has it.
+    where the model has it. Segmenters ``beside`` the first, of the same model, take frames at the
+    same time; results keep the frames' order.
     """
     with_calibration = with_calibration and segmenter.backend.has_confidence
-    for frame in frames:
+    free: "Queue[Segmenter]" = Queue()
+    for item in [segmenter] + list(beside):
+        item.detected = run.detected
+        free.put(item)
+
+    def result(frame: Union[Frame, Problem]) -> Union[ScoredFrame, Problem]:
         if isinstance(frame, Problem):
-            yield frame
-            continue
+            return frame
+        taken = free.get()
         try:
-            yield _segmented(segmenter, frame, with_calibration and frame.truth_hw is not None)
+            return _segmented(taken, frame, with_calibration and frame.truth_hw is not None)
         except ImageError as error:
-            yield Problem(frame.name, "%s: %s" % (frame.name, error))
+            return Problem(frame.name, "%s: %s" % (frame.name, error))
+        finally:
+            free.put(taken)
+
+    if not beside:
+        yield from map(result, frames)
+        return
+    count = 1 + len(beside)
+    with closing(done_ahead(result, frames, depth=count, threads=count)) as results:
+        for found in results:
+            # A later frame may be done before an earlier one, but comes out behind it.
+            is_problem = isinstance(found, Problem)
+            yield found if is_problem else replace(found, done_s=time.monotonic())
 
 
 def _segmented(segmenter: Segmenter, frame: Frame, with_calibration: bool) -> ScoredFrame:

@@ -1,10 +1,10 @@
-"""Read samples on a thread while the ones before them are segmented."""
+"""Work on threads ahead of whom it is for: samples are read while those before are segmented."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
-from typing import Any, Deque, Generator, Iterable, Iterator
+from typing import Any, Callable, Deque, Generator, Iterable, Iterator
 
 
 def read_ahead(dataset: Any, indices: Iterable[int], depth: int = 3) -> Generator[Any, None, None]:
@@ -13,11 +13,18 @@ def read_ahead(dataset: Any, indices: Iterable[int], depth: int = 3) -> Generato
     An error of the data set comes out where its item would have. Close the generator when
     leaving early: that drops what is waiting to be read.
     """
+    return done_ahead(dataset.__getitem__, indices, depth)
+
+
+def done_ahead(
+    function: Callable[[Any], Any], items: Iterable[Any], depth: int, threads: int = 1
+) -> Generator[Any, None, None]:
+    """The same for a function of each item, on so many threads; ``items`` is iterated here."""
     waiting: Deque[Future] = deque()
-    with ThreadPoolExecutor(max_workers=1) as reader:
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         try:
-            for index in indices:
-                waiting.append(reader.submit(dataset.__getitem__, index))
+            for item in items:
+                waiting.append(pool.submit(function, item))
                 if len(waiting) > depth:
                     yield waiting.popleft().result()
             while waiting:

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -358,3 +360,79 @@ def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1
     assert "no_such_model" in error
     assert not (tmp_path / "result.json").exists()
+
+
+class Sleepy(Segmenter):
+    """Takes long for the frames that it gets at even places."""
+
+    taken = 0
+
+    def segment(self, image_hwc, **options):
+        Sleepy.taken += 1
+        if Sleepy.taken % 2:
+            time.sleep(0.03)
+        return super().segment(image_hwc, **options)
+
+
+def test_images_beside_each_other_come_out_in_order(tmp_path):
+    """The later of two is always done first; every figure is that of one after the other."""
+    missing = BACKENDS["onnxruntime"].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: " + missing)
+    truths = [tiny.classify(tiny.random_image(index)) for index in range(6)]
+    frames = {"%d.png" % i: (tiny.random_image(i + 10), truth) for i, truth in enumerate(truths)}
+    tiny.write_camvid(tmp_path, "test", frames)
+    dataset = open_dataset("camvid", str(tmp_path), "test")
+    with ExitStack() as stack:
+        options = BackendOptions(num_threads=1)
+        first, *beside = [
+            Sleepy(Batch(stack.enter_context(open_backend("onnxruntime", tiny.card(), options))))
+            for _ in range(2)
+        ]
+        alone = evaluate_dataset(first, dataset, with_calibration=True).as_json()
+        both = evaluate_dataset(first, dataset, with_calibration=True, beside=beside).as_json()
+    for key in ("confusion_matrix", "calibration", "mean_iou", "frames"):
+        assert both[key] == alone[key]
+    rows = [[(row["name"], row["mean_iou"]) for row in run["per_frame"]] for run in (alone, both)]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+    done_s = [row["done_s"] for row in both["per_frame"]]
+    assert done_s == sorted(done_s)
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_jobs_change_no_figure_and_the_report_says_how_many(root, tmp_path, capsys):
+    results = []
+    for jobs in ("1", "3"):
+        json_path = str(tmp_path / "scores.json")
+        assert main(arguments(root, json_path) + ["--jobs", jobs]) == 0
+        with open(json_path) as content:
+            results.append(json.load(content))
+    assert "note: 3 images at a time" in capsys.readouterr().out
+    assert_counted_by_hand(results[1])
+    assert results[1]["calibration"] == results[0]["calibration"]
+    assert results[1]["source"]["jobs"] == 3 and "jobs" not in results[0]["source"]
+    assert results[0]["notes"] == []
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_a_broken_image_between_jobs_is_named_counted_and_skipped(root, tmp_path, capsys):
+    path = break_image(root, "a.png")
+    json_path = str(tmp_path / "scores.json")
+    assert main(arguments(root, json_path) + ["--jobs", "2"]) == 0
+    with open(json_path) as content:
+        result = json.load(content)
+    assert result["frames"] == 1 and result["skipped"][0]["name"] == "a.png"
+    assert main(arguments(root, json_path) + ["--jobs", "2", "--strict"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and path in errors[0]
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_jobs_of_a_backend_that_is_one_of_a_process_end_it(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(BACKENDS["onnxruntime"], "several_at_once", False)
+    assert main(arguments(root, str(tmp_path / "scores.json")) + ["--jobs", "2"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "--jobs 2: backend onnxruntime is one of a process" in errors[0]
+    assert [name for name, kind in sorted(BACKENDS.items()) if kind.several_at_once] == [
+        "openvino"
+    ], "torch sets the threads of the whole process"

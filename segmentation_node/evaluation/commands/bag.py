@@ -9,10 +9,11 @@ from segmentation_node.evaluation.commands.options import (
     OutputOptions,
     add_calibration_option,
     add_geometry_options,
+    add_jobs_option,
     add_model_options,
     add_output_options,
     geometry_of,
-    open_segmenter,
+    open_segmenters,
     output_options,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
@@ -43,6 +44,7 @@ def add_parser(commands: Any) -> None:
     add_model_options(parser, required=False)
     add_topic_options(parser)
     add_calibration_option(parser)
+    add_jobs_option(parser)
     add_geometry_options(parser)
     add_output_options(parser)
 
@@ -92,11 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
     output, geometry = output_options(arguments), geometry_of(arguments)
-    with open_segmenter(arguments, geometry) as segmenter, closing(source.frames()) as frames:
-        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
-        segmenter.detected = run.detected
+    with open_segmenters(arguments, geometry) as (segmenter, *beside), closing(
+        source.frames()
+    ) as frames:
+        facts = run_facts(segmenter, arguments.jobs)
+        run = source.new_run(segmenter.labels, facts, output.grouping, geometry)
         shown = progress_bar(source.length)(frames)
-        seen = segmented(segmenter, shown, arguments.calibration)
+        seen = segmented(segmenter, shown, run, arguments.calibration, beside)
         _score(seen, source, run, output)
 
 

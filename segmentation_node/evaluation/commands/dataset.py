@@ -13,10 +13,11 @@ from segmentation_node.errors import CardError
 from segmentation_node.evaluation.commands.options import (
     add_calibration_option,
     add_geometry_options,
+    add_jobs_option,
     add_model_options,
     add_output_options,
     geometry_of,
-    open_segmenter,
+    open_segmenters,
     output_options,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
@@ -50,6 +51,7 @@ def add_parser(commands: Any) -> None:
         "size and precision",
     )
     add_calibration_option(parser)
+    add_jobs_option(parser)
     add_geometry_options(parser)
     add_output_options(parser)
 
@@ -69,12 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     for note in dataset.notes:
         print("warning: " + note, file=sys.stderr)
     source = DatasetSource(dataset, arguments.dataset)
-    with open_segmenter(arguments, geometry) as segmenter:
-        run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
-        segmenter.detected = run.detected
+    with open_segmenters(arguments, geometry) as (segmenter, *beside):
+        facts = run_facts(segmenter, arguments.jobs)
+        run = source.new_run(segmenter.labels, facts, output.grouping, geometry)
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
-            seen = segmented(segmenter, progress(frames), arguments.calibration)
+            shown = progress(frames)
+            seen = segmented(segmenter, shown, run, arguments.calibration, beside)
             score_frames(seen, run, output.strict or arguments.to_card)
         if arguments.to_card:
             _write_on_card(segmenter, arguments, run, dataset)

@@ -3,14 +3,14 @@
 import argparse
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, Union
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.backends.choice import AUTO
-from segmentation_node.errors import OutputError
+from segmentation_node.errors import BackendError, OutputError
 from segmentation_node.evaluation.temperature import FIT
 from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import Grouping, read_grouping
@@ -123,11 +123,56 @@ def output_options(arguments: argparse.Namespace) -> OutputOptions:
     return OutputOptions(grouping, arguments.json, arguments.html, arguments.strict)
 
 
+def add_jobs_option(parser: argparse.ArgumentParser) -> None:
+    """How many images are segmented at a time."""
+    parser.add_argument(
+        "--jobs",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="images at a time, each on its share of the cores: sooner done, but the times of the "
+        "stages are those of a busy machine",
+    )
+
+
 @contextmanager
-def open_segmenter(arguments: argparse.Namespace, geometry: Geometry) -> Iterator[Segmenter]:
+def open_segmenters(
+    arguments: argparse.Namespace, geometry: Geometry
+) -> Iterator[Sequence[Segmenter]]:
+    """As many as ``--jobs`` asks for, closed in the end. Raises BackendError as they do.
+
+    Without ``--num-threads`` each has its share of the cores.
+    """
+    jobs = arguments.jobs
+    threads = arguments.num_threads
+    if jobs > 1 and not threads:
+        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    with ExitStack() as stack:
+        first = stack.enter_context(open_segmenter(arguments, geometry, threads))
+        segmenters, backend = [first], first.backend
+        if jobs > 1 and not backend.several_at_once:
+            raise BackendError(
+                "--jobs %d: backend %s is one of a process; choose onnxruntime or openvino, or "
+                "evaluation fleet, whose jobs are processes" % (jobs, backend.name)
+            )
+        while len(segmenters) < jobs:
+            another = pipeline.open_segmenter(
+                first.card, backend.name, backend.options, geometry=geometry
+            )
+            segmenters.append(stack.enter_context(another))
+        yield segmenters
+
+
+@contextmanager
+def open_segmenter(
+    arguments: argparse.Namespace, geometry: Geometry, threads: int = 0
+) -> Iterator[Segmenter]:
     """The pipeline that ``add_model_options`` asks for, closed in the end."""
     options = BackendOptions(
-        arguments.device, arguments.precision, arguments.num_threads, arguments.engine_dir
+        arguments.device,
+        arguments.precision,
+        threads or arguments.num_threads,
+        arguments.engine_dir,
     )
     card = open_model(arguments.model, arguments.size)
     with pipeline.open_segmenter(card, arguments.backend, options, geometry=geometry) as segmenter:

@@ -100,7 +100,7 @@ def _score_bag(task: Task, grouping: Optional[Grouping]) -> Run:
         segmenter = _segmenter(settings)
         run = _new_run(source, segmenter, grouping)
         with closing(source.frames()) as frames:
-            score_frames(segmented(segmenter, frames, with_calibration=True), run)
+            score_frames(segmented(segmenter, frames, run, with_calibration=True), run)
         run.finish()
         run.source["bag_problems"] = _at(name, path, source.warnings())
     return run
@@ -112,7 +112,7 @@ def _score_sequence(task: Task, grouping: Optional[Grouping]) -> Run:
     source, segmenter = DatasetSource(dataset, str(settings.dataset)), _segmenter(settings)
     run = _new_run(source, segmenter, grouping)
     with closing(source.frames(task.drive.indices)) as frames:
-        score_frames(segmented(segmenter, frames, with_calibration=True), run)
+        score_frames(segmented(segmenter, frames, run, with_calibration=True), run)
     run.finish()
     return run
 

@@ -14,8 +14,8 @@ from segmentation_node.pipeline import Segmenter
 BOARD = "/proc/device-tree/model"
 
 
-def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
-    """Facts of a run through the pipeline in this process."""
+def run_facts(segmenter: Segmenter, jobs: int = 1) -> Dict[str, Any]:
+    """Facts of a run through the pipeline in this process, ``jobs`` images at a time."""
     card, backend = segmenter.card, segmenter.backend
     facts: Dict[str, Any] = {
         "model": card.name,
@@ -27,6 +27,8 @@ def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
         "precision": backend.options.precision,
         "num_threads": backend.options.num_threads,
     }
+    if jobs > 1:
+        facts["jobs"] = jobs
     facts.update(environment_facts())
     return facts
 

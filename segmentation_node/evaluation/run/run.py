@@ -216,6 +216,11 @@ class Run:
         frames, labelled = len(self.frames), self.accuracy.frames
         if self.partial:
             notes.append("partial: the run was stopped before the end of its data")
+        if "jobs" in self.source:
+            notes.append(
+                "%d images at a time: the times of the stages are those of a busy machine"
+                % self.source["jobs"]
+            )
         if self.skipped:
             notes.append(
                 "%d of %d frames could not be read or segmented and were skipped; the figures "
