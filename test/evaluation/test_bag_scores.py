@@ -75,6 +75,18 @@ def test_camvid(options, tmp_path):
     assert_bag_equals_data_set(tmp_path, "camvid", root, "val", model, *options)
 
 
+def test_frames_of_a_bag_beside_each_other_give_the_same(tmp_path):
+    drives.camvid(tmp_path / "data")
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data", "--split", "val")
+    expected, found = (
+        evaluate(tmp_path, "bag", bag, "--model", tiny.FOLDER, "--jobs", jobs) for jobs in (1, 2)
+    )
+    for key in (*FIGURES, "calibration"):
+        assert found[key] == expected[key], key
+    names = [[frame["name"] for frame in result["per_frame"]] for result in (found, expected)]
+    assert names[0] == names[1] and expected["calibration"] is not None
+
+
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_every_layout(name, cityscapes_model, tmp_path):
     layout = LAYOUTS[name]
