@@ -1,6 +1,5 @@
 """``training.export`` on a small run: files, card, and the check before anything appears."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from segmentation_node.evaluation.commands import dataset as dataset_command
 from segmentation_node.evaluation.datasets import DATASETS, Dataset
 from segmentation_node.evaluation.frame import Frame
 from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.files import check_folder
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
@@ -306,7 +306,7 @@ def test_several_sizes_and_batches_are_on_the_card_with_what_they_score(run, mon
             matrix = evaluate_dataset(segmenter, dataset).accuracy.matrix
         (found,) = at_size.mean_ious("onnx", "fp32").values()
         assert found == pytest.approx(matrix.mean_iou(), abs=2e-4)
-    assert "model_24x32.onnx" not in os.listdir(export(run, monkeypatch=monkeypatch))
+    check_folder(str(folder), training.export.LAYOUT)  # another export may take its place
 
 
 def test_a_size_is_added_as_the_export_would_have_made_it(run, monkeypatch, capsys):
