@@ -3,12 +3,11 @@
 The image is converted to RGB, resized and normalised in NumPy; ONNX Runtime, or PyTorch, gives
 logits; argmax, softmax and the colours are NumPy again, one class after another. Network and
 weights are those of the model that the package's node runs.
-``python -m benchmarks.baseline_node onnxruntime|torch|torch_compile CARD THREADS``.
+``python -m benchmarks.baseline_node onnxruntime|torch CARD THREADS``.
 """
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -77,31 +76,23 @@ def onnxruntime_logits(card: ModelCard, threads: int) -> LogitsOf:
     return lambda blob: session.run(None, {"image": blob})[0]  # type: ignore[no-any-return]
 
 
-def torch_logits(card: ModelCard, threads: int, is_compiled: bool) -> LogitsOf:
-    """PyTorch in float32, eager as it comes or through torch.compile."""
+def torch_logits(card: ModelCard, threads: int) -> LogitsOf:
+    """PyTorch in float32, eager as it comes."""
     import torch
 
     from benchmarks.measured_models import trained_network
 
     torch.set_num_threads(threads)
     network = trained_network(card)
-    if is_compiled:
-        network = torch.compile(network)
 
     def logits_of(blob: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return network(torch.from_numpy(blob)).numpy()  # type: ignore[no-any-return]
 
-    # Compiling happens in the first run: here, not in the first frame.
-    logits_of(np.zeros((1, 3, card.input.height, card.input.width), np.float32))
     return logits_of
 
 
-RUN_TIMES = {
-    "onnxruntime": onnxruntime_logits,
-    "torch": partial(torch_logits, is_compiled=False),
-    "torch_compile": partial(torch_logits, is_compiled=True),
-}
+RUN_TIMES = {"onnxruntime": onnxruntime_logits, "torch": torch_logits}
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from support import linear_model, live, recorded
 
+from segmentation_node.evaluation.commands import demo as demo_command
+
 pytestmark = pytest.mark.ros
 assert live  # skips this file, loudly, where ROS is missing
 
@@ -122,13 +124,15 @@ def video_sizes(path):
         (["--input", str(ROOT / "docs"), "--output", str(ROOT)], "is read, or holds what is read"),
     ],
 )
-def test_what_cannot_be_played_is_one_line(ros_environment, tmp_path, arguments, fragment):
-    run = demo("--output", tmp_path / "out", *arguments)
-    assert run.returncode == 1 and list(tmp_path.iterdir()) == []
+def test_what_cannot_be_played_is_one_line(tmp_path, arguments, fragment, capfd, monkeypatch):
+    monkeypatch.setattr(
+        demo_command, "prepare_middleware", lambda: None
+    )  # for a process of its own
+    assert demo_command.main(["--output", str(tmp_path / "out"), *arguments]) == 1
+    assert list(tmp_path.iterdir()) == []
     assert (ROOT / "config" / "cpu.yaml").exists() and (ROOT / "docs" / "replay.md").exists()
-    lines = [line for line in run.stderr.splitlines() if "error" in line.lower()]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line.lower()]
     assert any(line.startswith("error: ") and fragment in line for line in lines)
-    assert "Traceback" not in run.stderr
 
 
 def test_a_node_that_does_not_start_is_told(ros_environment, images, tmp_path):
