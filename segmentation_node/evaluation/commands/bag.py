@@ -17,7 +17,7 @@ from segmentation_node.evaluation.commands.options import (
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.frame import Problem, ScoredFrame
-from segmentation_node.evaluation.offline import score_frames, segmented
+from segmentation_node.evaluation.offline import find_boxes, score_frames, segmented
 from segmentation_node.evaluation.run.provenance import environment_facts, run_facts
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import (
@@ -94,7 +94,7 @@ def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:
     output, geometry = output_options(arguments), geometry_of(arguments)
     with open_segmenter(arguments, geometry) as segmenter, closing(source.frames()) as frames:
         run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
-        segmenter.detected = run.detected
+        find_boxes(segmenter, run)
         shown = progress_bar(source.length)(frames)
         seen = segmented(segmenter, shown, arguments.calibration)
         _score(seen, source, run, output)

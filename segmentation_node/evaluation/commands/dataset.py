@@ -21,7 +21,12 @@ from segmentation_node.evaluation.commands.options import (
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
-from segmentation_node.evaluation.offline import score_frames, segmented, share_of_equal
+from segmentation_node.evaluation.offline import (
+    find_boxes,
+    score_frames,
+    segmented,
+    share_of_equal,
+)
 from segmentation_node.evaluation.run.provenance import run_facts
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
@@ -71,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = DatasetSource(dataset, arguments.dataset)
     with open_segmenter(arguments, geometry) as segmenter:
         run = source.new_run(segmenter.labels, run_facts(segmenter), output.grouping, geometry)
-        segmenter.detected = run.detected
+        find_boxes(segmenter, run)
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
             seen = segmented(segmenter, progress(frames), arguments.calibration)

@@ -13,7 +13,7 @@ from segmentation_node.errors import BagError, SegmentationError, reason
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.fleet.drives import Drive, Settings
 from segmentation_node.evaluation.fleet.storage import file_system, is_url, open_folder
-from segmentation_node.evaluation.offline import score_frames, segmented
+from segmentation_node.evaluation.offline import find_boxes, score_frames, segmented
 from segmentation_node.evaluation.run.provenance import run_facts
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import (
@@ -130,7 +130,7 @@ def _segmenter(settings: Settings) -> Segmenter:
 def _new_run(source: Source, segmenter: Segmenter, grouping: Optional[Grouping]) -> Run:
     facts = run_facts(segmenter)
     run = source.new_run(segmenter.labels, facts, grouping, segmenter.geometry)
-    segmenter.detected = run.detected
+    find_boxes(segmenter, run)
     return run
 
 

@@ -27,6 +27,9 @@ def run_facts(segmenter: Segmenter) -> Dict[str, Any]:
         "precision": backend.options.precision,
         "num_threads": backend.options.num_threads,
     }
+    if card.boxes is not None:
+        lacking = backend.lacks_boxes()
+        facts["boxes"] = "connected areas: " + lacking if lacking else "box head"
     facts.update(environment_facts())
     return facts
 
