@@ -555,7 +555,8 @@ def _check_artifact(artifact: ArtifactInfo, path: str, where: str) -> None:
     _check_size(artifact, path, where)
     if artifact.batch is not None and artifact.batch < 1:
         raise CardError("%s: %s.batch is %d; expected 1 or more" % (path, where, artifact.batch))
-    if artifact.kind in (WEIGHTS, BOX_WEIGHTS) and (artifact.height, artifact.batch) != (None, None):
+    is_weights = artifact.kind in (WEIGHTS, BOX_WEIGHTS)
+    if is_weights and (artifact.height, artifact.batch) != (None, None):
         raise CardError(
             "%s: %s are weights, which serve every size and batch; leave height, width and batch "
             "out" % (path, where)

@@ -13,15 +13,20 @@ from segmentation_node.backends.base import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.files import write_whole
 from segmentation_node.images import place, to_network
-from segmentation_node.importing.model_folder import ARTIFACTS, artifact, onnx_artifact, write_card
-from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
+from segmentation_node.importing.model_folder import (
+    OPSET,
+    Form,
+    artifact,
+    write_card,
+)
+from segmentation_node.model_card import BOX_WEIGHTS, BOXES, CARD_FILE, ModelCard, read_card
 from segmentation_node.networks.box_head import BoxHead
 from segmentation_node.networks.deploy import DeployGraph
 from segmentation_node.yaml_and_json import read_yaml
 from training.box_score import card_figures, score_boxes
 from training.checkpoint import save_weights
 from training.errors import ExportError
-from training.onnx_graph import OPSET, export_boxes_onnx, export_onnx, graph_variant
+from training.onnx_graph import export_boxes_onnx, export_onnx, graph_variant
 
 BOXES_FILE = "boxes.onnx"
 BOX_WEIGHTS_FILE = "boxes.safetensors"
@@ -44,6 +49,7 @@ def put_beside(
         graph.network,
         graph.with_confidence,
         trained_classes=graph.trained_classes,
+        temperature=graph.temperature,
         box_head=head.eval(),
     ).eval()
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,26 +70,26 @@ def _write_artifacts(
     made: Path, graph: DeployGraph, head: BoxHead, card: ModelCard, boxes: dict[str, Any]
 ) -> list[str]:
     """The files that were written into the copy of the model, whose card names them."""
-    model_file = ARTIFACTS["uint8"][0]
     size, labels = card.input_size, card.label_set
-    export_onnx(graph_variant(graph, "uint8"), size, 1, labels, made / model_file)
+    form = Form("uint8", size, 1)
+    export_onnx(graph_variant(graph, "uint8"), size, 1, labels, made / form.file)
     with torch.inference_mode():
         features = graph(torch.zeros((1, *size, 3), dtype=torch.uint8))[-1]
     shape = tuple(features.shape)
     export_boxes_onnx(head, shape, boxes["proposals"], labels, made / BOXES_FILE)
     save_weights(made / BOX_WEIGHTS_FILE, head)
-    content: dict[str, Any] = read_yaml(str(made / CARD_FILE))
     ours = [
-        onnx_artifact(made, "uint8"),
-        artifact(made / BOXES_FILE, "onnx_boxes", f"opset {OPSET}, float32 in and out"),
-        artifact(made / BOX_WEIGHTS_FILE, "weights_boxes", "safetensors, float32"),
+        form.artifact(made),
+        artifact(made / BOXES_FILE, BOXES, f"opset {OPSET}, float32 in and out"),
+        artifact(made / BOX_WEIGHTS_FILE, BOX_WEIGHTS, "safetensors, float32"),
     ]
-    kinds = [item["kind"] for item in ours]
-    others = [item for item in content["artifacts"] if item["kind"] not in kinds]
+    content: dict[str, Any] = read_yaml(str(made / CARD_FILE))
+    files = [item["file"] for item in ours]
+    others = [item for item in content["artifacts"] if item["file"] not in files]
     content["artifacts"] = [ours[0], *others, *ours[1:]]
     content["boxes"] = {**boxes, "frames": 0, "ap_50": 0.0, "ap_50_components": 0.0}
     write_card(made, content)
-    return [model_file, BOXES_FILE, BOX_WEIGHTS_FILE]
+    return files
 
 
 def check_class_maps(before: ModelCard, after: ModelCard, dataset: Dataset) -> None:

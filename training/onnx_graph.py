@@ -22,7 +22,10 @@ from segmentation_node.networks.folding import fold_batch_norms
 
 
 def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
-    """The same weights in another variant. Raises ValueError that lists the known ones."""
+    """The same weights in another variant. Raises ValueError that lists the known ones.
+
+    What a box head sees is an output of the ``uint8`` variant alone.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     network, dtype = graph.network, VARIANTS[variant].network
@@ -35,7 +38,7 @@ def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
         variant,
         graph.trained_classes,
         graph.temperature,
-        graph.box_head,
+        graph.box_head if variant == "uint8" else None,
     ).eval()
 
 
