@@ -35,11 +35,15 @@ class BoxFinder:
 
         ``class_map_hw``, uint8 (H, W), and features are what the network gave. Raises BackendError.
         """
-        proposals = propose(class_map_hw, self._class_ids, self._shapes, self._count)
+        proposals = self.propose(class_map_hw)
         if not len(proposals):
             return make_boxes([], [], [])
         scores, deltas = self._backend.run_boxes(features_1chw, pad_rois(proposals, self._count))
         return decode_boxes(proposals, scores, deltas, self._class_ids, class_map_hw.shape)
+
+    def propose(self, class_map_hw: np.ndarray) -> np.ndarray:
+        """The regions that the head looks at, float32 (N, 4)."""
+        return propose(class_map_hw, self._class_ids, self._shapes, self._count)
 
 
 def pad_rois(proposals_xyxy: np.ndarray, count: int) -> np.ndarray:

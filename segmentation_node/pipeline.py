@@ -405,6 +405,16 @@ class Segmenter:
             boxes_xyxy=boxes.boxes_xyxy + np.array([left, top, left, top], np.float32)
         )
 
+    def proposals(self, prediction: Prediction, slot: int = 0) -> np.ndarray:
+        """What the box head looks at in the image that was prepared last.
+
+        Boxes, float32 (N, 4), in pixels of the image.
+        """
+        finder = self.batch.box_finder
+        assert self._frame is not None and finder is not None
+        ids_hw = self._frame.counting(prediction.class_map_nhw[slot])
+        return self._frame.boxes_out(finder.propose(ids_hw))
+
     def _found_by_head(self, prediction: Prediction, slot: int) -> Boxes:
         finder = self.batch.box_finder
         assert self._frame is not None and finder is not None
@@ -437,14 +447,15 @@ class Segmenter:
     ) -> np.ndarray:
         """Class colours blended over the image, and boxes: uint8 RGB at the class map's size.
 
-        Of the boxes those are drawn that are more likely right than not.
+        Of a box head's boxes those are drawn that are more likely right than not.
         At network resolution the image that the network saw is the background.
         """
         seen = self.output_resolution == "network"
         background = self.batch.slot(slot) if seen else image_hwc
         blended = blend(background, class_map_hw, self._palette, alpha, out_hwc)
         if boxes is not None:
-            draw_boxes(blended, boxes.boxes_xyxy[boxes.scores >= LEAST_SCORE_DRAWN])
+            least_score = LEAST_SCORE_DRAWN if self.finds_by_head else 0.0
+            draw_boxes(blended, boxes.boxes_xyxy[boxes.scores >= least_score])
         return blended
 
     def close(self) -> None:

@@ -37,7 +37,8 @@ def score_boxes(card: ModelCard, dataset: Dataset) -> dict[str, DetectionScores]
             prediction = segmenter.batch.run(with_confidence=True, with_features=True)
             for key, finder in finders.items():
                 maps = finder.finish(prediction, with_confidence=True)
-                scores[key].add(true, finder.detect(*maps, prediction))
+                proposals = finder.proposals(prediction) if finder.finds_by_head else None
+                scores[key].add(true, finder.detect(*maps, prediction), proposals)
     return scores
 
 
