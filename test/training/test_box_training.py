@@ -11,6 +11,7 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.datasets.street import dataset as street
+from segmentation_node.importing.temperature import set_temperature
 from segmentation_node.model_card import read_card
 from training import box_score, boxes
 from training.add_variants import add_variants
@@ -70,9 +71,10 @@ def test_nothing_else_of_the_model_changes(trained, few_frames):
         np.testing.assert_array_equal(old, new)
 
 
-def test_the_graph_exported_again_keeps_what_the_head_sees(trained, few_frames, tmp_path):
+def test_the_graph_made_again_keeps_what_the_head_sees(trained, few_frames, tmp_path):
     folder = Path(shutil.copytree(trained, tmp_path / "again"))
     add_variants(folder, ["uint8"], "street", few_frames)
+    set_temperature(folder, 1.5)
     with open_backend("onnxruntime", read_card(str(folder)), BackendOptions()) as backend:
         backend.open_boxes()
 
