@@ -42,8 +42,8 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(model, few_frames):
     """The copy after the command."""
-    arguments = [str(model), "--dataset", "street", "--classes", *CLASSES, "--epochs", "60"]
-    assert boxes.main(arguments) == 0
+    arguments = [str(model), "--dataset", "street", "--classes", *CLASSES]
+    assert boxes.main([*arguments, "--epochs", "40", "--threads", "1"]) == 0
     return model
 
 
