@@ -40,6 +40,10 @@ BENCHMARKS = {
         "a hog on every core: p95 of processing with a deadline and without",
         quick=("--idle-s", "2", "--hog-s", "4", "--after-s", "2"),
     ),
+    "boxes": Benchmark(
+        "what a box head adds to a frame, and a step of its training",
+        quick=("--frames", "2", "--rounds", "1"),
+    ),
     "transport": Benchmark(
         "which middleware settings deliver camera images",
         quick=("--sizes", "640x360", "--frames", "10"),

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 from segmentation_node.backends.base import BackendOptions
+from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
 from segmentation_node.backends.tensorrt.build import (
@@ -125,7 +126,7 @@ def make_engine(job: Job, force: bool = False) -> str:
         return "%s is built and good; --force builds it again" % path
     kind = onnx_kind(trt, job.options.precision)
     artifact = engine_files.artifact_of(job.card, kind, job.options.batch)
-    onnx = _read(job.card.artifact_path(kind, job.options.batch))
+    onnx = _graph(job.card, kind, job.options.batch)
     check_folder(os.path.dirname(path))
     check_memory(len(onnx), job.workspace_mib, gpu_free_mib(cuda, index))
     cache_path = timing_cache_path(job, machine)
@@ -264,6 +265,13 @@ def _gpu_text(machine: Machine) -> str:
     text = "%s, compute capability %s, CUDA %s"
     text %= (machine.gpu, machine.compute_capability, machine.cuda)
     return text + (", L4T " + machine.l4t if machine.l4t else "")
+
+
+def _graph(card: ModelCard, kind: str, batch: int) -> bytes:
+    """The graph of this kind without what a box head sees, which TensorRT is not asked for."""
+    graph = _read(card.artifact_path(kind, batch))
+    has_features = kind == "onnx" and card.boxes is not None
+    return keep_output(graph, *card.outputs) if has_features else graph
 
 
 def _read(path: str) -> bytes:

@@ -21,9 +21,13 @@ CARD_FILE = "model.yaml"
 RESIZE_POLICIES = ("stretch", "crop", "letterbox")
 OUTPUTS = ("class_map", "confidence")
 NO_WEIGHTS = "an imported network has no weights for PyTorch"
+MOST_PROPOSALS = 2000
 LONGEST_FILE = 255  # characters of a file's name, as file systems have it
 WEIGHTS = "weights"
-ARTIFACT_KINDS = ("onnx", "onnx_float", "onnx_fp16", "onnx_int8", WEIGHTS)
+BOXES, BOX_WEIGHTS = "onnx_boxes", "weights_boxes"
+ARTIFACT_KINDS = (
+    "onnx", "onnx_float", "onnx_fp16", "onnx_int8", WEIGHTS, BOXES, BOX_WEIGHTS,
+)  # fmt: skip
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 PRECISIONS_OF_KINDS = {"onnx_fp16": "fp16", "onnx_int8": "int8"}
 """Of a file, where an accuracy does not say another; of the others fp32."""
@@ -115,6 +119,28 @@ class ConfidenceInfo:
 
 
 @dataclass(frozen=True)
+class BoxesInfo:
+    """A box head (Fast R-CNN) on the network's encoder, in the artifact ``onnx_boxes``.
+
+    ``classes`` are names of the label set, in the order of the head's scores; ``shapes`` has for
+    each the usual widths of one thing, as multiples of its height. A run of it takes so many
+    ``proposals``; ``head`` are the head's options in ``networks.box_head``. ``ap_50`` is the
+    average precision at IoU 0.5, mean of the classes, of the shipped files on one split, and
+    ``ap_50_components`` that of boxes around the class map's connected areas.
+    """
+
+    classes: List[str]
+    shapes: Dict[str, Any]
+    proposals: int
+    head: Dict[str, Any]
+    dataset: str
+    split: str
+    frames: int
+    ap_50: float
+    ap_50_components: float
+
+
+@dataclass(frozen=True)
 class ArtifactInfo:
     """One file beside the card: its kind of ``ARTIFACT_KINDS``, sha256, and format version.
 
@@ -122,6 +148,8 @@ class ArtifactInfo:
     ``onnx_fp16`` is uint8 outside and half inside, for TensorRT 11; ``onnx_int8`` is uint8 outside
     and has int8 convolutions inside, for CPUs. The same graph may be there in several sizes, the
     card's own where none is said, and for several images a run. Weights serve them all.
+    ``onnx_boxes`` takes the output ``features`` that the ``onnx`` file then has, and boxes;
+    ``weights_boxes`` are the same for PyTorch.
     """
 
     file: str
@@ -152,6 +180,7 @@ class ModelCard:
     source: Optional[SourceInfo] = None
     confidence: Optional[ConfidenceInfo] = None
     temperature: float = 1.0
+    boxes: Optional[BoxesInfo] = None
     folder: str = field(default="", compare=False)
     own_labels: Optional[LabelSet] = None
     is_resized: bool = field(default=False, compare=False)  # by ``at_size``
@@ -192,6 +221,9 @@ class ModelCard:
                     self._how_to_add("onnx", size),
                 )
             )
+        has_boxes = any(
+            item.kind == BOXES and self._size_of(item) == size for item in self.artifacts
+        )
         return replace(
             self,
             input=replace(self.input, height=size[0], width=size[1]),
@@ -199,8 +231,9 @@ class ModelCard:
             artifacts=[
                 _as_own(item)
                 for item in self.artifacts
-                if item.kind == WEIGHTS or self._size_of(item) == size
+                if item.kind in (WEIGHTS, BOX_WEIGHTS) or self._size_of(item) == size
             ],
+            boxes=self.boxes if has_boxes else None,
             confidence=None,  # was measured at the card's own
             is_resized=True,
         )
@@ -348,6 +381,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         temperature, values = _without_temperature(values, path)
     content = _checked(values, schema, path, "")
     source, confidence = content.get("source"), content.get("confidence")
+    boxes = content.get("boxes")
     card = ModelCard(
         name=content["name"],
         network=_record(NetworkInfo, content["network"], path, "network"),
@@ -360,6 +394,7 @@ def parse_card(values: Any, folder: str) -> ModelCard:
         source=source and _record(SourceInfo, source, path, "source"),
         temperature=temperature,
         confidence=confidence and _record(ConfidenceInfo, confidence, path, "confidence"),
+        boxes=boxes and _record(BoxesInfo, boxes, path, "boxes"),
         folder=folder,
         own_labels=own_labels,
     )
@@ -492,6 +527,7 @@ def _check_values(card: ModelCard, path: str) -> None:
             % (path, shown(trained), card.label_set, len(card.labels) - 1)
         )
     _check_confidence(card, path)
+    _check_boxes(card, path)
     if "class_map" not in card.outputs:
         raise CardError("%s: outputs %s lack 'class_map'" % (path, shown(card.outputs)))
     if card.input.height < 1 or card.input.width < 1:
@@ -519,7 +555,8 @@ def _check_artifact(artifact: ArtifactInfo, path: str, where: str) -> None:
     _check_size(artifact, path, where)
     if artifact.batch is not None and artifact.batch < 1:
         raise CardError("%s: %s.batch is %d; expected 1 or more" % (path, where, artifact.batch))
-    if artifact.kind == WEIGHTS and (artifact.height, artifact.batch) != (None, None):
+    is_weights = artifact.kind in (WEIGHTS, BOX_WEIGHTS)
+    if is_weights and (artifact.height, artifact.batch) != (None, None):
         raise CardError(
             "%s: %s are weights, which serve every size and batch; leave height, width and batch "
             "out" % (path, where)
@@ -558,6 +595,48 @@ def _check_confidence(card: ModelCard, path: str) -> None:
     for key, value in vars(card.confidence).items() if card.confidence else ():
         if not 0.0 <= value <= 1.0:
             raise CardError("%s: confidence.%s is %s; expected 0 to 1" % (path, key, value))
+
+
+def _check_boxes(card: ModelCard, path: str) -> None:
+    if (card.boxes is None) != (not card.offers(BOXES)):
+        raise CardError(
+            "%s: %s; expected both or neither"
+            % (
+                path,
+                "there is an artifact onnx_boxes but no key boxes"
+                if card.boxes is None
+                else "there is a key boxes but no artifact onnx_boxes",
+            )
+        )
+    if card.boxes is None:
+        return
+    boxes = card.boxes
+    for name in boxes.classes:
+        _check_choice(name, card.labels.names, path, "boxes.classes")
+    if not boxes.classes or len(set(boxes.classes)) != len(boxes.classes):
+        raise CardError(
+            "%s: boxes.classes are %s; expected names, each once" % (path, shown(boxes.classes))
+        )
+    if sorted(boxes.shapes) != sorted(boxes.classes):
+        raise CardError(
+            "%s: boxes.shapes are of %s; expected those of the classes %s"
+            % (path, shown(sorted(map(str, boxes.shapes))), shown(boxes.classes))
+        )
+    for name in boxes.classes:
+        found = boxes.shapes[name]
+        if not isinstance(found, list) or not found or not all(map(_is_shape, found)):
+            raise CardError(
+                "%s: boxes.shapes.%s is %s; expected widths as multiples of the height, each "
+                "0.05 to 20" % (path, name, shown(found))
+            )
+    if not 1 <= boxes.proposals <= MOST_PROPOSALS:
+        raise CardError(
+            "%s: boxes.proposals is %d; expected 1 to %d" % (path, boxes.proposals, MOST_PROPOSALS)
+        )
+
+
+def _is_shape(value: Any) -> bool:
+    return type(value) in (int, float) and 0.05 <= value <= 20.0
 
 
 def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:

@@ -10,6 +10,7 @@ from segmentation_node.backends import Backend, BackendOptions, Prediction, open
 from segmentation_node.backends.choice import BackendChoice, choose
 from segmentation_node.boxes import Boxes, things_of
 from segmentation_node.errors import ImageError
+from segmentation_node.fast_rcnn import BoxFinder
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.images import (
     Box,
@@ -31,19 +32,22 @@ from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.timing import StageTimer
 
 OUTPUT_RESOLUTIONS = ("input", "network")
+LEAST_SCORE_DRAWN = 0.5
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """Class ids, uint8 (H, W), 255 = unlabelled; confidence 0-255, uint8 (H, W), or None.
 
-    ``stages_ms`` holds preprocess, inference and postprocess. Without ``out`` arrays of the
+    ``boxes``, where asked for, are in pixels of the image, float32. ``stages_ms`` holds preprocess,
+    inference and postprocess, and with boxes detections. Without ``out`` arrays of the
     caller's the maps are the segmenter's own buffers: they hold until its next image.
     """
 
     class_map_hw: np.ndarray
     confidence_hw: Optional[np.ndarray]
     stages_ms: Dict[str, float]
+    boxes: Optional[Boxes] = None
 
 
 class _Frame:
@@ -107,6 +111,11 @@ class _Frame:
             view(confidence_hw, box),
             None if ignored is None else view(ignored, box),
         )
+
+    def counting(self, ids_hw: np.ndarray) -> np.ndarray:
+        """The network's class map, unlabelled where the image is to be ignored."""
+        ignored = self._ignored_seen
+        return ids_hw if ignored is None else cv2.bitwise_or(ids_hw, ignored)
 
     def boxes_out(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Boxes in the network's input, float32 (N, 4), in pixels of the whole image."""
@@ -190,6 +199,7 @@ class Batch:
         self.backend = backend
         self.choice = choice
         self.images = backend.input_shape[0]
+        self.box_finder: Optional[BoxFinder] = None
         self._input_nhwc = np.zeros(backend.input_shape, np.uint8)
         self._boxes: List[Optional[Box]] = [None] * self.images
 
@@ -203,9 +213,17 @@ class Batch:
             self._input_nhwc[index] = 0
             self._boxes[index] = box
 
-    def run(self, with_confidence: bool) -> Prediction:
-        """Segment what the slots hold. Raises BackendError."""
-        return self.backend.run(self._input_nhwc, with_confidence)
+    def run(self, with_confidence: bool, with_features: bool = False) -> Prediction:
+        """Segment what the slots hold; features are for the box head. Raises BackendError."""
+        return self.backend.run(self._input_nhwc, with_confidence, with_features)
+
+    def open_boxes(self) -> None:
+        """Load the card's box head too: segmenters made from now on use it.
+
+        Raises BackendError or CardError.
+        """
+        self.backend.open_boxes()
+        self.box_finder = BoxFinder(self.backend)
 
     def warm_up(self) -> None:
         """Run once on what is in the slots, black at first."""
@@ -223,8 +241,9 @@ class Segmenter:
     network's size, whatever the image's, and show what the network saw: of a roi that alone, and
     upright). A ``geometry`` says what it sees; what is left out is unlabelled. A ``grouping`` folds
     the classes; ``labels`` is what the ids of the class maps mean. ``detected`` names those of
-    them whose things ``detect`` gives boxes of. Raises LabelsError on a grouping that does not fit
-    the card's classes, and on a name that is none of its labels'.
+    them whose connected areas ``detect`` gives boxes of; without names it gives those of the box
+    head that the batch has open. Raises LabelsError on a grouping that does not fit the card's
+    classes, and on a name that is none of its labels'.
 
     Several cameras have a segmenter each over one batch: ``prepare`` puts an image into one of its
     slots, and after its run ``finish`` makes the maps. ``segment`` is all of it for one image.
@@ -252,6 +271,7 @@ class Segmenter:
         if grouping is not None:
             self.labels, self._fold = grouping.fold(self.labels)
         self.detected = self.labels.ids_of(detected)
+        self.finds_by_head = not self.detected and batch.box_finder is not None
         self._palette = self.labels.palette()
         self._frame: Optional[_Frame] = None
 
@@ -269,6 +289,7 @@ class Segmenter:
         with_confidence: bool = False,
         confidence_threshold: float = 0.0,
         timer: Optional[StageTimer] = None,
+        with_boxes: bool = False,
     ) -> Segmentation:
         """Segment an image, uint8 RGB (H, W, 3), of any size.
 
@@ -278,10 +299,12 @@ class Segmenter:
         Raises ImageError on something that is no such image, or has not the geometry's size.
         """
         timer = timer or StageTimer()
-        wants_confidence = with_confidence or confidence_threshold > 0.0
+        by_head = with_boxes and self.finds_by_head
+        scores_areas = with_boxes and not by_head and self.backend.has_confidence
+        wants_confidence = with_confidence or confidence_threshold > 0.0 or scores_areas
         self.prepare(image_hwc)
         timer.lap("preprocess")
-        prediction = self.batch.run(wants_confidence)
+        prediction = self.batch.run(wants_confidence, by_head)
         timer.lap("inference")
         maps = self.finish(
             prediction,
@@ -291,7 +314,11 @@ class Segmenter:
             confidence_threshold,
         )
         timer.lap("postprocess")
-        return Segmentation(*maps, stages_ms=timer.stages_ms)
+        boxes = None
+        if with_boxes:
+            boxes = self.boxes_in_image(self.detect(*maps, prediction))
+            timer.lap("detections")
+        return Segmentation(*maps, stages_ms=timer.stages_ms, boxes=boxes)
 
     def prepare(self, image_hwc: np.ndarray, slot: int = 0) -> None:
         """Write an image, uint8 RGB (H, W, 3), into a slot of the batch.
@@ -345,12 +372,28 @@ class Segmenter:
             prediction.class_map_nhw[slot], prediction.confidence_nhw[slot]
         )
 
-    def detect(self, class_map_hw: np.ndarray, confidence_hw: Optional[np.ndarray]) -> Boxes:
-        """Boxes of the things in the class map that ``finish`` gave last, in pixels of that map.
+    @property
+    def has_boxes(self) -> bool:
+        """Whether ``detect`` finds anything."""
+        return bool(self.detected) or self.finds_by_head
 
-        ``boxes_in_image`` tells where they are in the image.
+    def detect(
+        self,
+        class_map_hw: np.ndarray,
+        confidence_hw: Optional[np.ndarray],
+        prediction: Optional[Prediction] = None,
+        slot: int = 0,
+    ) -> Boxes:
+        """Boxes of the things in the image that was prepared last, in pixels of its class map.
+
+        ``class_map_hw`` and ``confidence_hw`` are what ``finish`` gave last, of this prediction,
+        which the box head needs; the run had to have features then.
+        ``boxes_in_image`` tells where they are in the image. Raises BackendError.
         """
         assert self._frame is not None
+        if self.finds_by_head:
+            assert prediction is not None
+            return self._found_by_head(prediction, slot)
         shown_box = self._frame.shown_box
         top, left = shown_box[:2]
         boxes = things_of(
@@ -361,6 +404,30 @@ class Segmenter:
         return boxes._replace(
             boxes_xyxy=boxes.boxes_xyxy + np.array([left, top, left, top], np.float32)
         )
+
+    def proposals(self, prediction: Prediction, slot: int = 0) -> np.ndarray:
+        """What the box head looks at in the image that was prepared last.
+
+        Boxes, float32 (N, 4), in pixels of the image.
+        """
+        finder = self.batch.box_finder
+        assert self._frame is not None and finder is not None
+        ids_hw = self._frame.counting(prediction.class_map_nhw[slot])
+        return self._frame.boxes_out(finder.propose(ids_hw))
+
+    def _found_by_head(self, prediction: Prediction, slot: int) -> Boxes:
+        finder = self.batch.box_finder
+        assert self._frame is not None and finder is not None
+        assert prediction.features_nchw is not None
+        ids_hw = self._frame.counting(prediction.class_map_nhw[slot])
+        boxes = finder.find(ids_hw, prediction.features_nchw[slot : slot + 1])
+        if self._fold is not None:
+            folded = self._fold.reshape(-1)[boxes.class_ids].astype(np.int64)
+            boxes = boxes._replace(class_ids=folded)
+            boxes = boxes.take(boxes.class_ids != UNLABELLED)
+        if self.output_resolution == "input":
+            boxes = boxes._replace(boxes_xyxy=self._frame.boxes_out(boxes.boxes_xyxy))
+        return boxes
 
     def boxes_in_image(self, boxes: Boxes) -> Boxes:
         """Boxes in pixels of the class map as such of the whole image that was prepared last."""
@@ -380,13 +447,15 @@ class Segmenter:
     ) -> np.ndarray:
         """Class colours blended over the image, and boxes: uint8 RGB at the class map's size.
 
+        Of a box head's boxes those are drawn that are more likely right than not.
         At network resolution the image that the network saw is the background.
         """
         seen = self.output_resolution == "network"
         background = self.batch.slot(slot) if seen else image_hwc
         blended = blend(background, class_map_hw, self._palette, alpha, out_hwc)
         if boxes is not None:
-            draw_boxes(blended, boxes.boxes_xyxy)
+            least_score = LEAST_SCORE_DRAWN if self.finds_by_head else 0.0
+            draw_boxes(blended, boxes.boxes_xyxy[boxes.scores >= least_score])
         return blended
 
     def close(self) -> None:

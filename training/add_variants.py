@@ -17,6 +17,7 @@ from segmentation_node.files import write_whole
 from segmentation_node.importing.model_folder import ARTIFACTS, add_to_card, forms_of
 from segmentation_node.model_card import ModelCard, Size, read_card
 from segmentation_node.networks import build_network
+from segmentation_node.networks.box_head import build_box_head
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, image_size, whole
 from training.card import measure_accuracies
@@ -58,15 +59,23 @@ def add_variants(
 
 
 def graph_of(card: ModelCard) -> DeployGraph:
-    """The deployed graph of a card's weights, in evaluation mode on the CPU."""
+    """The deployed graph of a card's weights, in evaluation mode on the CPU.
+
+    With the card's box head, where it has one.
+    """
     network = build_network(card.network.name, len(card.labels), card.network.options)
     load_weights(network, Path(card.artifact_path("weights")))
+    head = None
+    if card.boxes is not None:
+        head = build_box_head(len(card.boxes.classes), card.boxes.head, network)
+        load_weights(head, Path(card.artifact_path("weights_boxes")))
     return DeployGraph(
         Normalise(card.input.mean_rgb, card.input.std_rgb),
         network,
         "confidence" in card.outputs,
         trained_classes=card.weights.trained_classes,
         temperature=card.temperature,
+        box_head=head,
     ).eval()
 
 

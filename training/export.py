@@ -146,7 +146,10 @@ def export_form(
         assert training is not None, "int8 needs images to find its ranges on"
         export_int8(graph, form.size, form.batch, label_set, training, path)
     else:
-        export_onnx(graph_variant(graph, variant), form.size, form.batch, label_set, path)
+        variant_graph = graph_variant(graph, variant)
+        if form.is_other_size:  # a box head is for the card's own
+            variant_graph.box_head = None
+        export_onnx(variant_graph, form.size, form.batch, label_set, path)
     share = agreement(graph, path, dataset, PARITY_FRAMES)
     limits = {"fp16": LEAST_AGREEMENT_FP16, "int8": LEAST_AGREEMENT_INT8}
     least = limits.get(variant, LEAST_AGREEMENT)
@@ -193,7 +196,9 @@ def export_int8(
     images = calibration_images(training, (batch, *size, 3), "stretch", CALIBRATION_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         in_float = Path(folder) / "model.onnx"
-        export_onnx(graph_variant(graph, "uint8"), size, batch, label_set, in_float)
+        plain = graph_variant(graph, "uint8")
+        plain.box_head = None  # its features would be of int8
+        export_onnx(plain, size, batch, label_set, in_float)
         print(f"{path.name}: ranges from {len(images)} images ...", flush=True)
         quantise_convolutions(in_float, images, path)
 

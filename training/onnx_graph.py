@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,22 @@ import onnx
 import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
+from segmentation_node.backends.onnx_file import FEATURES
 from segmentation_node.importing.model_folder import OPSET
 from segmentation_node.importing.static_graph import drop_omitted_inputs
 from segmentation_node.importing.temperature import temperature_props
+from segmentation_node.networks.box_head import BoxHead
 from segmentation_node.networks.deploy import VARIANTS, DeployGraph
 from segmentation_node.networks.folding import fold_batch_norms
 
 
 def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
-    """The same weights in another variant. Raises ValueError that lists the known ones."""
+    """The same weights in another variant. Raises ValueError that lists the known ones.
+
+    What a box head sees is an output of the ``uint8`` variant alone.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     network, dtype = graph.network, VARIANTS[variant].network
@@ -31,6 +38,7 @@ def graph_variant(graph: DeployGraph, variant: str) -> DeployGraph:
         variant,
         graph.trained_classes,
         graph.temperature,
+        graph.box_head if variant == "uint8" else None,
     ).eval()
 
 
@@ -39,6 +47,29 @@ def export_onnx(
 ) -> None:
     """Write the graph for a fixed size (height, width) and batch, with its label set's name."""
     example = torch.zeros((batch, *size, 3), dtype=graph.variant.image)
+    names = ["class_map", *["confidence"] * graph.with_confidence]
+    names += [FEATURES] * (graph.box_head is not None)
+    props = {"label_set": label_set, **temperature_props(graph.temperature)}
+    _export(graph, {"image": example}, names, props, path)
+
+
+def export_boxes_onnx(
+    head: BoxHead, features_shape: tuple[int, ...], proposals: int, label_set: str, path: Path
+) -> None:
+    """Write a box head for features of this shape and a fixed number of proposals."""
+    inputs = {FEATURES: torch.zeros(features_shape), "rois": torch.zeros((proposals, 4))}
+    _export(head, inputs, ["scores", "deltas"], {"label_set": label_set}, path)
+
+
+def _export(
+    module: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    outputs: Sequence[str],
+    props: dict[str, str],
+    path: Path,
+) -> None:
+    with torch.inference_mode():
+        shapes = [tuple(output.shape) for output in module(*inputs.values())]
     with warnings.catch_warnings():
         # Sizes become constants, which is what a static graph is; and the dynamo exporter, which
         # the other warning recommends, cannot write opset 13.
@@ -47,21 +78,19 @@ def export_onnx(
         # What it leaves unfolded is folded below.
         warnings.filterwarnings("ignore", "Constant folding", UserWarning)
         torch.onnx.export(
-            graph,
-            (example,),
+            module,
+            tuple(inputs.values()),
             str(path),
-            input_names=["image"],
-            output_names=["class_map", "confidence"],
+            input_names=list(inputs),
+            output_names=list(outputs),
             opset_version=OPSET,
             dynamo=False,
         )
     model = onnx.load(path)
     fold_constants(model)
     drop_omitted_inputs(model)
-    declare_output_shape(model, (batch, *size))
-    onnx.helper.set_model_props(
-        model, {"label_set": label_set, **temperature_props(graph.temperature)}
-    )
+    declare_output_shapes(model, shapes)
+    onnx.helper.set_model_props(model, props)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -91,8 +120,8 @@ def fold_constants(model: onnx.ModelProto) -> None:
     )
 
 
-def declare_output_shape(model: onnx.ModelProto, shape_nhw: tuple[int, ...]) -> None:
+def declare_output_shapes(model: onnx.ModelProto, shapes: Sequence[tuple[int, ...]]) -> None:
     """Say in the file what the outputs' sizes are; the exporter gives them names instead."""
-    for output in model.graph.output:
-        for dimension, length in zip(output.type.tensor_type.shape.dim, shape_nhw, strict=True):
+    for output, shape in zip(model.graph.output, shapes, strict=True):
+        for dimension, length in zip(output.type.tensor_type.shape.dim, shape, strict=True):
             dimension.dim_value = length

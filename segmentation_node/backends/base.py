@@ -42,6 +42,7 @@ class Prediction:
 
     class_map_nhw: np.ndarray
     confidence_nhw: Optional[np.ndarray]
+    features_nchw: Optional[np.ndarray] = None  # float32, what a box head sees
 
 
 class Backend:
@@ -49,7 +50,8 @@ class Backend:
 
     A subclass sets ``name``, ``artifact_kind`` (and in ``other_kinds`` those of precisions that
     have their own), ``precisions``, ``executions`` and, where they can be listed, ``devices``; it
-    supplies ``unavailable``, ``_load``, ``_run`` and ``_close``. ``_load`` sets ``input_shape``
+    supplies ``unavailable``, ``_load``, ``_run`` and ``_close``; one that ``runs_boxes`` also
+    ``_open_boxes``, ``_run_with_features`` and ``_run_boxes``. ``_load`` sets ``input_shape``
     (N, H, W, 3), ``device``, and where they differ ``execution`` (what ``auto`` became) and
     ``warnings`` (one line each, of what works otherwise than it should).
     """
@@ -61,6 +63,7 @@ class Backend:
     devices: Tuple[str, ...] = ()
     executions: Tuple[str, ...] = ("auto", "eager")
     several_at_once = False  # whether a process may run several, a thread each
+    runs_boxes = False  # whether it can run a box head
     takes_any_batch = False  # whether ``batch`` is free; else the artifact has its own
 
     def __init__(self, card: ModelCard, options: BackendOptions) -> None:
@@ -72,6 +75,7 @@ class Backend:
         self.execution = "eager"
         self.warnings: List[str] = []
         self._closed = False
+        self._has_boxes = False
         missing = self.unavailable()
         if missing:
             raise BackendError("backend %s: %s" % (self.name, missing))
@@ -116,11 +120,83 @@ class Backend:
         """Whether the model gives a confidence."""
         return "confidence" in self.card.outputs
 
-    def run(self, image_nhwc: np.ndarray, with_confidence: bool = False) -> Prediction:
+    def lacks_boxes(self) -> str:
+        """Why it gives no boxes of the card's box head and what to do; empty when it can."""
+        if self.card.boxes is None or not self.card.offers("onnx_boxes"):
+            if self.card.is_resized:
+                return "model %s has a box head at its own size alone, if at all, not at %dx%d" % (
+                    (self.card.name,) + self.card.input_size
+                )
+            return "model %s has no box head; give it one with: python3 -m training.boxes %s" % (
+                self.card.name,
+                self.card.folder,
+            )
+        if not self.runs_boxes:
+            return (
+                "backend %s runs no box head, its graph has the class map alone; choose "
+                "onnxruntime, openvino or torch for boxes" % self.name
+            )
+        if self.options.precision != "fp32":
+            return "the box head of %s runs at precision fp32, not %s" % (
+                self.card.name,
+                self.options.precision,
+            )
+        return ""
+
+    def open_boxes(self) -> None:
+        """Load the card's box head too, and run it once; a second call does nothing.
+
+        Raises BackendError or CardError.
+        """
+        if self._has_boxes:
+            return
+        lacking = self.lacks_boxes()
+        if lacking:
+            raise BackendError(lacking)
+        assert self.card.boxes is not None
+        self._open_boxes()
+        self._has_boxes = True
+        prediction = self.run(np.zeros(self.input_shape, np.uint8), with_features=True)
+        assert prediction.features_nchw is not None
+        rois = np.zeros((self.card.boxes.proposals, 4), np.float32)
+        self.run_boxes(prediction.features_nchw[:1], rois)
+
+    def run_boxes(
+        self, features_1chw: np.ndarray, rois_xyxy: np.ndarray
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        """The box head on one image's features and as many boxes as the card's ``proposals``.
+
+        Boxes are float32 (R, 4) in pixels of the network's input. Gives probabilities, float32
+        (R, 1 + classes), the background first, and deltas, float32 (R, 4 * classes). After
+        ``open_boxes``. Raises BackendError.
+        """
+        boxes = self.card.boxes
+        assert self._has_boxes and boxes is not None
+        scores, deltas = self._run_boxes(features_1chw, rois_xyxy)
+        count, classes = boxes.proposals, len(boxes.classes)
+        if scores.shape != (count, 1 + classes) or deltas.shape != (count, 4 * classes):
+            raise BackendError(
+                "backend %s: the box head gave scores %s and deltas %s, expected %s and %s"
+                % (
+                    self.name,
+                    scores.shape,
+                    deltas.shape,
+                    (count, 1 + classes),
+                    (count, 4 * classes),
+                )
+            )
+        return scores, deltas
+
+    def run(
+        self,
+        image_nhwc: np.ndarray,
+        with_confidence: bool = False,
+        with_features: bool = False,
+    ) -> Prediction:
         """Segment a batch: uint8 RGB, C-contiguous, of ``input_shape``.
 
-        Raises BackendError on another shape, dtype or layout, after ``close``, or when the run
-        time itself fails.
+        Features need ``open_boxes`` before. Raises BackendError on another shape, dtype or layout,
+        after ``close``, or when the run time itself fails.
         """
         if self._closed:
             raise BackendError("backend %s: closed; open it again" % self.name)
@@ -130,7 +206,11 @@ class Backend:
                 "backend %s: model %s gives no confidence; its outputs are %s"
                 % (self.name, self.card.name, self.card.outputs)
             )
-        prediction = self._run(image_nhwc, with_confidence)
+        if with_features:
+            assert self._has_boxes
+            prediction = self._run_with_features(image_nhwc, with_confidence)
+        else:
+            prediction = self._run(image_nhwc, with_confidence)
         self._check_prediction(prediction)
         return prediction
 
@@ -169,6 +249,17 @@ class Backend:
                 "backend %s: the %s artifact of %s is made for a batch of %d, %s"
                 % (self.name, kind, self.card.name, batch, problem)
             )
+
+    def _open_boxes(self) -> None:
+        raise NotImplementedError
+
+    def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        raise NotImplementedError
+
+    def _run_boxes(
+        self, features_1chw: np.ndarray, rois_xyxy: np.ndarray
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
 
     def _check_choice(self, what: str, chosen: str, offered: Tuple[str, ...]) -> None:
         if chosen not in offered:

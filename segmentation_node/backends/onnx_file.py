@@ -6,7 +6,7 @@ whole fields of protobuf's wire format, in and out, are all that this needs.
 """
 
 import struct
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ModelCard
@@ -21,8 +21,9 @@ _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 2, 8, 9
 _VALUE_NAME = 1
 _FLOAT, _OTHER_FLOATS = 1, (10, 11, 16)  # float16, double, bfloat16
 
+FEATURES = "features"
+"""The output that a box head takes."""
 TEMPERATURE = "temperature"
-
 CLIP_TAKES_INPUTS = 11
 """The opset from which on Clip's limits are inputs."""
 
@@ -54,7 +55,7 @@ def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[
             "%s: inputs are %s, but the model card expects %s"
             % (artifact_path, graph.inputs, expected)
         )
-    if graph.outputs != card.outputs:
+    if graph.outputs not in (card.outputs, card.outputs + [FEATURES] * (card.boxes is not None)):
         raise BackendError(
             "%s: outputs are %s, but the model card says %s"
             % (artifact_path, graph.outputs, card.outputs)
@@ -78,48 +79,72 @@ def temperature_text(temperature: float) -> Optional[str]:
     return None if temperature == 1.0 else "%g" % temperature
 
 
-# One output alone
+def check_boxes_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[int, ...]:
+    """The shape of the features (1, C, H, W) that a box head takes.
+
+    Raises BackendError when the graph does not fit the card.
+    """
+    assert card.boxes is not None
+    shape = graph.inputs[0][2] if graph.inputs else []
+    expected = [(FEATURES, "float32", shape), ("rois", "float32", [card.boxes.proposals, 4])]
+    is_fixed = len(shape) == 4 and all(isinstance(size, int) for size in shape)
+    if graph.inputs != expected or not is_fixed or graph.outputs != ["scores", "deltas"]:
+        raise BackendError(
+            "%s: inputs are %s and outputs %s, but the model card expects features (1, C, H, W) "
+            "and rois (%d, 4), scores and deltas"
+            % (artifact_path, graph.inputs, graph.outputs, card.boxes.proposals)
+        )
+    if graph.label_set != card.label_set:
+        raise BackendError(
+            "%s: the graph's classes are label set %s, but the model card says %s"
+            % (artifact_path, graph.label_set, card.label_set)
+        )
+    return tuple(shape)
 
 
-def keep_output(model: bytes, output: str) -> bytes:
-    """The model with this output alone, and only the nodes and initializers that it needs.
+# Some outputs alone
+
+
+def keep_output(model: bytes, *outputs: str) -> bytes:
+    """The model with these outputs alone, and only the nodes and initializers that they need.
 
     A run time computes every node of a graph, whatever outputs are fetched. A graph with control
-    flow comes back as it is. Raises ValueError when ``model`` is not an ONNX model with such an
-    output.
+    flow comes back as it is. Raises ValueError when ``model`` is not an ONNX model with such
+    outputs.
     """
-    return _with_graph(list(_fields(model)), lambda graph: _cut(graph, output))
+    return _with_graph(list(_fields(model)), lambda graph: _cut(graph, outputs))
 
 
-def _cut(graph: bytes, output: str) -> bytes:
+def _cut(graph: bytes, kept: Sequence[str]) -> bytes:
     fields = list(_fields(graph))
     outputs = [
         _texts(field.value, _VALUE_NAME) for field in fields if field.number == _GRAPH_OUTPUT
     ]
-    if [output] not in outputs:
-        raise ValueError("no output %r; found %s" % (output, outputs))
+    for output in kept:
+        if [output] not in outputs:
+            raise ValueError("no output %r; found %s" % (output, outputs))
     if any(field.number == _GRAPH_NODE and _has_subgraph(field.value) for field in fields):
         return graph
-    needed = _needed(fields, output)
-    return b"".join(field.raw for field in fields if _is_kept(field, needed, output))
+    needed = _needed(fields, kept)
+    return b"".join(field.raw for field in fields if _is_kept(field, needed, kept))
 
 
-def _needed(fields: List["_Field"], output: str) -> Set[str]:
-    """Names of all values that the output depends on. Nodes stand after what they need."""
-    needed = {output}
+def _needed(fields: List["_Field"], outputs: Sequence[str]) -> Set[str]:
+    """Names of all values that the outputs depend on. Nodes stand after what they need."""
+    needed = set(outputs)
     for field in reversed(fields):
         if field.number == _GRAPH_NODE and needed.intersection(_texts(field.value, _NODE_OUTPUT)):
             needed.update(_texts(field.value, _NODE_INPUT))
     return needed
 
 
-def _is_kept(field: "_Field", needed: Set[str], output: str) -> bool:
+def _is_kept(field: "_Field", needed: Set[str], outputs: Sequence[str]) -> bool:
     if field.number == _GRAPH_NODE:
         return bool(needed.intersection(_texts(field.value, _NODE_OUTPUT)))
     if field.number == _GRAPH_INITIALIZER:
         return bool(needed.intersection(_texts(field.value, _TENSOR_NAME)))
     if field.number == _GRAPH_OUTPUT:
-        return _texts(field.value, _VALUE_NAME) == [output]
+        return _texts(field.value, _VALUE_NAME)[0] in outputs
     return True
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from segmentation_node.backends.base import Backend, BackendOptions, Prediction
 from segmentation_node.backends.onnx_file import (
+    FEATURES,
     TEMPERATURE,
     OnnxGraph,
+    check_boxes_graph,
     check_graph,
     keep_output,
     spell_out_activations,
@@ -20,7 +22,7 @@ from segmentation_node.model_card import ModelCard
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"
-DTYPES = {"tensor(uint8)": "uint8"}
+DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 def import_onnxruntime(part: str = "") -> Any:
@@ -46,6 +48,7 @@ class OnnxRuntimeBackend(Backend):
     several_at_once = True
     precisions = ("fp32", "int8")
     executions = ("auto", "eager", "compiled")
+    runs_boxes = True
 
     @classmethod
     def unavailable(cls) -> str:
@@ -66,7 +69,10 @@ class OnnxRuntimeBackend(Backend):
         self._check_device()
         model = _read(artifact_path)
         self._session = self._open(artifact_path, model)
-        self.input_shape = check_graph(artifact_path, _described(self._session), self.card)
+        graph = _described(self._session)
+        self.input_shape = check_graph(artifact_path, graph, self.card)
+        if FEATURES in graph.outputs:
+            self._session = self._open(artifact_path, keep_output(model, *self.card.outputs))
         self.device = "cpu"
         if self._gpu is not None:
             provider = self._session.get_providers()[0]
@@ -132,14 +138,44 @@ class OnnxRuntimeBackend(Backend):
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
         names = ["class_map", "confidence"] if with_confidence else ["class_map"]
         session = self._session if with_confidence else self._class_map_session
-        try:
-            outputs = session.run(names, {"image": image_nhwc})
-        except Exception as error:
-            raise BackendError("backend onnxruntime: the run failed: %s" % reason(error)) from error
+        outputs = _run(session, names, {"image": image_nhwc})
         return Prediction(outputs[0], outputs[1] if with_confidence else None)
+
+    def _open_boxes(self) -> None:
+        path = self.card.artifact_path(self.artifact_kind)
+        model = _read(path)
+        self._features_sessions = [self._open(path, keep_output(model, "class_map", FEATURES))]
+        if self.has_confidence:
+            self._features_sessions.append(self._open(path, model))
+        path = self.card.artifact_path("onnx_boxes")
+        self._boxes_session = self._open(path, _read(path))
+        check_boxes_graph(path, _described(self._boxes_session), self.card)
+
+    def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        names = ["class_map", FEATURES] + ["confidence"] * with_confidence
+        session = self._features_sessions[int(with_confidence)]
+        outputs = _run(session, names, {"image": image_nhwc})
+        return Prediction(outputs[0], outputs[2] if with_confidence else None, outputs[1])
+
+    def _run_boxes(
+        self, features_1chw: np.ndarray, rois_xyxy: np.ndarray
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        feed = {FEATURES: features_1chw, "rois": rois_xyxy}
+        scores, deltas = _run(self._boxes_session, ["scores", "deltas"], feed)
+        return scores, deltas
 
     def _close(self) -> None:
         del self._session, self._class_map_session
+        if self._has_boxes:
+            del self._features_sessions, self._boxes_session
+
+
+def _run(session: Any, names: List[str], feed: Dict[str, np.ndarray]) -> List[Any]:
+    try:
+        outputs: List[Any] = session.run(names, feed)
+    except Exception as error:
+        raise BackendError("backend onnxruntime: the run failed: %s" % reason(error)) from error
+    return outputs
 
 
 def _gpu_index(device: str) -> Optional[int]:

@@ -3,18 +3,25 @@
 import importlib
 import re
 import sys
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
 from segmentation_node.backends.base import Backend, BackendOptions, Prediction
 from segmentation_node.backends.cpu import multiplies_bf16
-from segmentation_node.backends.onnx_file import TEMPERATURE, OnnxGraph, check_graph, keep_output
+from segmentation_node.backends.onnx_file import (
+    FEATURES,
+    TEMPERATURE,
+    OnnxGraph,
+    check_boxes_graph,
+    check_graph,
+    keep_output,
+)
 from segmentation_node.errors import BackendError, reason
 from segmentation_node.model_card import ModelCard
 
 TELEMETRY = "openvino_telemetry"
-DTYPES = {"u8": "uint8"}
+DTYPES = {"u8": "uint8", "f32": "float32"}
 PROPERTIES: Dict[str, Any] = {
     "PERFORMANCE_HINT": "LATENCY",
     # Pinned threads of several nodes would meet on the first cores while others are idle.
@@ -36,6 +43,7 @@ class OpenVinoBackend(Backend):
     several_at_once = True
     precisions = ("fp32", "bf16", "int8")
     devices = ("auto", "cpu")
+    runs_boxes = True
 
     @classmethod
     def unavailable(cls) -> str:
@@ -77,7 +85,7 @@ class OpenVinoBackend(Backend):
             # Every output of a graph is computed: a graph of its own for the usual run.
             self._class_map_network = self._open(core, keep_output(model, "class_map"))
             if self.has_confidence:
-                self._network = self._open(core, model)
+                self._network = self._open(core, keep_output(model, *self.card.outputs))
         except RuntimeError as error:
             raise BackendError(
                 "%s: OpenVINO cannot load it: %s" % (artifact_path, _line(error))
@@ -108,22 +116,51 @@ class OpenVinoBackend(Backend):
             ]
         network = _Network(compiled)
         # The first run makes what the later ones use again; the first frame must not wait for it.
-        network.run(np.zeros(self.input_shape, np.uint8))
+        network.run(
+            *(np.zeros(port.shape, port.element_type.to_dtype()) for port in compiled.inputs)
+        )
         return network
 
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
         network = self._network if with_confidence else self._class_map_network
-        try:
-            network.run(image_nhwc)
-        except RuntimeError as error:
-            raise BackendError("backend openvino: the run failed: %s" % _line(error)) from error
-        maps = network.maps
+        maps = _run(network, image_nhwc)
         return Prediction(maps["class_map"], maps["confidence"] if with_confidence else None)
+
+    def _open_boxes(self) -> None:
+        path = self.card.artifact_path(self.artifact_kind)
+        boxes_path = self.card.artifact_path("onnx_boxes")
+        with open(path, "rb") as artifact:
+            model = artifact.read()
+        try:
+            core = import_openvino().Core()
+            self._features_networks = [self._open(core, keep_output(model, "class_map", FEATURES))]
+            if self.has_confidence:
+                self._features_networks.append(self._open(core, model))
+            path = boxes_path
+            with open(path, "rb") as artifact:
+                model = artifact.read()
+            check_boxes_graph(path, _described(core.read_model(model)), self.card)
+            self._boxes_network = self._open(core, model)
+        except RuntimeError as error:
+            raise BackendError("%s: OpenVINO cannot load it: %s" % (path, _line(error))) from error
+
+    def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        maps = _run(self._features_networks[int(with_confidence)], image_nhwc)
+        confidence = maps["confidence"] if with_confidence else None
+        return Prediction(maps["class_map"], confidence, maps[FEATURES])
+
+    def _run_boxes(
+        self, features_1chw: np.ndarray, rois_xyxy: np.ndarray
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        maps = _run(self._boxes_network, features_1chw, rois_xyxy)
+        return maps["scores"], maps["deltas"]
 
     def _close(self) -> None:
         del self._class_map_network
         if self.has_confidence:
             del self._network
+        if self._has_boxes:
+            del self._features_networks, self._boxes_network
 
 
 class _Network:
@@ -138,12 +175,21 @@ class _Network:
             self._request.set_tensor(port, self._tensor(map_nhw, shared_memory=True))
             self.maps[port.any_name] = map_nhw
 
-    def run(self, image_nhwc: np.ndarray) -> None:
+    def run(self, *inputs: np.ndarray) -> None:
         """Compute ``maps``. Raises RuntimeError as OpenVINO does."""
-        # An array that is read-only cannot be shared; it is copied.
-        shared = image_nhwc.flags.writeable
-        self._request.set_input_tensor(self._tensor(image_nhwc, shared_memory=shared))
+        for index, values in enumerate(inputs):
+            # An array that is read-only cannot be shared; it is copied.
+            tensor = self._tensor(values, shared_memory=values.flags.writeable)
+            self._request.set_input_tensor(index, tensor)
         self._request.infer(share_outputs=True)
+
+
+def _run(network: _Network, *inputs: np.ndarray) -> Dict[str, np.ndarray]:
+    try:
+        network.run(*inputs)
+    except RuntimeError as error:
+        raise BackendError("backend openvino: the run failed: %s" % _line(error)) from error
+    return network.maps
 
 
 def argmax_over_planes(model: Any) -> None:

@@ -26,6 +26,7 @@ class TorchBackend(Backend):
     artifact_kind = "weights"
     precisions = ("fp32", "tf32", "fp16", "bf16")
     executions = EXECUTIONS
+    runs_boxes = True
     takes_any_batch = True
 
     @classmethod
@@ -64,6 +65,7 @@ class TorchBackend(Backend):
         try:
             device = _choose_device(options.device, options.precision)
             graphs = self._build(artifact_path, device)
+            self._torch_device = device
             if options.execution.startswith("compiled"):
                 graphs = [compiled(graph) for graph in graphs]
             self._runner = self._make_runner(graphs, device)
@@ -81,14 +83,31 @@ class TorchBackend(Backend):
             return CpuRunner(graphs, self.input_shape, options.num_threads, options.execution)
         return CudaRunner(graphs, device, self.input_shape, options.precision, options.execution)
 
-    def _build(self, artifact_path: str, device: Any) -> List[Any]:
+    def _build(self, artifact_path: str, device: Any, box_head: Any = None) -> List[Any]:
         """The graphs without and, where the card has it, with confidence, over one network."""
+        import torch
+
+        from segmentation_node.networks.deploy import DeployGraph, Normalise
+
+        card = self.card
+        network = self._network(artifact_path)
+        normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
+        trained = card.weights.trained_classes
+        graphs = [
+            DeployGraph(normalise, network, flag, trained_classes=trained, box_head=box_head).eval()
+            for flag in ((False, True) if self.has_confidence else (False,))
+        ]
+        for graph in graphs:
+            graph.to(device)
+            graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return graphs
+
+    def _network(self, artifact_path: str) -> Any:
         import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from segmentation_node.networks import build_network
-        from segmentation_node.networks.deploy import DeployGraph, Normalise
         from segmentation_node.networks.folding import fold_batch_norms
 
         card = self.card
@@ -101,21 +120,51 @@ class TorchBackend(Backend):
             ) from error
         dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
         # The rest of the graph stays in float32: half precision would round mean and deviation.
-        network = fold_batch_norms(network.eval()).to(
+        return fold_batch_norms(network.eval()).to(
             dtypes.get(self.options.precision, torch.float32)
         )
-        normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
-        trained = card.weights.trained_classes
-        graphs = [
-            DeployGraph(
-                normalise, network, flag, trained_classes=trained, temperature=card.temperature
-            ).eval()
-            for flag in ((False, True) if self.has_confidence else (False,))
-        ]
-        for graph in graphs:
-            graph.to(device)
-            graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return graphs
+
+    def _open_boxes(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from segmentation_node.networks.box_head import build_box_head
+
+        card = self.card
+        assert card.boxes is not None
+        weights_path = card.artifact_path(self.artifact_kind)
+        boxes_path = card.artifact_path("weights_boxes")
+        network = self._network(weights_path)
+        try:
+            head = build_box_head(len(card.boxes.classes), card.boxes.head, network)
+            head.load_state_dict(load_file(boxes_path))
+        except (ValueError, RuntimeError, SafetensorError) as error:
+            raise BackendError(
+                "%s: does not fit the card's box head: %s" % (boxes_path, line_of(error))
+            ) from error
+        self._features_graphs = self._build(weights_path, self._torch_device, head)
+        self._box_head = head.eval().to(self._torch_device)
+
+    def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
+        maps = self._eagerly(self._features_graphs[int(with_confidence)], image_nhwc)
+        return Prediction(maps[0], maps[1] if with_confidence else None, maps[-1])
+
+    def _run_boxes(
+        self, features_1chw: np.ndarray, rois_xyxy: np.ndarray
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        scores, deltas = self._eagerly(self._box_head, features_1chw, rois_xyxy)
+        return scores, deltas
+
+    def _eagerly(self, module: Any, *arrays: np.ndarray) -> List[np.ndarray]:
+        """What a module gives for these, whatever ``execution`` is."""
+        import torch
+
+        try:
+            with torch.inference_mode(), thread_count(self.options.num_threads):
+                inputs = [torch.tensor(values).to(self._torch_device) for values in arrays]
+                return [output.cpu().numpy() for output in module(*inputs)]
+        except RuntimeError as error:
+            raise BackendError("backend torch: the run failed: %s" % line_of(error)) from error
 
     def _run(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
         try:
@@ -126,6 +175,8 @@ class TorchBackend(Backend):
 
     def _close(self) -> None:
         self._runner.close()
+        if self._has_boxes:
+            del self._features_graphs, self._box_head
 
 
 class CpuRunner:

@@ -22,7 +22,6 @@ from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.model_card import ConfidenceInfo
 from segmentation_node.pipeline import Segmenter
-from segmentation_node.timing import StageTimer
 
 Progress = Callable[[Iterator[Union[Frame, Problem]]], Iterable[Union[Frame, Problem]]]
 
@@ -106,7 +105,7 @@ def segmented(
     with_calibration = with_calibration and segmenter.backend.has_confidence
     free: "Queue[Segmenter]" = Queue()
     for item in [segmenter] + list(beside):
-        item.detected = run.detected
+        _find_boxes(item, run)
         free.put(item)
 
     def result(frame: Union[Frame, Problem]) -> Union[ScoredFrame, Problem]:
@@ -131,25 +130,38 @@ def segmented(
             yield found if is_problem else replace(found, done_s=time.monotonic())
 
 
+def _find_boxes(segmenter: Segmenter, run: Run) -> None:
+    """Have the segmenter find what the run counts the boxes of.
+
+    By the model's box head, or, where it has none that runs here, by its class maps' connected
+    areas; the run's facts say which.
+    """
+    by_head = bool(run.detected) and not segmenter.backend.lacks_boxes()
+    if by_head:
+        segmenter.batch.open_boxes()
+    segmenter.finds_by_head = by_head
+    segmenter.detected = () if by_head else run.detected
+
+
 def _segmented(segmenter: Segmenter, frame: Frame, with_calibration: bool) -> ScoredFrame:
     # Maps of its own: the segmenter's buffers are written again before these are scored.
     size = segmenter.output_size(frame.image_hwc.shape[:2])
     class_map = np.empty(size, np.uint8)
-    detects = bool(segmenter.detected)
     result = segmenter.segment(
         frame.image_hwc,
         out_class_map_hw=class_map,
         out_confidence_hw=np.empty(size, np.uint8) if with_calibration else None,
-        with_confidence=with_calibration or (detects and segmenter.backend.has_confidence),
+        with_confidence=with_calibration,
+        with_boxes=segmenter.has_boxes,
     )
-    stages_ms = dict(result.stages_ms, processing=sum(result.stages_ms.values()))
-    confidence = result.confidence_hw if with_calibration else None
-    if not detects:
-        return frame.scored(class_map, stages_ms, confidence_hw=confidence)
-    timer = StageTimer()
-    boxes = segmenter.boxes_in_image(segmenter.detect(class_map, result.confidence_hw))
-    timer.lap("detections")
-    return frame.scored(class_map, dict(stages_ms, **timer.stages_ms), boxes, confidence)
+    stages_ms = result.stages_ms
+    to_class_map_ms = sum(stages_ms.values()) - stages_ms.get("detections", 0.0)
+    return frame.scored(
+        class_map,
+        dict(stages_ms, processing=to_class_map_ms),
+        result.boxes,
+        result.confidence_hw if with_calibration else None,
+    )
 
 
 def score_frames(

@@ -18,7 +18,14 @@ from segmentation_node.errors import CardError
 from segmentation_node.files import write_whole
 from segmentation_node.importing.model_folder import confidence_entry, write_card
 from segmentation_node.importing.original import on_onnxruntime
-from segmentation_node.model_card import CARD_FILE, ModelCard, read_card, sha256_of, verified_path
+from segmentation_node.model_card import (
+    BOXES,
+    CARD_FILE,
+    ModelCard,
+    read_card,
+    sha256_of,
+    verified_path,
+)
 from segmentation_node.yaml_and_json import read_yaml
 
 BEHIND_THE_EXPONENTIAL = ("Cast", "Add", "Mul", "Div", "Reciprocal", "ReduceSum")
@@ -43,7 +50,9 @@ def set_temperature(folder: Path, temperature: float) -> None:
     Raises CardError where the confidence is none that was made here; then nothing changes.
     """
     card, content = read_card(str(folder)), read_yaml(str(folder / CARD_FILE))
-    graphs = [item for item in card.artifacts if item.kind.startswith("onnx")]
+    graphs = [
+        item for item in card.artifacts if item.kind.startswith("onnx") and item.kind != BOXES
+    ]
     models = {item.file: onnx.load(verified_path(str(folder), item)) for item in graphs}
     for model in models.values():
         put_into(model, temperature, card.name)

@@ -4,7 +4,7 @@ Normalisation, upsampling and argmax are inside, so that every run time gets the
 the host only moves them.
 """
 
-from typing import Dict, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -50,7 +50,9 @@ class DeployGraph(nn.Module):
     255 = certain, of the scores divided by ``temperature``. ``variant`` names the dtypes of image
     and maps; the network is used in the dtype that it has, and where that is half, normalisation
     and confidence stay in float32. ``trained_classes``, where given, are the only train ids that
-    the class map may hold: scores of classes that training never saw mean nothing.
+    the class map may hold: scores of classes that training never saw mean nothing. With a
+    ``box_head`` (``networks.box_head``) the last output is what it sees of the image, float32
+    (N, C, H / stride, W / stride).
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class DeployGraph(nn.Module):
         variant: str = "uint8",
         trained_classes: Sequence[int] = (),
         temperature: float = 1.0,
+        box_head: Optional[nn.Module] = None,
     ) -> None:
         super().__init__()
+        self.box_head = box_head
         self.normalise = normalise
         self.network = network
         self.with_confidence = with_confidence
@@ -78,15 +82,23 @@ class DeployGraph(nn.Module):
     def forward(self, image_nhwc: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         # TensorRT takes a uint8 input only into a Cast, so the cast comes before the transpose.
         image_nchw = _cast(image_nhwc, self.normalise.scale.dtype).permute(0, 3, 1, 2)
-        logits = self.network(_cast(self.normalise(image_nchw), _dtype_of(self.network)))
+        seen = _cast(self.normalise(image_nchw), _dtype_of(self.network))
+        features: Tuple[torch.Tensor, ...] = ()
+        if self.box_head is None:
+            logits = self.network(seen)
+        else:
+            with_stages: Any = self.network.with_stages
+            join: Any = self.box_head.join
+            logits, stages = with_stages(seen)
+            features = (join(stages),)
         if self.trained_classes:
             logits = logits[:, self.channels]
         chosen = logits.argmax(dim=1)
         class_map = self._as_map(self.train_ids[chosen] if self.trained_classes else chosen)
         if not self.with_confidence:
-            return (class_map,)
+            return (class_map, *features)
         confidence = _confidence(_cast(logits, self.normalise.scale.dtype), self.temperature)
-        return class_map, self._as_map(confidence * 255.0 + 0.5)
+        return (class_map, self._as_map(confidence * 255.0 + 0.5), *features)
 
     def _as_map(self, values: torch.Tensor) -> torch.Tensor:
         if self.variant.maps == torch.uint8:

@@ -8,7 +8,7 @@ open are options, all off by default.
 """
 
 from functools import partial
-from typing import Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -155,7 +155,19 @@ class EluSqueezeNet(nn.Module):
         self.up_to_1 = _up(widths[-1], classes)
         self._initialise()
 
+    @property
+    def stage_channels(self) -> Dict[int, int]:
+        """Channels of the encoder's stages, by stride."""
+        last = FIRES_AT_16[-1][1] + FIRES_AT_16[-1][2]
+        at_8 = FIRES_AT_8[-1][1] + FIRES_AT_8[-1][2]
+        at_4 = FIRES_AT_4[-1][1] + FIRES_AT_4[-1][2]
+        return {4: at_4, 8: last} if self.stride == 8 else {4: at_4, 8: at_8, 16: last}
+
     def forward(self, image_nchw: torch.Tensor) -> torch.Tensor:
+        return self.with_stages(image_nchw)[0]
+
+    def with_stages(self, image_nchw: torch.Tensor) -> Tuple[torch.Tensor, Dict[int, torch.Tensor]]:
+        """Logits, and the encoder's stages (N, C, H / stride, W / stride), of the padded image."""
         padded = pad_to_stride(image_nchw, self.stride)
         at_2 = self.stem(padded)
         at_4 = self.fires_at_4(self.pool(at_2))
@@ -166,7 +178,8 @@ class EluSqueezeNet(nn.Module):
             stream = self.refine_at_8(at_8, self.up_to_8(stream))
         stream = self.refine_at_4(at_4, self.up_to_4(stream))
         stream = self.refine_at_2(at_2, self.up_to_2(stream))
-        return crop_to(self.up_to_1(stream), image_nchw)
+        stages = {4: at_4, 8: at_8, self.stride: last}
+        return crop_to(self.up_to_1(stream), image_nchw), stages
 
     def fold_batch_norms(self) -> None:
         """Called by ``folding``."""

@@ -47,7 +47,7 @@ class Camera:
         # Transitions and the demand timer run on different threads and share the subscription.
         self._demand_lock = threading.RLock()
         with ExitStack() as made:
-            self.outputs = Outputs(node, settings.frame_policy, name, bool(settings.detected))
+            self.outputs = Outputs(node, settings.frame_policy, name)
             made.callback(self.outputs.destroy)
             self.processor = FrameProcessor(
                 convert, self.outputs, parameters, self.accounts, self._clock, node.get_logger()
@@ -83,6 +83,11 @@ class Camera:
         """Have a topic for the confidence or not; ``is_active``: of the node. Between frames."""
         with self._demand_lock:
             self.outputs.give_confidence(is_given, is_active)
+
+    def give_detections(self, is_given: bool, is_active: bool = False) -> None:
+        """Have a topic for the boxes or not; ``is_active``: of the node. Between frames."""
+        with self._demand_lock:
+            self.outputs.give_detections(is_given, is_active)
 
     def follow(self) -> None:
         """Subscribe while anybody listens, with a QoS for the publishers."""

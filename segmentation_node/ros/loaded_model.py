@@ -50,6 +50,7 @@ class LoadedModel:
         self._cameras = cameras
         self._rungs = _rungs(plan.card, self.choice.name, self.precision, settings)
         self._batches: List[Batch] = []
+        self._lacking: List[str] = []
         self._segmenters: List[List[Segmenter]] = []
         self.ladder = None
         if settings.deadline_ms > 0:
@@ -59,6 +60,7 @@ class LoadedModel:
                 self._open(settings, rung.card)
                 made.callback(self._batches[-1].close)
                 self._check_batch(self._batches[-1], settings.batch_window_ms)
+                self._open_boxes(self._batches[-1], plan)
                 self._segmenters.append(
                     [
                         Segmenter(
@@ -73,6 +75,10 @@ class LoadedModel:
                 )
             self._made = made.pop_all()
         self.labels = self.segmenters[0].labels
+        self.detected = settings.detected
+        by_head = any(batch.box_finder is not None for batch in self._batches)
+        if by_head and plan.card.boxes is not None:
+            self.detected = tuple(plan.card.boxes.classes)
 
     @property
     def rung(self) -> int:
@@ -105,6 +111,11 @@ class LoadedModel:
         return self.backend.has_confidence
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether it gives any."""
+        return bool(self.detected)
+
+    @property
     def summary(self) -> str:
         """What runs on what and why, in one line."""
         return "model %s, backend %s on %s (%s)" % (
@@ -120,6 +131,7 @@ class LoadedModel:
         # Of several sizes most say the same.
         found = dict.fromkeys(self.choice.warnings)
         found.update((line, None) for batch in self._batches for line in batch.backend.warnings)
+        found.update(dict.fromkeys(self._lacking))
         idle = self.most_frames - self._cameras
         if idle > 0:
             found[
@@ -146,6 +158,16 @@ class LoadedModel:
                 batch = self._cameras
             options = replace(options, batch=batch)
         self._batches.append(open_batch(card, name, options))
+
+    def _open_boxes(self, batch: Batch, plan: ModelPlan) -> None:
+        """Where the card has a box head, and boxes are not to be those of areas."""
+        if plan.settings.detected or plan.card.boxes is None:
+            return
+        lacking = batch.backend.lacks_boxes()
+        if lacking:
+            self._lacking.append("no boxes: " + lacking)
+        else:
+            batch.open_boxes()
 
     def _check_batch(self, batch: Batch, window_ms: float) -> None:
         if window_ms > 0 and batch.images == 1:

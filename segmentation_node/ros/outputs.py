@@ -158,21 +158,16 @@ class Topics:
 class Outputs:
     """Every topic of one camera that exists while the node is configured.
 
-    Made whole or not at all. ``confidence`` is there while the model gives it, ``detections`` where
-    they are asked for and vision_msgs is installed.
+    Made whole or not at all. ``confidence`` is there while the model gives it, ``detections`` while
+    it gives boxes and vision_msgs is installed.
     """
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        frame_policy: str,
-        camera: str = "",
-        with_detections: bool = False,
-    ) -> None:
+    def __init__(self, node: LifecycleNode, frame_policy: str, camera: str = "") -> None:
         qos = output_qos(frame_policy)
         self.confidence: Optional[ImageOutput] = None
         self.detections: Any = None
         self._confidence_topics = Topics(node, qos, camera)
+        self._detections_topics = Topics(node, qos, camera)
         self._topics = Topics(node, qos, camera)
         advertise = self._topics.advertise
         with ExitStack() as made:
@@ -182,8 +177,6 @@ class Outputs:
             )
             self.overlay = ImageOutput(advertise, "~/overlay", KeptImage("rgb8", 3), encode_jpeg)
             self.latency = advertise(FrameLatency, "~/latency")
-            if with_detections and Detection2DArray is not None:
-                self.detections = advertise(Detection2DArray, "~/detections")
             made.pop_all()
 
     def give_confidence(self, is_given: bool, is_active: bool) -> None:
@@ -202,6 +195,21 @@ class Outputs:
                 topics.activate()
             self.confidence = confidence
 
+    def give_detections(self, is_given: bool, is_active: bool) -> None:
+        """Have their topic or not; ``is_active``: of the node."""
+        topics = self._detections_topics
+        if not is_given:
+            self.detections = None
+            topics.destroy()
+        elif self.detections is None and Detection2DArray is not None:
+            with ExitStack() as made:
+                made.callback(topics.destroy)
+                detections = topics.advertise(Detection2DArray, "~/detections")
+                made.pop_all()
+            if is_active:
+                topics.activate()
+            self.detections = detections
+
     @property
     def wanted(self) -> bool:
         """Whether anybody listens to anything that takes work."""
@@ -219,6 +227,7 @@ class Outputs:
         """Take the topics off the graph."""
         self._topics.destroy()
         self._confidence_topics.destroy()
+        self._detections_topics.destroy()
 
 
 class LabelOutputs:

@@ -195,7 +195,8 @@ PARAMETERS = (
     ParameterSpec(
         "detections.from_classes",
         [],
-        "Names of classes whose connected areas are published as boxes; empty: none",
+        "Names of classes whose connected areas are published as boxes; empty: the boxes of the "
+        "model's box head, where it has one",
         problem_of=_problem_of_class_names,
     ),
     ParameterSpec(

@@ -34,6 +34,7 @@ class FrameInWork:
     timer: StageTimer
     image_hwc: np.ndarray
     with_boxes: bool
+    with_features: bool  # for the box head
     with_confidence: bool  # for its topic
     maps_confidence: bool  # for that, or for the boxes' scores
     threshold: float
@@ -90,13 +91,23 @@ class FrameProcessor:
         threshold = self._parameters["confidence.threshold"] if gives_confidence else 0.0
         health = self._accounts.model
         health.expect(segmenter.card.confidence)
-        with_boxes = bool(segmenter.detected) and (
+        with_boxes = segmenter.has_boxes and (
             self._outputs.detections_wanted or self._draws_boxes()
         )
-        maps_confidence = with_confidence or (with_boxes and gives_confidence)
+        with_features = with_boxes and segmenter.finds_by_head
+        scores_areas = with_boxes and not with_features and gives_confidence
+        maps_confidence = with_confidence or scores_areas
         to_look_at = health.wants(frame.received_s, maps_confidence or threshold > 0.0)
         return FrameInWork(
-            frame, timer, image, with_boxes, with_confidence, maps_confidence, threshold, to_look_at
+            frame,
+            timer,
+            image,
+            with_boxes,
+            with_features,
+            with_confidence,
+            maps_confidence,
+            threshold,
+            to_look_at,
         )
 
     def finish(
@@ -153,7 +164,7 @@ class FrameProcessor:
         timer.lap("publish")
         boxes = None
         if work.with_boxes:
-            boxes = segmenter.detect(class_map, confidence_map)
+            boxes = segmenter.detect(class_map, confidence_map, prediction, slot)
             self._publish_detections(segmenter, boxes, header)
             timer.lap("detections")
         # After the class map, which robots act on, is out; the overlay is for people.
@@ -249,7 +260,10 @@ def _run(
     for _, work in in_work:
         work.timer.lap("queue")
     try:
-        prediction = batch.run(any(work.needs_confidence for _, work in in_work))
+        prediction = batch.run(
+            any(work.needs_confidence for _, work in in_work),
+            any(work.with_features for _, work in in_work),
+        )
     except Exception as error:
         for camera, _ in in_work:
             processors[camera].fail(error)

@@ -60,6 +60,7 @@ class Session:
         self.model = self._worker.open()
         made.callback(self._stop_worker)
         for camera in self.cameras:
+            camera.give_detections(self.model.has_boxes)
             camera.connect(self._queue)
             made.callback(camera.stop)
         self._tell_labels()
@@ -67,7 +68,7 @@ class Session:
         missing = self._labels.vision_missing
         if missing:
             self._logger.info("no ~/vision_label_info: " + missing)
-        if self.settings.detected and missing_vision_msgs():
+        if self.model.has_boxes and missing_vision_msgs():
             self._logger.info("no ~/detections: " + missing_vision_msgs())
 
     def _make_worker(self, plan: ModelPlan) -> "Worker[LoadedModel]":
@@ -109,24 +110,21 @@ class Session:
         old = self._worker
         if self._closed:
             raise SegmentationError("the node left its state while the model was loading")
-        gives_confidence = successor.model.has_confidence
-        if gives_confidence:
-            self._add_confidence(is_active)
+        self._add_topics(successor.model, is_active)
         old.give_way()
         if not old.wait_for_end(STOP_TIMEOUT_S):
             self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
         self.settings, self._worker, self.model = successor
         self._tell_labels()
         self._worker.serve()
-        if not gives_confidence:
-            self._remove_confidence()
+        self._remove_topics()
 
     def identity(self) -> List[Tuple[str, str]]:
         """Which model runs on what, as keys and values."""
         backend = self.model.backend
         names = self.settings.cameras
         shared = [("cameras", ", ".join(names)), ("batch", str(self.model.most_frames))]
-        detected = ", ".join(self.settings.detected)
+        detected = ", ".join(self.model.detected)
         return [
             ("model", self.model.card.name),
             ("backend", backend.name),
@@ -182,19 +180,25 @@ class Session:
                 self._labels.publish_vision(self.model.labels, threshold, now)
                 self._told_threshold = threshold
 
-    def _add_confidence(self, is_active: bool) -> None:
-        """For every camera, or, where that fails, as it was."""
+    def _add_topics(self, model: LoadedModel, is_active: bool) -> None:
+        """What this model gives too, for every camera, or, where that fails, as it was."""
         try:
             for camera in self.cameras:
-                camera.give_confidence(True, is_active)
+                if model.has_confidence:
+                    camera.give_confidence(True, is_active)
+                if model.has_boxes:
+                    camera.give_detections(True, is_active)
         except BaseException:
-            if not self.model.has_confidence:
-                self._remove_confidence()
+            self._remove_topics()
             raise
 
-    def _remove_confidence(self) -> None:
+    def _remove_topics(self) -> None:
+        """Of what the model that runs does not give."""
         for camera in self.cameras:
-            camera.give_confidence(False)
+            if not self.model.has_confidence:
+                camera.give_confidence(False)
+            if not self.model.has_boxes:
+                camera.give_detections(False)
 
     def _stop_input(self) -> None:
         for camera in self.cameras:

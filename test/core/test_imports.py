@@ -27,6 +27,8 @@ CORE |= {"interrupts", "pictures", "geometry", "boxes", "deadline"}
 MAY_IMPORT = {
     "": set(),
     "boxes": set(),
+    "proposals": set(),
+    "fast_rcnn": {"backends", "boxes", "proposals"},
     "errors": set(),
     "interrupts": set(),
     "files": {"errors"},
@@ -45,7 +47,16 @@ MAY_IMPORT = {
     "backends": BASE | {"backends"},
     "engine": BASE | {"backends"},
     "pipeline": BASE
-    | {"boxes", "images", "pictures", "geometry", "model_health", "backends", "timing"},
+    | {
+        "boxes",
+        "fast_rcnn",
+        "images",
+        "pictures",
+        "geometry",
+        "model_health",
+        "backends",
+        "timing",
+    },
     "ros": CORE | {"ros"},
 }
 

@@ -14,6 +14,7 @@ from segmentation_node import model_card
 from segmentation_node.errors import CardError
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import (
+    BoxesInfo,
     ConfidenceInfo,
     models_folder,
     open_model,
@@ -113,6 +114,66 @@ def test_an_accuracy_says_in_what_it_was_computed(tmp_path):
     accuracy = read_card(write(tmp_path, dict(GOOD, accuracy=entries))).accuracy
     assert [item.computed_in for item in accuracy] == ["fp32", "bf16", "int8", "fp16"]
     assert [item.agreement for item in accuracy] == [None, 1.0, None, None]
+
+
+BOXES = {
+    "classes": ["car", "pedestrian"],
+    "shapes": {"car": [1, 1.5], "pedestrian": [0.4]},
+    "proposals": 64,
+    "head": {"width": 8},
+    "dataset": "street",
+    "split": "test",
+    "frames": 12,
+    "ap_50": 0.75,
+    "ap_50_components": 0.5,
+}
+HEAD_FILES = [
+    {"file": kind, "kind": kind, "sha256": "0" * 64, "version": "1"}
+    for kind in ("onnx_boxes", "weights_boxes")
+]
+WITH_HEAD = dict(GOOD, boxes=BOXES, artifacts=GOOD["artifacts"] + HEAD_FILES)
+
+
+def test_a_box_head_may_be_on_the_card(tmp_path):
+    assert read_card(write(tmp_path, GOOD)).boxes is None
+    card = read_card(write(tmp_path, WITH_HEAD))
+    assert card.boxes == BoxesInfo(**BOXES)
+    assert card.offers("onnx_boxes") and card.offers("weights_boxes")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": ["car", "tank"]}, "boxes.classes is 'tank'; expected one of"),
+        ({"classes": ["car", "car"]}, "expected names, each once"),
+        ({"classes": [], "shapes": {}}, "expected names, each once"),
+        ({"shapes": {"car": [1.0]}}, "boxes.shapes are of ['car']; expected those of the classes"),
+        ({"shapes": {"car": [], "pedestrian": [1]}}, "boxes.shapes.car is []; expected widths"),
+        ({"shapes": {"car": [0], "pedestrian": [1]}}, "boxes.shapes.car is [0]; expected widths"),
+        ({"shapes": {"car": "1", "pedestrian": [1]}}, "boxes.shapes.car is '1'; expected widths"),
+        ({"proposals": 0}, "boxes.proposals is 0; expected 1 to 2000"),
+        ({"proposals": 10**9}, "boxes.proposals is 1000000000; expected 1 to 2000"),
+        ({"colour": "red"}, "unknown keys ['boxes.colour']"),
+        ({"ap_50": "good"}, "boxes.ap_50 is 'good' (str); expected float"),
+    ],
+)
+def test_a_box_head_that_cannot_be_is_one_line(tmp_path, changes, said):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, dict(WITH_HEAD, boxes=dict(BOXES, **changes))))
+    assert_one_line(caught, str(tmp_path), said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"boxes": BOXES}, "there is a key boxes but no artifact onnx_boxes"),
+        ({"artifacts": WITH_HEAD["artifacts"]}, "an artifact onnx_boxes but no key boxes"),
+    ],
+)
+def test_a_box_heads_key_and_file_go_together(tmp_path, change, said):
+    with pytest.raises(CardError) as caught:
+        read_card(write(tmp_path, dict(GOOD, **change)))
+    assert_one_line(caught, said, "expected both or neither")
 
 
 def test_a_whole_number_may_stand_for_a_real_one(tmp_path):

@@ -4,10 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
+from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.datasets.street import StreetDrive, classes
 from segmentation_node.evaluation.datasets.street.camera import Camera
 from segmentation_node.evaluation.datasets.street.light import Light
 from segmentation_node.evaluation.datasets.street.sprites import Pad, Sprite
+from segmentation_node.evaluation.datasets.street.world import items
 
 MINIMUM_SHARE = {
     classes.ROAD: 0.25,
@@ -178,6 +180,60 @@ def test_blur_and_grain_leave_objects_where_they_are_labelled(drive):
         )
     )[0]
     assert max(abs(step) for step in shift) < 0.1
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    """Frames of the data set with their instances."""
+    street = open_dataset("street", "", "val", with_instances=True)
+    return [street[index] for index in (3, 7, 9)]
+
+
+def test_numbering_things_changes_neither_image_nor_labels(numbered):
+    plain = open_dataset("street", "", "val")
+    for frame, index in zip(numbered, (3, 7, 9)):
+        np.testing.assert_array_equal(frame.image_hwc, plain[index].image_hwc)
+        np.testing.assert_array_equal(frame.truth_hw, plain[index].truth_hw)
+        assert plain[index].instances_hw is None
+
+
+def test_every_car_and_person_has_a_number_and_scenery_none(numbered):
+    things = [classes.PERSON, classes.RIDER, classes.CAR, classes.BICYCLE]
+    for frame in numbered:
+        np.testing.assert_array_equal(frame.instances_hw > 0, np.isin(frame.truth_hw, things))
+        np.testing.assert_array_equal(
+            frame.instances_hw[frame.instances_hw > 0] >> 16,
+            frame.truth_hw[frame.instances_hw > 0],
+        )
+
+
+def test_the_car_ahead_is_one_instance_where_it_stands(drive):
+    """Its back, from the camera's own projection, has one number, and no other car has it."""
+    numbers_hw = np.zeros((360, 640), np.uint16)
+    _, labels_hw = drive.frame(20, numbers_hw)
+    camera = Camera(3, drive._bend, 2.0, 640, 360)
+    (lead,) = [item for item in items(3, camera, 2.0) if item.kind == "lead"]
+    u_m, h_m = np.meshgrid(lead.u_m + np.array([-0.6, 0.0, 0.6]), [0.5, 0.8])
+    right, ahead = camera.to_view(u_m, lead.s_m - 2.1)
+    columns, rows = camera.to_pixels(right, ahead, h_m)
+    at_its_back = numbers_hw[rows.astype(int), columns.astype(int)]
+    assert len(np.unique(at_its_back)) == 1 and at_its_back[0, 0] > 0
+    mask = numbers_hw == at_its_back[0, 0]
+    assert set(labels_hw[mask]) == {classes.CAR}
+    width_px = np.nonzero(mask.any(axis=0))[0]
+    assert width_px.max() - width_px.min() + 1 == pytest.approx(
+        1.8 * camera.focal_px / float(ahead.mean()), rel=0.25
+    )
+
+
+def test_cars_that_touch_in_the_labels_have_numbers_of_their_own(numbered):
+    cars_in_a_blob = []
+    for frame in numbered:
+        count, blobs = cv2.connectedComponents((frame.truth_hw == classes.CAR).astype(np.uint8))
+        cars_in_a_blob += [
+            len(np.unique(frame.instances_hw[blobs == blob])) for blob in range(1, count)
+        ]
+    assert max(cars_in_a_blob) >= 3
 
 
 @pytest.mark.parametrize("px_per_m", [7.3, 40.0, 333.0])

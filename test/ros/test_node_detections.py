@@ -16,10 +16,15 @@ from test_node_cameras import cameras_node
 from test_node_load_model import load
 from test_session import node as quiet_node
 
+from segmentation_node.backends import BackendOptions
 from segmentation_node.boxes import LEAST_SHARE, component_boxes, make_boxes
+from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.live.pairing import pixels
 from segmentation_node.images import draw_boxes
 from segmentation_node.labels import CAMVID_11
+from segmentation_node.model_card import open_model
+from segmentation_node.pipeline import Segmenter, open_batch
+from segmentation_node.ros.outputs import missing_vision_msgs
 
 pytestmark = pytest.mark.ros
 assert quiet_node  # a fixture
@@ -159,6 +164,53 @@ def test_the_overlay_shows_boxes_while_it_is_told_to(peer, tiny_folder, tmp_path
     draw_boxes(expected, np.array([box[1:5] for box in expected_boxes()]))
     assert (expected != plain).any()
     np.testing.assert_array_equal(drawn, expected)
+
+
+HEAD_MODEL = "elu_squeezenet_street"
+
+
+@pytest.fixture(scope="module")
+def by_head():
+    """A street, and its boxes by the shipped head: (image, segmenter, segmentation)."""
+    image = StreetDrive(3006).frame(250)[0]
+    batch = open_batch(open_model(HEAD_MODEL), "onnxruntime", BackendOptions(num_threads=1))
+    batch.open_boxes()
+    with Segmenter(batch) as segmenter:
+        yield image, segmenter, segmenter.segment(image, with_boxes=True)
+
+
+@needs_vision_msgs
+def test_the_boxes_of_a_box_head_are_published(peer, tmp_path, by_head):
+    image, segmenter, expected = by_head
+    parameters = {"model": HEAD_MODEL, "backend": "onnxruntime", "num_threads": 1}
+    with LiveNode(peer, parameters, tmp_path) as node:
+        with node.active().listen(detections_type(), "/detections") as listener:
+            found = boxes_of(first(node, listener, message_of(image)))
+    rows = zip(*(values.tolist() for values in expected.boxes), strict=True)
+    wanted = {(segmenter.labels.names[i], *box, round(score, 5)) for box, i, score in rows}
+    assert len(wanted) > 5
+    for one, other in zip(sorted(found), sorted(wanted), strict=True):
+        assert one[0] == other[0]
+        assert one[1:] == pytest.approx(other[1:], abs=1e-3)
+
+
+def test_the_overlay_shows_the_boxes_of_a_box_head(peer, tmp_path, by_head):
+    image, segmenter, expected = by_head
+    parameters = {"model": HEAD_MODEL, "backend": "onnxruntime", "num_threads": 1}
+    with LiveNode(peer, parameters, tmp_path) as node:
+        node.active()
+        with node.listen(FrameLatency, "/latency") as latencies:
+            with node.listen(Image, "/overlay") as listener:
+                found = pixels(first(node, listener, message_of(image)))
+                node.until(lambda: latencies.messages, "a latency")
+        assert latencies.messages[-1].detections_ms > 0.0
+        node.until(lambda: node.statuses, "its diagnostics")
+        told = values_of(node.statuses[-1])["detections"]
+        assert told == (missing_vision_msgs() or "person, rider, car, bicycle")
+        alpha = node.get(["overlay.alpha"])[0].double_value
+        drawn = segmenter.overlay(image, expected.class_map_hw, alpha, boxes=expected.boxes)
+        np.testing.assert_array_equal(found, drawn)
+        assert (drawn != segmenter.overlay(image, expected.class_map_hw, alpha)).any()
 
 
 def test_a_class_that_the_model_lacks_is_one_line(peer, tiny_folder, tmp_path):

@@ -22,7 +22,11 @@ from segmentation_node.evaluation.commands.options import (
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
-from segmentation_node.evaluation.offline import score_frames, segmented, share_of_equal
+from segmentation_node.evaluation.offline import (
+    score_frames,
+    segmented,
+    share_of_equal,
+)
 from segmentation_node.evaluation.run.provenance import run_facts
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource

@@ -130,7 +130,6 @@ def _segmenter(settings: Settings) -> Segmenter:
 def _new_run(source: Source, segmenter: Segmenter, grouping: Optional[Grouping]) -> Run:
     facts = run_facts(segmenter)
     run = source.new_run(segmenter.labels, facts, grouping, segmenter.geometry)
-    segmenter.detected = run.detected
     return run
 
 

@@ -64,8 +64,10 @@ class TargetOptions:
     def parameters(self, compressed: bool) -> Dict[str, Any]:
         """The parameters of the node to start; ``compressed`` is how it gets its images."""
         geometry = {"input." + name: value for name, value in self.geometry.facts().items()}
+        card = self.card()
+        areas = list(self.detected) if card.boxes is None else []
         return {
-            "model": self.card().folder,
+            "model": card.folder,
             "backend": self.backend,
             "device": self.device,
             "precision": self.precision,
@@ -73,7 +75,7 @@ class TargetOptions:
             "frame_policy": self.policy,
             "input.transport": "compressed" if compressed else "raw",
             "use_sim_time": self.sim_time,
-            **({"detections.from_classes": list(self.detected)} if self.detected else {}),
+            **({"detections.from_classes": areas} if areas else {}),
             **geometry,
         }
 

@@ -2,10 +2,13 @@
 
 from typing import Dict, Tuple
 
+import numpy as np
+
 from segmentation_node.evaluation.datasets.base import Dataset
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.datasets.street.classes import OCCURRING
 from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import CITYSCAPES_19
 
 # Seeds of different splits never meet: a test drive is a street that training has not seen.
@@ -13,6 +16,8 @@ SPLIT_SEEDS = {"train": range(1000, 1100), "val": range(2000, 2004), "test": ran
 FRAMES_PER_DRIVE = 12
 # Frames further apart than consecutive ones, so that a drive's few frames show different places.
 FRAME_STEP = 25
+INSTANCE_CLASSES = ("person", "rider", "car", "bicycle")
+_NUMBERED = [CITYSCAPES_19.names.index(name) for name in INSTANCE_CLASSES]
 
 
 class Street(Dataset):
@@ -20,6 +25,7 @@ class Street(Dataset):
 
     label_set = CITYSCAPES_19
     splits = ("train", "val", "test")
+    instance_classes = INSTANCE_CLASSES
 
     def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
         super().__init__(root, split, with_instances)
@@ -39,8 +45,15 @@ class Street(Dataset):
         seed, frame = self._place(index)
         if seed not in self._drives:
             self._drives = {seed: StreetDrive(seed)}
-        image, labels = self._drives[seed].frame(frame)
-        return Frame(self.sample_name(index), image, labels)
+        drive, instances = self._drives[seed], None
+        if not self.with_instances:
+            image, labels = drive.frame(frame)
+        else:
+            numbers = np.zeros((drive.height, drive.width), np.uint16)
+            image, labels = drive.frame(frame, numbers)
+            numbers[~np.isin(labels, _NUMBERED)] = 0
+            instances = instance_ids(labels, numbers)
+        return Frame(self.sample_name(index), image, labels, instances)
 
     def sample_name(self, index: int) -> str:
         return "drive%d_frame%04d" % self._place(index)

@@ -1,6 +1,6 @@
 """The drive: any frame by its number, image and exact labels."""
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -40,14 +40,22 @@ class StreetDrive:
         self._background = Background(rng, width, height)
         self._grain = _grain(rng, width, height)
 
-    def frame(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
-        """image_hwc uint8 RGB and labels_hw uint8 train ids, 255 = unlabelled."""
+    def frame(
+        self, index: int, numbers_hw: Optional[np.ndarray] = None
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        """image_hwc uint8 RGB and labels_hw uint8 train ids, 255 = unlabelled.
+
+        ``numbers_hw``, uint16 (H, W) of zeros, is told which thing a pixel shows, from 1 on; a
+        cyclist and the bicycle below have one number.
+        """
         time_s = index / self.fps
-        image_hwc, labels_hw = self.paint(time_s, Light(self.seed, time_s))
+        image_hwc, labels_hw = self.paint(time_s, Light(self.seed, time_s), numbers_hw)
         return self._expose(image_hwc, Light(self.seed, time_s), index), labels_hw
 
-    def paint(self, time_s: float, light: Light) -> Tuple[np.ndarray, np.ndarray]:
-        """The scene before exposure, blur and grain: far to near."""
+    def paint(
+        self, time_s: float, light: Light, numbers_hw: Optional[np.ndarray] = None
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        """The scene before exposure, blur and grain: far to near. ``numbers_hw`` as ``frame``."""
         camera = Camera(self.seed, self._bend, time_s, self.width, self.height)
         image_hwc = np.zeros((self.height, self.width, 3), np.uint8)
         labels_hw = np.full((self.height, self.width), UNLABELLED, np.uint8)
@@ -57,8 +65,14 @@ class StreetDrive:
         lit_hw = shadows(camera, light, near_houses, things)
         self._ground.draw(image_hwc, labels_hw, camera, light, lit_hw)
         self._houses.draw(image_hwc, labels_hw, camera, light, near_houses)
-        for thing in sorted(things, key=lambda item: (-item.s_m, item.u_m)):
-            self._draw_thing(image_hwc, labels_hw, camera, light, thing, time_s)
+        things = sorted(things, key=lambda item: (-item.s_m, item.u_m))
+        for number, thing in enumerate(things, 1):
+            # What it covers shows on a sheet of its own: what is behind may have the same label.
+            sheet_hw = labels_hw if numbers_hw is None else np.full_like(labels_hw, UNLABELLED)
+            self._draw_thing(image_hwc, sheet_hw, camera, light, thing, time_s)
+            if numbers_hw is not None:
+                drawn = sheet_hw != UNLABELLED
+                labels_hw[drawn], numbers_hw[drawn] = sheet_hw[drawn], number
         return image_hwc, labels_hw
 
     def _draw_thing(

@@ -1,0 +1,179 @@
+"""``python -m benchmarks.boxes``: what a box head adds to a frame, and a step of its training.
+
+Image to class map, and image to class map and boxes, in turns, over frames of streets that training
+has not seen. The training step is that of ``training.boxes``: so many frames whose features are
+kept, forward, backward and one step of the optimiser; the encoder sees a frame once in all.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+
+from benchmarks import shown
+from benchmarks.options import add_threads, parser_of, size_text
+from benchmarks.record import Record
+from benchmarks.timing import take_turns
+from segmentation_node.backends import BACKENDS, BackendOptions
+from segmentation_node.evaluation.datasets import open_dataset
+from segmentation_node.model_card import ModelCard, open_model
+from segmentation_node.networks.box_head import build_box_head
+from segmentation_node.pipeline import Segmenter, open_batch
+from training.add_variants import graph_of
+from training.box_samples import read_samples
+from training.boxes import FRAMES_A_STEP, HEAD, PROPOSALS, train_head
+
+RUN_TIMES = ("onnxruntime", "openvino", "torch")
+MOST_ADDED = 0.25
+
+
+def measure(
+    card: ModelCard, run_time: str, images: list[np.ndarray], threads: int, rounds: int
+) -> dict[str, Any]:
+    """The row of one run time; ratios are of one round, and their median is taken."""
+    with _opened(card, run_time, threads) as segmenter:
+        turn = cycle(images)
+        runs: dict[str, Callable[[], object]] = {
+            "plain": lambda: segmenter.segment(next(turn)),
+            "boxes": lambda: segmenter.segment(next(turn), with_boxes=True),
+        }
+        times_ms = take_turns(runs, rounds, len(images))
+        finder = segmenter.batch.box_finder
+        assert finder is not None
+        segmenter.prepare(images[0])
+        prediction = segmenter.batch.run(False, with_features=True)
+        features = prediction.features_nchw
+        assert features is not None
+        parts: dict[str, Callable[[], object]] = {
+            "host": lambda: finder.propose(prediction.class_map_nhw[0]),
+            "find": lambda: finder.find(prediction.class_map_nhw[0], features),
+        }
+        parts_ms = take_turns(parts, rounds, len(images))
+    by_round = {
+        name: np.median(np.reshape(found, (rounds, -1)), axis=1) for name, found in times_ms.items()
+    }
+    return {
+        "run_time": run_time,
+        "image": size_text(card.input_size),
+        "plain_ms": float(np.median(times_ms["plain"])),
+        "with_boxes_ms": float(np.median(times_ms["boxes"])),
+        "added": float(np.median(by_round["boxes"] / by_round["plain"]) - 1.0),
+        "proposals_ms": float(np.median(parts_ms["host"])),
+        "find_ms": float(np.median(parts_ms["find"])),
+    }
+
+
+def measure_training(card: ModelCard, frames: int, threads: int) -> dict[str, Any]:
+    """The row of the detector's training."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    assert card.boxes is not None
+    training = open_dataset("street", "", "train", with_instances=True)
+    class_ids = card.labels.ids_of(card.boxes.classes)
+    graph = graph_of(card)
+    head = build_box_head(len(class_ids), HEAD, graph.network)
+    samples = list(read_samples(graph, card, training, range(frames), class_ids, head.strides))
+    for sample in samples:
+        sample.propose([card.boxes.shapes[name] for name in card.boxes.classes], PROPOSALS)
+    image = torch.zeros((1, *card.input_size, 3), dtype=torch.uint8)
+    graph.box_head = None
+    epochs = train_head(head, samples, 10**6)
+    with torch.inference_mode():
+        encoder_ms = take_turns({"encoder": lambda: graph(image)}, 3, 3)["encoder"]
+    epoch_ms = take_turns({"epoch": lambda: next(epochs)}, 1, 5)["epoch"]
+    steps = -(-frames // FRAMES_A_STEP)
+    return {
+        "frames_a_step": FRAMES_A_STEP,
+        "network_ms": float(np.median(encoder_ms)),
+        "step_ms": float(np.median(epoch_ms)) / steps,
+    }
+
+
+@contextmanager
+def _opened(card: ModelCard, run_time: str, threads: int) -> Iterator[Segmenter]:
+    batch = open_batch(card, run_time, BackendOptions(device="cpu", num_threads=threads))
+    batch.open_boxes()
+    with Segmenter(batch) as segmenter:
+        yield segmenter
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, write, print."""
+    parser = parser_of("boxes", __doc__)
+    add = parser.add_argument
+    add("--model", default="elu_squeezenet_street", help="a model folder or a shipped name")
+    installed = [name for name in RUN_TIMES if not BACKENDS[name].unavailable()]
+    add("--run-times", nargs="+", choices=RUN_TIMES, default=installed)
+    add("--frames", type=int, default=10)
+    add("--rounds", type=int, default=5)
+    add_threads(parser)
+    options = parser.parse_args(arguments)
+    card = open_model(options.model)
+    settings = {"model": card.name, "threads": options.threads, "most_added": MOST_ADDED}
+    record = Record("boxes", settings, arguments)
+    street = open_dataset("street", "", "test")
+    frames = np.linspace(0, len(street) - 1, options.frames).astype(int).tolist()
+    images = [street[index].image_hwc for index in frames]
+    rows = [
+        measure(card, name, images, options.threads, options.rounds) for name in options.run_times
+    ]
+    rows.append(measure_training(card, options.frames, options.threads))
+    record.finish(rows, options.output, SHOWN)
+
+
+class Added(TypedDict):
+    """Medians of a run time."""
+
+    run_time: str
+    image: str
+    plain_ms: float  # image to class map
+    with_boxes_ms: float  # image to class map and boxes
+    added: float  # share of the former
+    proposals_ms: float  # made on the host
+    find_ms: float  # proposals, head, decoding, suppression
+
+
+class Training(TypedDict):
+    """Medians of the detector's training in PyTorch."""
+
+    frames_a_step: int
+    network_ms: float  # a frame through the network, which training sees once
+    step_ms: float
+
+
+def _line(record: dict[str, Any]) -> str:
+    rows = [row for row in record["results"] if "added" in row]
+    least, most = (100 * pick(row["added"] for row in rows) for pick in (min, max))
+    (step,) = [row for row in record["results"] if "step_ms" in row]
+    return (
+        f"Boxes add {least:.0f} to {most:.0f} % to a frame of {rows[0]['image']}; a training step "
+        f"of {step['frames_a_step']} frames takes {step['step_ms']:.0f} ms, the network alone "
+        f"{step['network_ms']:.0f} ms a frame in the same PyTorch."
+    )
+
+
+SHOWN = shown.Shown(
+    rows={"": Added, "step_ms": Training},
+    tables={
+        "boxes": shown.columns(
+            {
+                "Run time": shown.run_time,
+                "Image": "{image}",
+                "Class map": "{plain_ms:.1f} ms",
+                "With boxes": "{with_boxes_ms:.1f} ms",
+                "Added": "{added:.0%}",
+                "Proposals": "{proposals_ms:.1f} ms",
+                "Proposals, head, boxes": "{find_ms:.1f} ms",
+            },
+            where=lambda row: "added" in row,
+        )
+    },
+    line=_line,
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How good a model's boxes are, beside those of its class maps' connected areas.
+
+``python -m training.box_score models/elu_squeezenet_street --dataset street --split test``
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segmentation_node.errors import exit_code
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.run.detection_scores import DetectionScores
+from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
+from segmentation_node.model_card import ModelCard, read_card
+from segmentation_node.pipeline import Segmenter, open_segmenter
+
+
+def score_boxes(card: ModelCard, dataset: Dataset) -> dict[str, DetectionScores]:
+    """Scores of the box head and of the connected areas, of the shipped files on ONNX Runtime."""
+    assert card.boxes is not None
+    names = card.boxes.classes
+    true_ids = [dataset.label_set.names.index(name) for name in names]
+    with open_segmenter(card, "onnxruntime") as segmenter:
+        segmenter.batch.open_boxes()
+        finders = {
+            "box_head": Segmenter(segmenter.batch),
+            "components": Segmenter(segmenter.batch, detected=names),
+        }
+        scores = {key: DetectionScores(card.labels, dataset.label_set, names) for key in finders}
+        for frame in (dataset[index] for index in range(len(dataset))):
+            assert frame.instances_hw is not None and frame.truth_hw is not None
+            true = boxes_of_instances(frame.instances_hw, frame.truth_hw, true_ids)
+            for finder in finders.values():
+                finder.prepare(frame.image_hwc)
+            prediction = segmenter.batch.run(with_confidence=True, with_features=True)
+            for key, finder in finders.items():
+                maps = finder.finish(prediction, with_confidence=True)
+                proposals = finder.proposals(prediction) if finder.finds_by_head else None
+                scores[key].add(true, finder.detect(*maps, prediction), proposals)
+    return scores
+
+
+def card_figures(scores: dict[str, DetectionScores]) -> dict[str, Any]:
+    """The figures that a card's box head has."""
+    ap_50 = {key: found.as_json()["ap_coco"]["ap50"] for key, found in scores.items()}
+    return {
+        "frames": scores["box_head"].frames,
+        "ap_50": round(ap_50["box_head"], 4),
+        "ap_50_components": round(ap_50["components"], 4),
+    }
+
+
+def table(scores: dict[str, DetectionScores]) -> str:
+    """Both ways' figures, in percent, one a line."""
+    columns = {key: _flat(found.as_json()) for key, found in scores.items()}
+    lines = [f"{'':28}" + "".join(f"{key:>12}" for key in columns)]
+    for name in next(iter(columns.values())):
+        values = [column[name] for column in columns.values()]
+        texts = ["n/a" if value is None else f"{100 * value:.1f}" for value in values]
+        lines.append(f"{name:28}" + "".join(f"{text:>12}" for text in texts))
+    return "\n".join(lines)
+
+
+def _flat(figures: dict[str, Any], prefix: str = "") -> dict[str, float | None]:
+    flat: dict[str, float | None] = {}
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key} "))
+        elif prefix != "true_boxes ":
+            flat[f"{prefix}{key}".strip()] = value
+    return flat
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and score; a known error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="training.box_score", description=__doc__)
+    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
+    parser.add_argument("--root", default="", help="folder of the data set")
+    parser.add_argument("--split", default="test")
+    options = parser.parse_args(arguments)
+
+    def score() -> int:
+        dataset = open_dataset(options.dataset, options.root, options.split, with_instances=True)
+        scores = score_boxes(read_card(str(options.model)), dataset)
+        print(f"{scores['box_head'].frames} frames, percent")
+        print(table(scores))
+        return 0
+
+    return exit_code(score)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Train a box head (Fast R-CNN) on a model's encoder, which stays as it is, and put it beside it.
+
+``python -m training.boxes models/elu_squeezenet_street --dataset street --classes car person``
+The data set has to number its instances. The encoder sees every image once; what it makes of it is
+kept in memory (3 MB an image at 640x360), so that epochs take seconds. Class maps stay equal to the
+bit: that is checked before anything is written.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segmentation_node.errors import exit_code
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.model_card import read_card
+from segmentation_node.networks.box_head import BoxHead, build_box_head
+from training.add_variants import graph_of
+from training.arguments import whole
+from training.box_export import put_beside
+from training.box_samples import Sample, class_ids_of, read_samples, shapes_of, targets_of
+from training.errors import TrainingError
+
+FRAMES_A_STEP = 2
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-3
+PROPOSALS = 192
+HEAD = {"strides": [8, 16], "width": 24, "hidden": 192}
+"""Options of ``networks.box_head.BoxHead``."""
+
+
+def train_head(
+    head: BoxHead, samples: Sequence[Sample], epochs: int, seed: int = 0
+) -> Iterator[tuple[float, float]]:
+    """Train in place; after each epoch the mean loss of the scores and of the boxes."""
+    optimiser = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    steps = -(-len(samples) // FRAMES_A_STEP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=epochs * steps
+    )
+    rng = np.random.default_rng(seed)
+    head.train()
+    for _ in range(epochs):
+        losses = []
+        order = rng.permutation(len(samples))
+        for step in range(steps):
+            chosen = order[step * FRAMES_A_STEP :][:FRAMES_A_STEP]
+            parts = torch.stack([frame_losses(head, samples[index], rng) for index in chosen])
+            optimiser.zero_grad()
+            parts.sum(dim=1).mean().backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(parts.detach().mean(dim=0))
+        score_loss, box_loss = torch.stack(losses).mean(dim=0).tolist()
+        yield score_loss, box_loss
+    head.eval()
+
+
+def frame_losses(head: BoxHead, sample: Sample, rng: np.random.Generator) -> torch.Tensor:
+    """Girshick's two losses of one image, (2,): cross-entropy, smooth L1 of the things' deltas."""
+    targets = targets_of(sample, rng)
+    labels = torch.from_numpy(targets.labels)
+    features = head.join({stride: stage.float() for stride, stage in sample.stages.items()})
+    logits, deltas = head.logits(features, torch.from_numpy(targets.rois_xyxy))
+    score_loss = torch.nn.functional.cross_entropy(logits, labels)
+    is_thing = labels > 0
+    own = deltas.reshape(len(labels), -1, 4)[is_thing, labels[is_thing] - 1]
+    wanted = torch.from_numpy(targets.deltas)[is_thing]
+    box_loss = torch.nn.functional.smooth_l1_loss(
+        own / head.delta_std, wanted / head.delta_std, reduction="sum"
+    ) / len(labels)
+    return torch.stack((score_loss, box_loss))
+
+
+def train(options: argparse.Namespace) -> int:
+    """The command."""
+    torch.manual_seed(0)
+    # Saturated ELUs make gradients so small that the CPU computes them many times slower.
+    torch.set_flush_denormal(True)
+    card = read_card(str(options.model))
+    training = _open(options.dataset, options.root, options.split)
+    class_ids = class_ids_of(options.classes, training, card)
+    graph = graph_of(card)
+    head = build_box_head(len(class_ids), HEAD, graph.network)
+    frames = np.linspace(0, len(training) - 1, min(options.frames, len(training))).astype(int)
+    samples, started = [], time.monotonic()
+    for sample in read_samples(graph, card, training, frames.tolist(), class_ids, head.strides):
+        samples.append(sample)
+        if len(samples) % 50 == 0 or len(samples) == len(frames):
+            _tell(started, f"{len(samples)} of {len(frames)} images through the encoder")
+    shapes = shapes_of(samples, options.classes)
+    for sample in samples:
+        sample.propose(shapes.values(), PROPOSALS)
+    for epoch, losses in enumerate(train_head(head, samples, options.epochs), 1):
+        _tell(started, "epoch %d: loss of scores %.3f, of boxes %.3f" % (epoch, *losses))
+    boxes = {
+        "classes": list(options.classes),
+        "shapes": shapes,
+        "proposals": PROPOSALS,
+        "head": HEAD,
+        "dataset": options.dataset,
+        "split": options.test_split,
+    }
+    tested = _open(options.dataset, options.root, options.test_split)
+    put_beside(options.model, graph, head, boxes, tested)
+    print(f"{options.model}: box head added")
+    return 0
+
+
+def _open(name: str, root: str, split: str) -> Dataset:
+    dataset = open_dataset(name, root, split, with_instances=True)
+    if not dataset.with_instances:
+        numbered = [known for known, found in DATASETS.items() if found.instance_classes]
+        raise TrainingError(
+            f"data set {name} numbers no instances, so it has no boxes; choose one of "
+            f"{', '.join(sorted(numbered))}"
+        )
+    return dataset
+
+
+def _tell(started: float, what: str) -> None:
+    print(f"{time.monotonic() - started:6.0f} s  {what}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and train; a known error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="training.boxes", description=__doc__)
+    parser.add_argument("model", type=Path, help="model folder; the head is put into it")
+    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
+    parser.add_argument("--root", default="", help="folder of the data set")
+    parser.add_argument("--split", default="train", help="trained on")
+    parser.add_argument("--test-split", default="test", help="the card's figures are of it")
+    parser.add_argument("--classes", nargs="+", required=True, help="names in the label set")
+    parser.add_argument("--frames", type=whole(1), default=300, help="at most, evenly spread")
+    parser.add_argument("--epochs", type=whole(1), default=14)
+    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: all)")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return exit_code(lambda: train(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
