@@ -128,9 +128,7 @@ def _segmenter(settings: Settings) -> Segmenter:
 
 
 def _new_run(source: Source, segmenter: Segmenter, grouping: Optional[Grouping]) -> Run:
-    facts = run_facts(segmenter)
-    run = source.new_run(segmenter.labels, facts, grouping, segmenter.geometry)
-    return run
+    return source.new_run(segmenter.labels, run_facts(segmenter), grouping, segmenter.geometry)
 
 
 @contextmanager
