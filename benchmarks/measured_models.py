@@ -170,10 +170,9 @@ def resized(
     export_onnx(graph_variant(graph, "uint8"), size, 1, card.label_set, target / "model.onnx")
     _export_logits(network, size, target / LOGITS_FILE)
     shutil.copy(card.artifact_path("weights"), target / "weights.safetensors")
-    values = dataclasses.asdict(card)
-    # How sure it is was measured at another size.
-    for key in ("folder", "own_labels", "is_resized", "source", "temperature", "confidence"):
-        del values[key]
+    whole = dataclasses.asdict(card)
+    # No more: how sure it is, and whatever else was measured, was so at another size.
+    values = {key: whole[key] for key in ("name", "network", "input", "weights")}
     if card.temperature != 1.0:
         values["confidence"] = confidence_entry(None, card.temperature)
     values["label_set"] = describe(card.labels) if card.own_labels else card.label_set

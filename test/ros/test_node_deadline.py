@@ -52,10 +52,10 @@ def load(monkeypatch):
 
     run, found = OnnxRuntimeBackend.run, Load()
 
-    def slow(self, image_nhwc, with_confidence=False):
+    def slow(self, *image_and_what_is_asked_for):
         if found.is_on and self.card.input_size == SIZES[0]:
             time.sleep(LOAD_S)
-        return run(self, image_nhwc, with_confidence)
+        return run(self, *image_and_what_is_asked_for)
 
     monkeypatch.setattr(OnnxRuntimeBackend, "run", slow)
     monkeypatch.setattr(deadline, "FIRST_WAIT_S", 1.0)
