@@ -33,6 +33,7 @@ class FrameInWork:
     frame: Frame
     timer: StageTimer
     image_hwc: np.ndarray
+    with_overlay: bool
     with_boxes: bool
     with_features: bool  # for the box head
     with_confidence: bool  # for its topic
@@ -91,9 +92,9 @@ class FrameProcessor:
         threshold = self._parameters["confidence.threshold"] if gives_confidence else 0.0
         health = self._accounts.model
         health.expect(segmenter.card.confidence)
-        with_boxes = segmenter.has_boxes and (
-            self._outputs.detections_wanted or self._draws_boxes()
-        )
+        with_overlay = self._overlay_due()
+        draws_boxes = with_overlay and self._parameters["overlay.boxes"]
+        with_boxes = segmenter.has_boxes and (self._outputs.detections_wanted or draws_boxes)
         with_features = with_boxes and segmenter.finds_by_head
         scores_areas = with_boxes and not with_features and gives_confidence
         maps_confidence = with_confidence or scores_areas
@@ -102,6 +103,7 @@ class FrameProcessor:
             frame,
             timer,
             image,
+            with_overlay,
             with_boxes,
             with_features,
             with_confidence,
@@ -168,10 +170,10 @@ class FrameProcessor:
             self._publish_detections(segmenter, boxes, header)
             timer.lap("detections")
         # After the class map, which robots act on, is out; the overlay is for people.
-        if self._overlay_due():
+        if work.with_overlay:
             alpha = self._parameters["overlay.alpha"]
             target = outputs.overlay.kept.resize(size)
-            drawn = boxes if self._draws_boxes() else None
+            drawn = boxes if self._parameters["overlay.boxes"] else None
             segmenter.overlay(work.image_hwc, class_map, alpha, target, slot, drawn)
             timer.lap("postprocess")
             outputs.overlay.publish(header)
@@ -187,9 +189,6 @@ class FrameProcessor:
             found = segmenter.boxes_in_image(boxes)
             message = detections_message(found, segmenter.labels, header)
             self._outputs.detections.publish(message)
-
-    def _draws_boxes(self) -> bool:
-        return self._outputs.overlay.wanted and self._parameters["overlay.boxes"]
 
     def _overlay_due(self) -> bool:
         return self._outputs.overlay.wanted and self._overlays.allows(

@@ -15,9 +15,10 @@ assert live  # skips this file, loudly, where ROS is missing
 class Books:
     """A camera's processor that writes down what happens to its frames."""
 
-    def __init__(self, fails=False, needs_confidence=False):
+    def __init__(self, fails=False, needs_confidence=False, with_features=False):
         self.fails = fails
         self.needs_confidence = needs_confidence
+        self.with_features = with_features
         self.events = []
         self.timer = StageTimer()
 
@@ -25,7 +26,11 @@ class Books:
         if self.fails:
             self.events.append("failed early")
             return None
-        return SimpleNamespace(timer=self.timer, needs_confidence=self.needs_confidence)
+        return SimpleNamespace(
+            timer=self.timer,
+            needs_confidence=self.needs_confidence,
+            with_features=self.with_features,
+        )
 
     def finish(self, segmenter, work, prediction, slot):
         self.events.append((segmenter.name, prediction, slot))
@@ -43,18 +48,19 @@ def process(books, run):
     return [item.events for item in books]
 
 
+@pytest.mark.parametrize("features", [False, True])
 @pytest.mark.parametrize("needs", [False, True])
-def test_frames_share_a_run_and_each_has_its_slot(needs):
+def test_frames_share_a_run_and_each_has_its_slot(needs, features):
     runs = []
-    books = [Books(), Books(fails=True), Books(needs_confidence=needs)]
+    books = [Books(), Books(fails=True), Books(needs_confidence=needs, with_features=features)]
     found = process(books, lambda *given: runs.append(given) or "maps")
     assert found == [[(0, "maps", 0)], ["failed early"], [(2, "maps", 1)]]
-    assert runs == [(needs,)]
+    assert runs == [(needs, features)]
     assert {"queue", "inference"} == set(books[0].timer.stages_ms)
 
 
 def test_a_run_that_fails_is_booked_for_each_frame():
-    def run(with_confidence):
+    def run(with_confidence, with_features):
         raise RuntimeError("out of memory")
 
     assert process([Books(), Books()], run) == [["out of memory"]] * 2

@@ -34,7 +34,7 @@ def merge(folder: Folder) -> Dict[str, Any]:
                 merged.failed.append({"drive": content["drive"], "error": content["error"]})
             else:
                 merged.add(content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FleetError(
                 "%s/%s: no report of a drive (%s): move it away"
                 % (folder.path, name, reason(error))
