@@ -43,6 +43,7 @@ DATA = {
         "not to be shipped: Cityscapes' terms ask everybody to register for the images",
     ),
     "folder": OWN_DATA,
+    "kitti_object": ("KITTI object detection", "CC BY-NC-SA 3.0, as KITTI's own terms ask"),
     "kitti_semantics": (
         "KITTI semantic segmentation",
         "CC BY-NC-SA 3.0, as KITTI's own terms ask",

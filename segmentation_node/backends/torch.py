@@ -94,7 +94,14 @@ class TorchBackend(Backend):
         normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
         trained = card.weights.trained_classes
         graphs = [
-            DeployGraph(normalise, network, flag, trained_classes=trained, box_head=box_head).eval()
+            DeployGraph(
+                normalise,
+                network,
+                flag,
+                trained_classes=trained,
+                temperature=card.temperature,
+                box_head=box_head,
+            ).eval()
             for flag in ((False, True) if self.has_confidence else (False,))
         ]
         for graph in graphs:

@@ -35,6 +35,8 @@ SETTINGS = [
 ROUNDING = {"fp32": 0.0, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-10}
 CONFIDENCE_TOLERANCE = {"fp32": 1.0, "tf32": 8.0, "fp16": 8.0, "bf16": 40.0, "int8": 8.0}
 """Of 255: scores go up to 100 here, where half precision has steps of 0.06, bfloat16 of 0.5."""
+# Where the CPU has bf16, OpenVINO computes in it what is not int8.
+OPENVINO_INT8_TOLERANCE = CONFIDENCE_TOLERANCE["bf16" if multiplies_bf16() else "int8"]
 
 
 @pytest.fixture(params=SETTINGS, ids="-".join)
@@ -109,7 +111,10 @@ def test_class_map_and_confidence_are_the_hand_computed_ones(backend, setting, s
     assert prediction.class_map_nhw.dtype == prediction.confidence_nhw.dtype == np.uint8
     assert_classified(prediction.class_map_nhw, image, setting.precision)
     error = prediction.confidence_nhw[0] - tiny.confidence(image[0])
-    assert np.abs(error).max() <= CONFIDENCE_TOLERANCE[setting.precision]
+    tolerance = CONFIDENCE_TOLERANCE[setting.precision]
+    if (setting.name, setting.precision) == ("openvino", "int8"):
+        tolerance = OPENVINO_INT8_TOLERANCE
+    assert np.abs(error).max() <= tolerance
     assert len(np.unique(prediction.confidence_nhw)) > 10, "the image should meet many confidences"
 
 
@@ -185,10 +190,10 @@ def test_memory_does_not_grow_over_1000_frames(backend):
         backend.run(image, True)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(100):
+        for _ in range(300):  # what the interpreter itself keeps is up to 5 kB
             backend.run(image, True)
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < 32 * 100
+        assert tracemalloc.get_traced_memory()[0] - before < 32 * 300
     finally:
         tracemalloc.stop()
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -254,14 +255,15 @@ class Echo:
 
     labels = CITYSCAPES_19
     geometry = WHOLE_IMAGE
-    detected = property(lambda self: (), lambda self, wanted: None)
+    backend = SimpleNamespace(has_confidence=False, lacks_boxes=lambda: "it has no box head")
+    has_boxes = False
 
     def output_size(self, image_size):
         return image_size
 
     def segment(self, image_hwc, out_class_map_hw, **_):
         np.copyto(out_class_map_hw, image_hwc[..., 0])
-        return type("Result", (), {"stages_ms": {"x": 1.0}})
+        return SimpleNamespace(stages_ms={"x": 1.0}, boxes=None)
 
 
 @pytest.fixture
