@@ -296,7 +296,7 @@ def _explained(
             told = keeps_classes(card, kind, taken.precision)[1]
             details += "; %s keeps the classes: %s" % (taken.precision, told)
     if possible.refusals:
-        short += "; not %s, see diagnostics" % ", ".join(possible.refusals)
+        short += "; not %s" % ", ".join(possible.refusals)
         details += "; " + _listed(possible.refusals)
     return BackendChoice(taken.backend, taken.precision, "auto: " + short, details)
 

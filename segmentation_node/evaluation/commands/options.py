@@ -180,6 +180,7 @@ def open_segmenter(
         warnings = backend.warnings
         if choice is not None and AUTO in (arguments.backend, arguments.precision):
             print("backend %s (%s)" % (backend.name, choice.summary), file=sys.stderr)
+            print("  " + choice.details, file=sys.stderr)
             warnings = list(choice.warnings) + warnings
         for line in warnings:
             print("warning: %s" % line, file=sys.stderr)
