@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 from segmentation_node.backends.base import BackendOptions
-from segmentation_node.backends.onnx_file import keep_output
+from segmentation_node.backends.onnx_file import decode_weights, keep_output
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
 from segmentation_node.backends.tensorrt.build import (
@@ -186,7 +186,7 @@ def dry_run(job: Job) -> int:
         state = state_of(job, found.machine) if is_there else "not built yet"
         rows.append(("now", state or "built and good"))
     rows += [("not known", reason) for reason in found.unknown]
-    onnx_bytes = os.path.getsize(job.card.artifact_path("onnx", job.options.batch))
+    onnx_bytes = len(_graph(job.card, "onnx", job.options.batch))
     refusals += _refused(check_memory, onnx_bytes, job.workspace_mib, found.gpu_mib)
     refusals += [line for line in [unwritable(os.path.dirname(path))] if line]
     rows += [("would be refused", line) for line in refusals]
@@ -271,7 +271,7 @@ def _graph(card: ModelCard, kind: str, batch: int) -> bytes:
     """The graph of this kind without what a box head sees, which TensorRT is not asked for."""
     graph = _read(card.artifact_path(kind, batch))
     has_features = kind == "onnx" and card.boxes is not None
-    return keep_output(graph, *card.outputs) if has_features else graph
+    return decode_weights(keep_output(graph, *card.outputs) if has_features else graph)
 
 
 def _read(path: str) -> bytes:

@@ -302,13 +302,18 @@ class ModelCard:
         return verified_path(self.folder, self.artifact(kind, batch))
 
     def command_to_add(self, kind: str, size: Optional[Size] = None) -> str:
-        """The command that makes this form of the graph, in another size where one is given.
+        """The command that makes this form of the graph, in another size where one is given, or
+        its weights.
 
         Empty: none does.
         """
         _, _, variant = kind.partition("onnx_")
         size = self.input_size if self.is_resized else size
-        if not variant and (size is None or kind == WEIGHTS):
+        if kind == WEIGHTS:
+            if self.source is not None:
+                return ""
+            variant, size = kind, None
+        if not variant and size is None:
             return ""
         options = "" if size is None else " --size " + size_text(size)
         if self.source is not None:

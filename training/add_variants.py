@@ -3,6 +3,8 @@
 ``python -m training.add_variants models/elu_squeezenet_camvid --variant float fp16``
 ``python -m training.add_variants MODEL --variant int8 --dataset camvid --root CAMVID``
 ``python -m training.add_variants MODEL --variant uint8 --size 240x320 --dataset camvid ...``
+``python -m training.add_variants MODEL --variant weights`` where a model ships without those: they
+are taken from its ``model.onnx``. What is added stores its weights in full.
 """
 
 import argparse
@@ -15,15 +17,16 @@ from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.files import write_whole
 from segmentation_node.importing.model_folder import ARTIFACTS, add_to_card, forms_of
-from segmentation_node.model_card import ModelCard, Size, read_card
+from segmentation_node.model_card import WEIGHTS, ModelCard, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.box_head import build_box_head
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, image_size, whole
-from training.card import measure_accuracies
-from training.checkpoint import load_weights
+from training.card import measure_accuracies, weights_artifact
+from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.errors import ExportError
 from training.export import export_form
+from training.int8_weights import load_from_graph
 
 
 def add_variants(
@@ -37,14 +40,18 @@ def add_variants(
 ) -> None:
     """Export the card's weights in these variants; the card lists them beside what it has.
 
-    Without ``sizes`` in the card's own. Each is compared with torch on images of ``dataset``
-    first. Ranges of int8 come from images of ``training``, and the card gets the accuracy of int8
-    and of other sizes on ``dataset``. Raises CardError, or ExportError when they agree too little:
-    then the folder stays as it was.
+    Without ``sizes`` in the card's own. ``WEIGHTS`` among them is the file for PyTorch. Graphs are
+    compared with torch on images of ``dataset`` first. Ranges of int8 come from images of
+    ``training``, and the card gets the accuracy of int8 and of other sizes on ``dataset``. Raises
+    CardError, or ExportError when they agree too little: then the folder stays as it was.
     """
     card = read_card(str(folder))
     graph = graph_of(card)
-    for form in forms_of(variants, [card.input_size, *sizes], [1, batch]):
+    if WEIGHTS in variants:
+        save_weights(folder / WEIGHTS_FILE, graph.network)
+        add_to_card(str(folder), artifacts=weights_artifact(folder / WEIGHTS_FILE))
+    graphs = [variant for variant in variants if variant != WEIGHTS]
+    for form in forms_of(graphs, [card.input_size, *sizes], [1, batch]):
         if form.batch != batch or (sizes and form.size not in sizes):
             continue
         with tempfile.TemporaryDirectory() as scratch:
@@ -61,10 +68,13 @@ def add_variants(
 def graph_of(card: ModelCard) -> DeployGraph:
     """The deployed graph of a card's weights, in evaluation mode on the CPU.
 
-    With the card's box head, where it has one.
+    With the card's box head, where it has one. Where it has no file of weights, those of its graph.
     """
     network = build_network(card.network.name, len(card.labels), card.network.options)
-    load_weights(network, Path(card.artifact_path("weights")))
+    if card.offers(WEIGHTS):
+        load_weights(network, Path(card.artifact_path(WEIGHTS)))
+    else:
+        load_from_graph(network, Path(card.artifact_path("onnx")))
     head = None
     if card.boxes is not None:
         head = build_box_head(len(card.boxes.classes), card.boxes.head, network)
@@ -83,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.add_variants", description=__doc__)
     parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--variant", nargs="+", choices=list(ARTIFACTS), required=True)
+    parser.add_argument("--variant", nargs="+", choices=[*ARTIFACTS, WEIGHTS], required=True)
     parser.add_argument(
         "--size", type=image_size, action="append", default=[], help="HxW; default: the card's own"
     )

@@ -15,9 +15,17 @@ from segmentation_node.evaluation.offline import (
 )
 from segmentation_node.importing.model_folder import Form, accuracy_entry, artifact
 from segmentation_node.labels import LabelSet, describe, is_built_in
-from segmentation_node.model_card import CARD_FILE, ConfidenceInfo, ModelCard, Size, read_card
+from segmentation_node.model_card import (
+    CARD_FILE,
+    WEIGHTS,
+    ConfidenceInfo,
+    ModelCard,
+    Size,
+    read_card,
+)
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
+from training.checkpoint import WEIGHTS_FILE
 from training.recipe import Recipe
 
 MEASURED = {
@@ -69,7 +77,10 @@ def make_card(
     labels: LabelSet,
     command: str,
 ) -> dict[str, Any]:
-    """The card of the artifacts in ``folder``, without accuracy; the first has the card's size."""
+    """The card of the artifacts in ``folder``, without accuracy; the first has the card's size.
+
+    The weights are among them where they are there.
+    """
     size = forms[0].size
     data, licence = DATA[recipe.dataset]
     inherited = licence_of_start(recipe)
@@ -97,9 +108,14 @@ def make_card(
         "accuracy": [],
         "artifacts": [
             *(form.artifact(folder) for form in forms),
-            artifact(folder / "weights.safetensors", "weights", "safetensors, float32"),
+            *(weights_artifact(path) for path in folder.glob(WEIGHTS_FILE)),
         ],
     }
+
+
+def weights_artifact(path: Path) -> dict[str, Any]:
+    """The card's entry for a file of weights."""
+    return artifact(path, WEIGHTS, "safetensors, float32")
 
 
 def started_from(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from segmentation_node.errors import reason
 from segmentation_node.files import new_file
+from segmentation_node.networks.folding import load_folded_or_not
 from training.errors import TrainingError, writing
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -27,9 +28,12 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Give a network the weights of a safetensors file. Raises TrainingError."""
+    """Give a network the weights of a safetensors file, and put it into evaluation mode.
+
+    Where the file has no batch norms, the network's are folded first. Raises TrainingError.
+    """
     try:
-        network.load_state_dict(load_file(path))
+        load_folded_or_not(network.eval(), load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"{path}: not this network's weights: {reason(error)}") from error
 

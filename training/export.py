@@ -3,12 +3,16 @@
 Leaves weights.safetensors, model.onnx and model.yaml, after torch and ONNX Runtime agreed on real
 images of the data set. ``--variant float fp16 int8`` adds those forms of the same graph, and more
 than one ``--size`` or ``--batch`` the graph in each of them; the first size is the card's own.
+``--weights int8`` stores the weights inside the graph in a quarter of the space, for a network that
+would otherwise be too large to ship; ``training.add_variants`` makes the plain forms of it.
 """
 
 import argparse
+import copy
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +43,7 @@ from training.card import make_card, measure_accuracies, measure_confidence_on
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.data import open_data
 from training.errors import ExportError
+from training.int8_weights import load_from_graph, round_weights, store_as_int8
 from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
 from training.recipe import Recipe
@@ -55,6 +60,10 @@ LEAST_AGREEMENT_FP16 = 0.995
 LEAST_AGREEMENT_INT8 = 0.99
 """Of a trained model: values of 8 bits decide otherwise along the borders of objects."""
 PARITY_FRAMES = 20
+WEIGHTS = ("float32", "int8")
+"""As what graphs may store them."""
+STORE_INT8 = ("uint8", "float")
+"""Variants that compute in float32, to which weights of int8 can be decoded."""
 ARRAY_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 """Of a graph's input, by ONNX Runtime's name."""
 
@@ -85,13 +94,16 @@ def export_run(
     variants: Sequence[str] = (),
     skip_broken: bool = False,
     temperature: str | float = 1.0,
+    int8_weights: bool = False,
 ) -> Path:
     """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
     where something else than an exported model is in the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it, at each size.
-    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split. The
-    folder appears, or is replaced, only once everything in it was checked.
+    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split. With
+    ``int8_weights`` the network's weights are rounded first, and graphs in float32 store them so;
+    a file of weights is not made. The folder appears, or is replaced, only once everything in it
+    was checked.
     """
     recipe = Recipe.read(run / "recipe.yaml")
     split = recipe.val_split or recipe.train_split
@@ -103,12 +115,18 @@ def export_run(
         partial.mkdir()
         trained = trained_classes(dataset)
         graph = deploy_graph(recipe, labels, run / WEIGHTS_FILE, trained)
-        save_weights(partial / WEIGHTS_FILE, graph.network)
+        if int8_weights:
+            round_weights(graph.network)
+        else:
+            save_weights(partial / WEIGHTS_FILE, graph.network)
         wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
         training = None
         if "int8" in wanted:
             training = open_data(recipe.dataset, root, recipe.train_split, skip_broken)
-        forms = forms_of(wanted, sizes, batches)
+        forms = [
+            replace(form, int8_weights=int8_weights and form.variant in STORE_INT8)
+            for form in forms_of(wanted, sizes, batches)
+        ]
         for form in forms:
             export_form(graph, form, labels.name, dataset, partial, training)
         command = f"python -m training.train training/recipes/{run.name}.yaml"
@@ -150,6 +168,9 @@ def export_form(
         if form.is_other_size:  # a box head is for the card's own
             variant_graph.box_head = None
         export_onnx(variant_graph, form.size, form.batch, label_set, path)
+        if form.int8_weights:
+            store_as_int8(path)
+            load_from_graph(copy.deepcopy(graph.network), path)  # as add_variants will
     share = agreement(graph, path, dataset, PARITY_FRAMES)
     limits = {"fp16": LEAST_AGREEMENT_FP16, "int8": LEAST_AGREEMENT_INT8}
     least = limits.get(variant, LEAST_AGREEMENT)
@@ -228,6 +249,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="T",
         help=f"of the confidence; {FIT}: under which the labels of val are likeliest",
     )
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default=WEIGHTS[0],
+        help="as what the graph stores them; int8: rounded, one scale an output channel, a quarter "
+        "of the space, computed with in float32; then there is no weights.safetensors",
+    )
     add_skip_broken(parser)
     parsed = parser.parse_args(arguments)
 
@@ -242,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.variant,
             parsed.skip_broken,
             parsed.temperature,
+            parsed.weights == "int8",
         )
         print(f"wrote {folder}")
         return 0

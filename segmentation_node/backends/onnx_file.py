@@ -1,12 +1,15 @@
-"""ONNX files as the CPU backends want them: held against the card, cut, activations spelled out.
+"""ONNX files as run times want them: held against the card, cut, weights decoded, activations
+spelled out.
 
-All of it is done to the bytes when a model is loaded, since one file serves every run time and
-TensorRT is given the graph as it was exported. A robot has no other use for the ``onnx`` package;
-whole fields of protobuf's wire format, in and out, are all that this needs.
+All of it is done to the bytes when a model is loaded, since one file serves every run time. A robot
+has no other use for the ``onnx`` package; whole fields of protobuf's wire format, in and out, are
+all that this needs.
 """
 
 import struct
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+import numpy as np
 
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import ModelCard
@@ -16,10 +19,10 @@ _MODEL_GRAPH, _MODEL_OPSET = 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
-_ATTRIBUTE_FLOAT, _ATTRIBUTE_GRAPHS = 2, (6, 11)
-_TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 2, 8, 9
+_ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPHS = 2, 3, (6, 11)
+_TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _VALUE_NAME = 1
-_FLOAT, _OTHER_FLOATS = 1, (10, 11, 16)  # float16, double, bfloat16
+_FLOAT, _INT8, _OTHER_FLOATS = 1, 3, (10, 11, 16)  # float16, double, bfloat16
 
 FEATURES = "features"
 """The output that a box head takes."""
@@ -152,6 +155,65 @@ def _has_subgraph(node: bytes) -> bool:
     return any(part.number in _ATTRIBUTE_GRAPHS for part in _attribute_parts(node))
 
 
+# Weights that are stored as int8
+
+_DECODER = "DequantizeLinear"
+
+
+def decode_weights(model: bytes) -> bytes:
+    """The model with float32 weights where DequantizeLinear makes them of int8 constants.
+
+    Otherwise ONNX Runtime would decode them in every run, and TensorRT take the graph for one that
+    computes in int8. One that does, with QuantizeLinear in it, comes back as it is. Raises
+    ValueError when ``model`` is not protobuf.
+    """
+    if _DECODER.encode() not in model:
+        return model
+    return _with_graph(list(_fields(model)), _decoded)
+
+
+def _decoded(graph: bytes) -> bytes:
+    fields = list(_fields(graph))
+    nodes = [field for field in fields if field.number == _GRAPH_NODE]
+    operators = {name for node in nodes for name in _texts(node.value, _NODE_OPERATOR)}
+    if "QuantizeLinear" in operators:
+        return graph
+    constants = {
+        _texts(field.value, _TENSOR_NAME)[0]: field.value
+        for field in fields
+        if field.number == _GRAPH_INITIALIZER
+    }
+    decoded = {node.raw: _decoded_node(node.value, constants) for node in nodes}
+    needed = {
+        name for node in nodes if not decoded[node.raw] for name in _texts(node.value, _NODE_INPUT)
+    }
+
+    def stays(field: "_Field") -> bool:
+        if field.number == _GRAPH_INITIALIZER:
+            return bool(needed.intersection(_texts(field.value, _TENSOR_NAME)))
+        return field.number != _GRAPH_NODE or not decoded[field.raw]
+
+    return b"".join([field.raw for field in fields if stays(field)] + list(decoded.values()))
+
+
+def _decoded_node(node: bytes, constants: Dict[str, bytes]) -> bytes:
+    """The graph's field of the weights that a node makes; empty where it makes none."""
+    inputs, output = _texts(node, _NODE_INPUT), _texts(node, _NODE_OUTPUT)[0]
+    is_decoder = _texts(node, _NODE_OPERATOR) == [_DECODER] and len(inputs) == 2
+    if not is_decoder or not all(name in constants for name in inputs):
+        return b""
+    codes, scales = (_parts(constants[name]) for name in inputs)
+    if [part.integer for part in codes[_TENSOR_TYPE]] != [_INT8]:
+        return b""
+    axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
+    shape = [part.integer for part in codes[_TENSOR_DIMENSION]]
+    along = [-1 if index in axes else 1 for index in range(len(shape))]
+    values = np.frombuffer(codes[_TENSOR_RAW][0].value, np.int8).reshape(shape).astype(np.float32)
+    values *= np.frombuffer(scales[_TENSOR_RAW][0].value, "<f4").reshape(along)
+    dimensions = b"".join(part.raw for part in codes[_TENSOR_DIMENSION])
+    return _tensor(output, dimensions, values.astype("<f4").tobytes())
+
+
 # Activations
 
 
@@ -194,7 +256,11 @@ def _rewritten(graph: bytes) -> bytes:
         if field.number == _GRAPH_NODE
         for name in _texts(field.value, _NODE_INPUT)
     }
-    constants = [_scalar(name, value) for name, value in _CONSTANTS.items() if name in taken]
+    constants = [
+        _tensor(name, b"", struct.pack("<f", value))
+        for name, value in _CONSTANTS.items()
+        if name in taken
+    ]
     return nodes_and_rest + b"".join(constants)
 
 
@@ -248,10 +314,10 @@ def _node(operator: str, inputs: List[str], output: str) -> bytes:
     )
 
 
-def _scalar(name: str, value: float) -> bytes:
-    """The graph's field of a float32 constant."""
-    tensor = _varint_of(_TENSOR_TYPE << 3 | _VARINT) + _varint_of(_FLOAT)
-    tensor += _packed(_TENSOR_NAME, name.encode()) + _packed(_TENSOR_RAW, struct.pack("<f", value))
+def _tensor(name: str, dimensions: bytes, values: bytes) -> bytes:
+    """The graph's field of a float32 constant; ``dimensions`` are the tensor's fields of them."""
+    tensor = dimensions + _varint_of(_TENSOR_TYPE << 3 | _VARINT) + _varint_of(_FLOAT)
+    tensor += _packed(_TENSOR_NAME, name.encode()) + _packed(_TENSOR_RAW, values)
     return _packed(_GRAPH_INITIALIZER, tensor)
 
 
@@ -288,6 +354,14 @@ def _attribute_parts(node: bytes) -> Iterator[_Field]:
     for field in _fields(node):
         if field.number == _NODE_ATTRIBUTE:
             yield from _fields(field.value)
+
+
+def _parts(message: bytes) -> Dict[int, List[_Field]]:
+    """The fields of a message by number."""
+    found: Dict[int, List[_Field]] = {}
+    for field in _fields(message):
+        found.setdefault(field.number, []).append(field)
+    return found
 
 
 def _texts(message: bytes, number: int) -> List[str]:

@@ -13,6 +13,7 @@ from segmentation_node.backends.onnx_file import (
     OnnxGraph,
     check_boxes_graph,
     check_graph,
+    decode_weights,
     keep_output,
     spell_out_activations,
 )
@@ -108,7 +109,8 @@ class OnnxRuntimeBackend(Backend):
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             providers = self._providers()
-            content = spell_out_activations(model) if self._gpu is None else model
+            content = decode_weights(model)
+            content = spell_out_activations(content) if self._gpu is None else content
             session = onnxruntime.InferenceSession(content, session_options, providers=providers)
         except Exception as error:  # the run time's own exceptions share no base class
             raise BackendError(

@@ -15,6 +15,7 @@ from segmentation_node.backends.onnx_file import (
     OnnxGraph,
     check_boxes_graph,
     check_graph,
+    decode_weights,
     keep_output,
 )
 from segmentation_node.errors import BackendError, reason
@@ -99,7 +100,7 @@ class OpenVinoBackend(Backend):
         properties = dict(PROPERTIES, INFERENCE_PRECISION_HINT=hint)
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
-        graph = core.read_model(model)
+        graph = core.read_model(decode_weights(model))
         argmax_over_planes(graph)
         compiled = core.compile_model(graph, "CPU", properties)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()

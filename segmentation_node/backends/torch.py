@@ -115,21 +115,19 @@ class TorchBackend(Backend):
         from safetensors.torch import load_file
 
         from segmentation_node.networks import build_network
-        from segmentation_node.networks.folding import fold_batch_norms
+        from segmentation_node.networks.folding import fold_batch_norms, load_folded_or_not
 
         card = self.card
         try:
             network = build_network(card.network.name, len(card.labels), card.network.options)
-            network.load_state_dict(load_file(artifact_path))
+            load_folded_or_not(network.eval(), load_file(artifact_path))
         except (ValueError, RuntimeError, SafetensorError) as error:
             raise BackendError(
                 "%s: does not fit the card's network: %s" % (artifact_path, line_of(error))
             ) from error
         dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
         # The rest of the graph stays in float32: half precision would round mean and deviation.
-        return fold_batch_norms(network.eval()).to(
-            dtypes.get(self.options.precision, torch.float32)
-        )
+        return fold_batch_norms(network).to(dtypes.get(self.options.precision, torch.float32))
 
     def _open_boxes(self) -> None:
         from safetensors import SafetensorError

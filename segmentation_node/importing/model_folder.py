@@ -42,7 +42,7 @@ class Form:
     """A graph as one file: its variant, size and images a run.
 
     The first size and the first batch of a folder are not in the file's name; the first size is
-    the card's own.
+    the card's own. ``int8_weights``: stored so, and decoded to float32 by the graph itself.
     """
 
     variant: str
@@ -50,6 +50,7 @@ class Form:
     batch: int = 1
     is_other_size: bool = False
     is_other_batch: bool = False
+    int8_weights: bool = False
 
     @property
     def file(self) -> str:
@@ -62,6 +63,8 @@ class Form:
     def artifact(self, folder: Path, opset: int = OPSET) -> dict[str, Any]:
         """The card's entry for the file in this folder."""
         _, kind, description = ARTIFACTS[self.variant]
+        if self.int8_weights:
+            description += ", weights stored as int8"
         entry = artifact(folder / self.file, kind, f"opset {opset}, {description}")
         if self.is_other_size:
             entry.update(height=self.size[0], width=self.size[1])

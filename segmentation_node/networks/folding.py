@@ -3,7 +3,7 @@
 A batch norm's statistics need not fit half precision; the folded weights do.
 """
 
-from typing import Any, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -25,6 +25,18 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         if own_way is not None:
             own_way()
     return network
+
+
+def load_folded_or_not(network: nn.Module, weights: Dict[str, torch.Tensor]) -> None:
+    """Give a network, in evaluation mode, its weights, in place.
+
+    Where their batch norms were folded, so are the network's first. Raises RuntimeError where they
+    are another network's.
+    """
+    variances = [name for name in network.state_dict() if name.endswith("running_var")]
+    if not all(name in weights for name in variances):
+        fold_batch_norms(network)
+    network.load_state_dict(weights)
 
 
 def fold_into_joined(convolutions: Sequence[nn.Conv2d], norm: nn.Module) -> nn.Module:

@@ -1,4 +1,5 @@
-"""ONNX files edited as bytes: one output alone, and ELUs and PReLUs in other operators.
+"""ONNX files edited as bytes: one output alone, int8 weights decoded, ELUs and PReLUs in other
+operators.
 
 Held against onnx's own tool and against ONNX's own definition of the operators.
 """
@@ -17,7 +18,11 @@ from support.linear_model import write_model
 
 from benchmarks.measured_models import random_model
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.backends.onnx_file import keep_output, spell_out_activations
+from segmentation_node.backends.onnx_file import (
+    decode_weights,
+    keep_output,
+    spell_out_activations,
+)
 from segmentation_node.errors import BackendError
 from segmentation_node.model_card import read_card, sha256_of
 
@@ -85,6 +90,71 @@ def test_a_graph_with_control_flow_stays_whole():
     graph = helper.make_graph(nodes, "graph", [values[0], condition], values[1:])
     model = helper.make_model(graph).SerializeToString()
     assert keep_output(model, "y") == model
+
+
+# Weights that are stored as int8
+
+
+def decoding_model(*others, axis=1, zero_point=False, codes_are_input=False):
+    """x -> y, which adds int8 codes (2, 3) times scales along an axis, and ``others`` before it."""
+    codes = np.array([[1, -127, 3], [0, 5, -6]], np.int8)
+    scales = np.array([0.5, 0.25, 3.0][: codes.shape[axis]], np.float32)
+    inputs = ["codes", "scales", "zeros"] if zero_point else ["codes", "scales"]
+    constants = {"codes": codes, "scales": scales, "zeros": np.ones(len(scales), np.int8)}
+    constants["shift"] = np.float32(2.0)
+    taken = {name for node in others for name in node.input} | set(inputs)
+    values = {name: value for name, value in constants.items() if name in taken}
+    entries = [helper.make_tensor_value_info("x", TensorProto.FLOAT, codes.shape)]
+    if codes_are_input:
+        entries.append(helper.make_tensor_value_info("codes", TensorProto.INT8, codes.shape))
+        del values["codes"]
+    last = others[-1].output[0] if others else "x"
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", inputs, ["weights"], axis=axis),
+            *others,
+            helper.make_node("Add", [last, "weights"], ["y"]),
+        ],
+        "decoding",
+        entries,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, codes.shape)],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    opset = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("others", [[], [helper.make_node("Add", ["x", "shift"], ["z"])]])
+def test_int8_weights_become_float32_and_the_rest_stays(axis, others):
+    model = decoding_model(*others, axis=axis)
+    decoded = decode_weights(model)
+    onnx.checker.check_model(onnx.load_from_string(decoded), full_check=True)
+    assert operators(decoded) == [node.op_type for node in others] + ["Add"]
+    constants = [item.name for item in onnx.load_from_string(decoded).graph.initializer]
+    assert sorted(constants) == ["shift"] * len(others) + ["weights"]
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found, expected = (
+        onnxruntime.InferenceSession(item).run(None, {"x": x})[0] for item in (decoded, model)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert decode_weights(decoded) == decoded
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        decoding_model(zero_point=True),
+        decoding_model(codes_are_input=True),
+        # It computes in int8.
+        decoding_model(helper.make_node("QuantizeLinear", ["x", "shift"], ["q"]),
+                       helper.make_node("DequantizeLinear", ["q", "shift"], ["z"])),
+    ],
+)  # fmt: skip
+def test_other_int8_stays_as_it_is(model):
+    assert decode_weights(model) == model
 
 
 # Activations

@@ -8,6 +8,7 @@ from support.core import tiny
 from support.core.tiny import assert_one_line
 
 from segmentation_node.backends import BACKENDS, BackendOptions, cpu, open_backend
+from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.errors import BackendError, CardError
 
 
@@ -69,6 +70,19 @@ def test_a_precision_that_it_does_not_compute_in(name, precision):
     with pytest.raises(BackendError) as caught:
         open_backend(name, tiny.card(), BackendOptions(precision=precision))
     assert_one_line(caught, "backend " + name, repr(precision), "['fp32', ")
+
+
+def test_weights_that_are_stored_as_int8_are_computed_with_in_float32(name, tmp_path):
+    path = copied("int8_weights.onnx", tmp_path)
+    whole = import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with open_onnx(name, tiny.card_with(path)) as backend:
+        for seed in range(3):
+            image_nhwc = tiny.random_image(seed)[None]
+            found = backend.run(image_nhwc, with_confidence=True)
+            expected = whole.run(None, {"image": image_nhwc})
+            np.testing.assert_array_equal(found.class_map_nhw, expected[0])
+            difference = found.confidence_nhw.astype(int) - expected[1].astype(int)
+            assert abs(difference).max() <= 1
 
 
 def test_int8_takes_the_file_of_its_own(name):

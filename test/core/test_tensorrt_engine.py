@@ -345,6 +345,15 @@ def test_a_death_between_engine_and_manifest_is_found_out(trt10, folder, monkeyp
 # --dry-run
 
 
+def test_tensorrt_gets_float32_where_the_weights_are_stored_as_int8(trt10, folder, tmp_path):
+    path = tmp_path / "int8_weights.onnx"
+    shutil.copy(os.path.join(tiny.DATA, path.name), str(path))
+    engine.make_engine(job(folder, card=tiny.card_with(path)))
+    (plan,) = [item for item in folder.iterdir() if item.suffix == ".engine"]
+    assert b"DequantizeLinear" in path.read_bytes()
+    assert b"MatMul" in plan.read_bytes() and b"DequantizeLinear" not in plan.read_bytes()
+
+
 def test_a_dry_run_says_what_would_be_built_and_builds_nothing(dialect, folder, capsys):
     assert engine.main(arguments(folder, "--dry-run", "--precision", "fp16")) == 0
     shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())

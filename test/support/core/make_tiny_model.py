@@ -22,6 +22,7 @@ TYPES = {
     "float": (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32),
     "fp16": (TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.UINT8),
     "int8": (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8),
+    "int8_weights": (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8),
 }
 # Of weights: 7 bits, since without VNNI sums of 8-bit products may leave 16 bits.
 INT8_MAX = 63
@@ -73,6 +74,13 @@ def graph(class_offset=0, confidence_type=TensorProto.UINT8, variant="uint8", un
             helper.make_node("DequantizeLinear", ["pixels_uint8"] + pixel, ["x"]),
             helper.make_node("DequantizeLinear", ["weight_int8"] + weight, ["weight"], axis=1),
         ]
+    if variant == "int8_weights":
+        scale = np.abs(WEIGHT).max(axis=0) / 127  # of a colour channel: classes lie side by side
+        constants["weight_int8"] = np.round(WEIGHT.T / scale[:, None]).astype(np.int8)
+        constants["weight_scale"] = scale.astype(np.float32)
+        del constants["weight"]
+        decoded = ["weight_int8", "weight_scale"], ["weight"]
+        nodes.insert(0, helper.make_node("DequantizeLinear", *decoded, axis=0))
     if is_half:
         nodes.insert(3, helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.FLOAT))
     nodes += [helper.make_node(name, ["scores"], ["unused"]) for name in unused]
@@ -138,6 +146,7 @@ def main():
         path = os.path.join(tiny.FOLDER, "model_%s.onnx" % variant)
         onnx.save(graph(variant=variant), path)
     onnx.save(graph(unused=["NonZero"]), os.path.join(tiny.DATA, "non_zero.onnx"))
+    onnx.save(graph(variant="int8_weights"), os.path.join(tiny.DATA, "int8_weights.onnx"))
     onnx.save(graph(class_offset=1), os.path.join(tiny.DATA, "class_11.onnx"))
     onnx.save(
         graph(confidence_type=TensorProto.FLOAT), os.path.join(tiny.DATA, "float_confidence.onnx")
