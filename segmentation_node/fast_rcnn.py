@@ -19,7 +19,7 @@ LARGEST_GROWTH = 4.0
 
 
 class BoxFinder:
-    """Finds things by a backend's box head, which is open."""
+    """Finds things by a backend's box head, of runs with features."""
 
     def __init__(self, backend: Backend) -> None:
         card = backend.card

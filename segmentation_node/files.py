@@ -9,11 +9,13 @@ import fcntl
 import fnmatch
 import os
 import shutil
+import time
 from typing import Iterable, Iterator, NamedTuple, Tuple, Union
 
 from segmentation_node.errors import OutputError, reason
 
 MARK_WITHIN_BYTES = 1 << 24
+ASK_AGAIN_S = 0.05
 
 
 class Layout(NamedTuple):
@@ -149,6 +151,39 @@ def remove_file(path: str) -> None:
     """Remove a file that the caller wrote, if it is there. Raises OutputError."""
     with _told(path, "removed"), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+@contextlib.contextmanager
+def alone_in(folder: str, most_s: float) -> Iterator[bool]:
+    """Keep others that ask for the same folder waiting; false where they took longer than that.
+
+    Makes the folder. Where that, or a lock, is not to be had, nobody is waited for. A process that
+    is killed lets go.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield True
+        return
+    try:
+        yield _lock_within(handle, most_s)
+    finally:
+        os.close(handle)
+
+
+def _lock_within(handle: int, most_s: float) -> bool:
+    ends_s = time.monotonic() + most_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= ends_s:
+                return False
+            time.sleep(ASK_AGAIN_S)
+        except OSError:  # a file system without locks
+            return True
 
 
 def _entries(folder: str) -> Iterator[str]:

@@ -223,6 +223,14 @@ class Batch:
         Raises BackendError or CardError.
         """
         self.backend.open_boxes()
+        self.offer_boxes()
+
+    def offer_boxes(self) -> None:
+        """The same, but load it no sooner than the first run with features.
+
+        Raises BackendError or CardError where it cannot be loaded, as far as that shows before.
+        """
+        self.backend.check_boxes()
         self.box_finder = BoxFinder(self.backend)
 
     def warm_up(self) -> None:

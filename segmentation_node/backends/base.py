@@ -51,9 +51,9 @@ class Backend:
     A subclass sets ``name``, ``artifact_kind`` (and in ``other_kinds`` those of precisions that
     have their own), ``precisions``, ``executions`` and, where they can be listed, ``devices``; it
     supplies ``unavailable``, ``_load``, ``_run`` and ``_close``; one that ``runs_boxes`` also
-    ``_open_boxes``, ``_run_with_features`` and ``_run_boxes``. ``_load`` sets ``input_shape``
-    (N, H, W, 3), ``device``, and where they differ ``execution`` (what ``auto`` became) and
-    ``warnings`` (one line each, of what works otherwise than it should).
+    ``_open_boxes``, ``_run_with_features`` and ``_run_boxes``, in fp32 whatever the precision.
+    ``_load`` sets ``input_shape`` (N, H, W, 3), ``device``, and where they differ ``execution``
+    (what ``auto`` became) and ``warnings`` (one line each, of what works otherwise than it should).
     """
 
     name = ""
@@ -64,6 +64,7 @@ class Backend:
     executions: Tuple[str, ...] = ("auto", "eager")
     several_at_once = False  # whether a process may run several, a thread each
     runs_boxes = False  # whether it can run a box head
+    boxes_kind = "onnx_boxes"
     takes_any_batch = False  # whether ``batch`` is free; else the artifact has its own
 
     def __init__(self, card: ModelCard, options: BackendOptions) -> None:
@@ -136,12 +137,24 @@ class Backend:
                 "backend %s runs no box head, its graph has the class map alone; choose "
                 "onnxruntime, openvino or torch for boxes" % self.name
             )
-        if self.options.precision != "fp32":
-            return "the box head of %s runs at precision fp32, not %s" % (
-                self.card.name,
-                self.options.precision,
-            )
         return ""
+
+    def lacks_boxes_at_its_precision(self) -> str:
+        """The same for those who score: of a run with boxes the classes are fp32's too."""
+        lacking = self.lacks_boxes()
+        if lacking or self.options.precision == "fp32":
+            return lacking
+        return "the box head of %s runs at precision fp32, not %s" % (
+            self.card.name,
+            self.options.precision,
+        )
+
+    def check_boxes(self) -> None:
+        """Raise BackendError or CardError where the card's box head cannot be loaded."""
+        lacking = self.lacks_boxes()
+        if lacking:
+            raise BackendError(lacking)
+        self.card.artifact_path(self.boxes_kind)
 
     def open_boxes(self) -> None:
         """Load the card's box head too, and run it once; a second call does nothing.
@@ -150,9 +163,7 @@ class Backend:
         """
         if self._has_boxes:
             return
-        lacking = self.lacks_boxes()
-        if lacking:
-            raise BackendError(lacking)
+        self.check_boxes()
         assert self.card.boxes is not None
         self._open_boxes()
         self._has_boxes = True
@@ -195,8 +206,9 @@ class Backend:
     ) -> Prediction:
         """Segment a batch: uint8 RGB, C-contiguous, of ``input_shape``.
 
-        Features need ``open_boxes`` before. Raises BackendError on another shape, dtype or layout,
-        after ``close``, or when the run time itself fails.
+        A run with features loads the box head, where ``open_boxes`` has not, and is computed in
+        fp32. Raises BackendError on another shape, dtype or layout, after ``close``, or when the
+        run time itself fails; with features also CardError.
         """
         if self._closed:
             raise BackendError("backend %s: closed; open it again" % self.name)
@@ -207,7 +219,7 @@ class Backend:
                 % (self.name, self.card.name, self.card.outputs)
             )
         if with_features:
-            assert self._has_boxes
+            self.open_boxes()
             prediction = self._run_with_features(image_nhwc, with_confidence)
         else:
             prediction = self._run(image_nhwc, with_confidence)

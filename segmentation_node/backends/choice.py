@@ -20,7 +20,7 @@ import numpy as np
 from segmentation_node.backends import BACKENDS, Backend, BackendOptions, open_backend
 from segmentation_node.backends.cpu import adds_int8_exactly, cpu_info
 from segmentation_node.errors import BackendError, ContentError, OutputError, reason
-from segmentation_node.files import check_file, write_whole
+from segmentation_node.files import alone_in, check_file, write_whole
 from segmentation_node.model_card import NO_WEIGHTS, AccuracyInfo, ModelCard
 from segmentation_node.yaml_and_json import read_json
 
@@ -28,6 +28,8 @@ AUTO = "auto"
 MOST_LOSS = 0.005
 """Of the mean IoU, 0-1, with which a precision keeps the classes."""
 TIMING_S = 2.0
+MOST_WAIT_S = 60.0
+"""For others that measure: each may load all run times first."""
 ROUNDS, RUNS_OF_A_TURN = 10, 3
 NOT_TIMED = "torch"
 """On a CPU it took longer than the others wherever it was measured, and loads for seconds."""
@@ -260,29 +262,56 @@ def _timed_ms(backend: Backend, image_nhwc: np.ndarray) -> float:
     return (time.perf_counter() - started_s) * 1e3
 
 
+class _Measured(NamedTuple):
+    """Times, the day where they are remembered, those that failed and why, and what to warn of."""
+
+    times_ms: Times
+    day: str
+    failed: Dict[Candidate, str]
+    notes: List[str]
+
+
 def _fastest(card: ModelCard, possible: _Possible, options: BackendOptions) -> BackendChoice:
     path = os.path.join(os.path.expanduser(options.engine_dir), CHOICES_FILE)
     wanted = _conditions(card, possible.candidates, options)
-    known, problem = _recalled(path)
-    times_ms, day = _found_in(known, wanted, possible.candidates)
-    failed: Dict[Candidate, str] = {}
+    times_ms, day = _found_in(_recalled(path)[0], wanted, possible.candidates)
+    found = _Measured(times_ms, day, {}, [])
     if not times_ms:
-        times_ms, failed = measure(card, possible.candidates, options)
-    refusals = {str(candidate): why for candidate, why in failed.items()}
+        # Nodes that start together would disturb one another, and may be after the same times.
+        with alone_in(os.path.dirname(path), MOST_WAIT_S) as is_alone:
+            found = _recalled_or_measured(card, possible.candidates, options, path, wanted)
+        if not is_alone:
+            waited = "others measured for over %.0f s, and disturb what is measured" % MOST_WAIT_S
+            found.notes.append(waited)
+    refusals = {str(candidate): why for candidate, why in found.failed.items()}
+    times_ms = found.times_ms
     if not times_ms:
         raise BackendError("no backend can run %s: %s" % (card.name, _listed(refusals)))
-    notes = ["%s; measured anew" % problem] if problem else []
-    # Where one failed, the next start tries it again, and says so again.
-    if not day and not failed:
-        unwritten = _remember(path, known, wanted, times_ms)
-        notes = ["; ".join(notes + [unwritten])] if unwritten else notes
-    notes += ["left out %s, which failed: %s" % item for item in refusals.items()]
+    notes = found.notes + ["left out %s, which failed: %s" % item for item in refusals.items()]
     best = min(times_ms, key=lambda candidate: times_ms[candidate])
     possible.refusals.update(refusals)
     short = "fastest of %d, %.1f ms" % (len(times_ms), times_ms[best])
     return _explained(card, possible, options, best, short)._replace(
-        times_ms=times_ms, remembered=day, warnings=tuple("auto: " + note for note in notes)
+        times_ms=times_ms, remembered=found.day, warnings=tuple("auto: " + note for note in notes)
     )
+
+
+def _recalled_or_measured(
+    card: ModelCard,
+    candidates: List[Candidate],
+    options: BackendOptions,
+    path: str,
+    wanted: Dict[str, Any],
+) -> _Measured:
+    known, problem = _recalled(path)
+    times_ms, day = _found_in(known, wanted, candidates)
+    if times_ms:
+        return _Measured(times_ms, day, {}, [])
+    times_ms, failed = measure(card, candidates, options)
+    notes = ["%s; measured anew" % problem] if problem else []
+    # Where one failed, the next start tries it again, and says so again.
+    unwritten = "" if failed else _remember(path, known, wanted, times_ms)
+    return _Measured(times_ms, "", failed, ["; ".join(notes + [unwritten])] if unwritten else notes)
 
 
 def _explained(

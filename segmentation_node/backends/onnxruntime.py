@@ -149,7 +149,7 @@ class OnnxRuntimeBackend(Backend):
         self._features_sessions = [self._open(path, keep_output(model, "class_map", FEATURES))]
         if self.has_confidence:
             self._features_sessions.append(self._open(path, model))
-        path = self.card.artifact_path("onnx_boxes")
+        path = self.card.artifact_path(self.boxes_kind)
         self._boxes_session = self._open(path, _read(path))
         check_boxes_graph(path, _described(self._boxes_session), self.card)
 

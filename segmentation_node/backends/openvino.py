@@ -84,19 +84,21 @@ class OpenVinoBackend(Backend):
             described = _described(core.read_model(model))
             self.input_shape = check_graph(artifact_path, described, self.card)
             # Every output of a graph is computed: a graph of its own for the usual run.
-            self._class_map_network = self._open(core, keep_output(model, "class_map"))
+            precision = self.options.precision
+            self._class_map_network = self._open(core, keep_output(model, "class_map"), precision)
             if self.has_confidence:
-                self._network = self._open(core, keep_output(model, *self.card.outputs))
+                whole = keep_output(model, *self.card.outputs)
+                self._network = self._open(core, whole, precision)
         except RuntimeError as error:
             raise BackendError(
                 "%s: OpenVINO cannot load it: %s" % (artifact_path, _line(error))
             ) from error
         self.device = "cpu"
 
-    def _open(self, core: Any, model: bytes) -> "_Network":
+    def _open(self, core: Any, model: bytes, precision: str) -> "_Network":
         threads = self.options.num_threads
         # Without a hint a CPU that has bfloat16 computes in that, and does not say so.
-        hint = "f32" if self.options.precision == "fp32" or not multiplies_bf16() else "bf16"
+        hint = "f32" if precision == "fp32" or not multiplies_bf16() else "bf16"
         properties = dict(PROPERTIES, INFERENCE_PRECISION_HINT=hint)
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
@@ -107,7 +109,7 @@ class OpenVinoBackend(Backend):
         if taken != hint:
             raise BackendError(
                 "backend openvino: precision %s was asked for, but OpenVINO computes in %s; choose "
-                "precision fp32" % (self.options.precision, taken)
+                "precision fp32" % (precision, taken)
             )
         found = compiled.get_property("INFERENCE_NUM_THREADS")
         if threads > found:
@@ -129,19 +131,20 @@ class OpenVinoBackend(Backend):
 
     def _open_boxes(self) -> None:
         path = self.card.artifact_path(self.artifact_kind)
-        boxes_path = self.card.artifact_path("onnx_boxes")
+        boxes_path = self.card.artifact_path(self.boxes_kind)
         with open(path, "rb") as artifact:
             model = artifact.read()
         try:
             core = import_openvino().Core()
-            self._features_networks = [self._open(core, keep_output(model, "class_map", FEATURES))]
+            seen = keep_output(model, "class_map", FEATURES)
+            self._features_networks = [self._open(core, seen, "fp32")]
             if self.has_confidence:
-                self._features_networks.append(self._open(core, model))
+                self._features_networks.append(self._open(core, model, "fp32"))
             path = boxes_path
             with open(path, "rb") as artifact:
                 model = artifact.read()
             check_boxes_graph(path, _described(core.read_model(model)), self.card)
-            self._boxes_network = self._open(core, model)
+            self._boxes_network = self._open(core, model, "fp32")
         except RuntimeError as error:
             raise BackendError("%s: OpenVINO cannot load it: %s" % (path, _line(error))) from error
 

@@ -27,6 +27,7 @@ class TorchBackend(Backend):
     precisions = ("fp32", "tf32", "fp16", "bf16")
     executions = EXECUTIONS
     runs_boxes = True
+    boxes_kind = "weights_boxes"
     takes_any_batch = True
 
     @classmethod
@@ -84,13 +85,17 @@ class TorchBackend(Backend):
         return CudaRunner(graphs, device, self.input_shape, options.precision, options.execution)
 
     def _build(self, artifact_path: str, device: Any, box_head: Any = None) -> List[Any]:
-        """The graphs without and, where the card has it, with confidence, over one network."""
+        """The graphs without and, where the card has it, with confidence, over one network.
+
+        With a box head in fp32.
+        """
         import torch
 
         from segmentation_node.networks.deploy import DeployGraph, Normalise
 
         card = self.card
-        network = self._network(artifact_path)
+        precision = self.options.precision if box_head is None else "fp32"
+        network = self._network(artifact_path, precision)
         normalise = Normalise(card.input.mean_rgb, card.input.std_rgb)
         trained = card.weights.trained_classes
         graphs = [
@@ -109,7 +114,7 @@ class TorchBackend(Backend):
             graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return graphs
 
-    def _network(self, artifact_path: str) -> Any:
+    def _network(self, artifact_path: str, precision: str) -> Any:
         import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -127,7 +132,7 @@ class TorchBackend(Backend):
             ) from error
         dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
         # The rest of the graph stays in float32: half precision would round mean and deviation.
-        return fold_batch_norms(network).to(dtypes.get(self.options.precision, torch.float32))
+        return fold_batch_norms(network).to(dtypes.get(precision, torch.float32))
 
     def _open_boxes(self) -> None:
         from safetensors import SafetensorError
@@ -138,8 +143,8 @@ class TorchBackend(Backend):
         card = self.card
         assert card.boxes is not None
         weights_path = card.artifact_path(self.artifact_kind)
-        boxes_path = card.artifact_path("weights_boxes")
-        network = self._network(weights_path)
+        boxes_path = card.artifact_path(self.boxes_kind)
+        network = self._network(weights_path, "fp32")
         try:
             head = build_box_head(len(card.boxes.classes), card.boxes.head, network)
             head.load_state_dict(load_file(boxes_path))

@@ -136,7 +136,8 @@ def _find_boxes(segmenter: Segmenter, run: Run) -> None:
     By the model's box head, or, where it has none that runs here, by its class maps' connected
     areas; the run's facts say which.
     """
-    by_head = bool(run.detected) and not segmenter.backend.lacks_boxes()
+    backend = segmenter.backend
+    by_head = bool(run.detected) and not backend.lacks_boxes_at_its_precision()
     if by_head:
         segmenter.batch.open_boxes()
     segmenter.finds_by_head = by_head

@@ -50,7 +50,7 @@ class LoadedModel:
         self._cameras = cameras
         self._rungs = _rungs(plan.card, self.choice.name, self.precision, settings)
         self._batches: List[Batch] = []
-        self._lacking: List[str] = []
+        self._lacking_boxes: List[str] = []
         self._segmenters: List[List[Segmenter]] = []
         self.ladder = None
         if settings.deadline_ms > 0:
@@ -60,7 +60,7 @@ class LoadedModel:
                 self._open(settings, rung.card)
                 made.callback(self._batches[-1].close)
                 self._check_batch(self._batches[-1], settings.batch_window_ms)
-                self._open_boxes(self._batches[-1], plan)
+                self._offer_boxes(self._batches[-1], plan)
                 self._segmenters.append(
                     [
                         Segmenter(
@@ -116,6 +116,14 @@ class LoadedModel:
         return bool(self.detected)
 
     @property
+    def boxes_text(self) -> str:
+        """The classes of its boxes, and of a box head that is not run why; empty without any."""
+        return "; ".join(
+            ([", ".join(self.detected)] if self.detected else [])
+            + ["none: " + line for line in dict.fromkeys(self._lacking_boxes)]
+        )
+
+    @property
     def summary(self) -> str:
         """What runs on what and why, in one line."""
         return "model %s, backend %s on %s (%s)" % (
@@ -131,7 +139,6 @@ class LoadedModel:
         # Of several sizes most say the same.
         found = dict.fromkeys(self.choice.warnings)
         found.update((line, None) for batch in self._batches for line in batch.backend.warnings)
-        found.update(dict.fromkeys(self._lacking))
         idle = self.most_frames - self._cameras
         if idle > 0:
             found[
@@ -159,15 +166,16 @@ class LoadedModel:
             options = replace(options, batch=batch)
         self._batches.append(open_batch(card, name, options))
 
-    def _open_boxes(self, batch: Batch, plan: ModelPlan) -> None:
+    def _offer_boxes(self, batch: Batch, plan: ModelPlan) -> None:
         """Where the card has a box head, and boxes are not to be those of areas."""
         if plan.settings.detected or plan.card.boxes is None:
             return
         lacking = batch.backend.lacks_boxes()
         if lacking:
-            self._lacking.append("no boxes: " + lacking)
+            self._lacking_boxes.append(lacking)
         else:
-            batch.open_boxes()
+            # Its sessions take half as much memory again: they are for those who listen.
+            batch.offer_boxes()
 
     def _check_batch(self, batch: Batch, window_ms: float) -> None:
         if window_ms > 0 and batch.images == 1:

@@ -124,7 +124,7 @@ class Session:
         backend = self.model.backend
         names = self.settings.cameras
         shared = [("cameras", ", ".join(names)), ("batch", str(self.model.most_frames))]
-        detected = ", ".join(self.model.detected)
+        boxes = self.model.boxes_text
         return [
             ("model", self.model.card.name),
             ("backend", backend.name),
@@ -138,7 +138,7 @@ class Session:
             ("frame_policy", self.settings.frame_policy),
             *(shared if names else []),
             ("vision_label_info", self._labels.vision_missing or "published"),
-            *([("detections", missing_vision_msgs() or detected)] if detected else []),
+            *([("detections", missing_vision_msgs() or boxes)] if boxes else []),
         ]
 
     def start(self) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from segmentation_node.backends import BACKENDS, BackendOptions, Prediction, cho
 from segmentation_node.backends import open_backend as open_named
 from segmentation_node.backends.base import Backend
 from segmentation_node.errors import BackendError, CardError
+from segmentation_node.files import alone_in
 from segmentation_node.model_card import AccuracyInfo
 
 IMPORTED = {name: name for name in ("onnxruntime", "openvino", "tensorrt", "torch")}
@@ -378,6 +381,40 @@ def test_a_folder_that_takes_no_file_is_said(machine, tmp_path):
     assert found.name == "openvino"
     (line,) = found.warnings
     assert str(machine.path) in line and "cannot be written" in line
+
+
+def test_those_that_start_together_measure_once(machine, monkeypatch):
+    machine.has("openvino", fp32=10.0)
+    machine.has("onnxruntime", fp32=20.0)
+    measured, measure = [], choice.measure
+
+    def slowly(*arguments):
+        measured.append(arguments)
+        time.sleep(0.3)
+        return measure(*arguments)
+
+    monkeypatch.setattr(choice, "measure", slowly)
+    with ThreadPoolExecutor(3) as nodes:
+        asked = [tiny.card(), "auto", machine.options]
+        found = [item.result() for item in [nodes.submit(choice.choose, *asked) for _ in "abc"]]
+    assert len(measured) == 1
+    assert [item.name for item in found] == ["openvino"] * 3
+    assert sorted(item.remembered for item in found) == ["", "2026-11-29", "2026-11-29"]
+    assert all(item.warnings == () for item in found)
+    assert os.listdir(os.path.dirname(str(machine.path))) == [choice.CHOICES_FILE]
+
+
+def test_nobody_is_waited_for_longer_than_the_bound(machine, monkeypatch):
+    machine.has("openvino", fp32=10.0)
+    machine.has("onnxruntime", fp32=20.0)
+    monkeypatch.setattr(choice, "MOST_WAIT_S", 0.1)
+    with alone_in(os.path.dirname(str(machine.path)), 0.0) as is_alone:
+        assert is_alone
+        found = machine.choose()
+    assert found.name == "openvino" and machine.loaded
+    (line,) = found.warnings
+    assert line.startswith("auto: others measured for over 0 s") and "\n" not in line
+    assert machine.choose().warnings == () and machine.loaded == []
 
 
 # What fails

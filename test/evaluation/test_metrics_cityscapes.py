@@ -255,7 +255,9 @@ class Echo:
 
     labels = CITYSCAPES_19
     geometry = WHOLE_IMAGE
-    backend = SimpleNamespace(has_confidence=False, lacks_boxes=lambda: "it has no box head")
+    backend = SimpleNamespace(
+        has_confidence=False, lacks_boxes_at_its_precision=lambda: "it has no box head"
+    )
     has_boxes = False
 
     def output_size(self, image_size):

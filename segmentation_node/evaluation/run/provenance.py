@@ -30,7 +30,7 @@ def run_facts(segmenter: Segmenter, jobs: int = 1) -> Dict[str, Any]:
     if jobs > 1:
         facts["jobs"] = jobs
     if card.boxes is not None:
-        lacking = backend.lacks_boxes()
+        lacking = backend.lacks_boxes_at_its_precision()
         facts["boxes"] = "connected areas: " + lacking if lacking else "box head"
     facts.update(environment_facts())
     return facts
