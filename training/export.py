@@ -45,7 +45,12 @@ from training.data import open_data
 from training.errors import ExportError
 from training.int8_weights import load_from_graph, round_weights, store_as_int8
 from training.onnx_graph import export_onnx, graph_variant
-from training.quantise import CALIBRATION_IMAGES, calibration_images, quantise_convolutions
+from training.quantise import (
+    CALIBRATION_IMAGES,
+    calibration_images,
+    quantise_convolutions,
+    spread,
+)
 from training.recipe import Recipe
 
 LAYOUT = Layout(
@@ -183,7 +188,7 @@ def export_form(
 def agreement(
     graph: DeployGraph, onnx_path: Path, dataset: Dataset, frames: int, resize: str = "stretch"
 ) -> float:
-    """Share of pixels to which torch and ONNX Runtime give the same class, on the first frames.
+    """Share of pixels to which torch and ONNX Runtime give the same class, on so many frames.
 
     ``graph`` is the ``uint8`` variant in float32, whatever variant the file is.
     """
@@ -192,7 +197,7 @@ def agreement(
     entry = session.get_inputs()[0]
     image_nhwc = np.zeros(entry.shape, np.uint8)
     equal = total = 0
-    for index in range(min(frames, len(dataset))):
+    for index in spread(len(dataset), frames):
         image = dataset[index].image_hwc
         placement = place(resize, image.shape[:2], entry.shape[1:3])
         for slot in image_nhwc:

@@ -19,7 +19,16 @@ __all__ = [
     "prepare",
     "quantise",
     "quantise_convolutions",
+    "spread",
 ]
+
+
+def spread(frames: int, count: int) -> list[int]:
+    """Indices of so many frames of a data set, from the first to the last; all, where it has few.
+
+    Frames that lie side by side are of one drive, in one light.
+    """
+    return [round(index) for index in np.linspace(0, frames - 1, min(count, frames)).tolist()]
 
 
 def calibration_images(
@@ -27,8 +36,8 @@ def calibration_images(
 ) -> list[np.ndarray]:
     """Images spread over the data set, each filling a whole batch: uint8 of ``shape_nhwc``."""
     found = []
-    for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int):
-        image = dataset[int(index)].image_hwc
+    for index in spread(len(dataset), count):
+        image = dataset[index].image_hwc
         image_nhwc = np.zeros(shape_nhwc, np.uint8)
         placement = place(resize, image.shape[:2], shape_nhwc[1:3])
         to_network(image, placement, image_nhwc[0])

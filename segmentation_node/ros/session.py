@@ -125,6 +125,7 @@ class Session:
         names = self.settings.cameras
         shared = [("cameras", ", ".join(names)), ("batch", str(self.model.most_frames))]
         boxes = self.model.boxes_text
+        missing = missing_vision_msgs() if self.model.has_boxes else ""
         return [
             ("model", self.model.card.name),
             ("backend", backend.name),
@@ -138,7 +139,7 @@ class Session:
             ("frame_policy", self.settings.frame_policy),
             *(shared if names else []),
             ("vision_label_info", self._labels.vision_missing or "published"),
-            *([("detections", missing_vision_msgs() or boxes)] if boxes else []),
+            *([("detections", missing or boxes)] if boxes else []),
         ]
 
     def start(self) -> None:

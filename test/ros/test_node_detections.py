@@ -16,7 +16,7 @@ from test_node_cameras import cameras_node
 from test_node_load_model import load
 from test_session import node as quiet_node
 
-from segmentation_node.backends import BackendOptions
+from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.boxes import LEAST_SHARE, component_boxes, make_boxes
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.live.pairing import pixels
@@ -253,6 +253,21 @@ def test_missing_vision_msgs_is_said_once_and_in_the_diagnostics(quiet_node, mon
     assert quiet_node.trigger_configure().name == "SUCCESS"
     assert dict(quiet_node.session.identity())["detections"] == missing
     assert capfd.readouterr().err.count("no ~/detections: " + missing) == 1
+
+
+def test_a_run_time_without_the_head_is_told_and_no_warning(quiet_node, monkeypatch):
+    """Nobody has asked for boxes."""
+    from support.live import Parameter
+
+    monkeypatch.setattr(BACKENDS["onnxruntime"], "runs_boxes", False)
+    given = {"model": HEAD_MODEL, "backend": "onnxruntime"}
+    asked = [Parameter(name, value=value) for name, value in given.items()]
+    assert all(found.successful for found in quiet_node.set_parameters(asked))
+    assert quiet_node.trigger_configure().name == "SUCCESS"
+    session = quiet_node.session
+    assert session.model.warnings == [] and not session.model.has_boxes
+    told = dict(session.identity())["detections"]
+    assert told.startswith("none: backend onnxruntime runs no box head")
 
 
 def test_the_message_by_stand_ins(monkeypatch):

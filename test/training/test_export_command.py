@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from support.core import tiny
 from support.int8_graph import count_int8_convolutions
 
 import training.add_variants
@@ -141,6 +142,28 @@ def test_no_name_leads_to_what_an_export_did_not_write(run, name, monkeypatch, c
 def test_an_export_replaces_an_export(run, monkeypatch):
     (export(run, "--variant", "float", monkeypatch=monkeypatch) / "model_float.onnx").stat()
     assert not (export(run, monkeypatch=monkeypatch) / "model_float.onnx").exists()
+
+
+class ManyFrames(TwoFrames):
+    """Counts which of its frames are taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def __len__(self):
+        return 45
+
+    def __getitem__(self, index):
+        self.taken.append(index)
+        return super().__getitem__(index % 2)
+
+
+def test_forms_are_compared_on_frames_of_all_drives_of_a_split():
+    """Its first ones are of one drive, at dusk in CamVid's train, and agree much less."""
+    dataset, path = ManyFrames(), Path(tiny.card().artifact_path("onnx"))
+    share = training.export.agreement(lambda _: [torch.zeros(1, *tiny.SIZE)], path, dataset, 5)
+    assert dataset.taken == [0, 11, 22, 33, 44] and 0.0 <= share <= 1.0
 
 
 def test_half_precision_has_its_own_threshold(run, monkeypatch):
