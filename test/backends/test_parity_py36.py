@@ -120,12 +120,14 @@ def open_street():
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 def test_a_shipped_model_gives_the_same_class_maps(python36, model, tmp_path):
     """At the network's size, and once resized to it by either OpenCV."""
-    images = frames_of(read_card(str(model)).label_set)
+    card = read_card(str(model))
+    images = frames_of(card.label_set)
     images.append(cv2.resize(images[0], None, fx=1.5, fy=1.5))
     found = under_python36(python36, model, images, tmp_path)
     assert min(len(np.unique(class_map)) for class_map, _ in found) > 3
     assert_same(found, here("onnxruntime", model, images))
-    assert_same(found, here("torch", model, images))
+    if card.offers("weights"):
+        assert_same(found, here("torch", model, images))
 
 
 @pytest.mark.parametrize("model", IN_INT8, ids=lambda path: path.name)
