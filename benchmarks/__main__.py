@@ -4,6 +4,7 @@ Without names: all that need neither a GPU nor a data set. What follows ``--`` g
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -11,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import BENCHMARKS
-from benchmarks.record import RESULTS, ROOT, TRIALS, problems, read_record
+from benchmarks import BENCHMARKS, measures
+from benchmarks.record import RESULTS, ROOT, TRIALS, problem, read_record
 from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report import table
 
@@ -20,17 +21,17 @@ INTERRUPTED = 130
 
 
 class Outcome(NamedTuple):
-    """How one benchmark ended: exit code, seconds, and what it wrote."""
+    """How one benchmark ended: exit code, seconds, and the file that it wrote, which may be bad."""
 
     name: str
     code: int
     took_s: float
-    written: list[Path]
-    problems: list[str]
+    written: Path | None
+    problem: str
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what was asked for; 1 where a benchmark failed or wrote what it does not declare."""
+    """Run what was asked for; 1 where a benchmark failed or wrote what cannot be shown."""
     own, passed_on = _split(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(own)
     if options.list:
@@ -47,32 +48,30 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     print(closing(names, outcomes))
-    return code or int(any(outcome.code or outcome.problems for outcome in outcomes))
+    return code or int(any(outcome.code or outcome.problem for outcome in outcomes))
 
 
 def command_of(name: str, is_quick: bool, passed_on: Sequence[str]) -> list[str]:
     """The command line of one benchmark. A quick run leaves the recorded results alone."""
     item = BENCHMARKS[name]
-    trial = (*item.quick, "--output", str(TRIALS / f"{name}.json")) if is_quick else ()
-    return [sys.executable, "-m", f"benchmarks.{name}", *item.options, *trial, *passed_on]
+    trial = [*item.quick.split(), "--output", str(TRIALS / f"{name}.json")] if is_quick else []
+    own = ["-m", f"benchmarks.{name}", *item.options.split()]
+    return [sys.executable, *own, *trial, *passed_on]
 
 
 def run(name: str, command: list[str], folder: Path) -> Outcome:
-    """Run it to its end, and see which JSON files of the folder it wrote."""
-    before = _times(folder)
-    started_s = time.monotonic()
+    """Run it to its end, and see whether it wrote its JSON file in the folder."""
+    path = folder / f"{name}.json"
+    before_ns, started_s = _changed_ns(path), time.monotonic()
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     took_s = time.monotonic() - started_s
-    written = [path for path, time_ns in _times(folder).items() if before.get(path) != time_ns]
-    found = [f"{path.name}: {line}" for path in written for line in _problems_of(path)]
-    return Outcome(name, code, took_s, written, found)
-
-
-def _problems_of(path: Path) -> list[str]:
+    if _changed_ns(path) == before_ns:
+        return Outcome(name, code, took_s, None, "")
     try:
-        return problems(read_record(path))
+        found = problem(read_record(path))
     except ContentError as error:
-        return [error.reason]
+        found = error.reason
+    return Outcome(name, code, took_s, path, found)
 
 
 def closing(names: list[str], outcomes: list[Outcome]) -> str:
@@ -82,23 +81,21 @@ def closing(names: list[str], outcomes: list[Outcome]) -> str:
             item.name,
             "ok" if not item.code else f"failed ({item.code})",
             f"{item.took_s:.0f} s",
-            " ".join(_shown(path) for path in item.written) or "nothing",
+            os.path.relpath(item.written, ROOT) if item.written else "nothing",
         ]
         for item in outcomes
     ]
     rows += [[name, "not run", "", ""] for name in names[len(outcomes) :]]
     lines = ["", table(["benchmark", "result", "took", "wrote"], rows)]
-    lines += [f"not as declared: {line}" for item in outcomes for line in item.problems]
-    if any(path.parent == RESULTS for item in outcomes for path in item.written):
+    lines += [f"{item.name}.json: {item.problem}" for item in outcomes if item.problem]
+    if any(item.written and item.written.parent == RESULTS for item in outcomes):
         lines.append("into the documents: python -m benchmarks.documents")
     return "\n".join(lines)
 
 
 def listing() -> str:
     """All benchmarks, in the order in which they run."""
-    rows = [[name, item.measures, item.needs or "-"] for name, item in BENCHMARKS.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    lines = [f"{name:17} {measures(name):86} {item.needs}" for name, item in BENCHMARKS.items()]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -107,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", type=_name, metavar="NAME", help="see --list")
     parser.add_argument("--list", action="store_true", help="names, what they measure and need")
     parser.add_argument(
-        "--quick", action="store_true", help=f"try it out; writes to {_shown(TRIALS)} instead"
+        "--quick", action="store_true", help="try it out; writes to out/benchmarks instead"
     )
     return parser
 
@@ -125,12 +122,8 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def _times(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in sorted(folder.glob("*.json"))}
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+def _changed_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 if __name__ == "__main__":

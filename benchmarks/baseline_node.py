@@ -2,11 +2,10 @@
 
 The image is converted to RGB, resized and normalised in NumPy; ONNX Runtime, or PyTorch, gives
 logits; argmax, softmax and the colours are NumPy again, one class after another. Network and
-weights are those of the model that the package's node runs.
-``python -m benchmarks.baseline_node onnxruntime|torch CARD THREADS``.
+weights are those of the model that the package's node runs, and so are the parameters: ``model``,
+``backend`` (onnxruntime or torch) and ``num_threads``.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +24,12 @@ LogitsOf = Callable[[np.ndarray], np.ndarray]
 class BaselineNode(Node):
     """Class map and overlay of every image."""
 
-    def __init__(self, logits_of: LogitsOf, card: ModelCard) -> None:
+    def __init__(self) -> None:
         super().__init__("baseline")
-        self.logits_of = logits_of
+        model = self.declare_parameter("model", "").value
+        backend = self.declare_parameter("backend", "onnxruntime").value
+        card = read_card(model)
+        self.logits_of = LOGITS[backend](card, self.declare_parameter("num_threads", 1).value)
         self.size = (card.input.width, card.input.height)
         self.mean = np.array(card.input.mean_rgb, np.float32)
         self.std = np.array(card.input.std_rgb, np.float32)
@@ -80,10 +82,10 @@ def torch_logits(card: ModelCard, threads: int) -> LogitsOf:
     """PyTorch in float32, eager as it comes."""
     import torch
 
-    from benchmarks.measured_models import trained_network
+    from training.add_variants import graph_of
 
     torch.set_num_threads(threads)
-    network = trained_network(card)
+    network = graph_of(card).network
 
     def logits_of(blob: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -92,15 +94,13 @@ def torch_logits(card: ModelCard, threads: int) -> LogitsOf:
     return logits_of
 
 
-RUN_TIMES = {"onnxruntime": onnxruntime_logits, "torch": torch_logits}
+LOGITS = {"onnxruntime": onnxruntime_logits, "torch": torch_logits}
 
 
 def main() -> None:
     """Run until killed."""
-    run_time, folder, threads = sys.argv[1:4]
-    card = read_card(folder)
     rclpy.init()
-    rclpy.spin(BaselineNode(RUN_TIMES[run_time](card, int(threads)), card))
+    rclpy.spin(BaselineNode())
 
 
 if __name__ == "__main__":

@@ -5,19 +5,18 @@ has not seen. The training step is that of ``training.boxes``: so many frames wh
 kept, forward, backward and one step of the optimiser; the encoder sees a frame once in all.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import cycle
-from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 from benchmarks import shown
-from benchmarks.options import add_threads, parser_of, size_text
+from benchmarks.options import THREADS, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
+from benchmarks.shown import Row
 from benchmarks.timing import take_turns
-from segmentation_node.backends import BACKENDS, BackendOptions
+from segmentation_node.backends import BackendOptions
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.model_card import ModelCard, open_model
 from segmentation_node.networks.box_head import build_box_head
@@ -26,16 +25,18 @@ from training.add_variants import graph_of
 from training.box_samples import read_samples
 from training.boxes import FRAMES_A_STEP, HEAD, PROPOSALS, train_head
 
-RUN_TIMES = ("onnxruntime", "openvino", "torch")
+RUN_TIMES = ["onnxruntime", "openvino", "torch"]
 MOST_ADDED = 0.25
 
 
 def measure(
     card: ModelCard, run_time: str, images: list[np.ndarray], threads: int, rounds: int
-) -> dict[str, Any]:
+) -> Row:
     """The row of one run time; ratios are of one round, and their median is taken."""
-    with _opened(card, run_time, threads) as segmenter:
-        turn = cycle(images)
+    opening = BackendOptions(device="cpu", num_threads=threads)
+    with Segmenter(open_batch(card, run_time, opening)) as plain:
+        plain.batch.open_boxes()
+        segmenter, turn = Segmenter(plain.batch), cycle(images)  # that knows of the box head
         runs: dict[str, Callable[[], object]] = {
             "plain": lambda: segmenter.segment(next(turn)),
             "boxes": lambda: segmenter.segment(next(turn), with_boxes=True),
@@ -45,11 +46,11 @@ def measure(
         assert finder is not None
         segmenter.prepare(images[0])
         prediction = segmenter.batch.run(False, with_features=True)
-        features = prediction.features_nchw
+        class_map_hw, features = prediction.class_map_nhw[0], prediction.features_nchw
         assert features is not None
         parts: dict[str, Callable[[], object]] = {
-            "host": lambda: finder.propose(prediction.class_map_nhw[0]),
-            "find": lambda: finder.find(prediction.class_map_nhw[0], features),
+            "host": lambda: finder.propose(class_map_hw),
+            "find": lambda: finder.find(class_map_hw, features),
         }
         parts_ms = take_turns(parts, rounds, len(images))
     by_round = {
@@ -58,15 +59,16 @@ def measure(
     return {
         "run_time": run_time,
         "image": size_text(card.input_size),
-        "plain_ms": float(np.median(times_ms["plain"])),
-        "with_boxes_ms": float(np.median(times_ms["boxes"])),
-        "added": float(np.median(by_round["boxes"] / by_round["plain"]) - 1.0),
-        "proposals_ms": float(np.median(parts_ms["host"])),
+        "plain_ms": float(np.median(times_ms["plain"])),  # image to class map
+        "with_boxes_ms": float(np.median(times_ms["boxes"])),  # image to class map and boxes
+        "added": float(np.median(by_round["boxes"] / by_round["plain"]) - 1.0),  # share
+        "proposals_ms": float(np.median(parts_ms["host"])),  # made on the host
+        # Proposals, head, decoding, suppression.
         "find_ms": float(np.median(parts_ms["find"])),
     }
 
 
-def measure_training(card: ModelCard, frames: int, threads: int) -> dict[str, Any]:
+def measure_training(card: ModelCard, frames: int, threads: int) -> Row:
     """The row of the detector's training."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
@@ -87,64 +89,29 @@ def measure_training(card: ModelCard, frames: int, threads: int) -> dict[str, An
     steps = -(-frames // FRAMES_A_STEP)
     return {
         "frames_a_step": FRAMES_A_STEP,
-        "network_ms": float(np.median(encoder_ms)),
+        "network_ms": float(np.median(encoder_ms)),  # a frame, which training sees once
         "step_ms": float(np.median(epoch_ms)) / steps,
     }
 
 
-@contextmanager
-def _opened(card: ModelCard, run_time: str, threads: int) -> Iterator[Segmenter]:
-    batch = open_batch(card, run_time, BackendOptions(device="cpu", num_threads=threads))
-    batch.open_boxes()
-    with Segmenter(batch) as segmenter:
-        yield segmenter
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write, print."""
-    parser = parser_of("boxes", __doc__)
-    add = parser.add_argument
-    add("--model", default="elu_squeezenet_street", help="a model folder or a shipped name")
-    installed = [name for name in RUN_TIMES if not BACKENDS[name].unavailable()]
-    add("--run-times", nargs="+", choices=RUN_TIMES, default=installed)
-    add("--frames", type=int, default=10)
-    add("--rounds", type=int, default=5)
-    add_threads(parser)
+    defaults = {"model": "elu_squeezenet_street", "run_times": RUN_TIMES, "frames": 10}
+    choices = {"run_times": RUN_TIMES}
+    parser = parser_of("boxes", __doc__, choices, **defaults, rounds=5, threads=THREADS)
     options = parser.parse_args(arguments)
     card = open_model(options.model)
-    settings = {"model": card.name, "threads": options.threads, "most_added": MOST_ADDED}
-    record = Record("boxes", settings, arguments)
+    run_times = installed({name: name for name in options.run_times})
+    record = Record("boxes", settings_of(options, most_added=MOST_ADDED), arguments)
     street = open_dataset("street", "", "test")
     frames = np.linspace(0, len(street) - 1, options.frames).astype(int).tolist()
     images = [street[index].image_hwc for index in frames]
-    rows = [
-        measure(card, name, images, options.threads, options.rounds) for name in options.run_times
-    ]
+    rows = [measure(card, name, images, options.threads, options.rounds) for name in run_times]
     rows.append(measure_training(card, options.frames, options.threads))
     record.finish(rows, options.output, SHOWN)
 
 
-class Added(TypedDict):
-    """Medians of a run time."""
-
-    run_time: str
-    image: str
-    plain_ms: float  # image to class map
-    with_boxes_ms: float  # image to class map and boxes
-    added: float  # share of the former
-    proposals_ms: float  # made on the host
-    find_ms: float  # proposals, head, decoding, suppression
-
-
-class Training(TypedDict):
-    """Medians of the detector's training in PyTorch."""
-
-    frames_a_step: int
-    network_ms: float  # a frame through the network, which training sees once
-    step_ms: float
-
-
-def _line(record: dict[str, Any]) -> str:
+def _line(record: Row) -> str:
     rows = [row for row in record["results"] if "added" in row]
     least, most = (100 * pick(row["added"] for row in rows) for pick in (min, max))
     (step,) = [row for row in record["results"] if "step_ms" in row]
@@ -156,7 +123,6 @@ def _line(record: dict[str, Any]) -> str:
 
 
 SHOWN = shown.Shown(
-    rows={"": Added, "step_ms": Training},
     tables={
         "boxes": shown.columns(
             {

@@ -12,6 +12,7 @@ a second as a copy does. Bilinear resizes, ArgMax, unpooling and transposed conv
 neither: their kernels are slow.
 """
 
+import itertools
 import json
 import tempfile
 from collections import defaultdict
@@ -41,13 +42,7 @@ class Convolution(NamedTuple):
     kernel: int
     size: int
 
-    @property
-    def macs(self) -> int:
-        """Multiply-adds of one run."""
-        return (self.channels * self.kernel * self.size) ** 2
-
-    def label(self) -> str:
-        """As in the JSON."""
+    def __str__(self) -> str:
         return f"{self.kernel}x{self.kernel}, {self.channels} channels, {self.size}x{self.size}"
 
 
@@ -70,15 +65,17 @@ def measure_peak(
     """
     with torch.inference_mode(), thread_count(threads):
         runs: dict[Any, Callable[[], object]] = {
-            (convolution, layout): _run(convolution, layout)
-            for convolution in convolutions
-            for layout in LAYOUTS
+            pair: _run(*pair) for pair in itertools.product(convolutions, LAYOUTS)
         }
         source, target = torch.ones(COPIED_VALUES), torch.empty(COPIED_VALUES)
         runs["copy"] = lambda: target.copy_(source)
         times_ms = take_timed_turns(runs, rounds, BLOCK_S)
-    copy_ms = spread(times_ms.pop("copy"))["least_ms"]
-    tried = [_rate(*key, found) for key, found in times_ms.items()]
+    copy_ms = min(times_ms.pop("copy"))
+    tried = []
+    for (convolution, layout), found in times_ms.items():
+        macs = (convolution.channels * convolution.kernel * convolution.size) ** 2
+        rate = {"gflops": 2 * macs / min(found) / 1e6, **spread(found)}
+        tried.append({"convolution": str(convolution), "layout": layout, **rate})
     best = max(tried, key=lambda item: item["gflops"])
     return {
         **{key: best[key] for key in ("gflops", "convolution", "layout")},
@@ -103,12 +100,6 @@ def _run(convolution: Convolution, layout: str) -> Callable[[], object]:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         image = image.to(memory_format=torch.channels_last)
     return lambda: module(image)
-
-
-def _rate(convolution: Convolution, layout: str, times_ms: list[float]) -> dict[str, Any]:
-    found = spread(times_ms)
-    gflops = 2 * convolution.macs / found["least_ms"] / 1e6
-    return {"convolution": convolution.label(), "layout": layout, "gflops": gflops, **found}
 
 
 class Operator(NamedTuple):
@@ -154,15 +145,16 @@ def breakdown(operators: list[Operator]) -> dict[str, Any]:
     for memory, far below it computes (or does so badly).
     """
     total_ms = sum(item.time_ms for item in operators)
-    kinds: dict[str, list[Operator]] = defaultdict(list)
-    for item in operators:
-        kinds[item.kind].append(item)
-    sums = {}
-    for kind, found in kinds.items():
+    kinds = {}
+    for kind in {item.kind for item in operators}:
+        found = [item for item in operators if item.kind == kind]
         time_ms = sum(item.time_ms for item in found)
-        # What reshapes alone takes less than the profiler's microsecond.
-        rate = sum(item.bytes for item in found) / max(time_ms, 1e-3) / 1e6
-        figures = {"median_ms": time_ms, "share": time_ms / total_ms, "gb_per_s": rate}
-        sums[kind] = {"nodes": len(found), **figures}
-    ordered = sorted(sums.items(), key=lambda item: -item[1]["median_ms"])
+        kinds[kind] = {
+            "nodes": len(found),
+            "median_ms": time_ms,
+            "share": time_ms / total_ms,
+            # What reshapes alone takes less than the profiler's microsecond.
+            "gb_per_s": sum(item.bytes for item in found) / max(time_ms, 1e-3) / 1e6,
+        }
+    ordered = sorted(kinds.items(), key=lambda item: -item[1]["median_ms"])
     return {"total_ms": total_ms, "operators": dict(ordered)}

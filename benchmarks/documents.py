@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import BENCHMARKS, plots
-from benchmarks.record import RESULTS, ROOT, read_record
+from benchmarks.record import RESULTS, ROOT, provenance, read_record
 from benchmarks.shown import Plot, markdown, shown_of
 from segmentation_node.errors import exit_code
 from segmentation_node.files import write_whole
@@ -121,36 +121,6 @@ def content(kind: str, name: str, results: Path, folder: Path) -> str:
     record = read_record(path)
     made = make(record)
     return f"{made}\n" if kind == "line" else f"\n{markdown(made)}\n\n{provenance(record)}\n"
-
-
-def provenance(record: dict[str, Any]) -> str:
-    """The line below a table: command, date, machine, versions."""
-    machine = record["machine"]
-    took = "" if record["took_s"] is None else f", {_duration(record['took_s'])}"
-    versions = [f"{name} {text}" for name, text in machine["versions"].items() if text[0].isdigit()]
-    parts = [
-        f"`{record['command']}`, {record['started_utc'][:10]}{took}",
-        _processor(machine),
-        f"load {machine['load_average'][0]:.1f} before",
-        ", ".join([f"Python {machine['python']}", *versions]),
-        f"commit {machine['commit']}",
-    ]
-    return f"*{'; '.join(parts)}.*"
-
-
-def _processor(machine: dict[str, Any]) -> str:
-    """Name, cores and instruction sets, and the GPU where one was measured."""
-    usable, logical = machine["usable_cores"], machine["logical_cores"]
-    cores = f"{logical} logical cores" if usable == logical else f"pinned to {usable} of {logical}"
-    virtual = " of a virtual machine" if machine["is_virtual"] else ""
-    flags = f" ({' '.join(machine['cpu_flags'])})" if machine["cpu_flags"] else ""
-    gpu = f", {machine['gpu']['name']}" if machine.get("gpu") else ""
-    return f"{machine['processor']}, {cores}{virtual}{flags}{gpu}"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds below two minutes, else minutes."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 if __name__ == "__main__":

@@ -4,49 +4,39 @@ For each model and image size all nodes are started, as processes, with the same
 turns: one works for some seconds on images that it gets two at a time, so that the node limits the
 throughput, while the others wait. ``class map`` asks for that alone; the baseline makes its overlay
 all the same, as such nodes do. A node's CPU time includes the middleware and rclpy. ``node_auto``
-has backend and precision ``auto``, on a card that lets it take bf16 and int8.
+has backend and precision ``auto``, on a card that lets it take bf16 and int8. Figures are medians
+over the rounds. ``--models`` are models, or networks for 19 classes.
 """
 
-import contextlib
-import subprocess
-import sys
+import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
 import numpy as np
-import psutil
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from sensor_msgs.msg import Image
 
 from benchmarks import plots, shown
 from benchmarks.measured_models import model_named, resized
-from benchmarks.options import Size, add_threads, installed, parser_of, size_text, street_images
+from benchmarks.nodes import Player, cpu_s, image_messages, local_graph, quiet_node
+from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
-from benchmarks.timing import FrameMetrics, cpu_s, frame_metrics
+from benchmarks.shown import Row
+from benchmarks.timing import frame_metrics, in_rounds, medians, ratios
 from segmentation_node.evaluation.live.pairing import keep_all_qos
-from segmentation_node.evaluation.live.target import (
-    NodeProcess,
-    joined_graph,
-    prepare_middleware,
-)
+from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.model_card import ModelCard
 from segmentation_node.ros.parameters import NODE_STATUS
-from segmentation_node.ros.processor import stamp_nanoseconds
 
 SIZES = ((360, 640), (720, 1280))
-MODELS = ("fast_elu_squeezenet_camvid", "fast_elu_squeezenet")
-BASELINE, OURS = "baseline_onnxruntime", "node_onnxruntime"
-AUTO = "node_auto"
-NODES = (BASELINE, "baseline_torch", OURS, "node_torch", "node_openvino", AUTO)
+MODELS = ["fast_elu_squeezenet_camvid", "fast_elu_squeezenet"]
+BASELINE, AUTO = "baseline_onnxruntime", "node_auto"
 NODE_NAMES = {
     BASELINE: "the usual node",
     "baseline_torch": "the usual node, torch eager",
-    OURS: "this node, ONNX Runtime",
+    "node_onnxruntime": "this node, ONNX Runtime",
     "node_openvino": "this node, OpenVINO",
     "node_torch": "this node, torch eager",
     AUTO: "this node, auto",
@@ -55,212 +45,92 @@ CLASS_MAP = "class map"
 IN_FLIGHT = 2
 UNCOUNTED_FRAMES = 4
 LEAST_FRAMES = 8
-READY_TIMEOUT_S = 120.0
-FRAME_TIMEOUT_S = 60.0
 RATE = "mean_frame_rate_fps"
 
 
-class Client(Node):
-    """Publishes images for one node and waits for its class maps.
-
-    ``Replay`` of ``evaluation.live`` does the same for this package's node; it pairs class maps
-    with latencies and labels, which the baseline does not publish.
-    """
-
-    def __init__(self, target: str) -> None:
-        super().__init__("client_of_" + target)
-        self.target = target
-        self.images = self.create_publisher(Image, f"/{target}/image", keep_all_qos())
-        self.sent_s: dict[int, float] = {}
-        self.frames: list[tuple[float, float]] = []
-        self.values: dict[str, str] = {}
-        self._listen("class_map", self._on_class_map)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._client_executor = SingleThreadedExecutor()
-        self._client_executor.add_node(self)
-
-    def wait_for_node(self) -> None:
-        """Spin until the node takes the images."""
-        self._spin_until(lambda: self.images.get_subscription_count() > 0, READY_TIMEOUT_S)
-
-    def taken(self) -> str:
-        """Run time and precision of a node of this package, by its diagnostics."""
-        self._spin_until(lambda: "precision" in self.values, FRAME_TIMEOUT_S)
-        return "{backend} {precision}".format(**self.values)
-
-    def ask_for_overlay(self) -> None:
-        """Subscribe to the overlay too."""
-        self._listen("overlay", lambda message: None)
-
-    def play(self, messages: list[Image], duration_s: float) -> dict[str, Any]:
-        """Send images, two on their way at any time: the metrics of the class maps' stream."""
-        self.frames.clear()
-        started_s = time.perf_counter()
-        sent = 0
-        while sent < LEAST_FRAMES or time.perf_counter() - started_s < duration_s:
-            self._spin_until(lambda: len(self.sent_s) < IN_FLIGHT, FRAME_TIMEOUT_S)
-            self._send(messages[sent % len(messages)])
-            sent += 1
-        self._spin_until(lambda: not self.sent_s, FRAME_TIMEOUT_S)
-        return frame_metrics(self.frames, sent)
-
-    def warm_up(self, messages: list[Image]) -> None:
-        """Some frames that do not count: another node's threads were in the caches."""
-        for message in messages[:UNCOUNTED_FRAMES]:
-            self._send(message)
-            self._spin_until(lambda: not self.sent_s, FRAME_TIMEOUT_S)
-
-    def _send(self, message: Image) -> None:
-        message.header.stamp = self.get_clock().now().to_msg()
-        self.sent_s[stamp_nanoseconds(message.header.stamp)] = time.perf_counter()
-        self.images.publish(message)
-
-    def _listen(self, output: str, callback: Callable[[Image], None]) -> None:
-        self.create_subscription(Image, f"/{self.target}/{output}", callback, keep_all_qos())
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == f"{self.target}: {NODE_STATUS}":
-                self.values = {item.key: item.value for item in status.values}
-
-    def _on_class_map(self, message: Image) -> None:
-        sent_s = self.sent_s.pop(stamp_nanoseconds(message.header.stamp), None)
-        if sent_s is not None:
-            self.frames.append((sent_s, time.perf_counter()))
-
-    def _spin_until(self, is_true: Callable[[], bool], timeout_s: float) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not is_true():
-            if time.monotonic() > deadline_s:
-                sys.exit(f"end_to_end: {self.target} does not answer")
-            self._client_executor.spin_once(timeout_sec=0.1)
-
-
-def start(stack: contextlib.ExitStack, node: str, card: ModelCard, threads: int) -> psutil.Process:
-    """The process of a node, one of ``NODE_NAMES``; it ends with the stack."""
+def start(node: str, card: ModelCard, threads: int) -> NodeProcess:
+    """The process of a node, one of ``NODE_NAMES``; the usual one has the same parameters."""
     kind, _, run_time = node.partition("_")
-    remaps = (f"__node:={node}", f"image:=/{node}/image")
-    quiet = subprocess.DEVNULL
-    if kind == "baseline":
-        command = [sys.executable, "-m", "benchmarks.baseline_node", run_time, card.folder]
-        command += [str(threads), "--ros-args", "-r", remaps[0], "-r", remaps[1]]
-        child = stack.enter_context(subprocess.Popen(command, stdout=quiet, stderr=quiet))
-        stack.callback(child.kill)
-        return psutil.Process(child.pid)
     parameters: dict[str, Any] = {"model": card.folder, "backend": run_time, "device": "cpu"}
     parameters.update(frame_policy="every", num_threads=threads)
     if node == AUTO:  # what it measured elsewhere, or in other company, plays no part
         parameters.update(precision="auto", engine_dir=card.folder)
-    return psutil.Process(stack.enter_context(NodeProcess(parameters, remaps, quiet)).pid)
+    more = {"module": "benchmarks.baseline_node"} if kind == "baseline" else {}
+    return quiet_node(parameters, [f"__node:={node}", f"image:=/{node}/image"], **more)
+
+
+def turn(node: NodeProcess, player: Player, messages: Any, turn_s: float) -> Row:
+    """One turn of a node: metrics of its class maps' stream, from sending to receipt here."""
+    # Some frames do not count: another node's threads were in the caches.
+    player.play_back_to_back(1, messages, 0.0, UNCOUNTED_FRAMES)
+    before_s = cpu_s([node])
+    sent = player.play_back_to_back(IN_FLIGHT, messages, turn_s, LEAST_FRAMES)
+    spent_ms = (cpu_s([node]) - before_s) * 1e3
+    found = frame_metrics([times_s for _, *times_s in player.frames], sent)
+    return {**found, "cpu_ms_per_frame": spent_ms / sent}  # of the node's process
 
 
 def measure(
-    card: ModelCard, size: Size, nodes: list[str], threads: int, rounds: int, turn_s: float
-) -> list[dict[str, Any]]:
+    card: ModelCard, size: Size, names: list[str], options: argparse.Namespace
+) -> list[Row]:
     """Every node on images of one size, in turns; one row a node and question."""
-    messages = image_messages(size)
-    rows = []
-    with contextlib.ExitStack() as stack:
-        processes, clients = {}, {}
-        for node in nodes:  # one after the other: auto measures
-            processes[node] = start(stack, node, card, threads)
-            clients[node] = Client(node)
-            stack.callback(clients[node].destroy_node)
-            clients[node].wait_for_node()
+    rows, messages = [], image_messages(size)
+    with ExitStack() as stack:
+        players, turn_of = {}, {}
+        for name in names:  # one after the other: auto measures
+            node = stack.enter_context(start(name, card, options.threads))
+            topics = {f"/{name}/image": f"/{name}/class_map"}
+            players[name] = stack.enter_context(Player(topics, name, keep_all_qos()))
+            players[name].wait_until_ready(node)
+            turn_of[name] = partial(turn, node, players[name], messages, options.turn_s)
         for asked_for in (CLASS_MAP, f"{CLASS_MAP}, overlay"):
+            about = {"model": card.name, "classes": len(card.labels), "image": size_text(size)}
+            about["asked_for"] = asked_for
             print(f"{card.name}, {size_text(size)}, {asked_for} ...", flush=True)
-            if asked_for != CLASS_MAP:
-                for client in clients.values():
-                    client.ask_for_overlay()
+            for name, player in players.items() if asked_for != CLASS_MAP else ():
+                player.listen(f"/{name}/overlay", lambda message: None)
             # A node may find a subscription a little later than it was made.
             time.sleep(1.0)
-            turns: dict[str, list[dict[str, Any]]] = {node: [] for node in nodes}
-            for _ in range(rounds):
-                for node, client in clients.items():
-                    turns[node].append(_turn(client, processes[node], messages, turn_s))
-            about = {"model": card.name, "classes": len(card.labels)}
-            about.update(image=size_text(size), asked_for=asked_for)
-            rows += [{**about, **_row(node, turns)} for node in nodes]
-            if AUTO in nodes:
-                rows[nodes.index(AUTO) - len(nodes)]["taken"] = clients[AUTO].taken()
+            turns = in_rounds(lambda name: turn_of[name](), names, options.rounds)
+            for name, found in turns.items():
+                by_round = ratios(found, turns[BASELINE], RATE)
+                row = {**about, "node": name, "rounds": options.rounds}
+                row.update(ratio=float(np.median(by_round)), ratios=by_round, **medians(found))
+                if name == AUTO:
+                    row["taken"] = taken(players[AUTO])
+                rows.append(row)
     return rows
+
+
+def taken(player: Player) -> str:
+    """Run time and precision of a node of this package, by its diagnostics."""
+
+    def values() -> dict[str, str]:
+        wanted = f"{player.target}: {NODE_STATUS}"
+        statuses = [item for item in player.status.diagnostics if item.name == wanted]
+        return {item.key: item.value for status in statuses for item in status.values}
+
+    player.wait_until(lambda: "precision" in values())
+    return "{backend} {precision}".format(**values())
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the nodes for every model and size; write and print the rows."""
-    parser = parser_of("end_to_end", __doc__)
-    parser.add_argument(
-        "--models", nargs="+", default=list(MODELS), help="models, or a network for 19 classes"
-    )
-    parser.add_argument("--nodes", nargs="+", default=list(NODES), choices=list(NODE_NAMES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--turn-s", type=float, default=2.0, help="seconds of a node's turn")
-    add_threads(parser)
+    defaults = {"models": MODELS, "nodes": list(NODE_NAMES), "rounds": 3, "turn_s": 2.0}
+    parser = parser_of("end_to_end", __doc__, {"nodes": NODE_NAMES}, **defaults, threads=THREADS)
     options = parser.parse_args(arguments)
-    ours = [node for node in options.nodes if not node.startswith("baseline") and node != AUTO]
-    lacking = set(ours) - set(installed({node: node.partition("_")[2] for node in ours}))
-    nodes = [BASELINE, *(node for node in options.nodes if node not in {BASELINE, *lacking})]
-    settings = {name: getattr(options, name) for name in ("rounds", "turn_s", "threads")}
-    about = {**settings, "in_flight": IN_FLIGHT, "encoding": "bgr8"}
-    record = Record("end_to_end", about, arguments)
-    prepare_middleware()
-    rows: list[dict[str, Any]] = []
-    with joined_graph(), tempfile.TemporaryDirectory() as folder:
-        for name in options.models:
-            card = model_named(name, Path(folder) / "random")
+    run_times = {name: name.partition("_")[2] for name in options.nodes}
+    there = installed({name: it for name, it in run_times.items() if it != "auto"})
+    names = [BASELINE, *(name for name in options.nodes if name in {*there, AUTO} - {BASELINE})]
+    settings = settings_of(options, in_flight=IN_FLIGHT, encoding="bgr8")
+    record, rows = Record("end_to_end", settings, arguments), []
+    with local_graph(), tempfile.TemporaryDirectory() as folder:
+        for model in options.models:
+            card = model_named(model, Path(folder) / "random")
             for size in SIZES:
-                at_size = resized(card, size, Path(folder) / "resized", AUTO in nodes)
-                rows += measure(at_size, size, nodes, **settings)
+                at_size = resized(card, size, Path(folder) / "resized", for_nodes=True)
+                rows += measure(at_size, size, names, options)
     record.finish(rows, options.output, SHOWN)
-
-
-def _turn(
-    client: Client, process: psutil.Process, messages: list[Image], turn_s: float
-) -> dict[str, Any]:
-    client.warm_up(messages)
-    before_s = cpu_s(process)
-    found = client.play(messages, turn_s)
-    found["cpu_ms_per_frame"] = (cpu_s(process) - before_s) / found["num_frames_sent"] * 1e3
-    return found
-
-
-def _row(node: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    pairs = zip(turns[node], turns[BASELINE], strict=True)
-    ratios = [own[RATE] / usual[RATE] for own, usual in pairs]
-    found = turns[node]
-    return {
-        "node": node,
-        "rounds": len(found),
-        "ratio": float(np.median(ratios)),
-        "ratios": ratios,
-        **{key: float(np.median([turn[key] for turn in found])) for key in found[0]},
-    }
-
-
-def image_messages(size: Size) -> list[Image]:
-    """Images of the street as a camera publishes them, in bgr8."""
-    messages = []
-    for image_hwc in street_images(size, 8):
-        message = Image(encoding="bgr8", height=size[0], width=size[1], step=3 * size[1])
-        message.header.frame_id = "camera"
-        message.data.frombytes(image_hwc[..., ::-1].tobytes())
-        messages.append(message)
-    return messages
-
-
-class Compared(FrameMetrics):
-    """A node; figures of streams are medians over the rounds, from sending to receipt here."""
-
-    model: str
-    image: str  # that is published and that the network takes
-    classes: int
-    asked_for: str  # what is subscribed: "class map", or "class map, overlay"
-    node: str  # in NODE_NAMES; a baseline is benchmarks/baseline_node.py
-    taken: NotRequired[str]  # by auto: run time and precision
-    rounds: int
-    ratio: float  # median over rounds of the frame rate over the baseline's
-    ratios: list[float]  # by round
-    cpu_ms_per_frame: float  # of the node's process
 
 
 CASE = {"Model": "`{model}`", "Classes": "{classes}", "Image": "{image}"}
@@ -277,7 +147,6 @@ def _name(row: shown.Row) -> str:
 
 
 def _draw(record: dict[str, Any]) -> Any:
-    """Frames per second of every node where the class map alone is asked for."""
     rows = _for_class_map(record)
     cases = list(dict.fromkeys((row["model"], row["image"]) for row in rows))
     series: dict[str, dict[int, float]] = {}
@@ -294,7 +163,6 @@ def _draw(record: dict[str, Any]) -> Any:
 
 
 SHOWN = shown.Shown(
-    rows={"": Compared},
     tables={
         "end_to_end": shown.columns(
             {

@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from tqdm import tqdm
 from benchmarks import shown
 from benchmarks.machine import gpu_facts
 from benchmarks.measured_models import RANDOM, forget_compiled, model_named
-from benchmarks.options import Size, parser_of, size_of, size_text, street_images
+from benchmarks.options import parser_of, size_of, size_text, street_images
 from benchmarks.record import TRIALS, Record, read_record
+from benchmarks.shown import Row
 from segmentation_node.backends import (
     EXECUTIONS,
     LEAST_AGREEMENT,
@@ -40,110 +41,90 @@ from segmentation_node.backends.torch import TorchBackend
 from segmentation_node.backends.torch_cuda import choose_gpu
 from segmentation_node.errors import BackendError
 from segmentation_node.images import place, to_network
-from segmentation_node.model_card import ModelCard
 from segmentation_node.networks import NETWORKS
+from segmentation_node.timing import PERCENTILES
+from training.arguments import whole
 
 CAMERA_SIZE = (720, 1280)
-PERCENTILES = (50, 95, 99)
-SIZES = ((320, 480), (360, 640), (720, 1280))
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "cuda": {
-        "sizes": SIZES,
-        "batches": (1, 4),
-        "precisions": TorchBackend.precisions,
-        # Compiling takes a minute a row, so those come last.
-        "executions": ("eager", "graph", "compiled", "compiled_graph"),
-        "frames": 200,
-    },
-    "cpu": {
-        "sizes": SIZES[:1],
-        "batches": (1,),
-        "precisions": ("fp32", "bf16"),
-        "executions": ("eager",),
-        "frames": 5,
-    },
+SIZES = [(320, 480), (360, 640), (720, 1280)]
+# Compiling takes a minute a row, so those come last.
+ORDER = ["eager", "graph", "compiled", "compiled_graph"]
+DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "cuda": (SIZES, [1, 4], TorchBackend.precisions, ORDER, 200),
+    "cpu": (SIZES[:1], [1], ["fp32", "bf16"], ["eager"], 5),
 }
+"""Sizes, batches, precisions, executions and frames, by device."""
 
 
 class Case(NamedTuple):
-    """What a row is about."""
+    """What a row is about; ``size`` is WIDTHxHEIGHT."""
 
     network: str
-    size: Size
+    size: str
     batch: int
     precision: str
     execution: str
 
-    def keys(self) -> dict[str, Any]:
-        """As in the JSON."""
-        return {**self._asdict(), "size": size_text(self.size)}
 
-
-TARGET = Case("elu_squeezenet", (360, 640), 1, "fp16", "")
+TARGET = Case("elu_squeezenet", "640x360", 1, "fp16", "")
 TARGET_MS = 1.0
+TOO_LITTLE = "TOO LITTLE"
 
 
 class Speed:
     """Measures cases on one device; keeps the CPU's class maps, which all are compared with."""
 
     def __init__(self, device: str, frames: list[np.ndarray], folder: Path) -> None:
-        self.device, self.frames, self._folder = device, frames, folder
-        self._cards: dict[str, ModelCard] = {}
-        self._expected: dict[tuple[str, Size], list[np.ndarray]] = {}
+        self.device, self.frames = device, frames
+        self._card = cache(lambda network: model_named(network, folder))
+        self._expected: dict[tuple[str, str], np.ndarray] = {}
 
-    def measure(self, case: Case, frames: int, warm_up: int) -> dict[str, Any]:
+    def measure(self, case: Case, frames: int, warm_up: int) -> Row:
         """The row: what was measured, or under ``error`` why it could not be."""
-        card = self._card(case)
+        height, width = size_of(case.size)
+        card = self._card(case.network)
         weights = RANDOM if card.weights.data == RANDOM else card.name
+        card = replace(card, input=replace(card.input, height=height, width=width))
+        row = {**case._asdict(), "weights": weights}
+        key = (case.network, case.size)
+        if key not in self._expected:
+            with open_backend("torch", card, BackendOptions(device="cpu")) as backend:
+                self._expected[key] = class_maps(backend, self.frames)
         options = BackendOptions(
             device=self.device,
             precision=case.precision,
             execution=case.execution,
             batch=case.batch,
         )
-        row = {**case.keys(), "weights": weights}
-        if (case.network, case.size) not in self._expected:
-            with open_backend("torch", card, BackendOptions(device="cpu")) as backend:
-                self._expected[case.network, case.size] = class_maps(backend, self.frames)
-        expected = self._expected[case.network, case.size]
+        if self.device != "cpu":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        start_s = time.perf_counter()
         try:
-            row.update(self._figures(card, options, frames, warm_up, expected))
+            with open_backend("torch", card, options) as backend:
+                load_s = time.perf_counter() - start_s
+                figures = self._figures(backend, frames, warm_up, self._expected[key])
+                row.update({"load_s": round(load_s, 3), **figures})
         except BackendError as error:
             row["error"] = str(error)
         finally:
             forget_compiled(case.execution)
         return row
 
-    def _card(self, case: Case) -> ModelCard:
-        """The network's card with its input at the case's size."""
-        if case.network not in self._cards:
-            self._cards[case.network] = model_named(case.network, self._folder)
-        card, (height, width) = self._cards[case.network], case.size
-        return replace(card, input=replace(card.input, height=height, width=width))
-
-    def _figures(
-        self, card: ModelCard, options: BackendOptions, frames: int, warm_up: int, expected: Any
-    ) -> dict[str, Any]:
-        on_gpu = self.device != "cpu"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(self.device)
-        start_s = time.perf_counter()
-        with open_backend("torch", card, options) as backend:
-            load_s = time.perf_counter() - start_s
-            backend.time_stages()  # type: ignore[attr-defined]  # the torch backend has it
-            image_nhwc = np.zeros(backend.input_shape, np.uint8)
-            laps = [self._lap_ms(backend, image_nhwc, n) for n in range(warm_up + frames)][warm_up:]
-            peak_mib = torch.cuda.max_memory_reserved(self.device) / 2**20 if on_gpu else None
-            found = np.stack(class_maps(backend, self.frames))
-            about = {"device": backend.device, "warnings": backend.warnings}
+    def _figures(self, backend: Any, frames: int, warm_up: int, expected: np.ndarray) -> Row:
+        backend.time_stages()
+        image_nhwc = np.zeros(backend.input_shape, np.uint8)
+        laps = [self._lap_ms(backend, image_nhwc, n) for n in range(warm_up + frames)][warm_up:]
+        peak_mib = None
+        if self.device != "cpu":
+            peak_mib = torch.cuda.max_memory_reserved(self.device) / 2**20
         stages_ms = {stage: _percentiles([lap[stage] for lap in laps]) for stage in laps[0]}
         return {
-            **about,
-            "load_s": round(load_s, 3),
+            "device": backend.device,
+            "warnings": backend.warnings,
             "frames": frames,
             "peak_gpu_memory_mib": peak_mib,
-            "agreement": float((found == np.stack(expected)).mean()),
-            "images_per_s": round(options.batch * 1e3 / stages_ms["end_to_end"]["p50"], 1),
+            "agreement": float((class_maps(backend, self.frames) == expected).mean()),
+            "images_per_s": round(len(image_nhwc) * 1e3 / stages_ms["end_to_end"]["p50"], 1),
             "stages_ms": stages_ms,
         }
 
@@ -163,15 +144,15 @@ class Speed:
         }
 
 
-def class_maps(backend: Backend, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """Class maps (H, W) of frames; every place of the batch gets its turn."""
+def class_maps(backend: Backend, frames: list[np.ndarray]) -> np.ndarray:
+    """Class maps (N, H, W) of frames; every place of the batch gets its turn."""
     image_nhwc = np.zeros(backend.input_shape, np.uint8)
     found = []
     for number, frame in enumerate(frames):
         slot = number % len(image_nhwc)
         fill(image_nhwc[slot], frame)
         found.append(backend.run(image_nhwc).class_map_nhw[slot].copy())
-    return found
+    return np.stack(found)
 
 
 def fill(image_hwc: np.ndarray, frame: np.ndarray) -> None:
@@ -201,33 +182,33 @@ def main(arguments: list[str] | None = None) -> int:
     rows = rows_of(options.output, gpu) if options.resume else []
     measure(options, record, rows)
     record.finish(rows, options.output, SHOWN)
-    print("\n".join([*agreement_lines(rows), *target_lines(rows)]))
-    return 1 if disagreeing(rows) else 0
+    return int(TOO_LITTLE in _line(record.content))
 
 
-def measure(options: argparse.Namespace, record: Record, rows: list[dict[str, Any]]) -> None:
+def measure(options: argparse.Namespace, record: Record, rows: list[Row]) -> None:
     """Add a row for every case that has none yet, and write the file after each."""
-    measured = [[row[key] for key in Case._fields] for row in rows]
-    cases = [case for case in all_cases(options) if list(case.keys().values()) not in measured]
+    measured = {tuple(row[key] for key in Case._fields) for row in rows}
+    cases = [case for case in all_cases(options) if case not in measured]
     with tempfile.TemporaryDirectory() as folder:
         images = street_images(CAMERA_SIZE, options.images, apart=5)
         speed = Speed(options.device, images, Path(folder))
         for case in tqdm(cases, unit="row", disable=None):
-            tqdm.write(" ".join(str(value) for value in case.keys().values()) + " ...")
+            tqdm.write(" ".join(map(str, case)) + " ...")
             rows.append(speed.measure(case, options.frames, options.warm_up))
             record.save(rows, options.output)
 
 
 def all_cases(options: argparse.Namespace) -> list[Case]:
     """Every combination; executions turn slowest."""
-    given = (options.executions, options.networks, options.sizes, options.precisions)
+    sizes = map(size_text, options.sizes)
+    given = (options.executions, options.networks, sizes, options.precisions, options.batches)
     return [
         Case(network, size, batch, precision, execution)
-        for execution, network, size, precision, batch in itertools.product(*given, options.batches)
+        for execution, network, size, precision, batch in itertools.product(*given)
     ]
 
 
-def rows_of(path: Path, gpu: dict[str, Any] | None) -> list[dict[str, Any]]:
+def rows_of(path: Path, gpu: Row | None) -> list[Row]:
     """Rows of an earlier run on the same GPU; those with errors are measured again."""
     if not path.exists():
         return []
@@ -241,97 +222,27 @@ def rows_of(path: Path, gpu: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [row for row in earlier["results"] if "error" not in row]
 
 
-def disagreeing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of trained weights whose classes agree less with the CPU's than they have to."""
-    return [row for row in _judged(rows) if row["agreement"] < LEAST_AGREEMENT[row["precision"]]]
-
-
-def agreement_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Per precision the least agreement of trained weights with the CPU in fp32."""
-    lines = []
-    for precision, least in LEAST_AGREEMENT.items():
-        found = [row["agreement"] for row in _judged(rows) if row["precision"] == precision]
-        if found:
-            verdict = "ok" if min(found) >= least else "TOO LITTLE"
-            lines.append(
-                f"classes agree with the CPU in {precision}: {min(found):.3%} or more, "
-                f"expected {least:.2%}: {verdict}"
-            )
-    return lines
-
-
-def _judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if "agreement" in row and row["weights"] != RANDOM]
-
-
-def target_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The best median of the case that a target was set for."""
-    wanted = list(TARGET.keys().values())[:-1]
-    found = {
-        row["execution"]: row["stages_ms"]["run"]["p50"]
-        for row in rows
-        if "error" not in row and [row[key] for key in Case._fields[:-1]] == wanted
-    }
-    if not found:
-        return []
-    best = min(found, key=lambda execution: found[execution])
-    verdict = "reached" if found[best] <= TARGET_MS else "missed"
-    return [
-        f"{' '.join(map(str, wanted))} with copies: {found[best]:.3f} ms ({best}); target on an "
-        f"H100-class GPU {TARGET_MS:g} ms: {verdict}"
-    ]
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; what is not given depends on the device."""
-    parser = parser_of("gpu", __doc__)
+    defaults = {"device": "cuda", "networks": sorted(NETWORKS), "warm_up": 10}
+    parser = parser_of("gpu", __doc__, {"networks": NETWORKS}, **defaults)
     add = parser.add_argument
-    add("--device", default="cuda", help="cpu, cuda or cuda:N")
-    add("--networks", nargs="+", default=sorted(NETWORKS), choices=sorted(NETWORKS))
     add("--sizes", nargs="+", type=size_of, metavar="WIDTHxHEIGHT")
-    add("--batches", nargs="+", type=positive)
+    add("--batches", nargs="+", type=whole(1))
     add("--precisions", nargs="+", choices=TorchBackend.precisions)
     add("--executions", nargs="+", choices=EXECUTIONS[1:])
-    add("--frames", type=positive, help="batches measured a row")
-    add("--warm-up", type=int, default=10, help="batches before those")
-    add("--images", type=positive, default=4, help="street frames of the run")
+    add("--frames", type=whole(1), help="batches measured a row")
+    add("--images", type=whole(1), default=4, help="street frames of the run")
     add("--resume", action="store_true", help="keep the rows that OUTPUT has")
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", options.device):
         parser.error(f"device {options.device!r} is not offered; choose cpu, cuda or cuda:N")
-    for name, default in DEFAULTS[options.device.partition(":")[0]].items():
-        if getattr(options, name) is None:
-            setattr(options, name, default)
+    names = ("sizes", "batches", "precisions", "executions", "frames")
+    for name, default in zip(names, DEFAULTS[options.device.partition(":")[0]]):
+        setattr(options, name, getattr(options, name) or default)
     if options.output == parser.get_default("output") and options.device == "cpu":
         options.output = TRIALS / "gpu_cpu.json"
     return options
-
-
-class Measured(TypedDict):
-    """A case; one that could not be measured has ``error`` and nothing of what follows it."""
-
-    network: str
-    size: str  # of the network's input
-    batch: int
-    precision: str
-    execution: str
-    weights: str  # name of a shipped model, or "random", whose agreement is not judged
-    error: NotRequired[str]  # why there are no figures
-    device: NotRequired[str]  # as the backend names it
-    load_s: NotRequired[float]
-    frames: NotRequired[int]  # batches counted
-    peak_gpu_memory_mib: NotRequired[float | None]  # that PyTorch held; None on the CPU
-    warnings: NotRequired[list[str]]  # of the backend
-    agreement: NotRequired[float]  # share of pixels of the class that the CPU gives in fp32
-    images_per_s: NotRequired[float]  # from the median of end_to_end
-    stages_ms: NotRequired[dict[str, Any]]  # p50, p95 and p99 by stage
 
 
 CASE = {
@@ -343,26 +254,52 @@ CASE = {
 }
 
 
-def _span(row: shown.Row, stage: str) -> str:
+def _span(row: Row, stage: str) -> str:
     if stage not in row.get("stages_ms", {}):
         return "failed" if "error" in row and stage == "run" else shown.NOT_MEASURED
     return "{p50:.2f} ({p95:.2f}, {p99:.2f})".format(**row["stages_ms"][stage])
 
 
-def _agreement(row: shown.Row) -> str:
+def _agreement(row: Row) -> str:
     return shown.percent(row.get("agreement"), 1) + (
         ", random weights" if row["weights"] == RANDOM and "error" not in row else ""
     )
 
 
-def _stages(record: dict[str, Any]) -> shown.Grid:
+def _stages(record: Row) -> shown.Grid:
     stages = dict.fromkeys(s for row in record["results"] for s in row.get("stages_ms", {}))
     spans = {f"{stage}, ms": partial(_span, stage=stage) for stage in stages}
     return shown.columns({**CASE, **spans})(record)
 
 
+def _line(record: Row) -> str:
+    """Whether trained weights give the CPU's classes, and the case that a target was set for."""
+    lines = []
+    rows = [row for row in record["results"] if "error" not in row]
+    for precision, least in LEAST_AGREEMENT.items():
+        judged = [row for row in rows if row["weights"] != RANDOM and row["precision"] == precision]
+        if judged:
+            found = min(row["agreement"] for row in judged)
+            lines.append(
+                f"classes agree with the CPU in {precision}: {found:.3%} or more, expected "
+                f"{least:.2%}: {'ok' if found >= least else TOO_LITTLE}"
+            )
+    times_ms = {
+        row["execution"]: row["stages_ms"]["run"]["p50"]
+        for row in rows
+        if all(row[key] == wanted for key, wanted in TARGET._asdict().items() if wanted)
+    }
+    if times_ms:
+        best_ms, execution = min((time_ms, name) for name, time_ms in times_ms.items())
+        lines.append(
+            f"{' '.join(map(str, TARGET[:-1]))} with copies: {best_ms:.3f} ms ({execution}); "
+            f"target on an H100-class GPU {TARGET_MS:g} ms: "
+            f"{'reached' if best_ms <= TARGET_MS else 'missed'}"
+        )
+    return "\n".join(lines)
+
+
 SHOWN = shown.Shown(
-    rows={"": Measured},
     tables={
         "gpu": shown.columns(
             {
@@ -374,6 +311,7 @@ SHOWN = shown.Shown(
         ),
         "gpu.stages": _stages,
     },
+    line=_line,
 )
 
 

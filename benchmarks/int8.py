@@ -1,4 +1,4 @@
-"""``python -m benchmarks.int8 --model fast_elu_squeezenet_camvid --root CAMVID``: is int8 worth it?
+"""``python -m benchmarks.int8``: is an int8 form of a shipped model worth it, time and mean IoU.
 
 Int8 forms of a shipped model's graph against the graph as shipped: time in turns on ONNX Runtime,
 and on OpenVINO where it is installed; mean IoU on the validation split by the project's own
@@ -23,28 +23,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from benchmarks import shown
-from benchmarks.measured_models import write_class_map_graph
-from benchmarks.options import Size, add_threads, installed, parser_of, size_of, size_text
+from benchmarks import MODEL, shown
+from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
-from benchmarks.timing import Spread, spread, take_turns
+from benchmarks.shown import Row
+from benchmarks.timing import spread, take_turns
 from segmentation_node.backends import Backend, BackendOptions, open_backend
-from segmentation_node.backends.onnx_file import keep_output
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
-from segmentation_node.files import new_file
 from segmentation_node.model_card import ArtifactInfo, ModelCard, open_model, sha256_of
 from segmentation_node.pipeline import Batch, Segmenter
 from training import quantise as training_quantise
 from training.add_variants import graph_of
+from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CONVOLUTION, calibration_images, prepare
 
 MOST_TIME = 0.95
 MOST_LOSS = 0.01
-RUN_TIMES = ("onnxruntime", "openvino")
+RUN_TIMES = ["onnxruntime", "openvino"]
 FP32, PREPARED = "fp32", "prepared"
 IMAGES_OF_OTHER_SIZES = 4
 """Ranges do not change the time."""
@@ -80,17 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
 
     def run() -> int:
-        settings = {
-            "threads": options.threads,
-            "calibration_images": options.images,
-            "most_time": MOST_TIME,
-            "most_loss": MOST_LOSS,
-            "run_times": {name: version(name) for name in options.run_times},
-        }
+        versions = {name: version(name) for name in options.run_times}
+        settings = settings_of(options, run_times=versions, calibration_images=options.images)
+        settings.update(most_time=MOST_TIME, most_loss=MOST_LOSS)
         record = Record("int8", settings, arguments)
-        rows = measure_all(options)
-        record.finish(rows, options.output, SHOWN)
-        print("\n".join(verdicts(rows)))
+        record.finish(measure_all(options), options.output, SHOWN)
         return 0
 
     return exit_code(run)
@@ -98,66 +91,55 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = parser_of("int8", __doc__)
+    defaults = {"model": MODEL, "dataset": "camvid", "root": "", "variants": list(VARIANTS)}
+    defaults.update(run_times=RUN_TIMES, images=64, rounds=5, runs=5, threads=THREADS)
+    choices = {"variants": VARIANTS, "run_times": RUN_TIMES}
+    parser = parser_of("int8", __doc__, choices, **defaults)
     add = parser.add_argument
-    add("--model", default="fast_elu_squeezenet_camvid", help="a model folder or a shipped name")
-    add("--dataset", default="camvid")
-    add("--root", default="", help="folder of the data set")
-    add("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    add("--run-times", nargs="+", choices=RUN_TIMES, help="default: those installed")
     add("--other-sizes", nargs="*", type=size_of, default=[(360, 640), (720, 1280)])
-    add("--images", type=int, default=64, help="training images that the ranges come from")
     add("--frames", type=int, default=10**6, help="most validation frames; 0: times alone")
-    add_threads(parser)
-    add("--rounds", type=int, default=5)
-    add("--runs", type=int, default=5, help="counted runs of a round")
-    add("--folder", type=Path, help="keeps the graphs here and takes those that it finds")
     options = parser.parse_args(arguments)
-    options.run_times = options.run_times or installed({name: name for name in RUN_TIMES})
+    options.run_times = installed({name: name for name in options.run_times})
     return options
 
 
 class Graphs:
-    """A model's graphs by (variant, size) as files in a folder; those that lie there are kept."""
+    """A model's graphs by (variant, size) as files in a folder."""
 
     def __init__(self, card: ModelCard, dataset: Dataset, images: int, folder: Path) -> None:
         self.card, self.dataset, self.images, self.folder = card, dataset, images, folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def card_of(self, variant: str, size: Size) -> ModelCard:
-        """The model's card as it would be with this graph, which gives a class map alone."""
+        """The model's card as it would be with this graph."""
         path = self.path(variant, size)
         return replace(
             self.card,
             folder=str(path.parent),
             input=replace(self.card.input, height=size[0], width=size[1]),
-            outputs=["class_map"],
             artifacts=[ArtifactInfo(path.name, "onnx", sha256_of(str(path)), "benchmarks.int8")],
         )
 
     def path(self, variant: str, size: Size) -> Path:
-        """The file, made where it is missing."""
+        """The file, made where it is missing; that of the model itself is the shipped one."""
+        is_own_size = size == self.card.input_size
+        if variant == FP32 and is_own_size:
+            return Path(self.card.artifact_path("onnx"))
         path = self.folder / f"{self.card.name}_{size_text(size)}_{variant}.onnx"
-        if not path.exists():
-            print(f"{path.name} ...", flush=True)
-            with new_file(str(path)) as partial_path:
-                self._make(variant, size, Path(partial_path))
-        return path
-
-    def _make(self, variant: str, size: Size, path: Path) -> None:
-        shipped, is_own_size = Path(self.card.artifact_path("onnx")), size == self.card.input_size
-        if variant == PREPARED:
+        if path.exists():
+            return path
+        print(f"{path.name} ...", flush=True)
+        if variant == FP32:
+            graph = graph_variant(graph_of(self.card), "uint8")
+            graph.box_head = None  # it is for the card's own size
+            export_onnx(graph, size, 1, self.card.label_set, path)
+        elif variant == PREPARED:
             prepare(self.path(FP32, size), path)
-        elif variant == FP32 and is_own_size:
-            # As the backend runs it while nobody asks for the confidence.
-            path.write_bytes(keep_output(shipped.read_bytes(), "class_map"))
-        elif variant == FP32:
-            write_class_map_graph(graph_of(self.card), self.card.label_set, size, path)
         else:
             wanted = self.images if is_own_size else IMAGES_OF_OTHER_SIZES
             shape, resize = (1, *size, 3), self.card.input.resize
             images_nhwc = calibration_images(self.dataset, shape, resize, wanted)
             quantise(self.path(PREPARED, size), VARIANTS[variant], images_nhwc, path)
+        return path
 
 
 def quantise(
@@ -196,14 +178,14 @@ def _is_3x3(node: Any) -> bool:
     return any(item.name == "kernel_shape" and list(item.ints) == [3, 3] for item in node.attribute)
 
 
-def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_all(options: argparse.Namespace) -> list[Row]:
     """Rows of all sizes."""
     card = open_model(options.model)
     training = open_dataset(options.dataset, options.root, "train")
     validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        graphs = Graphs(card, training, options.images, options.folder or Path(scratch))
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = Graphs(card, training, options.images, Path(folder))
         for size in (card.input_size, *options.other_sizes):
             scored = validation if size == card.input_size else None
             rows += measure(graphs, size, scored, options)
@@ -212,7 +194,7 @@ def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def measure(
     graphs: Graphs, size: Size, validation: Dataset | None, options: argparse.Namespace
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Rows of every variant on every run time at one size; without ``validation`` times alone."""
     image_nhwc = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     # Where only time counts, other ranges make no difference.
@@ -221,35 +203,34 @@ def measure(
         for name in options.variants
         if validation is not None or VARIANTS[name].calibration == "MinMax"
     ]
+    backends: dict[tuple[str, str], Backend] = {}
+    scores: dict[tuple[str, str], float] = {}
     with ExitStack() as stack:
-        backends: dict[tuple[str, str], Backend] = {}
         for name in options.run_times:
             for variant in variants:
-                if variant not in UNREADABLE.get(name, ()):
-                    card = graphs.card_of(variant, size)
-                    opened = open_backend(name, card, BackendOptions(num_threads=options.threads))
-                    backends[name, variant] = stack.enter_context(opened)
-        scores: dict[Any, float | None] = dict.fromkeys(backends)
-        if validation is not None:
-            for (name, variant), backend in backends.items():
-                print(f"{variant} on {name} ...", flush=True)
-                scores[name, variant] = mean_iou(backend, validation, options.frames)
+                if variant in UNREADABLE.get(name, ()):
+                    continue
+                card = graphs.card_of(variant, size)
+                opened = open_backend(name, card, BackendOptions(num_threads=options.threads))
+                backends[name, variant] = stack.enter_context(opened)
+                if validation is not None:
+                    print(f"{variant} on {name} ...", flush=True)
+                    scores[name, variant] = mean_iou(opened, validation, options.frames)
         print(f"{size_text(size)}, in turns ...", flush=True)
         calls = {pair: partial(backend.run, image_nhwc) for pair, backend in backends.items()}
         times_ms = take_turns(calls, options.rounds, options.runs)
-    medians_ms = {pair: float(np.median(found)) for pair, found in times_ms.items()}
     return [
         {
             "model": graphs.card.name,
             "variant": variant,
             "run_time": name,
             "image": size_text(size),
-            **spread(times_ms[name, variant]),
-            "ratio": medians_ms[name, variant] / medians_ms[name, FP32],
-            "mean_iou": scores[name, variant],
+            **spread(found),
+            "ratio": float(np.median(found) / np.median(times_ms[name, FP32])),
+            "mean_iou": scores.get((name, variant)),  # unknown at other sizes than the model's
             "bytes": graphs.path(variant, size).stat().st_size,
         }
-        for name, variant in backends
+        for (name, variant), found in times_ms.items()
     ]
 
 
@@ -260,37 +241,23 @@ def mean_iou(backend: Backend, dataset: Dataset, frames: int) -> float:
     return run.accuracy.matrix.mean_iou()
 
 
-def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each run time: which int8 forms win by the rule, or that none does."""
-    lines = []
-    for name in dict.fromkeys(row["run_time"] for row in rows):
-        judged = [row for row in rows if row["run_time"] == name and row["mean_iou"] is not None]
-        fp32 = [row["mean_iou"] for row in judged if row["variant"] == FP32]
+def _line(record: Row) -> str:
+    """For each run time which int8 forms win by the rule, or that none does."""
+    rows = [row for row in record["results"] if row["mean_iou"] is not None]
+    parts = []
+    for fp32 in (row for row in rows if row["variant"] == FP32):
         winners = [
-            f"{row['variant']} ({1 / row['ratio']:.2f} times as fast)"
-            for row in judged
-            if row["ratio"] <= MOST_TIME and fp32[0] - row["mean_iou"] <= MOST_LOSS
-            if row["variant"] != FP32
+            f"`{row['variant']}` ({1 / row['ratio']:.2f} times as fast)"
+            for row in rows
+            if row["run_time"] == fp32["run_time"] and row is not fp32
+            if row["ratio"] <= MOST_TIME and fp32["mean_iou"] - row["mean_iou"] <= MOST_LOSS
         ]
-        if judged:
-            lines.append(f"{name}: {', '.join(winners) or 'no int8 form'} wins over fp32")
-    return lines
-
-
-class Form(Spread):
-    """A form of the graph on a run time."""
-
-    model: str
-    variant: str  # in VARIANTS, or fp32
-    run_time: str
-    image: str
-    ratio: float  # of the fp32 graph's median on the same run time
-    mean_iou: float | None  # on the validation split; at other sizes than the model's unknown
-    bytes: int  # of the file
+        found = ", ".join(winners) or "no int8 form"
+        parts.append(f"{shown.run_time(fp32)}: {found} wins over fp32.")
+    return "\n".join(parts)
 
 
 SHOWN = shown.Shown(
-    rows={"": Form},
     tables={
         "int8": shown.columns(
             {
@@ -304,6 +271,7 @@ SHOWN = shown.Shown(
             }
         )
     },
+    line=_line,
 )
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +14,37 @@ from segmentation_node.evaluation.datasets.street import StreetDrive
 
 Size = tuple[int, int]
 """(height, width)."""
+THREADS = len(os.sched_getaffinity(0))
+"""As many as this process may use logical cores."""
 
 
-def parser_of(benchmark: str, about: str | None) -> argparse.ArgumentParser:
-    """A command line that has ``--output`` already."""
+def parser_of(
+    benchmark: str, about: str | None, choices: Mapping[str, Any] | None = None, **defaults: Any
+) -> argparse.ArgumentParser:
+    """A command line with ``--output``, and an option for each default, of its type.
+
+    Where that is a list there may be several; one of ``Size`` is given as WIDTHxHEIGHT.
+    """
     parser = argparse.ArgumentParser(prog=f"benchmarks.{benchmark}", description=about)
     parser.add_argument("--output", type=Path, default=RESULTS / f"{benchmark}.json")
+    for name, default in defaults.items():
+        several = isinstance(default, list)
+        one = default[0] if several else default
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            nargs="+" if several else None,
+            type=size_of if isinstance(one, tuple) else type(one),
+            choices=(choices or {}).get(name),
+            default=default,
+            help="default: %(default)s",
+        )
     return parser
 
 
-def add_threads(parser: argparse.ArgumentParser, about: str | None = None) -> None:
-    """As many as this process may use logical cores."""
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help=about)
+def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """The options, and what else holds for all rows; no folders, which are elsewhere for others."""
+    hidden = ("output", "root", "part", "role")
+    return {**{name: value for name, value in vars(options).items() if name not in hidden}, **more}
 
 
 def size_of(text: str) -> Size:

@@ -15,7 +15,6 @@ Images and labels are random and ready on the device. Never run on a GPU yet.
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,15 +22,16 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
 from benchmarks import shown
 from benchmarks.machine import gpu_facts
-from benchmarks.options import Size, add_threads, parser_of, size_of, size_text
+from benchmarks.options import THREADS, Size, parser_of, settings_of, size_of, size_text
 from benchmarks.record import ROOT, Record
+from benchmarks.shown import Row
 from benchmarks.timing import Stopwatch, spread
 from segmentation_node.errors import SegmentationError, exit_code
 from segmentation_node.networks import NETWORKS, build_network
@@ -42,8 +42,7 @@ from training.state import TrainingState
 from training.step import AMP_TYPES, TrainStep
 from training.train import prepare_arithmetic
 
-NETWORKS_SHOWN = ("segnet", "elu_squeezenet", "enet", "fast_elu_squeezenet")
-PRECISIONS = ("fp32", "tf32", "bf16")
+NETWORKS_SHOWN = ["segnet", "elu_squeezenet", "enet", "fast_elu_squeezenet"]
 CLASSES = 12
 MOST_STEPS, LEAST_STEPS = 100, 3
 WARM_UP_STEPS = {"cpu": 1, "cuda": 10}
@@ -57,7 +56,7 @@ class Case(NamedTuple):
     size: Size
 
 
-CASES = (Case(4, (256, 512)), Case(1, (128, 256)))
+CASES = [Case(4, (256, 512)), Case(1, (128, 256))]
 PARALLEL_CASES = {"cpu": Case(4, (128, 256)), "cuda": Case(16, (256, 512))}
 PARTS = ("forward", "backward", "total")
 PUBLISHED: dict[tuple[str, Case], tuple[tuple[int | None, ...], str]] = {
@@ -74,20 +73,18 @@ class Load(NamedTuple):
     """What all processes together do in one step."""
 
     network: str
-    size: Size
-    batch: int
-    classes: int
+    case: Case
     device: str
     precision: str
     steps: int
 
-    def about(self, device: torch.device) -> dict[str, Any]:
+    def about(self, device: torch.device) -> Row:
         """What rows of both tables say of it; ``device`` is where it ran."""
         on_gpu = device.type == "cuda"
         return {
             "network": self.network,
-            "image": size_text(self.size),
-            "batch": self.batch,
+            "image": size_text(self.case.size),
+            "batch": self.case.batch,  # of all processes together
             "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
             "precision": self.precision,
         }
@@ -98,8 +95,8 @@ class Load(NamedTuple):
             network=self.network,
             dataset="random",
             epochs=1,
-            batch_size=self.batch,
-            crop_size=self.size,
+            batch_size=self.case.batch,
+            crop_size=self.case.size,
             precision=self.precision,
             optimiser="sgd",
             schedule="constant",
@@ -112,17 +109,17 @@ class Load(NamedTuple):
     def random_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Images float32 (N, 3, H, W) in 0-255 and labels int64 (N, H, W), always the same."""
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand((self.batch, 3, *self.size), generator=generator) * 255
-        shape = (self.batch, *self.size)
-        return images, torch.randint(0, self.classes, shape, generator=generator)
+        images = torch.rand((self.case.batch, 3, *self.case.size), generator=generator) * 255
+        shape = (self.case.batch, *self.case.size)
+        return images, torch.randint(0, CLASSES, shape, generator=generator)
 
 
-def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
+def measure_step(load: Load, threads: int, seconds: float) -> Row:
     """The row of Table 1 of one network: medians over as many steps as fit in ``seconds``."""
     prepare_arithmetic(load.recipe(), threads)
     device = torch.device(load.device)
     torch.manual_seed(0)
-    network = build_network(load.network, load.classes, {}).train()
+    network = build_network(load.network, CLASSES, {}).train()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = (part.to(device) for part in load.random_batch())
     # About what normalisation gives, so that nothing overflows or saturates.
@@ -143,17 +140,17 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
         step_ms()
     laps_ms: list[list[float]] = []
     ends_s = time.perf_counter() + seconds
-    while len(laps_ms) < LEAST_STEPS or (
-        len(laps_ms) < MOST_STEPS and time.perf_counter() < ends_s
+    while len(laps_ms) < MOST_STEPS and (
+        len(laps_ms) < LEAST_STEPS or time.perf_counter() < ends_s
     ):
         laps_ms.append(step_ms())
     total = spread([sum(laps) for laps in laps_ms])
-    case = (load.network, Case(load.batch, load.size))
-    published, published_on = PUBLISHED.get(case, ((None,) * len(PARTS), None))
+    known = (load.network, load.case)
+    published, published_on = PUBLISHED.get(known, ((None,) * len(PARTS), None))
     return {
         "table": "article_1",
         **load.about(device),
-        "classes": load.classes,
+        "classes": CLASSES,
         "threads": torch.get_num_threads(),
         "steps": total["runs"],
         "forward_ms": statistics.median(forward_ms for forward_ms, _ in laps_ms),
@@ -165,34 +162,33 @@ def measure_step(load: Load, threads: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def measure_parallel(load: Load, processes: int, threads: int) -> dict[str, Any]:
+def measure_parallel(load: Load, processes: int, threads: int) -> Row:
     """The row of Table 2 of so many processes with so many CPU threads each, without speed-up."""
-    cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "times.json"
         _torchrun(load, processes, threads, path)
         found = json.loads(path.read_text())
-    ms_per_image = [step_ms / load.batch for step_ms in found["step_ms"]]
+    ms_per_image = [step_ms / load.case.batch for step_ms in found["step_ms"]]
     return {
         "table": "article_2",
         **found["about"],
         "processes": processes,
         "threads_per_process": threads,
-        "is_oversubscribed": load.device == "cpu" and processes * threads > cores,
+        "is_oversubscribed": load.device == "cpu" and processes * threads > (os.cpu_count() or 1),
         "steps": len(ms_per_image),
         "ms_per_image": statistics.median(ms_per_image),
         "most_ms_per_image": max(ms_per_image),
-        "loss": found["loss"],
+        "loss": found["loss"],  # of the first step; the same for every number of processes
     }
 
 
-def add_speed_up(rows: list[dict[str, Any]]) -> None:
+def add_speed_up(rows: list[Row]) -> None:
     """Put beside each time, in place, how much faster it is than the first row's.
 
     ``efficiency`` divides by how much more of the machine is used: GPUs, or CPU cores.
     """
 
-    def used(row: dict[str, Any]) -> int:
+    def used(row: Row) -> int:
         if row["device"] != "cpu":
             return int(row["processes"])
         return min(row["processes"] * row["threads_per_process"], os.cpu_count() or 1)
@@ -203,15 +199,10 @@ def add_speed_up(rows: list[dict[str, Any]]) -> None:
 
 
 def _torchrun(load: Load, processes: int, threads: int, output: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1"]
-    command += ["--nproc-per-node", str(processes)]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-    command += ["-m", "benchmarks.paper_tables", "--part", json.dumps(load._asdict())]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "-m", "benchmarks.paper_tables"]
     done = subprocess.run(
-        [*command, "--output", str(output)],
+        [*command, "--part", json.dumps(load), "--output", str(output)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,
@@ -226,15 +217,15 @@ def _torchrun(load: Load, processes: int, threads: int, output: Path) -> None:
         )
 
 
-def part_of(load: Load, group: Group, device: torch.device) -> dict[str, Any]:
+def part_of(load: Load, group: Group, device: torch.device) -> Row:
     """One process's part: times of its steps in ms, and the whole batch's first loss."""
     recipe = load.recipe()
     prepare_arithmetic(recipe, None)
     warm_up = WARM_UP_STEPS[device.type]
-    state = TrainingState(recipe, load.classes, warm_up + load.steps, device)
-    criterion = Criterion(torch.ones(load.classes, device=device))
+    state = TrainingState(recipe, CLASSES, warm_up + load.steps, device)
+    criterion = Criterion(torch.ones(CLASSES, device=device))
     train_step = TrainStep(recipe, state, criterion, group)
-    images, labels = (part[group.share(load.batch)].to(device) for part in load.random_batch())
+    images, labels = (part[group.share(load.case.batch)].to(device) for part in load.random_batch())
     loss = group.sum(train_step(images, labels)).item()
     for _ in range(warm_up - 1):
         train_step(images, labels)
@@ -247,15 +238,14 @@ def part_of(load: Load, group: Group, device: torch.device) -> dict[str, Any]:
     return {"step_ms": stopwatch.laps_ms(), "loss": loss, "about": load.about(device)}
 
 
-def run_part(text: str, output: Path) -> int:
+def run_part(text: str, output: Path) -> None:
     """What torchrun starts: a Load's JSON; the first process writes what it measured."""
-    values = json.loads(text)
-    load = Load(**{**values, "size": tuple(values["size"])})
+    network, (batch, size), *others = json.loads(text)
+    load = Load(network, Case(batch, tuple(size)), *others)
     with join_group(load.device) as (group, device):
         found = part_of(load, group, device)
         if group.is_first:
             output.write_text(json.dumps(found))
-    return 0
 
 
 def case_of(text: str) -> Case:
@@ -266,19 +256,13 @@ def case_of(text: str) -> Case:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; what is not given depends on the device."""
-    parser = parser_of("paper_tables", __doc__)
+    defaults = {"device": "cpu", "precision": ["fp32"], "tables": [1, 2], "seconds": 6.0}
+    defaults.update(networks=NETWORKS_SHOWN, processes=[1, 2, 4], threads=THREADS)
+    choices = {"device": STEPS, "precision": ("fp32", "tf32", "bf16"), "tables": (1, 2)}
+    choices.update(networks=NETWORKS, parallel_network=NETWORKS)
+    parser = parser_of("paper_tables", __doc__, choices, **defaults, parallel_network="segnet")
     add = parser.add_argument
-    about_seconds = f"of each row of Table 1; {LEAST_STEPS} steps at least"
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--precision", nargs="+", choices=PRECISIONS, default=["fp32"])
-    add("--tables", nargs="+", type=int, choices=(1, 2), default=[1, 2])
-    add("--networks", nargs="+", choices=sorted(NETWORKS), default=NETWORKS_SHOWN)
     add("--cases", nargs="+", default=CASES, type=case_of, metavar="BATCHxWIDTHxHEIGHT")
-    add("--classes", type=int, default=CLASSES)
-    add("--seconds", type=float, default=6.0, help=about_seconds)
-    add_threads(parser, "of all processes together")
-    add("--processes", nargs="+", type=int, default=[1, 2, 4])
-    add("--parallel-network", choices=sorted(NETWORKS), default="segnet")
     add("--parallel-case", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
     add("--steps", type=int, help="counted steps of each row of Table 2")
     add("--part", help=argparse.SUPPRESS)
@@ -291,27 +275,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(options: argparse.Namespace) -> list[Row]:
     """All rows that were asked for."""
-
-    def load_of(network: str, case: Case, precision: str) -> Load:
-        load = (options.classes, options.device, precision, options.steps)
-        return Load(network, case.size, case.batch, *load)
-
-    rows: list[dict[str, Any]] = []
+    device, steps = options.device, options.steps
+    rows: list[Row] = []
     cases = options.cases if 1 in options.tables else ()
     for case, network, precision in product(cases, options.networks, options.precision):
         print(f"{network}, {case.batch} x {size_text(case.size)}, {precision} ...", flush=True)
-        load = load_of(network, case, precision)
+        load = Load(network, case, device, precision, steps)
         rows.append(measure_step(load, options.threads, options.seconds))
-    parallel: list[dict[str, Any]] = []
+    parallel: list[Row] = []
     for processes in options.processes if 2 in options.tables else ():
-        if options.device == "cuda" and processes > torch.cuda.device_count():
+        if device == "cuda" and processes > torch.cuda.device_count():
             print(f"NOT RUN: {processes} GPUs, found {torch.cuda.device_count()}")
             continue
-        threads = max(1, options.threads // processes)
-        print(f"{options.parallel_network}, {processes} x {threads} threads ...", flush=True)
-        load = load_of(options.parallel_network, options.parallel_case, options.precision[0])
+        threads, network = max(1, options.threads // processes), options.parallel_network
+        print(f"{network}, {processes} x {threads} threads ...", flush=True)
+        load = Load(network, options.parallel_case, device, options.precision[0], steps)
         parallel.append(measure_parallel(load, processes, threads))
     add_speed_up(parallel)
     return rows + parallel
@@ -321,11 +301,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, write, print; 1 where the device is missing or a process failed."""
     options = parse(arguments)
     if options.part:
-        return run_part(options.part, options.output)
+        run_part(options.part, options.output)
+        return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         print("NOT RUN: PyTorch finds no GPU; --device cpu measures the CPU", file=sys.stderr)
         return 1
-    settings = {"device": options.device, "precision": options.precision}
+    settings = settings_of(options)
     if options.device == "cuda":
         settings["gpu"] = gpu_facts("cuda")
     record = Record("paper_tables", settings, arguments)
@@ -337,47 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_code(run)
 
 
-class Row(TypedDict):
-    """What both tables say."""
-
-    table: str  # article_1 or article_2
-    network: str
-    image: str
-    batch: int  # of all processes together
-    device: str
-    precision: str
-    steps: int  # counted
-
-
-class Step(Row):
-    """Table 1: one training step without the update of the weights."""
-
-    classes: int
-    threads: int
-    forward_ms: float
-    backward_ms: float
-    total_ms: float
-    total_p95_ms: float
-    published_forward_ms: float | None
-    published_backward_ms: float | None
-    published_total_ms: float | None
-    published_on: str | None
-
-
-class Parallel(Row):
-    """Table 2: one batch over several processes, update included."""
-
-    processes: int
-    threads_per_process: int
-    is_oversubscribed: bool  # more threads than cores
-    ms_per_image: float  # median
-    most_ms_per_image: float
-    loss: float  # of the first step; the same for every number of processes
-    speed_up: float  # over the first row
-    efficiency: float  # speed_up by how much more of the machine is used
-
-
-def _published(row: shown.Row) -> str:
+def _published(row: Row) -> str:
     found = [row[f"published_{part}_ms"] for part in PARTS]
     if found[0] is None:
         return shown.NOT_MEASURED
@@ -386,7 +327,6 @@ def _published(row: shown.Row) -> str:
 
 
 SHOWN = shown.Shown(
-    rows={"": Step, "processes": Parallel},
     tables={
         "paper_tables.article_1": shown.columns(
             {

@@ -1,13 +1,11 @@
 """What a benchmark leaves behind: one JSON file that says what was measured, where and how."""
 
 import datetime
-import inspect
 import sys
 import time
-import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, get_args, get_origin, get_type_hints
+from typing import Any
 
 from benchmarks import BENCHMARKS, machine
 from benchmarks.shown import Shown, shown_of, text
@@ -19,20 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TRIALS = ROOT / "out" / "benchmarks"
 """For runs that only try something out; git ignores it, and nothing quotes it."""
-FORMAT = 1
-
-
-class File(TypedDict):
-    """A results file."""
-
-    format: int  # grows when a key changes its meaning
-    benchmark: str  # name of the module
-    command: str  # what was run; ROOT stands for the folder of a data set
-    started_utc: str  # 2026-11-22T18:00:00Z
-    took_s: float | None  # from start to this file
-    machine: dict[str, Any]  # benchmarks.machine.Machine
-    settings: dict[str, Any]  # what holds for all rows: threads, rounds, limits
-    results: list[dict[str, Any]]  # rows, as the benchmark's SHOWN.rows
 
 
 class Record:
@@ -46,13 +30,13 @@ class Record:
     ) -> None:
         words = sys.argv[1:] if arguments is None else arguments
         self.content: dict[str, Any] = {
-            "format": FORMAT,
-            "benchmark": benchmark,
+            "format": 1,  # grows when a key changes its meaning
+            "benchmark": benchmark,  # name of the module
             "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *_shown(words)]),
             "started_utc": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
-            "took_s": None,
+            "took_s": None,  # from start to this file
             "machine": machine.facts(),
-            "settings": settings,
+            "settings": settings,  # what holds for all rows: threads, rounds, limits
         }
         self._started_s = time.monotonic()
 
@@ -76,45 +60,51 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
-def problems(record: dict[str, Any]) -> list[str]:
-    """One line for whatever in a results file is not as declared."""
+def problem(record: dict[str, Any]) -> str:
+    """Why the documents cannot show a results file; empty where they can."""
     name = record.get("benchmark")
     if name not in BENCHMARKS:
-        return [f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}"]
-    kinds = shown_of(name).rows
-    lines = _differences("file", record, File)
-    lines += _differences("machine", record.get("machine", {}), machine.Machine)
-    for index, row in enumerate(record.get("results", [])):
-        kind = next((kinds[key] for key in kinds if key in row), kinds[""])
-        lines += _differences(f"results[{index}]", row, kind)
-    return lines
+        return f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}"
+    try:
+        text(shown_of(name), record)
+        provenance(record)
+    except KeyError as error:
+        return f"it lacks {error}, which is shown"
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        return f"it cannot be shown: {error}"
+    return ""
 
 
-def _differences(place: str, found: dict[str, Any], declared: Any) -> list[str]:
-    """Against a TypedDict."""
-    hints = get_type_hints(declared)
-    lines = [f"{place} has the undeclared key {key!r}" for key in found if key not in hints]
-    for key, hint in hints.items():
-        if key not in found:
-            lines += [f"{place} lacks {key!r}"] if key in declared.__required_keys__ else []
-        elif not _fits(found[key], hint):
-            wanted = inspect.formatannotation(hint)
-            lines.append(f"{place}: {key!r} is {found[key]!r:.60}, declared as {wanted}")
-    return lines
+def provenance(record: dict[str, Any]) -> str:
+    """The line below a table: command, date, machine, versions."""
+    about = record["machine"]
+    took = "" if record["took_s"] is None else f", {_duration(record['took_s'])}"
+    versions = [
+        f"{name} {found}" for name, found in about["versions"].items() if found[0].isdigit()
+    ]
+    parts = [
+        f"`{record['command']}`, {record['started_utc'][:10]}{took}",
+        _processor(about),
+        f"load {about['load_average'][0]:.1f} before",
+        ", ".join([f"Python {about['python']}", *versions]),
+        f"commit {about['commit']}",
+    ]
+    return f"*{'; '.join(parts)}.*"
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    kind, parts = get_origin(hint) or hint, get_args(hint)
-    if kind is Any:
-        return True
-    if kind is types.UnionType:
-        return any(_fits(value, part) for part in parts)
-    if kind in (list, dict):
-        items = value.values() if isinstance(value, dict) else value
-        return isinstance(value, kind) and all(_fits(item, parts[-1]) for item in items)
-    if kind in (int, float):
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return isinstance(value, kind)
+def _processor(about: dict[str, Any]) -> str:
+    """Name, cores and instruction sets, and the GPU where one was measured."""
+    usable, logical = about["usable_cores"], about["logical_cores"]
+    cores = f"{logical} logical cores" if usable == logical else f"pinned to {usable} of {logical}"
+    virtual = " of a virtual machine" if about["is_virtual"] else ""
+    flags = f" ({' '.join(about['cpu_flags'])})" if about["cpu_flags"] else ""
+    gpu = f", {about['gpu']['name']}" if about.get("gpu") else ""
+    return f"{about['processor']}, {cores}{virtual}{flags}{gpu}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds below two minutes, else minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _shown(words: Sequence[str]) -> list[str]:

@@ -9,26 +9,25 @@ good implementation lies.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks import shown
 from benchmarks.options import Size, parser_of, size_text
 from benchmarks.record import Record
+from benchmarks.shown import Row
 from segmentation_node.networks import NETWORKS
 from training.summary import count_macs, meta_network
 
-SIZES = ((320, 480), (360, 640), (720, 1280))
+SIZES = [(320, 480), (360, 640), (720, 1280)]
 CLASSES = 19
 BYTES_PER_S = 25.6e9
 PAPER = "elu_squeezenet"
-TX1_MS = {
-    (PAPER, "480x320"): 60.0,
-    (PAPER, "640x360"): 86.0,
-    (PAPER, "1280x720"): 389.0,
-}
+TX1_MS = {(PAPER, "480x320"): 60.0, (PAPER, "640x360"): 86.0, (PAPER, "1280x720"): 389.0}
 """Latency in ms that was measured on a Jetson TX1 by network and image: Treml et al. 2016, Table 3.
 """
 TX1_SOURCE = "Treml et al. 2016"
@@ -79,9 +78,8 @@ class Counter(TorchDispatchMode):
         return output
 
 
-def operations(name: str, classes: int, size: Size) -> list[Operation]:
-    """What a network runs for one image."""
-    network = meta_network(name, classes, {})
+def operations(network: Module, size: Size) -> list[Operation]:
+    """What a network on the meta device runs for one image."""
     with torch.no_grad(), Counter() as counter:
         network(torch.empty((1, 3, *size), device="meta"))
     return counter.operations
@@ -98,6 +96,21 @@ def least_ms(found: list[Operation], precision: Precision) -> tuple[float, float
     return total_s * 1e3, memory_bound_s / total_s
 
 
+def estimate(name: str, size: Size) -> Row:
+    """The row of a network at a size."""
+    network, image = meta_network(name, CLASSES, {}), size_text(size)
+    found = operations(network, size)
+    estimates = {key: least_ms(found, precision) for key, precision in PRECISIONS.items()}
+    return {
+        "network": name,
+        "image": image,
+        "gmac": count_macs(network, size) / 1e9,
+        "least_ms": {key: value for key, (value, _) in estimates.items()},
+        "memory_bound_share": {key: share for key, (_, share) in estimates.items()},
+        "published_ms": TX1_MS.get((name, image)),  # measured on a TX1 by the network's authors
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Estimate for every network, size and precision; write and print it."""
     options = parser_of("roofline", __doc__).parse_args(arguments)
@@ -108,22 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
         "classes": CLASSES,
     }
     record = Record("roofline", settings, arguments)
-    results = [_row(name, size) for name in sorted(NETWORKS) for size in SIZES]
+    results = [estimate(name, size) for name in sorted(NETWORKS) for size in SIZES]
     record.finish(results, options.output, SHOWN)
-
-
-def _row(name: str, size: Size) -> dict[str, Any]:
-    found = operations(name, CLASSES, size)
-    estimates = {key: least_ms(found, precision) for key, precision in PRECISIONS.items()}
-    image = size_text(size)
-    return {
-        "network": name,
-        "image": image,
-        "gmac": count_macs(meta_network(name, CLASSES, {}), size) / 1e9,
-        "least_ms": {key: value[0] for key, value in estimates.items()},
-        "memory_bound_share": {key: value[1] for key, value in estimates.items()},
-        "published_ms": TX1_MS.get((name, image)),
-    }
 
 
 def _convolution_macs(args: tuple[Any, ...], output: torch.Tensor) -> int:
@@ -133,26 +132,10 @@ def _convolution_macs(args: tuple[Any, ...], output: torch.Tensor) -> int:
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, (list, tuple)):
-        return [tensor for value in values for tensor in _tensors(value)]
-    return []
-
-
-class Row(TypedDict):
-    """An estimate; ``settings`` has the peak rates that it assumes."""
-
-    network: str
-    image: str
-    gmac: float
-    least_ms: dict[str, float]  # by precision
-    memory_bound_share: dict[str, float]  # of that time, by precision
-    published_ms: float | None  # measured on a TX1 by the network's authors
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 SHOWN = shown.Shown(
-    rows={"": Row},
     tables={
         "roofline": shown.columns(
             {

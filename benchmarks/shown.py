@@ -41,10 +41,8 @@ class Plot(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a results file holds, and how that is shown."""
+    """How a results file is shown."""
 
-    rows: Mapping[str, type]
-    """TypedDict of a row by a key that only such rows have; "" is that of all others."""
     tables: Mapping[str, Table]
     """By the name in a document; one that ends in ``EXCERPT`` is for documents only."""
     line: Callable[[Record], str] | None = None
@@ -115,7 +113,7 @@ def text(shown: Shown, record: Record) -> str:
             parts.append("\n".join([f"{name}:", text_table(grid.header, grid.rows), *grid.notes]))
     parts += [_failure(row) for row in record["results"] if "error" in row]
     parts += [shown.line(record)] if shown.line else []
-    return "\n\n".join(parts).replace("`", "").replace("**", "")
+    return "\n\n".join(filter(None, parts)).replace("`", "").replace("**", "")
 
 
 def _failure(row: Row) -> str:
@@ -126,12 +124,12 @@ def _failure(row: Row) -> str:
 
 
 def cell_of(row: Row, cell: Cell) -> str:
-    """The text of a cell."""
+    """The text of a cell. Raises KeyError where the row lacks what it shows."""
     if not isinstance(cell, str):
         return cell(row)
     keys = [key.partition("[")[0] for _, key, _, _ in Formatter().parse(cell) if key]
-    is_measured = all(row.get(key) is not None for key in keys)
-    return cell.format(**row).replace("%", " %") if is_measured else NOT_MEASURED
+    values = [row.get(key) if "error" in row else row[key] for key in keys]
+    return NOT_MEASURED if None in values else cell.format(**row).replace("%", " %")
 
 
 def yes_or_no(key: str) -> Cell:
@@ -146,7 +144,7 @@ def rate(seconds: str) -> Cell:
 
 def run_time(row: Row) -> str:
     """The run time's own spelling of its name."""
-    name: str = row.get("run_time", "onnxruntime")
+    name: str = row["run_time"]
     return RUN_TIME_NAMES.get(name, name)
 
 

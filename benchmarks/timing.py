@@ -1,8 +1,8 @@
 """Times of runs in turns, of work on a device, of streams of messages, and a process's CPU time."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,23 +26,19 @@ def take_turns(
 
 
 def take_timed_turns(
-    runs: Mapping[Any, Callable[[], object]],
-    rounds: int,
-    block_s: float,
-    least_runs: int = LEAST_RUNS,
+    runs: Mapping[Any, Callable[[], object]], rounds: int, block_s: float
 ) -> dict[Any, list[float]]:
     """As ``take_turns``, in blocks of ``block_s`` seconds: what is slow is run less often.
 
     A run longer than a block warms up what it needs by itself: only its first is not counted, and
-    it takes part in ``least_runs`` rounds alone.
+    it takes part in ``LEAST_RUNS`` rounds alone.
     """
     times_ms: dict[Any, list[float]] = {name: [] for name in runs}
     is_slow = {name: timed_ms(run) > block_s * 1e3 for name, run in runs.items()}
-    for number in range(max(rounds, least_runs)):
+    for number in range(max(rounds, LEAST_RUNS)):
         for name, run in runs.items():
             if is_slow[name]:
-                if number < least_runs:
-                    times_ms[name].append(timed_ms(run))
+                times_ms[name] += [timed_ms(run)] if number < LEAST_RUNS else []
             elif number < rounds:
                 times_ms[name] += _block_ms(run, block_s)
     return times_ms
@@ -64,22 +60,22 @@ def _block_ms(run: Callable[[], object], block_s: float) -> list[float]:
     return found
 
 
-class Spread(TypedDict):
-    """What single runs gave."""
-
-    runs: int  # counted
-    median_ms: float
-    p95_ms: float
-    least_ms: float
+STATISTICS: dict[str, Callable[[Any], Any]] = {
+    "mean": np.mean,
+    "min": np.min,
+    "max": np.max,
+    "std_dev": np.std,
+    "median": np.median,
+    "p95": lambda values: np.quantile(values, 0.95),
+}
 
 
 def spread(times_ms: list[float]) -> dict[str, float]:
-    """A ``Spread`` of times in ms."""
+    """What single runs took."""
     return {
         "runs": len(times_ms),
-        "median_ms": float(np.median(times_ms)),
-        "p95_ms": float(np.quantile(times_ms, 0.95)),
-        "least_ms": float(np.min(times_ms)),
+        **{f"{kind}_ms": float(STATISTICS[kind](times_ms)) for kind in ("median", "p95")},
+        "least_ms": min(times_ms),
     }
 
 
@@ -91,33 +87,48 @@ def wall_and_cpu_s(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def by_clock(
-    whole_key: str,
-    whole: list[tuple[float, float]],
-    part_key: str,
-    part: list[tuple[float, float]],
-    count: int,
+    keys: Sequence[str], rounds: Iterable[Sequence[Callable[[], object]]], count: int
 ) -> list[dict[str, Any]]:
-    """A row for wall and CPU time of rounds, as ``wall_and_cpu_s`` gives them, of ``count`` items.
+    """A row for wall and one for CPU time of two works on ``count`` items, the whole and a part.
 
-    Seconds an item are medians over the rounds; the ratio, the part's time over the whole's, is of
-    what ran one right after the other.
+    A round runs one right after the other, and the ratio is the part's time over the whole's in
+    one round. ``keys`` are of seconds an item; all are medians. The first round is not counted.
     """
-    rows = []
-    for index, clock in enumerate(("wall", "cpu")):
-        whole_s, part_s = ([times[index] for times in found] for found in (whole, part))
-        ratios = [one / other for one, other in zip(part_s, whole_s, strict=True)]
-        row = {whole_key: np.median(whole_s) / count, part_key: np.median(part_s) / count}
-        row["ratio"] = np.median(ratios)
-        figures = {key: float(value) for key, value in row.items()}
-        rounded = [round(ratio, 4) for ratio in ratios]
-        rows.append({"clock": clock, **figures, "ratios": rounded})
-    return rows
+    times_s = np.array([[wall_and_cpu_s(work) for work in works] for works in rounds][1:])
+    each_s, ratios = np.median(times_s, axis=0) / count, times_s[:, 1] / times_s[:, 0]
+    return [
+        {
+            "clock": clock,
+            **dict(zip(keys, each_s[:, index].tolist(), strict=True)),
+            "ratio": float(np.median(ratios[:, index])),
+            "ratios": ratios[:, index].round(4).tolist(),
+        }
+        for index, clock in enumerate(("wall", "cpu"))
+    ]
 
 
-def cpu_s(process: Any) -> float:
-    """CPU time of all threads of a ``psutil.Process``."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def in_rounds(
+    measure: Callable[[str], dict[str, Any]], names: Sequence[str], rounds: int
+) -> dict[str, list[dict[str, Any]]]:
+    """What ``measure`` gives of each name, by round, all of them in turns."""
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names:
+            print(f"round {number + 1}, {name} ...", flush=True)
+            turns[name].append(measure(name))
+    return turns
+
+
+def medians(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By key, over the rounds."""
+    return {key: float(np.median([turn[key] for turn in turns])) for key in turns[0]}
+
+
+def ratios(
+    own: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, float]], key: str
+) -> list[float]:
+    """Of the figures of the same round."""
+    return [one[key] / another[key] for one, another in zip(own, other, strict=True)]
 
 
 class Stopwatch:
@@ -154,29 +165,6 @@ class Stopwatch:
         return [start.elapsed_time(end) for start, end in pairs]
 
 
-class FrameMetrics(TypedDict):
-    """A stream of frames, under the names of NVIDIA's ros2_benchmark.
-
-    Its ``BasicPerformanceMetrics.MEAN_FRAME_RATE`` is ``mean_frame_rate_fps``: small letters, the
-    unit behind. Its rates are n frames over the duration, here it is the n - 1 intervals.
-    """
-
-    num_frames_sent: float
-    num_missed_frames: float
-    received_duration_ms: float  # first receipt to last
-    mean_frame_rate_fps: float | None
-    mean_latency_ms: float | None
-    min_latency_ms: float | None
-    max_latency_ms: float | None
-    std_dev_latency_ms: float | None
-    median_latency_ms: float | None
-    p95_latency_ms: float | None
-    mean_jitter_ms: float | None  # how much an interval between receipts differs from the last
-    min_jitter_ms: float | None
-    max_jitter_ms: float | None
-    std_dev_jitter_ms: float | None
-
-
 def frame_metrics(frames: Sequence[tuple[float, float]], sent: int) -> dict[str, Any]:
     """Of (sent_s, received_s) by frame in the order of receipt; ``sent`` counts the lost ones too.
 
@@ -192,20 +180,13 @@ def frame_metrics(frames: Sequence[tuple[float, float]], sent: int) -> dict[str,
         "num_missed_frames": sent - len(frames),
         "received_duration_ms": duration_ms,
         "mean_frame_rate_fps": len(intervals_ms) / duration_ms * 1e3 if duration_ms else None,
-        **_statistics("latency", latency_ms),
-        "median_latency_ms": _quantile(latency_ms, 0.5),
-        "p95_latency_ms": _quantile(latency_ms, 0.95),
-        **_statistics("jitter", np.abs(np.diff(intervals_ms))),
+        **_statistics("latency", latency_ms, "mean min max std_dev median p95"),
+        **_statistics("jitter", np.abs(np.diff(intervals_ms)), "mean min max std_dev"),
     }
 
 
-def _statistics(name: str, values_ms: np.ndarray) -> dict[str, float | None]:
-    methods = {"mean": "mean", "min": "min", "max": "max", "std_dev": "std"}
+def _statistics(name: str, values_ms: np.ndarray, kinds: str) -> dict[str, float | None]:
     return {
-        f"{key}_{name}_ms": float(getattr(values_ms, method)()) if len(values_ms) else None
-        for key, method in methods.items()
+        f"{kind}_{name}_ms": float(STATISTICS[kind](values_ms)) if len(values_ms) else None
+        for kind in kinds.split()
     }
-
-
-def _quantile(values_ms: np.ndarray, share: float) -> float | None:
-    return float(np.quantile(values_ms, share)) if len(values_ms) else None

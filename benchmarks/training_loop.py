@@ -1,21 +1,24 @@
-"""What loading, augmenting and logging cost a training step on the CPU.
+"""``python -m benchmarks.training_loop``: what loading and augmenting cost a training step.
 
-``python -m benchmarks.training_loop --root CAMVID`` runs the trainer's own loop and, in turn with
-it, the same optimiser steps on one batch that is ready in memory. The ratio of the two rates is
-the share of the loop that the network gets.
+Runs the trainer's own loop on the CPU, with its log, and, in turn with it, the same optimiser steps
+on one batch that is ready in memory. The ratio of the two rates is the share of the loop that the
+network gets. CPU time counts what every thread used: it holds on a busy machine too, but charges
+for work that other cores would have done at the same time.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import torch
 
 from benchmarks import shown
-from benchmarks.options import parser_of
+from benchmarks.options import THREADS, parser_of, settings_of
 from benchmarks.record import Record
-from benchmarks.timing import by_clock, wall_and_cpu_s
+from benchmarks.shown import Row
+from benchmarks.timing import by_clock
 from segmentation_node.evaluation.datasets import open_dataset
 from training.data import AnySplit, Split, StreamingSplit
 from training.recipe import Recipe
@@ -24,46 +27,31 @@ from training.trainer import Trainer
 
 LEAST_RATIO = 0.9
 KINDS: dict[str, Callable[..., AnySplit]] = {"memory": Split, "stream": StreamingSplit}
+KEYS = ("loop_s_per_image", "bare_s_per_image")
 
 
-def measure(recipe: Recipe, split: AnySplit, rounds: int) -> list[dict[str, Any]]:
-    """Seconds per image of the loop and of bare steps: medians over alternating rounds.
-
-    CPU time counts what every thread used: it holds on a busy machine too, but charges for work
-    that other cores would have done at the same time.
-    """
-    loop, bare = [], []
-    for _ in range(rounds + 1):
+def loop_and_bare(
+    recipe: Recipe, split: AnySplit, rounds: int
+) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+    """For each round a new trainer's loop, and as many bare steps, all on one augmented batch."""
+    for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(recipe, split, None, Path(folder))
-            loop.append(wall_and_cpu_s(trainer.run))
-        bare.append(wall_and_cpu_s(_bare_steps(trainer)))
-    images = trainer.steps_per_epoch * recipe.batch_size
-    # The first round also fills the caches of the thread pool and of oneDNN.
-    return by_clock("loop_s_per_image", loop[1:], "bare_s_per_image", bare[1:], images)
+            images, labels = next(split.batches([range(recipe.batch_size)]))
+            batch = trainer.augment(images, labels, trainer.state.generator)
+            yield trainer.run, partial(_bare_steps, trainer, batch)
 
 
-def _bare_steps(trainer: Trainer) -> Callable[[], None]:
-    """As many steps as the loop's, all on one augmented batch."""
-    images, labels = next(trainer.train_split.batches([range(trainer.recipe.batch_size)]))
-    ready = trainer.augment(images, labels, trainer.state.generator)
-
-    def run() -> None:
-        for _ in range(trainer.steps_per_epoch):
-            trainer.train_step(*ready)
-
-    return run
+def _bare_steps(trainer: Trainer, batch: Any) -> None:
+    for _ in range(trainer.steps_per_epoch):
+        trainer.train_step(*batch)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure a split in memory and one that is streamed; write and print the ratios."""
-    parser = parser_of("training_loop", __doc__)
-    add = parser.add_argument
-    add("--root", default="", help="CamVid's folder; without it the street drive")
-    add("--network", default="elu_squeezenet")
-    add("--images", type=int, default=48)
-    add("--rounds", type=int, default=5)
-    add("--threads", type=int)
+    defaults = {"network": "elu_squeezenet", "images": 48, "rounds": 5, "threads": THREADS}
+    parser = parser_of("training_loop", __doc__, **defaults)
+    parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
     options = parser.parse_args(arguments)
     recipe = Recipe(
         network=options.network,
@@ -74,30 +62,20 @@ def main(arguments: list[str] | None = None) -> None:
         color_jitter=0.1,
     )
     prepare_arithmetic(recipe, options.threads)
-    settings = {name: getattr(options, name) for name in ("network", "images", "rounds")}
-    settings.update(dataset=recipe.dataset, crop="240x320", batch_size=recipe.batch_size)
-    settings.update(threads=torch.get_num_threads(), least_ratio=LEAST_RATIO)
+    about = {"dataset": recipe.dataset, "crop": "240x320", "batch_size": recipe.batch_size}
+    settings = settings_of(options, **about, least_ratio=LEAST_RATIO)
     record = Record("training_loop", settings, arguments)
     dataset = open_dataset(recipe.dataset, options.root, "train")
     rows = []
     for kind, make in KINDS.items():
         split = make(dataset, torch.device("cpu"), options.images)
-        rows += [{"data": kind, **row} for row in measure(recipe, split, options.rounds)]
+        images = len(split) // recipe.batch_size * recipe.batch_size
+        found = by_clock(KEYS, loop_and_bare(recipe, split, options.rounds + 1), images)
+        rows += [{"data": kind, **row} for row in found]
     record.finish(rows, options.output, SHOWN)
 
 
-class Row(TypedDict):
-    """A way to hold the data, by one clock."""
-
-    data: str  # memory or stream
-    clock: str  # wall or cpu
-    loop_s_per_image: float  # the trainer's loop
-    bare_s_per_image: float  # its steps on one batch that is ready
-    ratio: float  # median over rounds of bare over loop
-    ratios: NotRequired[list[float]]  # by round
-
-
-def _line(record: dict[str, Any]) -> str:
+def _line(record: Row) -> str:
     ratio = {row["data"]: row["ratio"] for row in record["results"] if row["clock"] == "wall"}
     return (
         f"The training loop keeps {ratio['memory']:.2f} of the bare steps' images per second with "
@@ -107,7 +85,6 @@ def _line(record: dict[str, Any]) -> str:
 
 
 SHOWN = shown.Shown(
-    rows={"": Row},
     tables={
         "training_loop": shown.columns(
             {

@@ -15,15 +15,21 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import rclpy
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
 
 from benchmarks import shown
-from benchmarks.options import Size, parser_of, size_of, size_text, street_images
+from benchmarks.nodes import image_messages
+from benchmarks.options import Size, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
-from benchmarks.timing import FrameMetrics, frame_metrics
+from benchmarks.shown import Row
+from benchmarks.timing import frame_metrics
+from segmentation_node.ros.processor import stamp_nanoseconds
 
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-SIZES = ((360, 640), (720, 1280), (1024, 2048))
+SIZES = [(360, 640), (720, 1280), (1024, 2048)]
 RATE_HZ = 20.0
 JPEG_QUALITY = 95
 QUIET_S = 3.0
@@ -37,6 +43,14 @@ class Setting(NamedTuple):
     sender_has_profile: bool
     receiver_has_profile: bool
     is_compressed: bool = False
+
+    def topic(self) -> tuple[Any, str, QoSProfile]:
+        """Type, name and QoS."""
+        policy = QoSReliabilityPolicy
+        reliability = policy.RELIABLE if self.is_reliable else policy.BEST_EFFORT
+        # As in rclcpp's SensorDataQoS, which camera drivers use.
+        qos = QoSProfile(depth=5, reliability=reliability)
+        return CompressedImage if self.is_compressed else Image, "transport_image", qos
 
 
 SETTINGS = {
@@ -52,14 +66,13 @@ SETTINGS = {
 }
 
 
-def camera(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
+def camera(size: Size, frames: int, setting: Setting) -> Row:
     """Publish images at the rate; runs in a process of its own."""
-    import rclpy
-
-    rclpy.init()
     node = rclpy.create_node("transport_camera")
-    publisher = node.create_publisher(_message_type(setting), "transport_image", _qos(setting))
-    messages = [_message(image_hwc, setting) for image_hwc in street_images(size, 4)]
+    publisher = node.create_publisher(*setting.topic())
+    messages = image_messages(size, 4)
+    if setting.is_compressed:
+        messages = [_compressed(message) for message in messages]
     deadline_s = time.monotonic() + DISCOVERY_TIMEOUT_S
     while publisher.get_subscription_count() == 0:
         if time.monotonic() > deadline_s:
@@ -82,24 +95,22 @@ def camera(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
     return {"cpu_ms_per_frame": cpu_ms, "bytes": len(messages[0].data), "rate_fps": rate_fps}
 
 
-def node(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
+def node(size: Size, frames: int, setting: Setting) -> Row:
     """Take images until none has come for a while; runs in a process of its own."""
-    import rclpy
-
-    rclpy.init()
     receiver = rclpy.create_node("transport_node")
     taken: list[tuple[float, float]] = []
-    last_s = [time.monotonic() + DISCOVERY_TIMEOUT_S]
+    last_s = time.monotonic() + DISCOVERY_TIMEOUT_S
 
     def on_image(message: Any) -> None:
-        stamp = message.header.stamp
-        now_ns = receiver.get_clock().now().nanoseconds
-        taken.append((stamp.sec + stamp.nanosec / 1e9, now_ns / 1e9))
-        last_s[0] = time.monotonic()
+        nonlocal last_s
+        received_s = receiver.get_clock().now().nanoseconds / 1e9
+        taken.append((stamp_nanoseconds(message.header.stamp) / 1e9, received_s))
+        last_s = time.monotonic()
 
-    receiver.create_subscription(_message_type(setting), "transport_image", on_image, _qos(setting))
+    kind, topic, qos = setting.topic()
+    receiver.create_subscription(kind, topic, on_image, qos)
     before_s = time.process_time()
-    while time.monotonic() < last_s[0] + QUIET_S and len(taken) < frames:
+    while time.monotonic() < last_s + QUIET_S and len(taken) < frames:
         rclpy.spin_once(receiver, timeout_sec=0.2)
     return {
         "metrics": frame_metrics(taken, frames),
@@ -110,14 +121,22 @@ def node(size: Size, frames: int, setting: Setting) -> dict[str, Any]:
 ROLES = {"camera": camera, "node": node}
 
 
-def measure(size: Size, frames: int, name: str) -> dict[str, Any]:
+def play(role: str, size: str, frames: str, name: str) -> None:
+    """One role of a measurement, in this process, which ends; its last line is what it found."""
+    rclpy.init()
+    print(json.dumps(ROLES[role](size_of(size), int(frames), SETTINGS[name])), flush=True)
+    # Nothing is left to save; tearing the middleware down can take seconds.
+    os._exit(0)
+
+
+def measure(size: Size, frames: int, name: str) -> Row:
     """One size under one setting, in two fresh processes."""
     setting = SETTINGS[name]
-    arguments = [size_text(size), str(frames), name]
     has_profile = {"camera": setting.sender_has_profile, "node": setting.receiver_has_profile}
+    command = [sys.executable, "-m", "benchmarks.transport", "--role"]
     children = {
         role: subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.transport", "--role", role, *arguments],
+            [*command, role, size_text(size), str(frames), name],
             env=_environment(has_profile[role]),
             stdout=subprocess.PIPE,
             text=True,
@@ -128,34 +147,27 @@ def measure(size: Size, frames: int, name: str) -> dict[str, Any]:
     for role, child in children.items():
         if child.returncode:
             sys.exit(f"transport: the {role} ended with {child.returncode}")
-    found = {role: json.loads(output.splitlines()[-1]) for role, output in outputs.items()}
-    metrics = found["node"]["metrics"]
+    sent, taken = (json.loads(outputs[role].splitlines()[-1]) for role in ROLES)
     return {
         "image": size_text(size),
         "setting": name,
-        "message_bytes": found["camera"]["bytes"],
-        "mean_playback_frame_rate_fps": found["camera"]["rate_fps"],
-        **metrics,
-        "delivered": 1 - metrics["num_missed_frames"] / frames,
-        "camera_cpu_ms_per_frame": found["camera"]["cpu_ms_per_frame"],
-        "node_cpu_ms_per_frame": found["node"]["cpu_ms_per_frame"],
+        "message_bytes": sent["bytes"],
+        "mean_playback_frame_rate_fps": sent["rate_fps"],
+        **taken["metrics"],
+        "delivered": 1 - taken["metrics"]["num_missed_frames"] / frames,
+        "camera_cpu_ms_per_frame": sent["cpu_ms_per_frame"],
+        "node_cpu_ms_per_frame": taken["cpu_ms_per_frame"],
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure every size and setting, or play one role of a measurement."""
-    parser = parser_of("transport", __doc__)
-    parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--sizes", nargs="+", default=SIZES, type=size_of, metavar="WIDTHxHEIGHT")
+    parser = parser_of("transport", __doc__, frames=100, sizes=SIZES)
     parser.add_argument("--role", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.role:
-        role, size, frames, name = options.role
-        found = ROLES[role](size_of(size), int(frames), SETTINGS[name])
-        print(json.dumps(found), flush=True)
-        # Nothing is left to save; tearing the middleware down can take seconds.
-        os._exit(0)
-    settings = {"rate_hz": RATE_HZ, "frames": options.frames, "jpeg_quality": JPEG_QUALITY}
+        play(*options.role)
+    settings = settings_of(options, rate_hz=RATE_HZ, jpeg_quality=JPEG_QUALITY)
     record, results = Record("transport", settings, arguments), []
     for size in options.sizes:
         for name in SETTINGS:
@@ -172,52 +184,15 @@ def _environment(has_profile: bool) -> dict[str, str]:
     return environment
 
 
-def _message_type(setting: Setting) -> Any:
-    from sensor_msgs.msg import CompressedImage, Image
-
-    return CompressedImage if setting.is_compressed else Image
-
-
-def _qos(setting: Setting) -> Any:
-    from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
-
-    policy = QoSReliabilityPolicy
-    return QoSProfile(
-        history=QoSHistoryPolicy.KEEP_LAST,
-        depth=5,  # as in rclcpp's SensorDataQoS, which camera drivers use
-        reliability=policy.RELIABLE if setting.is_reliable else policy.BEST_EFFORT,
-    )
-
-
-def _message(image_hwc: np.ndarray, setting: Setting) -> Any:
-    message = _message_type(setting)()
-    message.header.frame_id = "camera"
-    if setting.is_compressed:
-        message.format = "rgb8; jpeg compressed bgr8"
-        bgr = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        message.data.frombytes(encoded.tobytes())
-        return message
-    message.encoding = "rgb8"
-    message.height, message.width = image_hwc.shape[:2]
-    message.step = 3 * message.width
-    message.data.frombytes(image_hwc.tobytes())
+def _compressed(image: Image) -> CompressedImage:
+    message = CompressedImage(header=image.header, format="bgr8; jpeg compressed bgr8")
+    bgr = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    message.data.frombytes(encoded.tobytes())
     return message
 
 
-class Transported(FrameMetrics):
-    """An image size under one setting; latencies are from stamp to callback."""
-
-    image: str
-    setting: str  # name in SETTINGS
-    message_bytes: int  # of the image's data
-    mean_playback_frame_rate_fps: float | None  # that the camera reached
-    delivered: float  # share
-    camera_cpu_ms_per_frame: float  # of the sending process
-    node_cpu_ms_per_frame: float  # of the receiving process, by received frame
-
-
-def _delivered(row: shown.Row) -> str:
+def _delivered(row: Row) -> str:
     share = shown.percent(row["delivered"])
     if row["median_latency_ms"] is None:
         return share
@@ -230,7 +205,6 @@ def _by_setting(cell: shown.Cell) -> shown.Table:
 
 CPU_MS = "{camera_cpu_ms_per_frame:.1f} + {node_cpu_ms_per_frame:.1f} ms"
 SHOWN = shown.Shown(
-    rows={"": Transported},
     tables={"transport": _by_setting(_delivered), "transport.cpu": _by_setting(CPU_MS)},
 )
 

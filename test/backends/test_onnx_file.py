@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 from support.linear_model import write_model
 
-from benchmarks.measured_models import random_model
+from benchmarks.measured_models import random_model, resized
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.onnx_file import (
     decode_weights,
@@ -242,7 +242,7 @@ def test_a_node_of_another_domain_is_not_taken_for_onnxs():
 @pytest.mark.parametrize("network", ["elu_squeezenet", "enet", "fast_elu_squeezenet"])
 def test_the_backend_gives_the_class_map_of_the_file(network, tmp_path, one_thread):
     """The backend, which spells them out, against ONNX Runtime on the file as it is."""
-    card = random_model(network, "camvid11", (32, 48), tmp_path / network, with_onnx=True)
+    card = resized(random_model(network, "camvid11", tmp_path / network), (32, 48), tmp_path)
     path = card.artifact_path("onnx")
     with open(path, "rb") as file:
         assert {"Elu", "PRelu"} & set(operators(file.read()))

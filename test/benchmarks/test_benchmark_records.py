@@ -7,13 +7,12 @@ import subprocess
 import pytest
 
 from benchmarks import BENCHMARKS, machine
-from benchmarks.record import RESULTS, Record, problems, read_record
-from benchmarks.timing import FrameMetrics, frame_metrics
+from benchmarks.record import RESULTS, Record, problem, read_record
+from benchmarks.timing import frame_metrics
 from segmentation_node.backends import cpu
 from segmentation_node.evaluation.run import provenance
 
 ROW = {
-    "data": "memory",
     "clock": "wall",
     "loop_s_per_image": 0.2,
     "bare_s_per_image": 0.1,
@@ -25,24 +24,24 @@ ROW = {
 def record(tmp_path):
     """A file as a benchmark writes it, read again."""
     path = tmp_path / "training_loop.json"
-    Record("training_loop", {"threads": 2}, ["--root", "/home/me/camvid", "--rounds", "2"]).save(
-        [dict(ROW)], path
-    )
+    settings, words = {"dataset": "camvid"}, ["--root", "/home/me/camvid", "--rounds", "2"]
+    rows = [{**ROW, "data": data} for data in ("memory", "stream")]
+    Record("training_loop", settings, words).save(rows, path)
     return read_record(path)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
-def test_a_results_file_is_as_declared(path):
+def test_a_results_file_can_be_shown(path):
     content = read_record(path)
-    assert problems(content) == []
+    assert problem(content) == ""
     assert content["benchmark"] == path.stem and content["results"]
     quick = " ".join(BENCHMARKS[path.stem].quick)
     assert "--quick" not in content["command"]
     assert not quick or quick not in content["command"], "a quick run is not to be quoted"
 
 
-def test_what_a_benchmark_writes_is_as_declared(record):
-    assert problems(record) == []
+def test_what_a_benchmark_writes_can_be_shown(record):
+    assert problem(record) == ""
     assert record["command"] == "python -m benchmarks.training_loop --root ROOT --rounds 2"
     assert "/home/me" not in json.dumps(record)
     assert record["took_s"] >= 0
@@ -51,34 +50,18 @@ def test_what_a_benchmark_writes_is_as_declared(record):
 @pytest.mark.parametrize(
     "change, line",
     [
-        (lambda r: r.pop("commit", r["machine"].pop("commit")), "machine lacks 'commit'"),
-        (lambda r: r.update(started_utc=None), "file: 'started_utc' is None, declared as str"),
-        (lambda r: r["results"][0].update(ratio="0.5"), "results[0]: 'ratio' is '0.5'"),
-        (lambda r: r["results"][0].update(ratio=True), "results[0]: 'ratio' is True"),
-        (
-            lambda r: r["machine"].update(cpu_flags=[1]),
-            "machine: 'cpu_flags' is [1], declared as list[str]",
-        ),
-        (
-            lambda r: r["machine"].update(governor=1),
-            "machine: 'governor' is 1, declared as str | None",
-        ),
-        (lambda r: r["results"][0].update(more=1), "results[0] has the undeclared key 'more'"),
-        (lambda r: r["results"].append({}), "results[1] lacks 'data'"),
+        (lambda r: r["machine"].pop("commit"), "it lacks 'commit', which is shown"),
+        (lambda r: r.update(started_utc=None), "it cannot be shown: 'NoneType' object is not"),
+        (lambda r: r["results"][0].update(ratio="0.5"), "it cannot be shown: Unknown format code"),
+        (lambda r: r["results"][0].pop("ratio"), "it lacks 'ratio', which is shown"),
+        (lambda r: r["results"].append({}), "it lacks 'data', which is shown"),
+        (lambda r: r["results"].pop(), "it lacks 'stream', which is shown"),
         (lambda r: r.update(benchmark="new"), "there is no benchmark 'new'; there are roof"),
     ],
 )
-def test_what_is_not_as_declared_is_named(record, change, line):
+def test_what_cannot_be_shown_is_told(record, change, line):
     change(record)
-    assert problems(record)[0].startswith(line)
-
-
-def test_rows_of_another_kind_are_held_to_their_own_keys(record):
-    record.update(benchmark="network_latency", results=[{"peak": {"gflops": 300.0}}])
-    assert problems(record) == []
-    record["results"][0]["peak"] = "high"
-    (line,) = problems(record)
-    assert line.startswith("results[0]: 'peak' is 'high', declared as dict")
+    assert problem(record).startswith(line)
 
 
 def test_metrics_of_a_stream():
@@ -101,7 +84,6 @@ def test_metrics_of_a_stream():
         "max_jitter_ms": 250.0,
         "std_dev_jitter_ms": 0.0,
     }
-    assert set(found) == set(FrameMetrics.__annotations__)
 
 
 def test_metrics_that_too_few_frames_do_not_give_are_null():

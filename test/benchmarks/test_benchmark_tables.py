@@ -6,7 +6,7 @@ import pytest
 from support.ros_sources import PROJECT
 
 from benchmarks import BENCHMARKS, documents
-from benchmarks.record import RESULTS, Record
+from benchmarks.record import RESULTS, Record, provenance
 from benchmarks.shown import columns, markdown, shown_of, text, yes_or_no
 
 STREAM = {"mean_frame_rate_fps": 10.0, "median_latency_ms": 180.0, "p95_latency_ms": 200.0}
@@ -126,7 +126,8 @@ def test_a_marker_that_leads_nowhere_is_one_line(text, reason, results):
 def test_a_cell_is_a_template_or_a_function():
     rows = [
         {"network": "enet", "median_ms": 12.3456, "share": {"conv": 0.5}, "is_new": True},
-        {"network": "segnet", "median_ms": None, "is_new": False},
+        {"network": "segnet", "median_ms": None, "share": None, "is_new": False},
+        {"network": "unet", "error": "no memory", "is_new": False},
     ]
     cells = {"Network": "`{network}`", "ms": "{median_ms:.1f}", "Conv": "{share[conv]:.0%}"}
     table = columns({**cells, "New": yes_or_no("is_new")})
@@ -135,7 +136,10 @@ def test_a_cell_is_a_template_or_a_function():
         "| --- | --- | --- | --- |",
         "| `enet` | 12.3 | 50 % | yes |",
         "| `segnet` | - | - | no |",
+        "| `unet` | - | - | no |",
     ]
+    with pytest.raises(KeyError, match="median_ms"):
+        table({"results": [{"network": "vnet", "is_new": False}]})
     assert markdown(table({"results": []})) == "*Not measured in this run.*"
 
 
@@ -152,19 +156,25 @@ def test_provenance_names_only_what_was_there():
     content = {**Record("transport", {}, []).content, "took_s": 300.0}
     content["machine"]["versions"] = {"onnxruntime": "1.31.1", "openvino": "not installed"}
     content["machine"].update(usable_cores=2, logical_cores=8)
-    line = documents.provenance(content)
+    line = provenance(content)
     assert line.startswith("*`python -m benchmarks.transport`, 20") and ", 5 min; " in line
     assert "onnxruntime 1.31.1" in line and "openvino" not in line and "pinned to 2 of 8" in line
 
 
 def latency_row(network, median_ms, **more):
-    times = {"median_ms": median_ms, "p95_ms": 2 * median_ms, "parameters": 10**6}
-    return {"network": network, "image": "640x360", **times, **more}
+    times = {
+        "median_ms": median_ms,
+        "p95_ms": 2 * median_ms,
+        "peak_share": 0.1,
+        "parameters": 10**6,
+    }
+    about = {"network": network, "image": "640x360", "run_time": "onnxruntime"}
+    return {**about, **times, **more}
 
 
 LATENCIES = [
     {"peak": {"gflops": 100.0, "convolution": "3x3", "layout": "any", "copy_gb_per_s": 9.0}},
-    latency_row("enet", 43.0, peak_share=0.1),
+    latency_row("enet", 43.0),
     latency_row("elu_squeezenet", 86.0, peak_share=0.25),
     latency_row("enet", 20.0, run_time="openvino"),
 ]
@@ -190,7 +200,7 @@ def line_of(benchmark, rows, **content):
 
 
 def test_a_line_about_what_was_not_measured_says_so():
-    rows = [{"network": "enet", "image": "640x360", "median_ms": 1.0}]
+    rows = [latency_row("enet", 1.0)]
     assert line_of("network_latency", rows).endswith("were timed in this run.")
 
 

@@ -85,8 +85,8 @@ def measured(monkeypatch):
         cases.append(case)
         if case.precision == "bf16" and not failures:
             failures.append(case)
-            return {**case.keys(), "weights": "trained", "error": "out of memory"}
-        return {**row(), **case.keys(), "number": len(cases)}
+            return {**case._asdict(), "weights": "trained", "error": "out of memory"}
+        return {**row(), **case._asdict(), "number": len(cases)}
 
     monkeypatch.setattr(Speed, "measure", measure)
     monkeypatch.setattr(gpu, "street_images", lambda *_, **__: [])
@@ -148,7 +148,7 @@ def test_a_wrong_argument_is_one_line(wrong, capsys):
 def test_the_whole_table_is_what_the_issue_asks_for():
     cases = set(gpu.all_cases(gpu.parse([])))
     for network in NETWORKS:
-        for size in ((320, 480), (360, 640), (720, 1280)):
+        for size in ("480x320", "640x360", "1280x720"):
             for batch in (1, 4):
                 for precision in ("fp32", "tf32", "fp16"):
                     for execution in ("eager", "compiled", "graph"):
@@ -159,7 +159,7 @@ def row(precision="fp16", execution="graph", agreement=0.9995, run_ms=0.8, weigh
     """A row as a GPU would give it."""
     span = {"p50": run_ms, "p95": run_ms + 0.1, "p99": run_ms + 0.2}
     return {
-        **Case("elu_squeezenet", (360, 640), 1, precision, execution).keys(),
+        **Case("elu_squeezenet", "640x360", 1, precision, execution)._asdict(),
         "weights": weights,
         "agreement": agreement,
         "images_per_s": 1000.0,
@@ -167,21 +167,34 @@ def row(precision="fp16", execution="graph", agreement=0.9995, run_ms=0.8, weigh
     }
 
 
-def test_classes_that_agree_too_little_are_named():
-    rows = [row(), row(agreement=0.998, execution="eager"), row(agreement=0.5, weights="random")]
-    assert gpu.disagreeing(rows) == rows[1:2]
-    (line,) = gpu.agreement_lines(rows)
-    assert "in fp16: 99.800% or more, expected 99.90%: TOO LITTLE" in line
-    (line,) = gpu.agreement_lines(rows[:1])
-    assert line.endswith("ok")
+def line_of(*rows):
+    return gpu.SHOWN.line({"results": rows})
+
+
+@pytest.mark.parametrize(
+    "agreement, weights, verdict",
+    [(0.998, "trained", "99.800% or more, expected 99.90%: TOO LITTLE"),
+     (0.5, "random", "99.950% or more, expected 99.90%: ok")],
+)  # fmt: skip
+def test_classes_of_trained_weights_that_agree_too_little_are_named(agreement, weights, verdict):
+    line = line_of(row(), row(agreement=agreement, weights=weights, execution="eager"))
+    assert line.splitlines()[0] == f"classes agree with the CPU in fp16: {verdict}"
+
+
+@pytest.mark.parametrize("agreement, code", [(0.5, 1), (1.0, 0)])
+def test_classes_that_agree_too_little_fail(agreement, code, results, monkeypatch):
+    found = {**row("fp32", agreement=agreement), "warnings": []}
+    monkeypatch.setattr(Speed, "measure", lambda *_: found)
+    monkeypatch.setattr(gpu, "street_images", lambda *_, **__: [])
+    assert run(results, "--precisions", "fp32")[0] == code
 
 
 @pytest.mark.parametrize("fastest, verdict", [(0.9, "reached"), (1.2, "missed")])
 def test_the_target_is_judged_by_the_best_execution(fastest, verdict):
     rows = [row(run_ms=3.0, execution="eager"), row(run_ms=fastest), row("fp32", run_ms=0.1)]
-    (line,) = gpu.target_lines(rows)
+    line = line_of(*rows).splitlines()[-1]
     assert f"{fastest:.3f} ms (graph)" in line and line.endswith(verdict)
-    assert gpu.target_lines([row("fp32")]) == []
+    assert "target" not in line_of(row("fp32"))
 
 
 def test_the_table_shows_three_percentiles_a_stage():

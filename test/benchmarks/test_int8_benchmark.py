@@ -106,10 +106,10 @@ def test_the_first_form_is_the_one_that_is_exported(model, prepared, tmp_path):
 
 
 def test_the_command_measures_int8_beside_the_shipped_graph(model, root, tmp_path, capsys):
-    output, kept = tmp_path / "int8.json", tmp_path / "graphs"
+    output = tmp_path / "int8.json"
     arguments = ["--model", str(model), "--root", str(root), "--variants", "convolutions"]
     arguments += ["--run-times", "onnxruntime", "--images", "5", "--other-sizes", "64x32"]
-    arguments += ["--threads", "1", "--rounds", "1", "--runs", "2", "--folder", str(kept)]
+    arguments += ["--threads", "1", "--rounds", "1", "--runs", "2"]
     assert int8.main([*arguments, "--output", str(output)]) == 0
     content = json.loads(output.read_text())
     assert content["settings"]["run_times"] == {"onnxruntime": onnxruntime.__version__}
@@ -126,8 +126,7 @@ def test_the_command_measures_int8_beside_the_shipped_graph(model, root, tmp_pat
         assert quantised["bytes"] < fp32["bytes"] / 2
     assert rows[0]["mean_iou"] == shipped_mean_iou(model, root)
     assert 0 <= rows[1]["mean_iou"] <= 1 and rows[2]["mean_iou"] is None
-    shown = capsys.readouterr().out
-    assert "wins over fp32" in shown.splitlines()[-1]
+    assert "wins over fp32" in capsys.readouterr().out
     assert not list(model.glob("*convolutions*"))
 
 
@@ -149,6 +148,6 @@ def test_the_rule_wants_both_time_and_accuracy(ratio, loss, wins):
         {**row, "variant": "convolutions", "ratio": ratio, "mean_iou": 0.5 - loss},
         {**row, "variant": "convolutions_3x3", "ratio": 0.5, "mean_iou": None},
     ]
-    (line,) = int8.verdicts(rows)
-    expected = f"convolutions ({1 / ratio:.2f} times as fast)" if wins else "no int8 form"
-    assert line == f"onnxruntime: {expected} wins over fp32"
+    expected = f"`convolutions` ({1 / ratio:.2f} times as fast)" if wins else "no int8 form"
+    line = int8.SHOWN.line({"results": rows})
+    assert line == f"ONNX Runtime: {expected} wins over fp32."

@@ -32,7 +32,8 @@ PEAK = {"gflops": 100.0, "copy_gb_per_s": 10.0}
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
-    return random_model(NETWORK, "camvid11", SIZE, tmp_path_factory.mktemp("m") / "n", True)
+    folder = tmp_path_factory.mktemp("m")
+    return resized(random_model(NETWORK, "camvid11", folder / "n"), SIZE, folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_run_times_give_the_same_classes(name, card, image, expected):
 
 
 def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
-    found = resized(card, (64, 32), tmp_path)
+    found = resized(card, (64, 32), tmp_path, for_nodes=True)
     assert found.input_size == (64, 32) and found.labels == card.labels
     weights = [
         item.sha256 for item in (*card.artifacts, *found.artifacts) if item.kind == "weights"
@@ -78,7 +79,7 @@ def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
 
 
 def test_a_model_of_another_size_may_let_auto_take_low_precisions(card, tmp_path):
-    found = resized(card, (64, 32), tmp_path, with_low_precisions=True)
+    found = resized(card, (64, 32), tmp_path, for_nodes=True)
     for kind, precision in (("onnx", "bf16"), ("onnx_int8", "int8")):
         assert keeps_classes(found, kind, precision)[0]
     with open_backend("onnxruntime", found, BackendOptions(precision="int8")) as backend:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import save_file
 
 from benchmarks import gpu, paper_tables
-from benchmarks.record import problems, read_record
+from benchmarks.record import problem, read_record
 from benchmarks.shown import Shown, text
 from segmentation_node.errors import SegmentationError, exit_code, reason
 from segmentation_node.evaluation.report import table, write_json
@@ -103,18 +103,12 @@ class Take:
         if not path.is_file():
             raise GpuError("did not come back")
         content = read_record(path)
-        if found := problems(content):
-            raise GpuError(found[0])
+        if found := problem(content):
+            raise GpuError(found)
         content["machine"]["commit"] = self.run["commit"]
         target, shown = RECORDS[name]
         write_json(str(self.into / "benchmarks" / "results" / target), content)
         print(text(shown, content))
-        if name == GPU_FILE:
-            lines = [
-                *gpu.agreement_lines(content["results"]),
-                *gpu.target_lines(content["results"]),
-            ]
-            print("\n".join(lines))
 
     def returned(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """The files of every network whose weights arrived."""

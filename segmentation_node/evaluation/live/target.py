@@ -89,10 +89,14 @@ class NodeProcess:
     """The segmentation node as a process of its own, under ``with``."""
 
     def __init__(
-        self, parameters: Dict[str, Any], remaps: Sequence[str] = (), log: Optional[Any] = None
+        self,
+        parameters: Dict[str, Any],
+        remaps: Sequence[str] = (),
+        log: Optional[Any] = None,
+        module: str = "segmentation_node.ros.main",
     ) -> None:
         """``log`` takes what it prints, an open file; without one it goes to the terminal."""
-        command = [sys.executable, "-m", "segmentation_node.ros.main", "--ros-args"]
+        command = [sys.executable, "-m", module, "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", "%s:=%s" % (name, text)]
