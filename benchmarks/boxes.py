@@ -33,19 +33,22 @@ def measure(
     card: ModelCard, run_time: str, images: list[np.ndarray], threads: int, rounds: int
 ) -> Row:
     """The row of one run time; ratios are of one round, and their median is taken."""
-    opening = BackendOptions(device="cpu", num_threads=threads)
-    with Segmenter(open_batch(card, run_time, opening)) as plain:
-        plain.batch.open_boxes()
-        segmenter, turn = Segmenter(plain.batch), cycle(images)  # that knows of the box head
+    batch, turn = (
+        open_batch(card, run_time, BackendOptions("cpu", num_threads=threads)),
+        cycle(images),
+    )
+    batch.open_boxes()
+    turn = cycle(images)
+    with Segmenter(batch) as segmenter:
         runs: dict[str, Callable[[], object]] = {
             "plain": lambda: segmenter.segment(next(turn)),
             "boxes": lambda: segmenter.segment(next(turn), with_boxes=True),
         }
         times_ms = take_turns(runs, rounds, len(images))
-        finder = segmenter.batch.box_finder
+        finder = batch.box_finder
         assert finder is not None
         segmenter.prepare(images[0])
-        prediction = segmenter.batch.run(False, with_features=True)
+        prediction = batch.run(False, with_features=True)
         class_map_hw, features = prediction.class_map_nhw[0], prediction.features_nchw
         assert features is not None
         parts: dict[str, Callable[[], object]] = {

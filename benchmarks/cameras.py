@@ -80,19 +80,16 @@ def main(arguments: list[str] | None = None) -> None:
     record.finish(rows, options.output, SHOWN)
 
 
-SHOWN = shown.Shown(
-    tables={
-        "cameras": shown.columns(
-            {
-                "Cameras into": "{way}",
-                "Frames/s": "{frame_rate_fps:.1f} ({frame_rate_ratio:.2f})",
-                "Least share": "{least_share:.2f}",
-                "Age, ms (p95)": "{median_age_ms:.0f} ({p95_age_ms:.0f})",
-                "Memory": "{memory_mb:.0f} MiB ({memory_ratio:.2f})",
-                "CPU time a frame": "{cpu_ms_per_frame:.0f} ms",
-                "Cores": "{cores_used:.2f}",
-            }
-        )
+SHOWN = shown.one_table(
+    "cameras",
+    {
+        "Cameras into": "{way}",
+        "Frames/s": "{frame_rate_fps:.1f} ({frame_rate_ratio:.2f})",
+        "Least share": "{least_share:.2f}",
+        "Age, ms (p95)": "{median_age_ms:.0f} ({p95_age_ms:.0f})",
+        "Memory": "{memory_mb:.0f} MiB ({memory_ratio:.2f})",
+        "CPU time a frame": "{cpu_ms_per_frame:.0f} ms",
+        "Cores": "{cores_used:.2f}",
     },
 )
 

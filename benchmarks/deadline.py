@@ -127,20 +127,17 @@ def _line(record: dict[str, Any]) -> str:
     )
 
 
-SHOWN = shown.Shown(
-    tables={
-        "deadline": shown.columns(
-            {
-                "The node runs": "{way}",
-                "Phase": "{phase}",
-                "Frames": "{frames}",
-                "p95, ms": "{p95_ms:.0f}",
-                "Missed": lambda row: shown.percent(row["missed_share"], 1),
-                "Steps down, up": "{steps_down}, {steps_up}",
-                "Mean IoU": "{mean_iou:.3f}",
-                "Memory": "{memory_mb:.0f} MiB",
-            }
-        )
+SHOWN = shown.one_table(
+    "deadline",
+    {
+        "The node runs": "{way}",
+        "Phase": "{phase}",
+        "Frames": "{frames}",
+        "p95, ms": "{p95_ms:.0f}",
+        "Missed": lambda row: shown.percent(row["missed_share"], 1),
+        "Steps down, up": "{steps_down}, {steps_up}",
+        "Mean IoU": "{mean_iou:.3f}",
+        "Memory": "{memory_mb:.0f} MiB",
     },
     line=_line,
 )

@@ -81,16 +81,13 @@ def _line(record: Row) -> str:
     )
 
 
-SHOWN = shown.Shown(
-    tables={
-        "evaluation_speed": shown.columns(
-            {
-                "Clock": "{clock}",
-                "Evaluation, frames/s": shown.rate("evaluation_s_per_frame"),
-                "Backend alone, frames/s": shown.rate("backend_s_per_frame"),
-                "Ratio": "{ratio:.2f}",
-            }
-        )
+SHOWN = shown.one_table(
+    "evaluation_speed",
+    {
+        "Clock": "{clock}",
+        "Evaluation, frames/s": shown.rate("evaluation_s_per_frame"),
+        "Backend alone, frames/s": shown.rate("backend_s_per_frame"),
+        "Ratio": "{ratio:.2f}",
     },
     line=_line,
 )

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ import numpy as np
 import onnx
 
 from benchmarks import MODEL, shown
-from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_of, size_text
+from benchmarks.measured_models import resized
+from benchmarks.options import THREADS, installed, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import spread, take_turns
@@ -37,16 +39,13 @@ from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import ArtifactInfo, ModelCard, open_model, sha256_of
 from segmentation_node.pipeline import Batch, Segmenter
 from training import quantise as training_quantise
-from training.add_variants import graph_of
-from training.onnx_graph import export_onnx, graph_variant
 from training.quantise import CONVOLUTION, calibration_images, prepare
 
 MOST_TIME = 0.95
 MOST_LOSS = 0.01
 RUN_TIMES = ["onnxruntime", "openvino"]
-FP32, PREPARED = "fp32", "prepared"
+FP32 = "fp32"
 IMAGES_OF_OTHER_SIZES = 4
-"""Ranges do not change the time."""
 BETWEEN = ("Add", "Concat", "MaxPool", "Resize")
 """What can pass 8 bits on from one convolution to the next. An ELU cannot: ONNX Runtime has none
 in 8 bits, so that values become float and 8 bits again around it."""
@@ -76,21 +75,6 @@ UNREADABLE = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Quantise, measure, write, print; a known error is one line and exit code 1."""
-    options = parse(arguments)
-
-    def run() -> int:
-        versions = {name: version(name) for name in options.run_times}
-        settings = settings_of(options, run_times=versions, calibration_images=options.images)
-        settings.update(most_time=MOST_TIME, most_loss=MOST_LOSS)
-        record = Record("int8", settings, arguments)
-        record.finish(measure_all(options), options.output, SHOWN)
-        return 0
-
-    return exit_code(run)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
     defaults = {"model": MODEL, "dataset": "camvid", "root": "", "variants": list(VARIANTS)}
     defaults.update(run_times=RUN_TIMES, images=64, rounds=5, runs=5, threads=THREADS)
     choices = {"variants": VARIANTS, "run_times": RUN_TIMES}
@@ -100,46 +84,41 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--frames", type=int, default=10**6, help="most validation frames; 0: times alone")
     options = parser.parse_args(arguments)
     options.run_times = installed({name: name for name in options.run_times})
-    return options
+
+    def run() -> int:
+        versions = {name: version(name) for name in options.run_times}
+        settings = settings_of(options, run_times=versions, calibration_images=options.images)
+        settings.update(most_time=MOST_TIME, most_loss=MOST_LOSS)
+        record, rows = Record("int8", settings, arguments), []
+        card = open_model(options.model)
+        training = open_dataset(options.dataset, options.root, "train")
+        validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
+        with tempfile.TemporaryDirectory() as folder:
+            rows += measure(card, training, validation, options)
+            for size in options.other_sizes:
+                at_size = resized(card, size, Path(folder))
+                rows += measure(at_size, training, None, options)
+        record.finish(rows, options.output, SHOWN)
+        return 0
+
+    return exit_code(run)
 
 
-class Graphs:
-    """A model's graphs by (variant, size) as files in a folder."""
-
-    def __init__(self, card: ModelCard, dataset: Dataset, images: int, folder: Path) -> None:
-        self.card, self.dataset, self.images, self.folder = card, dataset, images, folder
-
-    def card_of(self, variant: str, size: Size) -> ModelCard:
-        """The model's card as it would be with this graph."""
-        path = self.path(variant, size)
-        return replace(
-            self.card,
-            folder=str(path.parent),
-            input=replace(self.card.input, height=size[0], width=size[1]),
-            artifacts=[ArtifactInfo(path.name, "onnx", sha256_of(str(path)), "benchmarks.int8")],
-        )
-
-    def path(self, variant: str, size: Size) -> Path:
-        """The file, made where it is missing; that of the model itself is the shipped one."""
-        is_own_size = size == self.card.input_size
-        if variant == FP32 and is_own_size:
-            return Path(self.card.artifact_path("onnx"))
-        path = self.folder / f"{self.card.name}_{size_text(size)}_{variant}.onnx"
-        if path.exists():
-            return path
-        print(f"{path.name} ...", flush=True)
-        if variant == FP32:
-            graph = graph_variant(graph_of(self.card), "uint8")
-            graph.box_head = None  # it is for the card's own size
-            export_onnx(graph, size, 1, self.card.label_set, path)
-        elif variant == PREPARED:
-            prepare(self.path(FP32, size), path)
-        else:
-            wanted = self.images if is_own_size else IMAGES_OF_OTHER_SIZES
-            shape, resize = (1, *size, 3), self.card.input.resize
-            images_nhwc = calibration_images(self.dataset, shape, resize, wanted)
-            quantise(self.path(PREPARED, size), VARIANTS[variant], images_nhwc, path)
-        return path
+def quantised(
+    card: ModelCard, variants: Sequence[str], training: Dataset, images: int, folder: Path
+) -> dict[str, ModelCard]:
+    """The card with the graph of each variant, made in ``folder``, in place of its own."""
+    prepared, found = folder / "prepared.onnx", {}
+    prepare(Path(card.artifact_path("onnx")), prepared)
+    shape_nhwc = (1, *card.input_size, 3)
+    images_nhwc = calibration_images(training, shape_nhwc, card.input.resize, images)
+    for name in variants:
+        path = folder / f"{name}.onnx"
+        print(f"{card.name} {size_text(card.input_size)}, {name} ...", flush=True)
+        quantise(prepared, VARIANTS[name], images_nhwc, path)
+        artifact = ArtifactInfo(path.name, "onnx", sha256_of(str(path)), "benchmarks.int8")
+        found[name] = replace(card, folder=str(folder), artifacts=[artifact])
+    return found
 
 
 def quantise(
@@ -178,57 +157,43 @@ def _is_3x3(node: Any) -> bool:
     return any(item.name == "kernel_shape" and list(item.ints) == [3, 3] for item in node.attribute)
 
 
-def measure_all(options: argparse.Namespace) -> list[Row]:
-    """Rows of all sizes."""
-    card = open_model(options.model)
-    training = open_dataset(options.dataset, options.root, "train")
-    validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        graphs = Graphs(card, training, options.images, Path(folder))
-        for size in (card.input_size, *options.other_sizes):
-            scored = validation if size == card.input_size else None
-            rows += measure(graphs, size, scored, options)
-    return rows
-
-
 def measure(
-    graphs: Graphs, size: Size, validation: Dataset | None, options: argparse.Namespace
+    card: ModelCard, training: Dataset, validation: Dataset | None, options: argparse.Namespace
 ) -> list[Row]:
-    """Rows of every variant on every run time at one size; without ``validation`` times alone."""
-    image_nhwc = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    # Where only time counts, other ranges make no difference.
-    variants = [FP32] + [
-        name
-        for name in options.variants
-        if validation is not None or VARIANTS[name].calibration == "MinMax"
-    ]
+    """Rows of every variant on every run time; without ``validation`` times alone."""
+    size, images, variants = card.input_size, options.images, options.variants
+    if validation is None:  # ranges do not change the time
+        images = IMAGES_OF_OTHER_SIZES
+        variants = [name for name in variants if VARIANTS[name].calibration == "MinMax"]
     backends: dict[tuple[str, str], Backend] = {}
     scores: dict[tuple[str, str], float] = {}
     with ExitStack() as stack:
-        for name in options.run_times:
-            for variant in variants:
-                if variant in UNREADABLE.get(name, ()):
-                    continue
-                card = graphs.card_of(variant, size)
-                opened = open_backend(name, card, BackendOptions(num_threads=options.threads))
-                backends[name, variant] = stack.enter_context(opened)
-                if validation is not None:
-                    print(f"{variant} on {name} ...", flush=True)
-                    scores[name, variant] = mean_iou(opened, validation, options.frames)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cards = {FP32: card, **quantised(card, variants, training, images, folder)}
+        for name, variant in product(options.run_times, cards):
+            if variant in UNREADABLE.get(name, ()):
+                continue
+            opening = BackendOptions(num_threads=options.threads)
+            opened = stack.enter_context(open_backend(name, cards[variant], opening))
+            backends[name, variant] = opened
+            if validation is not None:
+                print(f"{variant} on {name} ...", flush=True)
+                scores[name, variant] = mean_iou(opened, validation, options.frames)
         print(f"{size_text(size)}, in turns ...", flush=True)
+        image_nhwc = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
         calls = {pair: partial(backend.run, image_nhwc) for pair, backend in backends.items()}
         times_ms = take_turns(calls, options.rounds, options.runs)
+        sizes = {name: Path(it.artifact_path("onnx")).stat().st_size for name, it in cards.items()}
     return [
         {
-            "model": graphs.card.name,
+            "model": card.name,
             "variant": variant,
             "run_time": name,
             "image": size_text(size),
             **spread(found),
             "ratio": float(np.median(found) / np.median(times_ms[name, FP32])),
             "mean_iou": scores.get((name, variant)),  # unknown at other sizes than the model's
-            "bytes": graphs.path(variant, size).stat().st_size,
+            "bytes": sizes[variant],
         }
         for (name, variant), found in times_ms.items()
     ]
@@ -257,19 +222,16 @@ def _line(record: Row) -> str:
     return "\n".join(parts)
 
 
-SHOWN = shown.Shown(
-    tables={
-        "int8": shown.columns(
-            {
-                "Form": "{variant}",
-                "Run time": shown.run_time,
-                "Image": "{image}",
-                "Median (p95)": "{median_ms:.1f} ({p95_ms:.1f}) ms",
-                "Of fp32's": "{ratio:.2f}",
-                "Mean IoU": "{mean_iou:.1%}",
-                "Size": lambda row: f"{row['bytes'] / 1e6:.2f} MB",
-            }
-        )
+SHOWN = shown.one_table(
+    "int8",
+    {
+        "Form": "{variant}",
+        "Run time": shown.run_time,
+        "Image": "{image}",
+        "Median (p95)": "{median_ms:.1f} ({p95_ms:.1f}) ms",
+        "Of fp32's": "{ratio:.2f}",
+        "Mean IoU": "{mean_iou:.1%}",
+        "Size": lambda row: f"{row['bytes'] / 1e6:.2f} MB",
     },
     line=_line,
 )

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(size: Size, run_times: list[str], peak: Row, options: argparse.Namespace) -> list[Row]:
-    """Rows of every network on every run time at one size.
+    """Rows of every network on every run time at one size; ``gmac`` are 1e9 multiply-adds.
 
     A pair that cannot be run has the reason under ``error`` in place of its figures.
     """

@@ -35,6 +35,7 @@ from benchmarks.shown import Row
 from benchmarks.timing import Stopwatch, spread
 from segmentation_node.errors import SegmentationError, exit_code
 from segmentation_node.networks import NETWORKS, build_network
+from segmentation_node.yaml_and_json import parse_yaml
 from training.distributed import Group, join_group
 from training.losses import Criterion
 from training.recipe import Recipe
@@ -69,62 +70,54 @@ PUBLISHED: dict[tuple[str, Case], tuple[tuple[int | None, ...], str]] = {
 """Times in ms of ``PARTS``, None where none was given, and where they were measured."""
 
 
-class Load(NamedTuple):
-    """What all processes together do in one step."""
-
-    network: str
-    case: Case
-    device: str
-    precision: str
-    steps: int
-
-    def about(self, device: torch.device) -> Row:
-        """What rows of both tables say of it; ``device`` is where it ran."""
-        on_gpu = device.type == "cuda"
-        return {
-            "network": self.network,
-            "image": size_text(self.case.size),
-            "batch": self.case.batch,  # of all processes together
-            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-            "precision": self.precision,
-        }
-
-    def recipe(self) -> Recipe:
-        """Plain SGD: no averaging, no clipping, no class weights."""
-        return Recipe(
-            network=self.network,
-            dataset="random",
-            epochs=1,
-            batch_size=self.case.batch,
-            crop_size=self.case.size,
-            precision=self.precision,
-            optimiser="sgd",
-            schedule="constant",
-            warmup_share=0.0,
-            max_gradient_norm=0.0,
-            ema_decay=0.0,
-            class_weights="none",
-        )
-
-    def random_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images float32 (N, 3, H, W) in 0-255 and labels int64 (N, H, W), always the same."""
-        generator = torch.Generator().manual_seed(0)
-        images = torch.rand((self.case.batch, 3, *self.case.size), generator=generator) * 255
-        shape = (self.case.batch, *self.case.size)
-        return images, torch.randint(0, CLASSES, shape, generator=generator)
+def recipe_of(network: str, case: Case, precision: str) -> Recipe:
+    """Plain SGD: no averaging, no clipping, no class weights. All processes share the batch."""
+    return Recipe(
+        network=network,
+        dataset="random",
+        epochs=1,
+        batch_size=case.batch,
+        crop_size=case.size,
+        precision=precision,
+        optimiser="sgd",
+        schedule="constant",
+        warmup_share=0.0,
+        max_gradient_norm=0.0,
+        ema_decay=0.0,
+        class_weights="none",
+    )
 
 
-def measure_step(load: Load, threads: int, seconds: float) -> Row:
-    """The row of Table 1 of one network: medians over as many steps as fit in ``seconds``."""
-    prepare_arithmetic(load.recipe(), threads)
-    device = torch.device(load.device)
+def about(recipe: Recipe, device: torch.device) -> Row:
+    """What rows of both tables say; ``device`` is where it ran."""
+    return {
+        "network": recipe.network,
+        "image": size_text(recipe.crop_size),
+        "batch": recipe.batch_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": recipe.precision,
+    }
+
+
+def random_batch(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images float32 (N, 3, H, W) in 0-255 and labels int64 (N, H, W), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    images, size = recipe.batch_size, recipe.crop_size
+    labels = torch.randint(0, CLASSES, (images, *size), generator=generator)
+    return torch.rand((images, 3, *size), generator=generator) * 255, labels
+
+
+def measure_step(recipe: Recipe, options: argparse.Namespace) -> Row:
+    """The row of Table 1 of one network: medians over as many steps as fit in the seconds."""
+    prepare_arithmetic(recipe, options.threads)
+    device = torch.device(options.device)
     torch.manual_seed(0)
-    network = build_network(load.network, CLASSES, {}).train()
+    network = build_network(recipe.network, CLASSES, {}).train()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = (part.to(device) for part in load.random_batch())
+    images, labels = (part.to(device) for part in random_batch(recipe))
     # About what normalisation gives, so that nothing overflows or saturates.
     images = (images / 64 - 2).contiguous(memory_format=torch.channels_last)
-    dtype, stopwatch = AMP_TYPES.get(load.precision), Stopwatch(device)
+    dtype, stopwatch = AMP_TYPES.get(recipe.precision), Stopwatch(device)
 
     def step_ms() -> list[float]:
         network.zero_grad(set_to_none=True)
@@ -139,17 +132,17 @@ def measure_step(load: Load, threads: int, seconds: float) -> Row:
     for _ in range(WARM_UP_STEPS[device.type]):
         step_ms()
     laps_ms: list[list[float]] = []
-    ends_s = time.perf_counter() + seconds
+    ends_s = time.perf_counter() + options.seconds
     while len(laps_ms) < MOST_STEPS and (
         len(laps_ms) < LEAST_STEPS or time.perf_counter() < ends_s
     ):
         laps_ms.append(step_ms())
     total = spread([sum(laps) for laps in laps_ms])
-    known = (load.network, load.case)
-    published, published_on = PUBLISHED.get(known, ((None,) * len(PARTS), None))
+    case = (recipe.network, Case(recipe.batch_size, recipe.crop_size))
+    published, published_on = PUBLISHED.get(case, ((None,) * len(PARTS), None))
     return {
         "table": "article_1",
-        **load.about(device),
+        **about(recipe, device),
         "classes": CLASSES,
         "threads": torch.get_num_threads(),
         "steps": total["runs"],
@@ -162,19 +155,23 @@ def measure_step(load: Load, threads: int, seconds: float) -> Row:
     }
 
 
-def measure_parallel(load: Load, processes: int, threads: int) -> Row:
+def measure_parallel(
+    recipe: Recipe, processes: int, threads: int, options: argparse.Namespace
+) -> Row:
     """The row of Table 2 of so many processes with so many CPU threads each, without speed-up."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "times.json"
-        _torchrun(load, processes, threads, path)
+        part = ["--part", recipe.text(), "--device", options.device, "--steps", str(options.steps)]
+        _torchrun([*part, "--output", str(path)], processes, threads)
         found = json.loads(path.read_text())
-    ms_per_image = [step_ms / load.case.batch for step_ms in found["step_ms"]]
+    ms_per_image = [step_ms / recipe.batch_size for step_ms in found["step_ms"]]
+    cores = os.cpu_count() or 1
     return {
         "table": "article_2",
         **found["about"],
         "processes": processes,
         "threads_per_process": threads,
-        "is_oversubscribed": load.device == "cpu" and processes * threads > (os.cpu_count() or 1),
+        "is_oversubscribed": options.device == "cpu" and processes * threads > cores,
         "steps": len(ms_per_image),
         "ms_per_image": statistics.median(ms_per_image),
         "most_ms_per_image": max(ms_per_image),
@@ -198,11 +195,11 @@ def add_speed_up(rows: list[Row]) -> None:
         row["efficiency"] = row["speed_up"] * used(rows[0]) / used(row)
 
 
-def _torchrun(load: Load, processes: int, threads: int, output: Path) -> None:
+def _torchrun(part: list[str], processes: int, threads: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "-m", "benchmarks.paper_tables"]
+    command += ["--nproc-per-node", str(processes), "-m", "benchmarks.paper_tables", *part]
     done = subprocess.run(
-        [*command, "--part", json.dumps(load), "--output", str(output)],
+        command,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,
@@ -212,40 +209,39 @@ def _torchrun(load: Load, processes: int, threads: int, output: Path) -> None:
     )
     if done.returncode:
         raise SegmentationError(
-            f"{processes} processes on {load.device}: torchrun ended with {done.returncode}: "
+            f"{processes} processes: torchrun ended with {done.returncode}: "
             + " | ".join(done.stdout.strip().splitlines()[-12:])
         )
 
 
-def part_of(load: Load, group: Group, device: torch.device) -> Row:
+def part_of(recipe: Recipe, steps: int, group: Group, device: torch.device) -> Row:
     """One process's part: times of its steps in ms, and the whole batch's first loss."""
-    recipe = load.recipe()
     prepare_arithmetic(recipe, None)
     warm_up = WARM_UP_STEPS[device.type]
-    state = TrainingState(recipe, CLASSES, warm_up + load.steps, device)
+    state = TrainingState(recipe, CLASSES, warm_up + steps, device)
     criterion = Criterion(torch.ones(CLASSES, device=device))
     train_step = TrainStep(recipe, state, criterion, group)
-    images, labels = (part[group.share(load.case.batch)].to(device) for part in load.random_batch())
+    own = group.share(recipe.batch_size)
+    images, labels = (part[own].to(device) for part in random_batch(recipe))
     loss = group.sum(train_step(images, labels)).item()
     for _ in range(warm_up - 1):
         train_step(images, labels)
     stopwatch = Stopwatch(device)
     group.wait()
     stopwatch.mark()
-    for _ in range(load.steps):
+    for _ in range(steps):
         train_step(images, labels)
         stopwatch.mark()
-    return {"step_ms": stopwatch.laps_ms(), "loss": loss, "about": load.about(device)}
+    return {"step_ms": stopwatch.laps_ms(), "loss": loss, "about": about(recipe, device)}
 
 
-def run_part(text: str, output: Path) -> None:
-    """What torchrun starts: a Load's JSON; the first process writes what it measured."""
-    network, (batch, size), *others = json.loads(text)
-    load = Load(network, Case(batch, tuple(size)), *others)
-    with join_group(load.device) as (group, device):
-        found = part_of(load, group, device)
+def run_part(options: argparse.Namespace) -> None:
+    """What torchrun starts: a recipe's YAML; the first process writes what it measured."""
+    with join_group(options.device) as (group, device):
+        recipe = Recipe.of(parse_yaml(options.part, "--part"))
+        found = part_of(recipe, options.steps, group, device)
         if group.is_first:
-            output.write_text(json.dumps(found))
+            options.output.write_text(json.dumps(found))
 
 
 def case_of(text: str) -> Case:
@@ -277,22 +273,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> list[Row]:
     """All rows that were asked for."""
-    device, steps = options.device, options.steps
     rows: list[Row] = []
     cases = options.cases if 1 in options.tables else ()
     for case, network, precision in product(cases, options.networks, options.precision):
         print(f"{network}, {case.batch} x {size_text(case.size)}, {precision} ...", flush=True)
-        load = Load(network, case, device, precision, steps)
-        rows.append(measure_step(load, options.threads, options.seconds))
+        rows.append(measure_step(recipe_of(network, case, precision), options))
     parallel: list[Row] = []
+    recipe = recipe_of(options.parallel_network, options.parallel_case, options.precision[0])
     for processes in options.processes if 2 in options.tables else ():
-        if device == "cuda" and processes > torch.cuda.device_count():
+        if options.device == "cuda" and processes > torch.cuda.device_count():
             print(f"NOT RUN: {processes} GPUs, found {torch.cuda.device_count()}")
             continue
-        threads, network = max(1, options.threads // processes), options.parallel_network
-        print(f"{network}, {processes} x {threads} threads ...", flush=True)
-        load = Load(network, options.parallel_case, device, options.precision[0], steps)
-        parallel.append(measure_parallel(load, processes, threads))
+        threads = max(1, options.threads // processes)
+        print(f"{recipe.network}, {processes} x {threads} threads ...", flush=True)
+        parallel.append(measure_parallel(recipe, processes, threads, options))
     add_speed_up(parallel)
     return rows + parallel
 
@@ -301,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, write, print; 1 where the device is missing or a process failed."""
     options = parse(arguments)
     if options.part:
-        run_part(options.part, options.output)
+        run_part(options)
         return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         print("NOT RUN: PyTorch finds no GPU; --device cpu measures the CPU", file=sys.stderr)

@@ -7,14 +7,13 @@ Nothing was run on a TX1: the published times stand beside the estimate to show 
 good implementation lies.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks import shown
 from benchmarks.options import Size, parser_of, size_text
@@ -64,7 +63,7 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        function: Callable[..., Any],
+        function: Any,
         types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
@@ -72,8 +71,10 @@ class Counter(TorchDispatchMode):
         output = function(*args, **(kwargs or {}))
         name = str(function).split(".")[1]
         if not any(part in name for part in (*FUSED, *FREE)):
-            macs = _convolution_macs(args, output) if name == "convolution" else 0
-            values = sum(tensor.numel() for tensor in _tensors([*args, output]))
+            count = flop_registry.get(function.overloadpacket)
+            macs = count(*args, out_val=output) // 2 if count else 0
+            tensors = [it for it in tree_leaves([args, output]) if isinstance(it, torch.Tensor)]
+            values = sum(tensor.numel() for tensor in tensors)
             self.operations.append(Operation(name, macs, values))
         return output
 
@@ -125,29 +126,16 @@ def main(arguments: list[str] | None = None) -> None:
     record.finish(results, options.output, SHOWN)
 
 
-def _convolution_macs(args: tuple[Any, ...], output: torch.Tensor) -> int:
-    image, weight, is_transposed = args[0], args[1], args[6]
-    per_weight = image if is_transposed else output
-    return weight.numel() * math.prod(per_weight.shape[2:])
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
-
-
-SHOWN = shown.Shown(
-    tables={
-        "roofline": shown.columns(
-            {
-                "Network": "`{network}`",
-                "Image": "{image}",
-                "GMAC": "{gmac:.2f}",
-                "At least, fp32": "{least_ms[fp32]:.1f} ms",
-                "At least, fp16": "{least_ms[fp16]:.1f} ms",
-                "Bound by memory": "{memory_bound_share[fp16]:.0%}",
-                "Published": "{published_ms:.0f} ms",
-            }
-        )
+SHOWN = shown.one_table(
+    "roofline",
+    {
+        "Network": "`{network}`",
+        "Image": "{image}",
+        "GMAC": "{gmac:.2f}",
+        "At least, fp32": "{least_ms[fp32]:.1f} ms",
+        "At least, fp16": "{least_ms[fp16]:.1f} ms",
+        "Bound by memory": "{memory_bound_share[fp16]:.0%}",
+        "Published": "{published_ms:.0f} ms",
     },
 )
 

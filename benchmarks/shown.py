@@ -66,6 +66,13 @@ def columns(cells: Mapping[str, Cell], where: Callable[[Row], bool] = lambda row
     return table
 
 
+def one_table(
+    name: str, cells: Mapping[str, Cell], line: Callable[[Record], str] | None = None
+) -> Shown:
+    """What is shown as a table of ``columns`` and a sentence."""
+    return Shown({name: columns(cells)}, line)
+
+
 def pivot(
     rows: Iterable[Row],
     line: Mapping[str, Cell],

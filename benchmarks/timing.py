@@ -168,7 +168,8 @@ class Stopwatch:
 def frame_metrics(frames: Sequence[tuple[float, float]], sent: int) -> dict[str, Any]:
     """Of (sent_s, received_s) by frame in the order of receipt; ``sent`` counts the lost ones too.
 
-    What so few frames do not give is None: any latency without a frame, a frame rate without two,
+    The duration is from the first receipt to the last, jitter how much an interval between receipts
+    differs from the one before. What so few frames do not give is None: any latency without a frame, a frame rate without two,
     jitter without three.
     """
     received_ms = np.array([received_s for _, received_s in frames]) * 1e3

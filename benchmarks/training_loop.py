@@ -84,17 +84,14 @@ def _line(record: Row) -> str:
     )
 
 
-SHOWN = shown.Shown(
-    tables={
-        "training_loop": shown.columns(
-            {
-                "Data": "{data}",
-                "Clock": "{clock}",
-                "Loop, images/s": shown.rate("loop_s_per_image"),
-                "Bare steps, images/s": shown.rate("bare_s_per_image"),
-                "Ratio": "{ratio:.2f}",
-            }
-        )
+SHOWN = shown.one_table(
+    "training_loop",
+    {
+        "Data": "{data}",
+        "Clock": "{clock}",
+        "Loop, images/s": shown.rate("loop_s_per_image"),
+        "Bare steps, images/s": shown.rate("bare_s_per_image"),
+        "Ratio": "{ratio:.2f}",
     },
     line=_line,
 )

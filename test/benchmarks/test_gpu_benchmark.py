@@ -189,14 +189,6 @@ def test_classes_that_agree_too_little_fail(agreement, code, results, monkeypatc
     assert run(results, "--precisions", "fp32")[0] == code
 
 
-@pytest.mark.parametrize("fastest, verdict", [(0.9, "reached"), (1.2, "missed")])
-def test_the_target_is_judged_by_the_best_execution(fastest, verdict):
-    rows = [row(run_ms=3.0, execution="eager"), row(run_ms=fastest), row("fp32", run_ms=0.1)]
-    line = line_of(*rows).splitlines()[-1]
-    assert f"{fastest:.3f} ms (graph)" in line and line.endswith(verdict)
-    assert "target" not in line_of(row("fp32"))
-
-
 def test_the_table_shows_three_percentiles_a_stage():
     shown = text(gpu.SHOWN, {"results": [row()], "machine": {"gpu": {"name": "Fake GPU"}}})
     assert "upload, ms" in shown and "0.80 (0.90, 1.00)" in shown

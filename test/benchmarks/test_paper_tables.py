@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import paper_tables
-from benchmarks.paper_tables import CASES, PARALLEL_CASES, Case, Load
+from benchmarks.paper_tables import CASES, PARALLEL_CASES, Case, recipe_of
 from benchmarks.timing import Stopwatch
 from training.distributed import Group
 
@@ -31,8 +31,8 @@ def test_a_small_part_of_both_tables(tmp_path, capsys):
     assert 0 < step["forward_ms"] < step["total_ms"] and 0 < step["backward_ms"] < step["total_ms"]
     assert step["published_total_ms"] is None
     assert (two["table"], two["processes"], two["steps"]) == ("article_2", 2, 2)
-    load = Load("elu_squeezenet", Case(2, (32, 64)), "cpu", "fp32", 1)
-    alone = paper_tables.part_of(load, Group(), torch.device("cpu"))
+    recipe = recipe_of("elu_squeezenet", Case(2, (32, 64)), "fp32")
+    alone = paper_tables.part_of(recipe, 1, Group(), torch.device("cpu"))
     assert two["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     assert two["ms_per_image"] > 0 and two["speed_up"] == 1.0
     shown = capsys.readouterr().out
@@ -106,7 +106,7 @@ def test_a_failing_process_is_one_line(tmp_path, capsys, monkeypatch):
     arguments = [*SMALL, "--tables", "2", "--output", str(tmp_path / "tables.json")]
     assert paper_tables.main(arguments) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "error: 2 processes on cpu: torchrun ended with 1: Traceback | ValueError: too small"
+        "error: 2 processes: torchrun ended with 1: Traceback | ValueError: too small"
     ]
 
 
