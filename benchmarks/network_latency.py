@@ -104,19 +104,20 @@ def measure(size: Size, run_times: list[str], peak: Row, options: argparse.Names
 NETWORK: dict[str, shown.Cell] = {"Network": "`{network}`", "Run time": shown.run_time}
 
 
-def _timed(record: Row) -> list[Row]:
-    return [row for row in record["results"] if "median_ms" in row]
+PARAMETERS: dict[str, shown.Cell] = {"Parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M"}
 
 
-def _table(record: Row) -> shown.Grid:
-    line = {**NETWORK, "Parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M"}
-    return shown.pivot(_timed(record), line, {"{}, ms (p95)": "{median_ms:.1f} ({p95_ms:.1f})"})
+def _is_timed(row: Row) -> bool:
+    return "median_ms" in row
 
 
 def _short(record: Row) -> shown.Grid:
     """Medians of the run times that the node has on a CPU, and the paper's on a TX1."""
-    rows = [row for row in _timed(record) if row["run_time"] in OF_THE_NODE]
-    grid = shown.pivot(rows, NETWORK, {"{}": "{median_ms:.1f} ms"})
+    grid = shown.pivot(
+        NETWORK,
+        {"{}": "{median_ms:.1f} ms"},
+        where=lambda row: _is_timed(row) and row["run_time"] in OF_THE_NODE,
+    )(record)
     published = [TX1_MS.get((PAPER, image)) for image in shown.images_of(record)]
     times = [f"{ms:.0f} ms" if ms else shown.NOT_MEASURED for ms in published]
     grid.rows.append([f"`{PAPER}`", f"on a Jetson TX1 ({TX1_SOURCE})", *times])
@@ -134,7 +135,7 @@ def _ratios(record: Row) -> shown.Grid:
         "{} / ENet": lambda row: over(row, found.get((ENET, row["run_time"], row["image"]))),
         "{} / TX1": lambda row: over(row, TX1_MS.get((PAPER, row["image"]))),
     }
-    return shown.pivot(_timed(record), NETWORK, cells)
+    return shown.pivot(NETWORK, cells, _is_timed)(record)
 
 
 def _peak_shares(record: Row) -> shown.Grid:
@@ -144,8 +145,8 @@ def _peak_shares(record: Row) -> shown.Grid:
         for row in record["results"]
         if "peak" in row
     ]
-    grid = shown.pivot(_timed(record), NETWORK, {"{}": "{peak_share:.0%}"})
-    return grid._replace(notes=tuple(notes))
+    table = shown.pivot(NETWORK, {"{}": "{peak_share:.0%}"}, _is_timed)
+    return table(record)._replace(notes=tuple(notes))
 
 
 def _operator_shares(record: Row) -> shown.Grid:
@@ -164,7 +165,8 @@ def _operator_shares(record: Row) -> shown.Grid:
 def _medians_ms(record: Row) -> dict[tuple[str, str, str], float]:
     """By network, run time and image."""
     keys = ("network", "run_time", "image")
-    return {tuple(row[key] for key in keys): row["median_ms"] for row in _timed(record)}
+    timed = filter(_is_timed, record["results"])
+    return {tuple(row[key] for key in keys): row["median_ms"] for row in timed}
 
 
 def _line(record: Row) -> str:
@@ -221,7 +223,9 @@ def _draw(record: Row) -> Any:
 
 SHOWN = shown.Shown(
     tables={
-        "network_latency": _table,
+        "network_latency": shown.pivot(
+            {**NETWORK, **PARAMETERS}, {"{}, ms (p95)": "{median_ms:.1f} ({p95_ms:.1f})"}, _is_timed
+        ),
         "network_latency.short": _short,
         "network_latency.ratios": _ratios,
         "network_latency.peak_share": _peak_shares,

@@ -22,7 +22,7 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -32,7 +32,7 @@ from benchmarks.machine import gpu_facts
 from benchmarks.options import THREADS, Size, parser_of, settings_of, size_of, size_text
 from benchmarks.record import ROOT, Record
 from benchmarks.shown import Row
-from benchmarks.timing import Stopwatch, spread
+from benchmarks.timing import spread
 from segmentation_node.errors import SegmentationError, exit_code
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.yaml_and_json import parse_yaml
@@ -105,6 +105,34 @@ def random_batch(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
     images, size = recipe.batch_size, recipe.crop_size
     labels = torch.randint(0, CLASSES, (images, *size), generator=generator)
     return torch.rand((images, 3, *size), generator=generator) * 255, labels
+
+
+class Stopwatch:
+    """Marks go in between pieces of work; the times between them come out at the end.
+
+    A CPU is timed by the host's clock. On a GPU a mark is an event of the current stream, so that
+    nothing waits until the end.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
+
+    def mark(self) -> None:
+        """What was asked for before belongs to the last lap, what comes after to the next."""
+        if self._device.type == "cuda":
+            self._marks.append(torch.cuda.Event(enable_timing=True))
+            self._marks[-1].record()
+        else:
+            self._marks.append(time.perf_counter())
+
+    def laps_ms(self) -> list[float]:
+        """Times between the marks so far, which are then forgotten. Waits for the device."""
+        pairs, self._marks = list(zip(self._marks, self._marks[1:])), []
+        if self._device.type != "cuda":
+            return [(end - start) * 1e3 for start, end in pairs]
+        torch.cuda.synchronize(self._device)
+        return [start.elapsed_time(end) for start, end in pairs]
 
 
 def measure_step(recipe: Recipe, options: argparse.Namespace) -> Row:

@@ -10,7 +10,6 @@ good implementation lies.
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -46,52 +45,30 @@ FREE = ("view", "expand", "permute", "detach", "empty", "slice", "unsqueeze", "g
 """Parts of names of operations that move nothing."""
 
 
-class Operation(NamedTuple):
-    """One operation that costs time: its name, multiply-adds, and values read and written."""
-
-    name: str
-    macs: int
-    values: int
-
-
 class Counter(TorchDispatchMode):
-    """Collects the operations that a network runs on shapes alone."""
+    """Collects the operations that cost time, on shapes alone: multiply-adds, values moved."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations: list[Operation] = []
+        self.operations: list[tuple[int, int]] = []
 
-    def __torch_dispatch__(
-        self,
-        function: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        output = function(*args, **(kwargs or {}))
-        name = str(function).split(".")[1]
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = call(*args, **(kwargs or {}))
+        name = str(call).split(".")[1]
         if not any(part in name for part in (*FUSED, *FREE)):
-            count = flop_registry.get(function.overloadpacket)
+            count = flop_registry.get(call.overloadpacket)
             macs = count(*args, out_val=output) // 2 if count else 0
             tensors = [it for it in tree_leaves([args, output]) if isinstance(it, torch.Tensor)]
-            values = sum(tensor.numel() for tensor in tensors)
-            self.operations.append(Operation(name, macs, values))
+            self.operations.append((macs, sum(tensor.numel() for tensor in tensors)))
         return output
 
 
-def operations(network: Module, size: Size) -> list[Operation]:
-    """What a network on the meta device runs for one image."""
-    with torch.no_grad(), Counter() as counter:
-        network(torch.empty((1, 3, *size), device="meta"))
-    return counter.operations
-
-
-def least_ms(found: list[Operation], precision: Precision) -> tuple[float, float]:
+def least_ms(operations: list[tuple[int, int]], precision: Precision) -> tuple[float, float]:
     """Least time in ms, and the share of it in which the memory is what limits."""
     total_s = memory_bound_s = 0.0
-    for operation in found:
-        compute_s = 2 * operation.macs / precision.flops_per_s
-        memory_s = operation.values * precision.bytes / BYTES_PER_S
+    for macs, values in operations:
+        compute_s = 2 * macs / precision.flops_per_s
+        memory_s = values * precision.bytes / BYTES_PER_S
         total_s += max(compute_s, memory_s)
         memory_bound_s += memory_s if memory_s > compute_s else 0.0
     return total_s * 1e3, memory_bound_s / total_s
@@ -100,8 +77,9 @@ def least_ms(found: list[Operation], precision: Precision) -> tuple[float, float
 def estimate(name: str, size: Size) -> Row:
     """The row of a network at a size."""
     network, image = meta_network(name, CLASSES, {}), size_text(size)
-    found = operations(network, size)
-    estimates = {key: least_ms(found, precision) for key, precision in PRECISIONS.items()}
+    with torch.no_grad(), Counter() as counter:
+        network(torch.empty((1, 3, *size), device="meta"))
+    estimates = {key: least_ms(counter.operations, item) for key, item in PRECISIONS.items()}
     return {
         "network": name,
         "image": image,

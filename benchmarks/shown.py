@@ -1,7 +1,7 @@
 """How results are shown: a benchmark says it once, for the terminal and for the documents."""
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -56,7 +56,12 @@ def shown_of(benchmark: str) -> Shown:
     return shown
 
 
-def columns(cells: Mapping[str, Cell], where: Callable[[Row], bool] = lambda row: True) -> Table:
+def every_row(row: Row) -> bool:
+    """That a table is about all of them."""
+    return True
+
+
+def columns(cells: Mapping[str, Cell], where: Callable[[Row], bool] = every_row) -> Table:
     """A table with a line for every row; ``cells`` by heading."""
 
     def table(record: Record) -> Grid:
@@ -74,34 +79,30 @@ def one_table(
 
 
 def pivot(
-    rows: Iterable[Row],
-    line: Mapping[str, Cell],
-    cells: Mapping[str, Cell],
-    across: Cell = "{image}",
-) -> Grid:
-    """One line for the rows that agree in ``line``; ``cells`` for every value of ``across``.
+    line: Mapping[str, Cell], cells: Mapping[str, Cell], where: Callable[[Row], bool] = every_row
+) -> Table:
+    """A table with one line for the rows that agree in ``line``; ``cells`` for every image.
 
-    A heading of ``cells`` has {} where that value belongs.
+    A heading of ``cells`` has {} where the image belongs.
     """
-    found: dict[tuple[str, ...], dict[str, Row]] = {}
-    places: dict[str, None] = {}
-    for row in rows:
-        place = cell_of(row, across)
-        places[place] = None
-        found.setdefault(tuple(cell_of(row, cell) for cell in line.values()), {})[place] = row
-    header = [*line, *(heading.format(place) for heading in cells for place in places)]
-    lines = [
-        [
-            *key,
-            *(
-                cell_of(by_place[place], cell) if place in by_place else NOT_MEASURED
+
+    def table(record: Record) -> Grid:
+        found: dict[tuple[str, ...], dict[str, Row]] = {}
+        for row in filter(where, record["results"]):
+            key = tuple(cell_of(row, cell) for cell in line.values())
+            found.setdefault(key, {})[row["image"]] = row
+        images = list(dict.fromkeys(image for rows in found.values() for image in rows))
+        grid = Grid([*line, *(heading.format(at) for heading in cells for at in images)], [])
+        for key, rows in found.items():
+            texts = [
+                cell_of(rows[image], cell) if image in rows else NOT_MEASURED
                 for cell in cells.values()
-                for place in places
-            ),
-        ]
-        for key, by_place in found.items()
-    ]
-    return Grid(header, lines)
+                for image in images
+            ]
+            grid.rows.append([*key, *texts])
+        return grid
+
+    return table
 
 
 def markdown(grid: Grid) -> str:

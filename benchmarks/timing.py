@@ -1,4 +1,4 @@
-"""Times of runs in turns, of work on a device, of streams of messages, and a process's CPU time."""
+"""Times of runs in turns, by rounds and by clocks, and of streams of messages."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,46 +131,12 @@ def ratios(
     return [one[key] / another[key] for one, another in zip(own, other, strict=True)]
 
 
-class Stopwatch:
-    """Marks go in between pieces of work; the times between them come out at the end.
-
-    ``device`` is a torch.device. A CPU is timed by the host's clock. On a GPU a mark is an event of
-    the current stream, so that nothing waits until the end.
-    """
-
-    def __init__(self, device: Any) -> None:
-        self._device = device
-        self._marks: list[Any] = []
-
-    def mark(self) -> None:
-        """What was asked for before belongs to the last lap, what comes after to the next."""
-        if self._device.type != "cuda":
-            self._marks.append(time.perf_counter())
-            return
-        import torch
-
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._marks.append(event)
-
-    def laps_ms(self) -> list[float]:
-        """Times between the marks so far, which are then forgotten. Waits for the device."""
-        marks, self._marks = self._marks, []
-        pairs = list(zip(marks[:-1], marks[1:], strict=True))
-        if self._device.type != "cuda":
-            return [(end - start) * 1e3 for start, end in pairs]
-        import torch
-
-        torch.cuda.synchronize(self._device)
-        return [start.elapsed_time(end) for start, end in pairs]
-
-
 def frame_metrics(frames: Sequence[tuple[float, float]], sent: int) -> dict[str, Any]:
     """Of (sent_s, received_s) by frame in the order of receipt; ``sent`` counts the lost ones too.
 
     The duration is from the first receipt to the last, jitter how much an interval between receipts
-    differs from the one before. What so few frames do not give is None: any latency without a frame, a frame rate without two,
-    jitter without three.
+    differs from the one before. What so few frames do not give is None: any latency without a
+    frame, a frame rate without two, jitter without three.
     """
     received_ms = np.array([received_s for _, received_s in frames]) * 1e3
     latency_ms = np.array([received_s - sent_s for sent_s, received_s in frames]) * 1e3

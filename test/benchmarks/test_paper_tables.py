@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from benchmarks import paper_tables
-from benchmarks.paper_tables import CASES, PARALLEL_CASES, Case, recipe_of
-from benchmarks.timing import Stopwatch
+from benchmarks.paper_tables import CASES, PARALLEL_CASES, Case, Stopwatch, recipe_of
 from training.distributed import Group
 
 pytestmark = pytest.mark.usefixtures("one_thread")
