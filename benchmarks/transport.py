@@ -99,18 +99,17 @@ def node(size: Size, frames: int, setting: Setting) -> Row:
     """Take images until none has come for a while; runs in a process of its own."""
     receiver = rclpy.create_node("transport_node")
     taken: list[tuple[float, float]] = []
-    last_s = time.monotonic() + DISCOVERY_TIMEOUT_S
+    last_s = [time.monotonic() + DISCOVERY_TIMEOUT_S]
 
     def on_image(message: Any) -> None:
-        nonlocal last_s
         received_s = receiver.get_clock().now().nanoseconds / 1e9
         taken.append((stamp_nanoseconds(message.header.stamp) / 1e9, received_s))
-        last_s = time.monotonic()
+        last_s[0] = time.monotonic()
 
     kind, topic, qos = setting.topic()
     receiver.create_subscription(kind, topic, on_image, qos)
     before_s = time.process_time()
-    while time.monotonic() < last_s + QUIET_S and len(taken) < frames:
+    while time.monotonic() < last_s[0] + QUIET_S and len(taken) < frames:
         rclpy.spin_once(receiver, timeout_sec=0.2)
     return {
         "metrics": frame_metrics(taken, frames),
