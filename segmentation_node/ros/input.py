@@ -14,6 +14,7 @@ from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_node.accounting import MOST_AT_ONCE, SequenceGaps
+from segmentation_node.ros.memory import give_memory_back
 from segmentation_node.ros.parameters import Settings
 
 try:
@@ -111,6 +112,7 @@ class ImageInput:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+            give_memory_back()
 
     def publisher_count(self) -> int:
         """Publishers of the topic on the graph."""

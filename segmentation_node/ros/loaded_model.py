@@ -1,6 +1,5 @@
 """The model that a session's cameras share: which one, on what, and its segmenters."""
 
-import ctypes
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from segmentation_node.errors import LabelsError, SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import WEIGHTS, ModelCard, open_model, size_text
 from segmentation_node.pipeline import Batch, Segmenter, open_batch
+from segmentation_node.ros.memory import give_memory_back
 from segmentation_node.ros.parameters import Settings
 
 
@@ -194,16 +194,6 @@ class LoadedModel:
             "is nothing to step down to; add a smaller one, for example with: %s"
             % (self.card.name, size_text(self.card.input_size), command)
         )
-
-
-def give_memory_back() -> None:
-    """Have glibc return what it holds free between what is in use.
-
-    Of itself it returns next to nothing: 10 MB more stay with every other model that is loaded.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # other C libraries have none
-        trim(0)
 
 
 def _rungs(card: ModelCard, backend: str, precision: str, settings: Settings) -> List[Rung]:

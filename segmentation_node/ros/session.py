@@ -13,6 +13,7 @@ from segmentation_node.model_card import size_text
 from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.conversions import RgbConverter, choose_converter, decode_compressed
 from segmentation_node.ros.loaded_model import LoadedModel, ModelPlan, plan_model
+from segmentation_node.ros.memory import give_memory_back
 from segmentation_node.ros.outputs import LabelOutputs, missing_vision_msgs
 from segmentation_node.ros.parameters import NodeParameters, Settings
 from segmentation_node.ros.processor import process_together
@@ -166,6 +167,7 @@ class Session:
         self._closed = True
         self._stop_input()
         self._made.close()
+        give_memory_back()
 
     def _tell_labels(self) -> None:
         model, now = self.model, self._clock.now().to_msg()

@@ -1,6 +1,6 @@
 """What exists from configure to cleanup is there as a whole or not at all."""
 
-import gc
+import itertools
 import threading
 import time
 from functools import partial
@@ -14,6 +14,8 @@ from segmentation_node.labels import CAMVID_11
 
 pytestmark = pytest.mark.ros
 
+NUMBERS = itertools.count()
+
 
 @pytest.fixture
 def node(ros, tiny_folder):
@@ -21,12 +23,12 @@ def node(ros, tiny_folder):
     from segmentation_node.ros.node import SegmentationNode
 
     overrides = [Parameter("model", value=tiny_folder), Parameter("num_threads", value=1)]
-    found = SegmentationNode("session_under_test", parameter_overrides=overrides)
+    # rclpy leaves a lifecycle node on the graph until it is collected: each gets a name of its own.
+    name = "session_%d_under_test" % next(NUMBERS)
+    found = SegmentationNode(name, parameter_overrides=overrides)
     yield found
     found.stop()
     found.destroy_node()
-    del found
-    gc.collect()  # until then rclpy leaves a lifecycle node on the graph, under the same name
 
 
 def remains(node):
@@ -34,7 +36,7 @@ def remains(node):
     topics = [
         name
         for name, _ in node.get_publisher_names_and_types_by_node(node.get_name(), "/")
-        if name.startswith("/session_under_test/") and "transition_event" not in name
+        if name.startswith("/%s/" % node.get_name()) and "transition_event" not in name
     ]
     return topics + [item.name for item in threading.enumerate() if "worker" in item.name]
 
@@ -77,7 +79,7 @@ def test_what_cannot_be_built_leaves_nothing(node, monkeypatch, patch):
         assert len(closed) == (patch is spoil_backend)
     assert (node.state, node.session, remains(node)) == ("unconfigured", None, [])
     assert node.trigger_configure().name == "SUCCESS"
-    assert "/session_under_test/class_map" in remains(node)
+    assert "/%s/class_map" % node.get_name() in remains(node)
     assert node.trigger_cleanup().name == "SUCCESS"
     assert remains(node) == []
 
@@ -125,7 +127,7 @@ def test_a_swap_that_fails_midway_changes_nothing(
     assert node.session.model.card.name == node.parameters["model"].rpartition("/")[2] == "plain"
     until_remains(node, before)  # the thread of the model that is closed again ends by itself
     assert load(node, tiny_folder).success
-    assert "/session_under_test/left/confidence" in remains(node)
+    assert "/%s/left/confidence" % node.get_name() in remains(node)
     node.stop()
     until_remains(node, [])
 
@@ -166,7 +168,7 @@ def test_vision_label_info_is_published_where_it_can_be(node, monkeypatch):
         node.session.follow()
         node.session.follow()
     assert published == [("camvid11", 0.0), ("camvid11", 0.5), ("camvid11", 0.25)]
-    assert "/session_under_test/vision_label_info" in remains(node)
+    assert "/%s/vision_label_info" % node.get_name() in remains(node)
     assert dict(node.session.identity())["vision_label_info"] == "published"
 
 
