@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a recipe would run, without running it: one line of JSON an argv.
-STUB = "#!%s\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n" % sys.executable
+# What a recipe would run, without running it: one line of JSON an argv, appended in one write,
+# since jobs side by side would mix theirs on a common output.
+STUB = (
+    """#!%s -IS
+import json, os, sys
+
+calls = os.open("tools/calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.write(calls, (json.dumps(sys.argv[1:]) + "\\n").encode())
+"""
+    % sys.executable
+)
 HOSTILE = [
     "$(shell touch made)",
     "`touch made`",
@@ -33,13 +42,16 @@ def make(tmp_path):
         (tmp_path / "tools" / name).write_text(STUB)
         (tmp_path / "tools" / name).chmod(0o755)
 
+    calls = tmp_path / "tools" / "calls"
+
     def run(*words, **environment):
-        text = subprocess.run(
+        calls.unlink(missing_ok=True)
+        subprocess.run(
             ["make", "--silent", *words], cwd=tmp_path, env={**os.environ, **environment},
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+            capture_output=True, check=True,
+        )  # fmt: skip
         assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "tools"]
-        return [json.loads(line) for line in text.splitlines() if line.startswith("[")]
+        return [json.loads(line) for line in calls.read_text().splitlines()]
 
     return run
 
