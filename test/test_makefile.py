@@ -12,15 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # What a recipe would run, without running it: one line of JSON an argv, appended in one write,
 # since jobs side by side would mix theirs on a common output.
-STUB = (
-    """#!%s -IS
+STUB = f"""#!{sys.executable} -IS
 import json, os, sys
 
 calls = os.open("tools/calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-os.write(calls, (json.dumps(sys.argv[1:]) + "\\n").encode())
+os.write(calls, json.dumps(sys.argv[1:]).encode() + b"\\n")
 """
-    % sys.executable
-)
 HOSTILE = [
     "$(shell touch made)",
     "`touch made`",

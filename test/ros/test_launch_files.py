@@ -16,24 +16,42 @@ PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 DISCOVERY = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
 PROFILE = str(PROJECT / "config" / "fastdds_large_images.xml")
 
-RUN = """
-import json, os, sys
+# Imports launch once, then runs each call that it reads in a fork: importing takes longest.
+SERVER = """
+import json, os, signal, sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 import launch_ros.actions
 
-# Now that launch_ros is imported: rclpy refuses a middleware that isn't installed.
-os.environ.update(json.loads(sys.argv[1]))
-source = PythonLaunchDescriptionSource(sys.argv[2])
-arguments = [argument.split(":=", 1) for argument in sys.argv[3:]]
-included = IncludeLaunchDescription(source, launch_arguments=arguments)
-service = LaunchService(noninteractive=True)
-service.include_launch_description(LaunchDescription([included]))
-sys.exit(service.run())
+
+def run(folder, path, arguments, environment):
+    os.chdir(folder)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream in (1, 2):
+        os.dup2(os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    signal.alarm(60)
+    # Only now that launch_ros is imported: rclpy refuses a middleware that isn't installed.
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    source = PythonLaunchDescriptionSource(path)
+    arguments = [argument.split(":=", 1) for argument in arguments]
+    included = IncludeLaunchDescription(source, launch_arguments=arguments)
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([included]))
+    return service.run()
+
+
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        sys.exit(run(*json.loads(line)))
+    print(process, flush=True)
+    print(os.waitpid(process, 0)[1], flush=True)
 """
 
-STAND_IN = """#!{python}
+STAND_IN = """#!{python} -IS
 import glob, json, os, sys, time
 
 call = {{"argv": sys.argv[1:], "files": []}}
@@ -69,6 +87,8 @@ def launch_environment(tmp_path_factory):
     for paths in ([path], [path, *map(str, extra)]):
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)))
         environment["ROS_LOG_DIR"] = str(folder)
+        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION", "ROS_DISTRO"):
+            environment.pop(name, None)
         command = [sys.executable, "-c", "import launch.actions, launch_ros.actions"]
         found = subprocess.run(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
         if found.returncode == 0:
@@ -79,8 +99,20 @@ def launch_environment(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def server(launch_environment):
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        env=launch_environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
 @pytest.fixture
-def stand_in(tmp_path, launch_environment):
+def stand_in(tmp_path, launch_environment, server):
     """A prefix with stand-ins for segmentation_node, its commands and rviz2."""
     calls = tmp_path / "calls"
     calls.mkdir()
@@ -96,15 +128,14 @@ def stand_in(tmp_path, launch_environment):
         )
         executable.write_text(text)
         executable.chmod(0o755)
-    return Launcher(tmp_path, launch_environment)
+    return Launcher(tmp_path, launch_environment, server)
 
 
 class Launcher:
-    def __init__(self, folder: Path, environment: dict) -> None:
+    def __init__(self, folder: Path, environment: dict, server: subprocess.Popen) -> None:
         self.folder = folder
         self.environment = dict(environment)
-        for name in (*PROFILES, *DISCOVERY, "RMW_IMPLEMENTATION", "ROS_DISTRO"):
-            self.environment.pop(name, None)
+        self.server = server
         prefixes = [str(folder / "prefix"), environment.get("AMENT_PREFIX_PATH", "")]
         self.environment["AMENT_PREFIX_PATH"] = os.pathsep.join(filter(None, prefixes))
 
@@ -115,21 +146,29 @@ class Launcher:
         paths = [str(package.parent), self.environment.get("PYTHONPATH", "")]
         self.environment["PYTHONPATH"] = os.pathsep.join(paths)
 
-    def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen:
-        path = PROJECT / "launch" / f"{name}.launch.py"
-        return subprocess.Popen(
-            [sys.executable, "-c", RUN, json.dumps(variables), str(path), *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(self, name: str, *arguments: str, **variables: str) -> int:
+        """The id of the process that launches; ``end`` waits for it."""
+        path = str(PROJECT / "launch" / f"{name}.launch.py")
+        environment = {**self.environment, **variables}
+        call = [str(self.folder), path, arguments, environment]
+        print(json.dumps(call), file=self.server.stdin, flush=True)
+        return int(self.server.stdout.readline())
+
+    def end(self):
+        """Exit code and output of what was started."""
+        code = os.waitstatus_to_exitcode(int(self.server.stdout.readline()))
+        return code, (self.folder / "output").read_text()
+
+    def interrupt(self, process: int, calls: int) -> None:
+        """Ctrl-C, once so many stand-ins have written down their calls."""
+        deadline = time.monotonic() + 30
+        while len(self.calls()) < calls and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process, signal.SIGINT)
 
     def run(self, name: str, *arguments: str, **variables: str):
-        process = self.start(name, *arguments, **variables)
-        output, _ = process.communicate(timeout=60)
-        return process.returncode, output
+        self.start(name, *arguments, **variables)
+        return self.end()
 
     def calls(self) -> list:
         return [json.loads(path.read_text()) for path in (self.folder / "calls").glob("*.json")]
@@ -232,13 +271,9 @@ def test_the_whole_network_by_default_as_ros_does(stand_in):
 
 
 def test_interrupting_the_launch_is_no_error(stand_in):
-    process = stand_in.start("cpu", STAND_IN_SECONDS="30")
-    deadline = time.monotonic() + 30
-    while not stand_in.calls() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, output
+    stand_in.interrupt(stand_in.start("cpu", STAND_IN_SECONDS="30"), calls=1)
+    code, output = stand_in.end()
+    assert code == 0, output
 
 
 @pytest.mark.parametrize(
@@ -429,9 +464,6 @@ def test_a_replay_or_node_that_fails_ends_the_launch_with_an_error(stand_in, fai
 
 def test_interrupting_a_replay_is_no_error(stand_in):
     process = stand_in.start("replay", "bag:=/data/drive", STAND_IN_SECONDS="30")
-    deadline = time.monotonic() + 30
-    while len(stand_in.calls()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, output
+    stand_in.interrupt(process, calls=2)
+    code, output = stand_in.end()
+    assert code == 0, output
