@@ -142,7 +142,8 @@ def test_no_camera_gets_less_than_its_share(peer, tmp_path):
         peer.spin_for(1.0)
         served = [len(s.maps.messages) - first for s, first in zip(streams, before)]
         # Each slow camera has a frame waiting most of the time: a third of the work is its share.
-        assert min(served[1:]) >= min(45, 0.9 * sum(served) / 3), served
+        # By the rates of the cameras it would get half of that, in a fixed order nearly nothing.
+        assert min(served[1:]) >= 0.7 * min(50, sum(served) / 3), served
         for stream in streams:
             stream.check()
             stream.close()
