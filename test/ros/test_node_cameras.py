@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support import linear_model
-from support.live import FrameLatency, Image, LiveNode, image_message, values_of
+from support.live import FrameLatency, Image, LiveNode, image_message, refusal, values_of
 
 from segmentation_node.evaluation.live.pairing import pixels
 
@@ -191,12 +191,9 @@ def test_an_empty_list_is_one_camera(peer, tiny_folder, tmp_path):
         (["front"], 5.0, "batch_window_ms is 5, but cameras names 1"),
     ],
 )
-def test_what_does_not_fit_is_one_line(peer, tiny_folder, tmp_path, names, window_ms, line):
+def test_what_does_not_fit_is_one_line(ros, tiny_folder, capfd, names, window_ms, line):
     parameters = {"model": tiny_folder, "backend": "onnxruntime", "cameras": names}
-    with LiveNode(peer, dict(parameters, batch_window_ms=window_ms), tmp_path) as node:
-        assert node.exit_code() == 1
-        errors = [item for item in node.log.splitlines() if "[ERROR]" in item]
-        assert len(errors) == 1 and line in errors[0], node.log
+    assert line in refusal({**parameters, "batch_window_ms": window_ms}, capfd)
 
 
 def test_images_computed_for_nothing_are_said(peer, batched, tmp_path):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from support import linear_model
-from support.live import Image, LiveNode, error_lines, image_message, values_of
+from support.live import Image, LiveNode, image_message, refusal, values_of
 from test_node_cameras import cameras_node, streams_of
 
 from segmentation_node.evaluation.live.pairing import pixels
@@ -149,9 +149,6 @@ def test_a_cameras_own_wins_over_that_for_all(peer, tiny_folder, tmp_path):
         ),
     ],
 )
-def test_what_no_image_can_have_is_one_line(peer, tiny_folder, tmp_path, parameters, line):
-    given = dict({"model": tiny_folder, "backend": "onnxruntime"}, **parameters)
-    with LiveNode(peer, given, tmp_path) as node:
-        assert node.exit_code() == 1
-        (error,) = error_lines(node.log)
-        assert line in error
+def test_what_no_image_can_have_is_one_line(ros, tiny_folder, capfd, parameters, line):
+    given = {"model": tiny_folder, "backend": "onnxruntime", **parameters}
+    assert line in refusal(given, capfd)

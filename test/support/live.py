@@ -30,6 +30,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from segmentation_node.evaluation.live.target import NodeProcess
+from segmentation_node.ros.node import SegmentationNode
 from segmentation_node.ros.outputs import latched_qos
 
 # A test imports messages from here, so that it is skipped, loudly, where ROS is missing.
@@ -356,6 +357,19 @@ def describe(status):
 def values_of(status):
     """A status's keys and values."""
     return {item.key: item.value for item in status.values}
+
+
+def refusal(parameters, capfd):
+    """The one line of a node that cannot be configured; made in this process, which has rclpy."""
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    node = SegmentationNode("refused_%d" % next(_numbers), parameter_overrides=overrides)
+    try:
+        assert not node.autostart()
+    finally:
+        node.stop()
+        node.destroy_node()
+    (line,) = error_lines(capfd.readouterr().err)
+    return line
 
 
 def error_lines(log):
