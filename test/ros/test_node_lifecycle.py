@@ -146,9 +146,10 @@ def test_it_ends_cleanly_and_soon(peer, tmp_path, log_path, number, what):
     policy = "every" if what == "blocked" else "latest"
     parameters = {"model": model, "num_threads": 1, "frame_policy": policy}
     image = linear_model.blocks((360, 640)).tobytes()
+    begun_s = time.monotonic()
     with LiveNode(peer, parameters, log_path) as node:
         node.active()
-        frame_s = 0.0
+        start_s, frame_s = time.monotonic() - begun_s, 0.0
         if what != "idle":
             latencies = node.listen(FrameLatency, "/latency")
             camera = node.camera()
@@ -157,11 +158,12 @@ def test_it_ends_cleanly_and_soon(peer, tmp_path, log_path, number, what):
                 peer.spin_for(0.01)
             node.until(lambda: latencies.messages, "a latency")
             frame_s = max(item.processing_ms for item in latencies.messages) * 1e-3
-        start_s = time.monotonic()
+        asked_s = time.monotonic()
         os.kill(node.process.process.pid, number)
         assert node.exit_code() == 0
-        # Twice what is promised, for the interpreter's own end on a busy machine.
-        assert time.monotonic() - start_s < 2.0 + 2.0 * frame_s
+        # Twice what is promised, for the interpreter's own end; or as on a machine so busy that
+        # the start took longer.
+        assert time.monotonic() - asked_s < max(2.0, start_s) + 2.0 * frame_s
         assert error_lines(node.log) == [] and "rror" not in node.log
         if what != "idle":
             latencies.close()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import linear_model
 from support.live import (
+    TIMEOUT_S,
     CompressedImage,
     Image,
     LiveNode,
@@ -63,7 +64,7 @@ def every_node(peer, model, log_path):
 
 def play_all(node, size, frames, **options):
     images = [linear_model.blocks(size, seed) for seed in range(frames)]
-    with replaying(node) as replay:
+    with replaying(node, quiet_s=TIMEOUT_S) as replay:
         replay.play(images, node.process, **options)
         assert [len(replay.results), replay.missing()] == [frames, []]
         return images, replay.results
@@ -109,9 +110,12 @@ def test_latest_stays_fresh_when_the_camera_is_faster(peer, tmp_path, log_path):
     with LiveNode(peer, parameters, log_path) as node:
         with replaying(node, with_overlay=False) as replay:
             end_s = time.monotonic() + duration_s
-            for due_s in itertools.takewhile(
-                lambda due_s: due_s < end_s, itertools.count(time.monotonic(), period_s)
-            ):
+
+            def goes_on(due_s):
+                few = len(replay.results) < 5 and due_s < end_s + TIMEOUT_S
+                return due_s < end_s or few
+
+            for due_s in itertools.takewhile(goes_on, itertools.count(time.monotonic(), period_s)):
                 replay.send(next(images))
                 replay.spin_for(max(0.0, due_s + period_s - time.monotonic()))
             replay.spin_for(1.0)
@@ -128,8 +132,8 @@ def test_latest_stays_fresh_when_the_camera_is_faster(peer, tmp_path, log_path):
     work_ms = [item.processing_ms - item.queue_ms for item in latencies]
     frame_ms = np.percentile(work_ms, 95) + period_s * 1e3
     assert len(latencies) >= 5
-    # The slack is for a busy machine; a queue would grow by seconds.
-    assert np.percentile(ages_ms, 90) < 2 * frame_ms + 100.0
+    # The slack is for a busy machine. A queue would grow by a sixth of the time at least.
+    assert np.percentile(ages_ms, 90) < 2 * frame_ms + 100.0 * duration_s
     assert all(adds_up(item) for item in latencies)
     assert latencies[-1].dropped > 0 and latencies[-1].failed == 0
     counts = {name: int(values_of(status)[name]) for name in ("received",) + COUNTS}

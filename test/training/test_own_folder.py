@@ -125,7 +125,8 @@ def test_a_folder_of_three_own_classes_goes_all_the_way(ros, root, recipe, tmp_p
 def assert_node_tells_of(model, image, folder):
     """The live node's LabelInfo and overlay have the folder's names and colours."""
     remaps = ["__node:=own_folder", "image:=/own_folder/image"]
-    replay = Replay("/own_folder", "/own_folder/image", name="replay_own_folder")
+    about = {"name": "replay_own_folder", "quiet_s": live.TIMEOUT_S}
+    replay = Replay("/own_folder", "/own_folder/image", **about)
     parameters = {"model": model, "backend": "onnxruntime", "num_threads": 1}
     parameters["overlay.alpha"] = 1.0
     with open(folder / "node.log", "wb") as log, NodeProcess(parameters, remaps, log) as process:

@@ -80,7 +80,7 @@ def test_the_node_gives_the_trained_networks_class_maps(ros, trained, backend, t
     parameters = {"model": model, "backend": backend, "device": "cpu", "num_threads": 1}
     topic = "/trained_%s/image" % backend
     remaps = ["__node:=trained_" + backend, "image:=" + topic]
-    replay = Replay("/trained_" + backend, topic, name="replay_" + backend)
+    replay = Replay("/trained_" + backend, topic, name="replay_" + backend, quiet_s=live.TIMEOUT_S)
     log_path = tmp_path / "node.log"
     with open(log_path, "wb") as log, NodeProcess(parameters, remaps, log) as process:
         replay.wait_until_ready(process)
