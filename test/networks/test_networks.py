@@ -1,10 +1,10 @@
 """What every network must do, over ``NETWORKS``: registering enrols. Then their published sizes."""
 
+import copy
 import math
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
@@ -15,13 +15,14 @@ SIZES = [(64, 96), (61, 47), (17, 16), (1, 1)]
 MEAN_RGB, STD_RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-@pytest.fixture(params=sorted(NETWORKS))
+@pytest.fixture(scope="module", params=sorted(NETWORKS))
 def name(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(name):
+    """Not to be changed: SegNet's weights take longer to draw than most tests to run."""
     torch.manual_seed(1)
     return build_network(name, 5, {}).eval()
 
@@ -46,7 +47,7 @@ def test_a_batch_is_its_images(network):
 
 
 def test_the_gradient_reaches_every_parameter(network):
-    network.train()
+    network = copy.deepcopy(network).train()
     network(noise(2, 3, 61, 47)).square().sum().backward()
     unreached = [
         name
@@ -93,16 +94,6 @@ def test_elu_squeezenet_has_its_published_size(classes, parameters):
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize(
-    "width, height, giga_macs", [(480, 320, 3.06), (640, 360, 4.61), (1280, 720, 18.4)]
-)
-def test_elu_squeezenet_costs_what_was_published(width, height, giga_macs):
-    network = build_network("elu_squeezenet", 19, {}).to("meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, 3, height, width, device="meta"))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(giga_macs, rel=0.02)
-
-
 @pytest.mark.parametrize("dilations", [(1,), (1, 2, 4, 8, 16)])
 def test_elu_squeezenet_takes_other_dilations(dilations):
     network = build_network("elu_squeezenet", 5, {"dilations": dilations, "bypass_width": 8})
@@ -116,7 +107,7 @@ def test_the_deployed_graph_is_normalise_network_argmax(network):
     with torch.no_grad():
         class_map, confidence = graph(image)
         normalised = (image.double() - torch.tensor(MEAN_RGB)) / torch.tensor(STD_RGB)
-        logits = network.double()(normalised.permute(0, 3, 1, 2))
+        logits = copy.deepcopy(network).double()(normalised.permute(0, 3, 1, 2))
     assert class_map.dtype == confidence.dtype == torch.uint8
     assert class_map.shape == confidence.shape == (2, 45, 70)
     assert (class_map == logits.argmax(1)).double().mean() >= 0.999
