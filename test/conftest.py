@@ -18,10 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
 
 # Files that import this run in one process, so that what was learned is kept.
 KEPT_TOGETHER = "small_training"
-# Those of one folder that import this do: few live graphs at a time, each on a domain of its own.
-KEPT_TOGETHER_IN_A_FOLDER = "live"
 # Files that import one of these take longest, so they come first.
-LONG = ("live", "small_training", "training_runs")
+LONG = (KEPT_TOGETHER, "live", "training_runs")
 BUILD_TIMEOUT_S = 1200.0
 # Above 101 a domain's ports reach into the range that Linux gives out.
 DOMAINS = range(1, 102)
@@ -41,11 +39,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            path = config.rootpath / nodeid.partition("::")[0]
-            imported = _imported(str(path))
-            if KEPT_TOGETHER in imported:
-                return KEPT_TOGETHER
-            return str(path.parent if KEPT_TOGETHER_IN_A_FOLDER in imported else path)
+            path = str(config.rootpath / nodeid.partition("::")[0])
+            return KEPT_TOGETHER if KEPT_TOGETHER in _imported(path) else path
 
     config.option.loadscopereorder = False  # keep the order that the processes report
     return FileScheduling(config, log)
