@@ -10,6 +10,8 @@ WORKERS ?= 3
 GIVEN := PYTHON WORKERS INPUT MODEL TOPIC ARGS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
+# The many processes that tests start would compile the package each anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # What has to keep to Python 3.6; bags, fleets and reports may be newer and are imported lazily.
 PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
