@@ -201,6 +201,11 @@ def test_a_reliability_that_publishers_lack_is_named(peer, tiny_folder, tmp_path
         node.status("ERROR", "QoS incompatible", "set it to auto or best_effort")
 
 
+def reliabilities(peer, node):
+    found = peer.node.get_subscriptions_info_by_topic(node.image_topic)
+    return [item.qos_profile.reliability for item in found]
+
+
 @pytest.mark.ros
 def test_auto_reliability_follows_the_publishers(node, peer):
     with node.listen(Image, "/class_map") as maps:
@@ -214,9 +219,12 @@ def test_auto_reliability_follows_the_publishers(node, peer):
                 return len(maps.messages) > seen
 
             node.until(arrives, "a class map from a camera with %s" % qos.reliability)
-            found = peer.node.get_subscriptions_info_by_topic(node.image_topic)
+            # A reliable camera is heard before the node has seen that it is one.
+            node.until(
+                lambda qos=qos: reliabilities(peer, node) == [qos.reliability],
+                "a subscription with %s" % qos.reliability,
+            )
             peer.node.destroy_publisher(camera)
-            assert [item.qos_profile.reliability for item in found] == [qos.reliability]
         # A best-effort camera that joins a reliable one is followed too.
         node.camera(qos=RELIABLE)
         node.publisher(qos=BEST_EFFORT)

@@ -22,7 +22,7 @@ from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.files import Layout, new_folder, write_whole
 from segmentation_node.labels import LabelSet
 
-STREET_MODEL = "elu_squeezenet_street"
+STREET_MODEL = "fast_elu_squeezenet_street"
 CAMVID_MODEL = "fast_elu_squeezenet_camvid"
 LAYOUT = Layout(
     "a demo's folder",
