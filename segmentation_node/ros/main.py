@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, List, Optional
 
 from segmentation_node.errors import reason
 from segmentation_node.interrupts import ending_at_once
-from segmentation_node.ros.memory import keep_one_heap
 
 if TYPE_CHECKING:
     from rclpy.executors import MultiThreadedExecutor
@@ -26,7 +25,6 @@ SAME_REQUEST_S = 1.0
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the node; 1 when it cannot be made, or configured although ``autostart`` asks."""
-    keep_one_heap()
     with ending_at_once(0):
         import rclpy
         from rclpy.exceptions import (

@@ -1,21 +1,7 @@
-"""What the process takes from the system and gives back."""
+"""What the process gives back to the system."""
 
 import ctypes
 import gc
-
-M_ARENA_MAX = -8
-"""Of glibc's <malloc.h>."""
-
-
-def keep_one_heap() -> None:
-    """Have all threads share one heap; to be called before there are others.
-
-    Of itself glibc makes eight a core, and each keeps room for the largest images that ever met in
-    it.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # other C libraries have none
-        mallopt(M_ARENA_MAX, 1)
 
 
 def give_memory_back() -> None:
@@ -26,5 +12,5 @@ def give_memory_back() -> None:
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    if trim is not None:  # other C libraries have none
         trim(0)
