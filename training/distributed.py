@@ -1,5 +1,7 @@
 """One process or many: what torchrun's processes share (DistributedDataParallel's helpers)."""
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +56,13 @@ def join_group(device_type: str) -> Iterator[tuple[Group, torch.device]]:
     device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if is_cuda else device_type)
     if is_cuda:
         torch.cuda.set_device(device)
+    # Gloo's threads abort a process that ends while they run, and the group ends them when nothing
+    # holds it any more. DistributedDataParallel imports this: imported later, its functions'
+    # default arguments would hold the group.
+    importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("nccl" if is_cuda else "gloo")
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()
+        gc.collect()

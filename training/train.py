@@ -29,28 +29,34 @@ def train(arguments: argparse.Namespace) -> int:
         raise TrainingError(f"--cuda-graph needs --device cuda; found {arguments.device}")
     prepare_arithmetic(recipe, arguments.threads)
     with join_group(arguments.device) as (group, device):
-        splits = [
-            _open(recipe, name, arguments, device) if name else None
-            for name in (recipe.train_split, recipe.val_split)
-        ]
-        training, validation = splits
-        assert training is not None
-        options = RunOptions(
-            accumulate=arguments.accumulate,
-            compile_network=arguments.compile,
-            cuda_graph=arguments.cuda_graph,
-            checkpoint_minutes=arguments.checkpoint_minutes,
-            stop_after=arguments.stop_after,
-            resume=arguments.resume,
-        )
-        _announce(group, training, validation, device)
-        with _told_how_to_go_on():
-            trainer = Trainer(recipe, training, validation, arguments.output, options, group)
-            trainer.run()
-        if not trainer.is_finished and group.is_first:
-            state = trainer.state
-            print(f"stopped in epoch {state.epoch + 1} after step {state.step}; --resume goes on")
-        return 128 + trainer.stop.signal if trainer.stop.signal else 0
+        return _train_in(group, device, recipe, arguments)
+
+
+def _train_in(
+    group: Group, device: torch.device, recipe: Recipe, arguments: argparse.Namespace
+) -> int:
+    splits = [
+        _open(recipe, name, arguments, device) if name else None
+        for name in (recipe.train_split, recipe.val_split)
+    ]
+    training, validation = splits
+    assert training is not None
+    options = RunOptions(
+        accumulate=arguments.accumulate,
+        compile_network=arguments.compile,
+        cuda_graph=arguments.cuda_graph,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+        stop_after=arguments.stop_after,
+        resume=arguments.resume,
+    )
+    _announce(group, training, validation, device)
+    with _told_how_to_go_on():
+        trainer = Trainer(recipe, training, validation, arguments.output, options, group)
+        trainer.run()
+    if not trainer.is_finished and group.is_first:
+        state = trainer.state
+        print(f"stopped in epoch {state.epoch + 1} after step {state.step}; --resume goes on")
+    return 128 + trainer.stop.signal if trainer.stop.signal else 0
 
 
 def prepare_arithmetic(recipe: Recipe, threads: int | None) -> None:

@@ -69,11 +69,15 @@ def command(recipe_path, root, output, *more):
     ]
 
 
-def start(*arguments, module=()):
+def start(*arguments):
     """The training command as a process of its own; its output comes with ``communicate``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return python(*command(*arguments))
+
+
+def python(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     return subprocess.Popen(
-        [sys.executable, *module, *command(*arguments)],
+        [sys.executable, *arguments],
         cwd=PROJECT,
         env=environment,
         stdout=subprocess.PIPE,
