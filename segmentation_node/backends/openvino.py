@@ -18,6 +18,7 @@ from segmentation_node.backends.onnx_file import (
     decode_weights,
     keep_output,
 )
+from segmentation_node.backends.openvino_graph import rewrite
 from segmentation_node.errors import BackendError, reason
 from segmentation_node.model_card import ModelCard
 
@@ -103,7 +104,7 @@ class OpenVinoBackend(Backend):
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
         graph = core.read_model(decode_weights(model))
-        argmax_over_planes(graph)
+        rewrite(graph)
         compiled = core.compile_model(graph, "CPU", properties)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != hint:
@@ -194,38 +195,6 @@ def _run(network: _Network, *inputs: np.ndarray) -> Dict[str, np.ndarray]:
     except RuntimeError as error:
         raise BackendError("backend openvino: the run failed: %s" % _line(error)) from error
     return network.maps
-
-
-def argmax_over_planes(model: Any) -> None:
-    """Have a pixel's largest score looked for in plane after plane, in place; results stay equal.
-
-    After an enlargement OpenVINO has a pixel's scores side by side, where its TopK takes several
-    times as long as it does, the turn included, over planes. What is not (N, C, H, W), or of no
-    fixed size, stays as it is.
-    """
-    operators = importlib.import_module("openvino.opset13")
-    for node in model.get_ops():
-        if node.get_type_name() != "TopK" or node.get_attributes()["axis"] != 1:
-            continue
-        shape = node.input(0).get_partial_shape()
-        if shape.is_dynamic or len(shape) != 4:
-            continue
-        batch, classes, height, width = shape.to_shape()
-        planes = [batch, classes, height * width]
-        attributes = node.get_attributes()
-        flat = operators.topk(
-            operators.reshape(node.input_value(0), np.array(planes, np.int64), False),
-            node.input_value(1),
-            1,
-            attributes["mode"],
-            attributes["sort"],
-            attributes["index_element_type"],
-        )
-        for old, new in zip(node.outputs(), flat.outputs()):
-            back = np.array(list(old.get_shape()), np.int64)
-            whole = operators.reshape(new, back, False).output(0)
-            for target in old.get_target_inputs():
-                target.replace_source_output(whole)
 
 
 def import_openvino() -> Any:

@@ -1,12 +1,10 @@
 """What is OpenVINO's own: threads, telemetry, and packages of its name that it is not."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from support.core import tiny
 from support.core.real_data import PROJECT
@@ -165,42 +163,3 @@ def test_int8_leaves_the_rest_in_float32_where_the_cpu_lacks_bf16(monkeypatch):
     with open_backend("openvino", tiny.card(), BackendOptions(precision="int8")) as backend:
         compiled = backend._class_map_network._request.get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-
-
-def largest_of_enlarged():
-    """A graph as networks end in: scores (1, 3, 4, 5), twice as large, the largest's index."""
-    core = openvino.import_openvino()
-    operators = importlib.import_module("openvino.opset13")
-    scores = operators.parameter([1, 3, 4, 5], np.float32, name="scores")
-    sizes, axes = np.array([8, 10], np.int64), np.array([2, 3], np.int64)
-    enlarged = operators.interpolate(scores, sizes, "linear_onnx", "sizes", axes=axes)
-    largest = operators.topk(enlarged, np.int64(1), 1, "max", "none", "i32")
-    ids = operators.squeeze(largest.output(1), np.array([1], np.int64))
-    ids.output(0).set_names({"ids"})
-    return core.Model([ids.output(0)], [scores], "largest")
-
-
-def test_the_argmax_over_planes_gives_the_same():
-    """Where scores are equal, too."""
-    core = openvino.import_openvino().Core()
-    usual, changed = largest_of_enlarged(), largest_of_enlarged()
-    openvino.argmax_over_planes(changed)
-    (argmax,) = [node for node in changed.get_ordered_ops() if node.get_type_name() == "TopK"]
-    assert list(argmax.input(0).get_shape()) == [1, 3, 80]
-    assert [(port.any_name, list(port.shape)) for port in changed.outputs] == [("ids", [1, 8, 10])]
-    runs = [core.compile_model(model, "CPU") for model in (usual, changed)]
-    random = np.random.RandomState(0)
-    seen = set()
-    for _ in range(20):
-        scores = random.randint(0, 3, (1, 3, 4, 5)).astype(np.float32)
-        first, second = (run(scores)["ids"] for run in runs)
-        np.testing.assert_array_equal(first, second)
-        seen.update(np.unique(first))
-    assert seen == {0, 1, 2}
-
-
-def test_an_argmax_of_another_axis_or_size_is_left_alone():
-    model = openvino.import_openvino().Core().read_model(tiny.card().artifact_path("onnx"))
-    before = [node.get_friendly_name() for node in model.get_ordered_ops()]
-    openvino.argmax_over_planes(model)  # of classes side by side, as the tiny model has them
-    assert [node.get_friendly_name() for node in model.get_ordered_ops()] == before

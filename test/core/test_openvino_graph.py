@@ -1,0 +1,183 @@
+"""Graphs that OpenVINO computes faster give what they gave before."""
+
+import importlib
+
+import numpy as np
+import pytest
+from support.core import tiny
+
+from segmentation_node.backends import BACKENDS
+from segmentation_node.backends.openvino import import_openvino
+from segmentation_node.backends.openvino_graph import rewrite
+
+INT64 = np.int64
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    missing = BACKENDS["openvino"].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: " + missing)
+
+
+def operators():
+    import_openvino()
+    return importlib.import_module("openvino.opset13")
+
+
+def model_of(build):
+    """A model of ``build(operators, input (1, C, H, W))``, which gives the shape first."""
+    made = operators()
+    shape, graph = build
+    given = made.parameter(list(shape), np.float32, name="given")
+    outputs = graph(made, given)
+    for index, output in enumerate(outputs):
+        output.set_names({"output%d" % index})
+    return import_openvino().Model(outputs, [given], "model")
+
+
+def assert_the_same(build, inputs, tolerance=0.0):
+    """Before and after the rewriting; gives the model after it."""
+    core = import_openvino().Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    usual, changed = model_of(build), model_of(build)
+    rewrite(changed)
+    runs = [core.compile_model(model, "CPU", settings) for model in (usual, changed)]
+    for values in inputs:
+        first, second = ([run(values)[port] for port in run.outputs] for run in runs)
+        for before, after in zip(first, second):
+            assert before.dtype == after.dtype
+            np.testing.assert_allclose(after, before, rtol=tolerance, atol=tolerance)
+    return changed
+
+
+def kinds(model):
+    return [node.get_type_name() for node in model.get_ordered_ops()]
+
+
+def largest(made, scores):
+    found = made.topk(scores, INT64(1), 1, "max", "none", "i32")
+    return made.squeeze(found.output(1), np.array([1], INT64)).output(0)
+
+
+def enlarged(made, scores, height, width, mode="half_pixel"):
+    sizes, axes = np.array([height, width], INT64), np.array([2, 3], INT64)
+    return made.interpolate(
+        scores, sizes, "linear_onnx", "sizes", coordinate_transformation_mode=mode, axes=axes
+    )
+
+
+def whole_scores(shape):
+    """Small whole numbers: their enlargements are exact, and many classes are equal."""
+    random = np.random.RandomState(0)
+    return [random.randint(0, 3, shape).astype(np.float32) for _ in range(20)]
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_the_argmax_of_an_enlargement_by_a_whole_factor(factor):
+    """Taken before the pixels are put in place: nothing of all scores' size is turned."""
+    shape = (2, 3, 4, 5)
+
+    def graph(made, scores):
+        return [largest(made, enlarged(made, scores, 4 * factor, 5 * factor))]
+
+    inputs = whole_scores(shape)
+    if factor == 3:  # thirds are rounded, so equal scores may differ
+        inputs = [np.random.RandomState(1).rand(*shape).astype(np.float32) for _ in range(20)]
+    changed = assert_the_same((shape, graph), inputs)
+    assert "Interpolate" not in kinds(changed)
+    assert list(changed.output(0).get_shape()) == [2, 4 * factor, 5 * factor]
+
+
+@pytest.mark.parametrize(
+    "height, width, mode", [(8, 20, "half_pixel"), (8, 10, "align_corners"), (9, 11, "half_pixel")]
+)
+def test_other_enlargements_are_compared_plane_by_plane(height, width, mode):
+    def graph(made, scores):
+        return [largest(made, enlarged(made, scores, height, width, mode))]
+
+    shape = (1, 3, 4, 5)
+    inputs = [np.random.RandomState(1).rand(*shape).astype(np.float32) for _ in range(5)]
+    changed = assert_the_same((shape, graph), inputs)
+    (argmax,) = [node for node in changed.get_ordered_ops() if node.get_type_name() == "TopK"]
+    assert "Interpolate" in kinds(changed)
+    assert list(argmax.input(0).get_shape()) == [1, 3, height * width]
+
+
+def test_an_enlargement_that_somebody_else_reads_stays():
+    def graph(made, scores):
+        large = enlarged(made, scores, 8, 10)
+        return [largest(made, large), made.reduce_max(large, np.array([1], INT64)).output(0)]
+
+    changed = assert_the_same(((1, 3, 4, 5), graph), whole_scores((1, 3, 4, 5)))
+    assert "Interpolate" in kinds(changed)
+
+
+def convolved(made, value, outputs, size=1):
+    random = np.random.RandomState(outputs)
+    inputs = value.shape[1]
+    weights = made.constant(random.randn(outputs, inputs, size, size).astype(np.float32))
+    edge = [size // 2, size // 2]
+    product = made.convolution(value, weights, [1, 1], edge, edge, [1, 1])
+    return made.add(product, made.constant(random.randn(1, outputs, 1, 1).astype(np.float32)))
+
+
+def joined(made, value):
+    squeezed = made.elu(convolved(made, value, 3), 1.0)
+    return made.concat([convolved(made, squeezed, 4), convolved(made, squeezed, 6, 3)], 1)
+
+
+def residual_fires(made, given):
+    first = made.elu(joined(made, given), 1.0)
+    second = made.relu(made.add(first, joined(made, first)))
+    pooled = made.max_pool(second, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
+    return convolved(made, pooled, 5)
+
+
+SHAPE = (1, 7, 9, 10)
+IMAGES = [np.random.RandomState(seed).randn(*SHAPE).astype(np.float32) for seed in range(3)]
+
+
+def test_channels_stay_in_the_parts_that_1x1_convolutions_read():
+    def graph(made, given):
+        return [residual_fires(made, given).output(0)]
+
+    assert "Concat" in kinds(model_of((SHAPE, graph)))
+    changed = assert_the_same((SHAPE, graph), IMAGES, tolerance=1e-4)
+    assert "Concat" not in kinds(changed)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        pytest.param(lambda made, value: convolved(made, value, 5, 3), id="3x3"),
+        pytest.param(lambda made, value: made.elu(value, 1.0), id="output"),
+        pytest.param(
+            lambda made, value: made.add(convolved(made, value, 10), value), id="whole in a sum"
+        ),
+        pytest.param(
+            lambda made, value: made.multiply(convolved(made, value, 1), made.sigmoid(value)),
+            id="other operator",
+        ),
+        pytest.param(
+            lambda made, value: convolved(made, made.concat([value, value], 1), 5), id="nested"
+        ),
+    ],
+)
+def test_what_somebody_reads_whole_stays_whole(reader):
+    """And what does not lead there is taken apart all the same."""
+
+    def graph(made, given):
+        whole = joined(made, convolved(made, residual_fires(made, given), 7))
+        return [reader(made, whole).output(0)]
+
+    changed = assert_the_same((SHAPE, graph), IMAGES, tolerance=1e-3)
+    assert kinds(changed).count("Concat") == 1
+
+
+def test_a_graph_without_any_of_it_is_left_alone():
+    core = import_openvino().Core()
+    model = core.read_model(tiny.card().artifact_path("onnx"))
+    before = [node.get_friendly_name() for node in model.get_ordered_ops()]
+    rewrite(model)  # the tiny model's classes lie side by side
+    assert [node.get_friendly_name() for node in model.get_ordered_ops()] == before
