@@ -2,7 +2,7 @@
 
 A document holds ``<!-- table: NAME -->`` and ``<!-- end -->``, each on a line; what is between them
 is written here. ``<!-- line: NAME -->`` asks for a sentence, ``<!-- picture: FILE -->`` for a
-picture.
+picture. ``MACHINE/NAME`` takes the results in the folder of another machine.
 """
 
 import argparse
@@ -110,10 +110,13 @@ def updated(text: str, results: Path, folder: Path = ROOT) -> tuple[str, list[st
 def content(kind: str, name: str, results: Path, folder: Path) -> str:
     """What belongs between the markers of a document in the folder; raises MarkerError."""
     known = declared()[kind]
+    machine, _, name = name.rpartition("/")
     if name not in known:
         raise MarkerError(f"there is no {kind} {name}; there are {', '.join(known)}")
+    if machine and kind == "picture":
+        raise MarkerError(f"pictures are of the results in {results} alone; found {machine}/{name}")
     benchmark, make = known[name]
-    path = results / f"{benchmark}.json"
+    path = results / machine / f"{benchmark}.json"
     if not path.exists():
         return f"*Never run: `python -m benchmarks {benchmark}` measures it.*\n"
     if isinstance(make, Plot):

@@ -30,7 +30,9 @@ def record(tmp_path):
     return read_record(path)
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.rglob("*.json")), ids=lambda path: str(path.relative_to(RESULTS))
+)
 def test_a_results_file_can_be_shown(path):
     content = read_record(path)
     assert problem(content) == ""

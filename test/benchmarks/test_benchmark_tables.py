@@ -88,6 +88,16 @@ def test_old_figures_are_found_and_replaced(results):
     assert documents.updated(text, results) == (text, [])
 
 
+def test_a_machine_names_the_folder_of_its_results(results, tmp_path):
+    row, path = end_to_end_row(ratio=2.5), results / "epyc" / "end_to_end.json"
+    path.parent.mkdir()
+    Record("end_to_end", {}).save([row], path)
+    text, _ = documents.updated("<!-- table: epyc/end_to_end -->\n<!-- end -->\n", results)
+    assert "| 2.50 |" in text and "| 1.50 |" not in text
+    with pytest.raises(documents.MarkerError, match="epyc/end_to_end.png"):
+        documents.content("picture", "epyc/end_to_end.png", results, tmp_path)
+
+
 def test_what_was_never_run_says_so(results):
     for kind in ("table", "line"):
         text, _ = documents.updated(f"<!-- {kind}: training_loop -->\n<!-- end -->\n", results)
@@ -205,5 +215,5 @@ def test_a_line_about_what_was_not_measured_says_so():
 
 
 def test_every_results_file_is_of_a_benchmark_that_shows_it():
-    assert {path.stem for path in RESULTS.glob("*.json")} <= set(BENCHMARKS)
+    assert {path.stem for path in RESULTS.rglob("*.json")} <= set(BENCHMARKS)
     assert all(shown_of(name).tables for name in BENCHMARKS)
