@@ -1,5 +1,5 @@
-"""ONNX files as run times want them: held against the card, cut, weights decoded, activations
-spelled out.
+"""ONNX files as run times want them: held against the card, cut, weights decoded, classes selected
+early, activations spelled out.
 
 All of it is done to the bytes when a model is loaded, since one file serves every run time. A robot
 has no other use for the ``onnx`` package; whole fields of protobuf's wire format, in and out, are
@@ -19,7 +19,7 @@ _MODEL_GRAPH, _MODEL_OPSET = 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
-_ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPHS = 2, 3, (6, 11)
+_ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPHS = 1, 2, 3, (6, 11)
 _TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _VALUE_NAME = 1
 _FLOAT, _INT8, _OTHER_FLOATS = 1, 3, (10, 11, 16)  # float16, double, bfloat16
@@ -212,6 +212,70 @@ def _decoded_node(node: bytes, constants: Dict[str, bytes]) -> bytes:
     values *= np.frombuffer(scales[_TENSOR_RAW][0].value, "<f4").reshape(along)
     dimensions = b"".join(part.raw for part in codes[_TENSOR_DIMENSION])
     return _tensor(output, dimensions, values.astype("<f4").tobytes())
+
+
+# Some classes alone
+
+
+def select_before_enlarging(model: bytes) -> bytes:
+    """The model with a choice of channels before an enlargement of each, where it stood behind.
+
+    A card's ``trained_classes`` choose among the scores at full size. Raises ValueError when
+    ``model`` is not protobuf.
+    """
+    return _with_graph(list(_fields(model)), _selected_early) if b"Gather" in model else model
+
+
+def _selected_early(graph: bytes) -> bytes:
+    fields = list(_fields(graph))
+    nodes = [field for field in fields if field.number == _GRAPH_NODE]
+    makers = {name: node for node in nodes for name in _texts(node.value, _NODE_OUTPUT)}
+    read = [name for node in nodes for name in _texts(node.value, _NODE_INPUT)]
+    for field in fields:
+        read += _texts(field.value, _VALUE_NAME) if field.number == _GRAPH_OUTPUT else []
+    constants = {
+        _texts(field.value, _TENSOR_NAME)[0]: field.value
+        for field in fields
+        if field.number == _GRAPH_INITIALIZER
+    }
+    changed: Dict[bytes, bytes] = {}
+    for node in nodes:
+        large = _texts(node.value, _NODE_INPUT)[:1]
+        if not _chooses_channels(node.value) or read.count(large[0]) != 1:
+            continue
+        resize = makers.get(large[0])
+        if resize is not None and _enlarges_planes(resize.value, constants):
+            small = _texts(resize.value, _NODE_INPUT)[0]
+            output = _texts(node.value, _NODE_OUTPUT)[0]
+            # A name of its own: the file may tell the old one's shape.
+            selected = output + "/selected"
+            changed[resize.raw] = _between(node.value, small, selected)
+            changed[node.raw] = _between(resize.value, selected, output)
+    return b"".join(changed.get(field.raw, field.raw) for field in fields)
+
+
+def _chooses_channels(node: bytes) -> bool:
+    axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
+    return _texts(node, _NODE_OPERATOR) == ["Gather"] and axes == [1]
+
+
+def _enlarges_planes(node: bytes, constants: Dict[str, bytes]) -> bool:
+    inputs = _texts(node, _NODE_INPUT)
+    names = [part.value for part in _attribute_parts(node) if part.number == _ATTRIBUTE_NAME]
+    is_scaled = len(inputs) == 3 and inputs[2] in constants and b"axes" not in names
+    if _texts(node, _NODE_OPERATOR) != ["Resize"] or not is_scaled:
+        return False
+    scales = [part.value for part in _parts(constants[inputs[2]]).get(_TENSOR_RAW, [])]
+    return len(scales) == 1 and scales[0][:8] == struct.pack("<2f", 1.0, 1.0)
+
+
+def _between(node: bytes, first_input: str, output: str) -> bytes:
+    """The graph's field of a node with another first input and output."""
+    parts, inputs = list(_fields(node)), _texts(node, _NODE_INPUT)
+    ends = [_packed(_NODE_INPUT, name.encode()) for name in [first_input] + inputs[1:]]
+    ends.append(_packed(_NODE_OUTPUT, output.encode()))
+    rest = [part.raw for part in parts if part.number not in (_NODE_INPUT, _NODE_OUTPUT)]
+    return _packed(_GRAPH_NODE, b"".join(ends + rest))
 
 
 # Activations

@@ -15,6 +15,7 @@ from segmentation_node.backends.onnx_file import (
     check_graph,
     decode_weights,
     keep_output,
+    select_before_enlarging,
     spell_out_activations,
 )
 from segmentation_node.errors import BackendError, reason
@@ -109,7 +110,7 @@ class OnnxRuntimeBackend(Backend):
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             providers = self._providers()
-            content = decode_weights(model)
+            content = select_before_enlarging(decode_weights(model))
             content = spell_out_activations(content) if self._gpu is None else content
             session = onnxruntime.InferenceSession(content, session_options, providers=providers)
         except Exception as error:  # the run time's own exceptions share no base class

@@ -17,6 +17,7 @@ from segmentation_node.backends.onnx_file import (
     check_graph,
     decode_weights,
     keep_output,
+    select_before_enlarging,
 )
 from segmentation_node.backends.openvino_graph import rewrite
 from segmentation_node.errors import BackendError, reason
@@ -103,7 +104,7 @@ class OpenVinoBackend(Backend):
         properties = dict(PROPERTIES, INFERENCE_PRECISION_HINT=hint)
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
-        graph = core.read_model(decode_weights(model))
+        graph = core.read_model(select_before_enlarging(decode_weights(model)))
         rewrite(graph)
         compiled = core.compile_model(graph, "CPU", properties)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()

@@ -24,7 +24,6 @@ def rewrite(model: Any) -> None:
     take_concatenations_apart(model, operators)
     argmax_of_phases(model, operators)
     argmax_over_planes(model, operators)
-    model.validate_nodes_and_infer_types()
 
 
 # Concatenated channels that are only read by 1x1 convolutions

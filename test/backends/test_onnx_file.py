@@ -21,6 +21,7 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.onnx_file import (
     decode_weights,
     keep_output,
+    select_before_enlarging,
     spell_out_activations,
 )
 from segmentation_node.errors import BackendError
@@ -155,6 +156,73 @@ def test_int8_weights_become_float32_and_the_rest_stays(axis, others):
 )  # fmt: skip
 def test_other_int8_stays_as_it_is(model):
     assert decode_weights(model) == model
+
+
+# Some classes alone
+
+
+def choosing_model(axis=1, scales=(1, 1, 2, 2), more_outputs=(), constant_scales=True):
+    """scores (1, 3, 4, 5), twice as large, channels or rows 2 and 0 of it: y."""
+    nodes = [
+        helper.make_node("Resize", ["scores", "", "scales"], ["large"], mode="linear"),
+        helper.make_node("Gather", ["large", "kept"], ["y"], axis=axis),
+    ]
+    entries = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3, 4, 5])]
+    values = {"kept": np.array([2, 0]), "scales": np.array(scales, np.float32)}
+    if not constant_scales:
+        entries.append(helper.make_tensor_value_info("scales", TensorProto.FLOAT, [4]))
+        del values["scales"]
+    graph = helper.make_graph(
+        nodes,
+        "choosing",
+        entries,
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
+            for name in ("y", *more_outputs)
+        ],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    opset = [helper.make_opsetid("", 13)]
+    model = onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=opset, ir_version=8)
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def test_classes_are_selected_before_they_are_enlarged():
+    model = choosing_model()
+    changed = select_before_enlarging(model)
+    onnx.checker.check_model(onnx.load_from_string(changed), full_check=True)
+    assert operators(changed) == ["Gather", "Resize"]
+    scores = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
+    found, expected = (
+        onnxruntime.InferenceSession(item).run(None, {"scores": scores})[0]
+        for item in (changed, model)
+    )
+    assert found.shape == (1, 2, 8, 10)
+    np.testing.assert_array_equal(found, expected)
+    assert select_before_enlarging(changed) == changed
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        choosing_model(axis=2),
+        choosing_model(scales=(1, 2, 2, 2)),
+        choosing_model(more_outputs=["large"]),
+        choosing_model(constant_scales=False),
+    ],
+)
+def test_another_choice_stays_where_it_is(model):
+    assert select_before_enlarging(model) == model
+
+
+def test_the_shipped_model_of_some_classes_selects_them_early():
+    (path,) = (path for path in MODELS if path.parent.name == "fast_elu_squeezenet_street")
+    order = operators(select_before_enlarging(path.read_bytes()))
+    enlargements = [index for index, name in enumerate(order) if name == "Resize"]
+    assert enlargements[-2] < order.index("Gather") < enlargements[-1]
 
 
 # Activations
