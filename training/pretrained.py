@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from segmentation_node.networks import NETWORKS
+from training.widen import widened
 
 # Index in torchvision's `features` of the convolutions, by SegNet's encoder stage and layer. In
 # vgg16_bn each is followed by its batch norm.
@@ -75,12 +76,14 @@ def load_trunk(network: nn.Module, path: Path | str) -> TrunkReport:
     )
 
 
-def load_start(network: nn.Module, path: Path | str, resized: Collection[str]) -> str:
+def load_start(
+    network: nn.Module, path: Path | str, resized: Collection[str], widen: bool = False
+) -> str:
     """Copy a run's weights into the same network, all or nothing; gives a line that says so.
 
     ``resized`` names the tensors whose shape follows the number of classes: those stay as they
-    are where the file's were made for another number. Raises ValueError, one line, where the
-    file is of another network.
+    are where the file's were made for another number. With ``widen`` the file's network is the
+    narrower one. Raises ValueError, one line, where the file is of another network.
     """
     tensors, own = read_tensors(Path(path)), network.state_dict()
     strangers = sorted(set(tensors) ^ set(own))
@@ -88,6 +91,11 @@ def load_start(network: nn.Module, path: Path | str, resized: Collection[str]) -
         raise ValueError(
             f"{path}: weights of another network, which does not share {_shortened(strangers)}"
         )
+    if widen:
+        try:
+            tensors = widened(network, tensors)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     fresh = [name for name in own if name in resized and tensors[name].shape != own[name].shape]
     matched = [name for name in own if name not in fresh]
     for name in matched:

@@ -76,6 +76,9 @@ class Recipe:
     start_weights: str = ""
     """weights.safetensors of the same network, of a run or a model, to go on from. Layers sized by
     the number of classes stay random where the file's are for another."""
+    widen_start: bool = False
+    """``start_weights`` are a narrower network's, a whole factor narrower at each layer: the run
+    starts with its function, see ``training.widen``."""
     dataset: str
     """Name in ``segmentation_node.evaluation.datasets.DATASETS``."""
     train_split: str = "train"
@@ -162,6 +165,10 @@ class Recipe:
         _require(
             not (self.trunk and self.start_weights),
             "trunk and start_weights exclude each other: a run starts from one file",
+        )
+        _require(
+            not self.widen_start or bool(self.start_weights),
+            "widen_start is set, but there are no start_weights",
         )
         _require(0 <= self.trunk_rate <= 1, f"trunk_rate {self.trunk_rate} is not in [0, 1]")
         _require(

@@ -124,7 +124,8 @@ class TrainingState:
                 trunk = [f"network.{name}" for name in report.matched]
             if recipe.start_weights:
                 resized = sized_by_classes(recipe, classes)
-                print(load_start(network, recipe.start_weights, resized), flush=True)
+                start = load_start(network, recipe.start_weights, resized, recipe.widen_start)
+                print(start, flush=True)
         except ValueError as error:
             raise TrainingError(str(error)) from error
         self.model = WithHeads(network, recipe.auxiliary_heads, classes)
