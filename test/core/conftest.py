@@ -1,6 +1,7 @@
 """Fixtures of more than one file here. Python 3.6 reads this."""
 
 import os
+import signal
 
 import pytest
 from support.core import tiny
@@ -8,6 +9,12 @@ from support.core.fake_gpu import DIALECTS, FakeGpu
 from support.core.tensorrt_engines import build
 
 from segmentation_node.backends import BackendOptions
+
+
+def pytest_configure(config):
+    # In the background of a script interrupts are ignored, by what the tests start too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
