@@ -217,7 +217,7 @@ def test_all_of_it_at_toy_size(tmp_path):
     done = start((*take_it, "--exports", tmp_path / "exports"), ROOT, absent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "enet: mean IoU on val" in done.stdout and "segnet: mean IoU on val" in done.stdout
-    assert "than the 20 MB that are shipped" in done.stdout
+    assert "than the 64 MB that are shipped" in done.stdout
     assert {path.name for path in (into / "models").iterdir()} == {
         f"{network}_camvid" for network in TRAININGS if network != "segnet"
     }

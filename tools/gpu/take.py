@@ -36,8 +36,10 @@ RECORDS: dict[str, tuple[str, Shown]] = {
 }
 """What came back -> its name in benchmarks/results, and how it is shown."""
 SIZE, TOY_SIZE = (360, 480), (48, 64)
-LARGEST_SHIPPED_BYTES = 20_000_000
-"""Of a model's folder in the repository; SegNet's weights alone are 118 MB."""
+LARGEST_SHIPPED_BYTES = 64_000_000
+"""Of a model's folder in the repository."""
+INT8_WEIGHTS = ("segnet",)
+"""Networks whose weights are 118 MB in float32, so their graphs store them as int8."""
 
 
 class Trained(NamedTuple):
@@ -139,7 +141,12 @@ class Take:
         model = shipped.name if shipped is not None else f"{network}_camvid"
         others = [] if shipped is None or self.run["toy"] else shipped.sizes("onnx")
         sizes = [size, *others]
-        folder = export_run(run, model, self.exports, str(self.camvid), sizes, [1], variants)
+        # A toy's scores are as good as equal: torch and ONNX Runtime would not agree on them.
+        is_large = network in INT8_WEIGHTS and not self.run["toy"]
+        folder = export_run(
+            *(run, model, self.exports, str(self.camvid), sizes, [1], variants),
+            int8_weights=is_large,
+        )
         found = Trained(network, read_card(str(folder)), shipped)
         print(self._verdict(found, folder))
         if found.is_better and size_of(folder) <= LARGEST_SHIPPED_BYTES:
