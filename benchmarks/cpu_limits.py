@@ -25,7 +25,7 @@ import torch
 from torch.utils import mkldnn
 
 from benchmarks.timing import UNCOUNTED_RUNS, spread, take_timed_turns
-from segmentation_node.backends.onnx_file import spell_out_activations
+from segmentation_node.backends.onnx_edits import spell_out_activations
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.backends.torch import thread_count
 

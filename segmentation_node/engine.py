@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 from segmentation_node.backends.base import BackendOptions
-from segmentation_node.backends.onnx_file import decode_weights, keep_output
+from segmentation_node.backends.onnx_edits import decode_weights, keep_output
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
 from segmentation_node.backends.tensorrt.build import (

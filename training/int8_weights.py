@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from segmentation_node.backends.onnx_file import decode_weights
+from segmentation_node.backends.onnx_edits import decode_weights
 from segmentation_node.networks.folding import fold_batch_norms
 from training.errors import ExportError
 

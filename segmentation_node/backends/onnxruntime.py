@@ -7,16 +7,18 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from segmentation_node.backends.base import Backend, BackendOptions, Prediction
+from segmentation_node.backends.onnx_edits import (
+    decode_weights,
+    keep_output,
+    select_before_enlarging,
+    spell_out_activations,
+)
 from segmentation_node.backends.onnx_file import (
     FEATURES,
     TEMPERATURE,
     OnnxGraph,
     check_boxes_graph,
     check_graph,
-    decode_weights,
-    keep_output,
-    select_before_enlarging,
-    spell_out_activations,
 )
 from segmentation_node.errors import BackendError, reason
 from segmentation_node.model_card import ModelCard

@@ -9,15 +9,17 @@ import numpy as np
 
 from segmentation_node.backends.base import Backend, BackendOptions, Prediction
 from segmentation_node.backends.cpu import multiplies_bf16
+from segmentation_node.backends.onnx_edits import (
+    decode_weights,
+    keep_output,
+    select_before_enlarging,
+)
 from segmentation_node.backends.onnx_file import (
     FEATURES,
     TEMPERATURE,
     OnnxGraph,
     check_boxes_graph,
     check_graph,
-    decode_weights,
-    keep_output,
-    select_before_enlarging,
 )
 from segmentation_node.backends.openvino_graph import rewrite
 from segmentation_node.errors import BackendError, reason

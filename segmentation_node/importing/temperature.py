@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segmentation_node.backends.onnx_file import TEMPERATURE, keep_output, temperature_text
+from segmentation_node.backends.onnx_edits import keep_output
+from segmentation_node.backends.onnx_file import TEMPERATURE, temperature_text
 from segmentation_node.errors import CardError
 from segmentation_node.files import write_whole
 from segmentation_node.importing.model_folder import confidence_entry, write_card

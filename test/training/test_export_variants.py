@@ -12,7 +12,7 @@ import torch
 from support import small_training
 from support import tensorrt_operators as trt
 
-from segmentation_node.backends.onnx_file import decode_weights, keep_output
+from segmentation_node.backends.onnx_edits import decode_weights, keep_output
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.model_card import read_card

@@ -15,7 +15,7 @@ import training.add_variants
 import training.export
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.backends.choice import choose
-from segmentation_node.backends.onnx_file import decode_weights
+from segmentation_node.backends.onnx_edits import decode_weights
 from segmentation_node.errors import BackendError, CardError
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network

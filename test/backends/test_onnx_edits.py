@@ -1,5 +1,5 @@
-"""ONNX files edited as bytes: one output alone, int8 weights decoded, ELUs and PReLUs in other
-operators.
+"""ONNX files edited as bytes: one output alone, int8 weights decoded, classes selected early, ELUs
+and PReLUs in other operators.
 
 Held against onnx's own tool and against ONNX's own definition of the operators.
 """
@@ -18,7 +18,7 @@ from support.linear_model import write_model
 
 from benchmarks.measured_models import random_model, resized
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.backends.onnx_file import (
+from segmentation_node.backends.onnx_edits import (
     decode_weights,
     keep_output,
     select_before_enlarging,

@@ -1,0 +1,342 @@
+"""ONNX files as run times want them: cut, weights decoded, classes selected early, activations
+spelled out.
+
+All of it is done to the bytes when a model is loaded, since one file serves every run time and a
+robot has no other use for the ``onnx`` package.
+"""
+
+import struct
+from typing import Callable, Dict, Iterator, List, Sequence, Set, Tuple
+
+import numpy as np
+
+from segmentation_node.backends.wire_format import (
+    VARINT,
+    Field,
+    fields_of,
+    packed,
+    parts_of,
+    texts_of,
+    varint_of,
+)
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _MODEL_OPSET = 7, 8
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPHS = 1, 2, 3, (6, 11)
+_TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
+_VALUE_NAME = 1
+_FLOAT, _INT8, _OTHER_FLOATS = 1, 3, (10, 11, 16)  # float16, double, bfloat16
+
+CLIP_TAKES_INPUTS = 11
+"""The opset from which on Clip's limits are inputs."""
+
+
+# Some outputs alone
+
+
+def keep_output(model: bytes, *outputs: str) -> bytes:
+    """The model with these outputs alone, and only the nodes and initializers that they need.
+
+    A run time computes every node of a graph, whatever outputs are fetched. A graph with control
+    flow comes back as it is. Raises ValueError when ``model`` is not an ONNX model with such
+    outputs.
+    """
+    return _with_graph(list(fields_of(model)), lambda graph: _cut(graph, outputs))
+
+
+def _cut(graph: bytes, kept: Sequence[str]) -> bytes:
+    fields = list(fields_of(graph))
+    outputs = [
+        texts_of(field.value, _VALUE_NAME) for field in fields if field.number == _GRAPH_OUTPUT
+    ]
+    for output in kept:
+        if [output] not in outputs:
+            raise ValueError("no output %r; found %s" % (output, outputs))
+    if any(field.number == _GRAPH_NODE and _has_subgraph(field.value) for field in fields):
+        return graph
+    needed = _needed(fields, kept)
+    return b"".join(field.raw for field in fields if _is_kept(field, needed, kept))
+
+
+def _needed(fields: List["Field"], outputs: Sequence[str]) -> Set[str]:
+    """Names of all values that the outputs depend on. Nodes stand after what they need."""
+    needed = set(outputs)
+    for field in reversed(fields):
+        if field.number == _GRAPH_NODE and needed.intersection(texts_of(field.value, _NODE_OUTPUT)):
+            needed.update(texts_of(field.value, _NODE_INPUT))
+    return needed
+
+
+def _is_kept(field: "Field", needed: Set[str], outputs: Sequence[str]) -> bool:
+    if field.number == _GRAPH_NODE:
+        return bool(needed.intersection(texts_of(field.value, _NODE_OUTPUT)))
+    if field.number == _GRAPH_INITIALIZER:
+        return bool(needed.intersection(texts_of(field.value, _TENSOR_NAME)))
+    if field.number == _GRAPH_OUTPUT:
+        return texts_of(field.value, _VALUE_NAME)[0] in outputs
+    return True
+
+
+def _has_subgraph(node: bytes) -> bool:
+    return any(part.number in _ATTRIBUTE_GRAPHS for part in _attribute_parts(node))
+
+
+# Weights that are stored as int8
+
+_DECODER = "DequantizeLinear"
+
+
+def decode_weights(model: bytes) -> bytes:
+    """The model with float32 weights where DequantizeLinear makes them of int8 constants.
+
+    Otherwise ONNX Runtime would decode them in every run, and TensorRT take the graph for one that
+    computes in int8. One that does, with QuantizeLinear in it, comes back as it is. Raises
+    ValueError when ``model`` is not protobuf.
+    """
+    if _DECODER.encode() not in model:
+        return model
+    return _with_graph(list(fields_of(model)), _decoded)
+
+
+def _decoded(graph: bytes) -> bytes:
+    fields = list(fields_of(graph))
+    nodes = [field for field in fields if field.number == _GRAPH_NODE]
+    operators = {name for node in nodes for name in texts_of(node.value, _NODE_OPERATOR)}
+    if "QuantizeLinear" in operators:
+        return graph
+    constants = {
+        texts_of(field.value, _TENSOR_NAME)[0]: field.value
+        for field in fields
+        if field.number == _GRAPH_INITIALIZER
+    }
+    decoded = {node.raw: _decoded_node(node.value, constants) for node in nodes}
+    needed = {
+        name
+        for node in nodes
+        if not decoded[node.raw]
+        for name in texts_of(node.value, _NODE_INPUT)
+    }
+
+    def stays(field: "Field") -> bool:
+        if field.number == _GRAPH_INITIALIZER:
+            return bool(needed.intersection(texts_of(field.value, _TENSOR_NAME)))
+        return field.number != _GRAPH_NODE or not decoded[field.raw]
+
+    return b"".join([field.raw for field in fields if stays(field)] + list(decoded.values()))
+
+
+def _decoded_node(node: bytes, constants: Dict[str, bytes]) -> bytes:
+    """The graph's field of the weights that a node makes; empty where it makes none."""
+    inputs, output = texts_of(node, _NODE_INPUT), texts_of(node, _NODE_OUTPUT)[0]
+    is_decoder = texts_of(node, _NODE_OPERATOR) == [_DECODER] and len(inputs) == 2
+    if not is_decoder or not all(name in constants for name in inputs):
+        return b""
+    codes, scales = (parts_of(constants[name]) for name in inputs)
+    if [part.integer for part in codes[_TENSOR_TYPE]] != [_INT8]:
+        return b""
+    axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
+    shape = [part.integer for part in codes[_TENSOR_DIMENSION]]
+    along = [-1 if index in axes else 1 for index in range(len(shape))]
+    values = np.frombuffer(codes[_TENSOR_RAW][0].value, np.int8).reshape(shape).astype(np.float32)
+    values *= np.frombuffer(scales[_TENSOR_RAW][0].value, "<f4").reshape(along)
+    dimensions = b"".join(part.raw for part in codes[_TENSOR_DIMENSION])
+    return _tensor(output, dimensions, values.astype("<f4").tobytes())
+
+
+# Some classes alone
+
+
+def select_before_enlarging(model: bytes) -> bytes:
+    """The model with a choice of channels before an enlargement of each, where it stood behind.
+
+    A card's ``trained_classes`` choose among the scores at full size. Raises ValueError when
+    ``model`` is not protobuf.
+    """
+    return _with_graph(list(fields_of(model)), _selected_early) if b"Gather" in model else model
+
+
+def _selected_early(graph: bytes) -> bytes:
+    fields = list(fields_of(graph))
+    nodes = [field for field in fields if field.number == _GRAPH_NODE]
+    makers = {name: node for node in nodes for name in texts_of(node.value, _NODE_OUTPUT)}
+    read = [name for node in nodes for name in texts_of(node.value, _NODE_INPUT)]
+    for field in fields:
+        read += texts_of(field.value, _VALUE_NAME) if field.number == _GRAPH_OUTPUT else []
+    constants = {
+        texts_of(field.value, _TENSOR_NAME)[0]: field.value
+        for field in fields
+        if field.number == _GRAPH_INITIALIZER
+    }
+    changed: Dict[bytes, bytes] = {}
+    for node in nodes:
+        large = texts_of(node.value, _NODE_INPUT)[:1]
+        if not _chooses_channels(node.value) or read.count(large[0]) != 1:
+            continue
+        resize = makers.get(large[0])
+        if resize is not None and _enlarges_planes(resize.value, constants):
+            small = texts_of(resize.value, _NODE_INPUT)[0]
+            output = texts_of(node.value, _NODE_OUTPUT)[0]
+            # A name of its own: the file may tell the old one's shape.
+            selected = output + "/selected"
+            changed[resize.raw] = _between(node.value, small, selected)
+            changed[node.raw] = _between(resize.value, selected, output)
+    return b"".join(changed.get(field.raw, field.raw) for field in fields)
+
+
+def _chooses_channels(node: bytes) -> bool:
+    axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
+    return texts_of(node, _NODE_OPERATOR) == ["Gather"] and axes == [1]
+
+
+def _enlarges_planes(node: bytes, constants: Dict[str, bytes]) -> bool:
+    inputs = texts_of(node, _NODE_INPUT)
+    names = [part.value for part in _attribute_parts(node) if part.number == _ATTRIBUTE_NAME]
+    is_scaled = len(inputs) == 3 and inputs[2] in constants and b"axes" not in names
+    if texts_of(node, _NODE_OPERATOR) != ["Resize"] or not is_scaled:
+        return False
+    scales = [part.value for part in parts_of(constants[inputs[2]]).get(_TENSOR_RAW, [])]
+    return len(scales) == 1 and scales[0][:8] == struct.pack("<2f", 1.0, 1.0)
+
+
+def _between(node: bytes, first_input: str, output: str) -> bytes:
+    """The graph's field of a node with another first input and output."""
+    parts, inputs = list(fields_of(node)), texts_of(node, _NODE_INPUT)
+    ends = [packed(_NODE_INPUT, name.encode()) for name in [first_input] + inputs[1:]]
+    ends.append(packed(_NODE_OUTPUT, output.encode()))
+    rest = [part.raw for part in parts if part.number not in (_NODE_INPUT, _NODE_OUTPUT)]
+    return packed(_GRAPH_NODE, b"".join(ends + rest))
+
+
+# Activations
+
+
+def spell_out_activations(model: bytes) -> bytes:
+    """The model with every Elu of alpha 1 and every PRelu replaced; the rest stays as it is.
+
+    ONNX Runtime's Elu and PRelu take longer than the same arithmetic in Clip, Exp and their like,
+    which use all of a vector register:
+    ``elu(x) = max(x, exp(min(x, 0)) - 1)``; ``prelu(x, a) = max(x, 0) + a min(x, 0)``. The first
+    differs from Elu by the rounding of exp, at most some 1e-7; the second only
+    for minus infinity, which Clip makes the least number. A graph in another precision than
+    float32 or of an opset before 11 comes back as it is. Raises ValueError when ``model`` is not
+    protobuf.
+    """
+    fields = list(fields_of(model))
+    return _with_graph(fields, _rewritten) if _opset(fields) >= CLIP_TAKES_INPUTS else model
+
+
+def _opset(model: List["Field"]) -> int:
+    """Version of ONNX's own operators; 0 where the model has none."""
+    for field in model:
+        if field.number == _MODEL_OPSET:
+            parts = {part.number: part for part in fields_of(field.value)}
+            if _OPSET_DOMAIN not in parts or not parts[_OPSET_DOMAIN].value:
+                return parts[_OPSET_VERSION].integer
+    return 0
+
+
+def _rewritten(graph: bytes) -> bytes:
+    fields = list(fields_of(graph))
+    if any(field.number == _GRAPH_INITIALIZER and _is_other_float(field.value) for field in fields):
+        return graph
+    nodes_and_rest = b"".join(
+        (_spelled_out(field.value) if field.number == _GRAPH_NODE else b"") or field.raw
+        for field in fields
+    )
+    taken = {
+        name
+        for field in fields_of(nodes_and_rest)
+        if field.number == _GRAPH_NODE
+        for name in texts_of(field.value, _NODE_INPUT)
+    }
+    constants = [
+        _tensor(name, b"", struct.pack("<f", value))
+        for name, value in _CONSTANTS.items()
+        if name in taken
+    ]
+    return nodes_and_rest + b"".join(constants)
+
+
+def _spelled_out(node: bytes) -> bytes:
+    """The graph's fields in place of a node; empty where it stays."""
+    operator, domain = texts_of(node, _NODE_OPERATOR), texts_of(node, _NODE_DOMAIN)
+    if len(operator) != 1 or operator[0] not in _SPELLINGS or any(domain):
+        return b""
+    inputs, output = texts_of(node, _NODE_INPUT), texts_of(node, _NODE_OUTPUT)[0]
+    floats = [part for part in _attribute_parts(node) if part.number == _ATTRIBUTE_FLOAT]
+    if any(struct.unpack("<f", alpha.raw[-4:]) != (1.0,) for alpha in floats):
+        return b""
+    nodes = _SPELLINGS[operator[0]](inputs, output)
+    return b"".join(packed(_GRAPH_NODE, _node(*parts)) for parts in nodes)
+
+
+_Node = Tuple[str, List[str], str]  # operator, inputs, output
+_ZERO, _ONE = "spelled_out_zero", "spelled_out_one"
+_CONSTANTS = {_ZERO: 0.0, _ONE: 1.0}
+
+
+def _elu(inputs: List[str], output: str) -> List[_Node]:
+    negative, power, below = (output + "/" + part for part in ("negative", "power", "below"))
+    return [
+        ("Clip", [inputs[0], "", _ZERO], negative),
+        ("Exp", [negative], power),
+        ("Sub", [power, _ONE], below),
+        # Below zero exp(x) - 1 is above x; from zero on it is 0, since x was clipped.
+        ("Max", [inputs[0], below], output),
+    ]
+
+
+def _prelu(inputs: List[str], output: str) -> List[_Node]:
+    negative, below, above = (output + "/" + part for part in ("negative", "below", "above"))
+    return [
+        ("Clip", [inputs[0], "", _ZERO], negative),
+        ("Mul", [negative, inputs[1]], below),
+        ("Clip", [inputs[0], _ZERO], above),
+        ("Add", [above, below], output),
+    ]
+
+
+_SPELLINGS: Dict[str, Callable[[List[str], str], List[_Node]]] = {"Elu": _elu, "PRelu": _prelu}
+
+
+def _node(operator: str, inputs: List[str], output: str) -> bytes:
+    return (
+        b"".join(packed(_NODE_INPUT, name.encode()) for name in inputs)
+        + packed(_NODE_OUTPUT, output.encode())
+        + packed(_NODE_OPERATOR, operator.encode())
+    )
+
+
+def _tensor(name: str, dimensions: bytes, values: bytes) -> bytes:
+    """The graph's field of a float32 constant; ``dimensions`` are the tensor's fields of them."""
+    tensor = dimensions + varint_of(_TENSOR_TYPE << 3 | VARINT) + varint_of(_FLOAT)
+    tensor += packed(_TENSOR_NAME, name.encode()) + packed(_TENSOR_RAW, values)
+    return packed(_GRAPH_INITIALIZER, tensor)
+
+
+def _is_other_float(tensor: bytes) -> bool:
+    return any(
+        field.number == _TENSOR_TYPE and field.integer in _OTHER_FLOATS
+        for field in fields_of(tensor)
+    )
+
+
+# The graph in a model
+
+
+def _with_graph(model: List[Field], change: Callable[[bytes], bytes]) -> bytes:
+    """A model's bytes with another graph."""
+    return b"".join(
+        packed(_MODEL_GRAPH, change(field.value)) if field.number == _MODEL_GRAPH else field.raw
+        for field in model
+    )
+
+
+def _attribute_parts(node: bytes) -> Iterator[Field]:
+    """The fields of all attributes of a node."""
+    for field in fields_of(node):
+        if field.number == _NODE_ATTRIBUTE:
+            yield from fields_of(field.value)
