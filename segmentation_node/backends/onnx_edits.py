@@ -61,7 +61,7 @@ def _cut(graph: bytes, kept: Sequence[str]) -> bytes:
     return b"".join(field.raw for field in fields if _is_kept(field, needed, kept))
 
 
-def _needed(fields: List["Field"], outputs: Sequence[str]) -> Set[str]:
+def _needed(fields: List[Field], outputs: Sequence[str]) -> Set[str]:
     """Names of all values that the outputs depend on. Nodes stand after what they need."""
     needed = set(outputs)
     for field in reversed(fields):
@@ -70,7 +70,7 @@ def _needed(fields: List["Field"], outputs: Sequence[str]) -> Set[str]:
     return needed
 
 
-def _is_kept(field: "Field", needed: Set[str], outputs: Sequence[str]) -> bool:
+def _is_kept(field: Field, needed: Set[str], outputs: Sequence[str]) -> bool:
     if field.number == _GRAPH_NODE:
         return bool(needed.intersection(texts_of(field.value, _NODE_OUTPUT)))
     if field.number == _GRAPH_INITIALIZER:
@@ -107,11 +107,7 @@ def _decoded(graph: bytes) -> bytes:
     operators = {name for node in nodes for name in texts_of(node.value, _NODE_OPERATOR)}
     if "QuantizeLinear" in operators:
         return graph
-    constants = {
-        texts_of(field.value, _TENSOR_NAME)[0]: field.value
-        for field in fields
-        if field.number == _GRAPH_INITIALIZER
-    }
+    constants = _constants_of(fields)
     decoded = {node.raw: _decoded_node(node.value, constants) for node in nodes}
     needed = {
         name
@@ -120,7 +116,7 @@ def _decoded(graph: bytes) -> bytes:
         for name in texts_of(node.value, _NODE_INPUT)
     }
 
-    def stays(field: "Field") -> bool:
+    def stays(field: Field) -> bool:
         if field.number == _GRAPH_INITIALIZER:
             return bool(needed.intersection(texts_of(field.value, _TENSOR_NAME)))
         return field.number != _GRAPH_NODE or not decoded[field.raw]
@@ -161,22 +157,22 @@ def select_before_enlarging(model: bytes) -> bytes:
 def _selected_early(graph: bytes) -> bytes:
     fields = list(fields_of(graph))
     nodes = [field for field in fields if field.number == _GRAPH_NODE]
+    if any(_has_subgraph(node.value) for node in nodes):  # which may read what is moved
+        return graph
     makers = {name: node for node in nodes for name in texts_of(node.value, _NODE_OUTPUT)}
     read = [name for node in nodes for name in texts_of(node.value, _NODE_INPUT)]
     for field in fields:
         read += texts_of(field.value, _VALUE_NAME) if field.number == _GRAPH_OUTPUT else []
-    constants = {
-        texts_of(field.value, _TENSOR_NAME)[0]: field.value
-        for field in fields
-        if field.number == _GRAPH_INITIALIZER
-    }
+    constants = _constants_of(fields)
     changed: Dict[bytes, bytes] = {}
     for node in nodes:
-        large = texts_of(node.value, _NODE_INPUT)[:1]
-        if not _chooses_channels(node.value) or read.count(large[0]) != 1:
+        if not _chooses_channels(node.value):
             continue
-        resize = makers.get(large[0])
-        if resize is not None and _enlarges_planes(resize.value, constants):
+        large = texts_of(node.value, _NODE_INPUT)[0]
+        resize = makers.get(large)
+        if resize is None or read.count(large) != 1:
+            continue
+        if _enlarges_planes(resize.value, constants):
             small = texts_of(resize.value, _NODE_INPUT)[0]
             output = texts_of(node.value, _NODE_OUTPUT)[0]
             # A name of its own: the file may tell the old one's shape.
@@ -228,7 +224,7 @@ def spell_out_activations(model: bytes) -> bytes:
     return _with_graph(fields, _rewritten) if _opset(fields) >= CLIP_TAKES_INPUTS else model
 
 
-def _opset(model: List["Field"]) -> int:
+def _opset(model: List[Field]) -> int:
     """Version of ONNX's own operators; 0 where the model has none."""
     for field in model:
         if field.number == _MODEL_OPSET:
@@ -325,6 +321,15 @@ def _is_other_float(tensor: bytes) -> bool:
 
 
 # The graph in a model
+
+
+def _constants_of(fields: Sequence[Field]) -> Dict[str, bytes]:
+    """A graph's tensors by name."""
+    return {
+        texts_of(field.value, _TENSOR_NAME)[0]: field.value
+        for field in fields
+        if field.number == _GRAPH_INITIALIZER
+    }
 
 
 def _with_graph(model: List[Field], change: Callable[[bytes], bytes]) -> bytes:

@@ -70,9 +70,9 @@ def _sources(nodes: List[Any], joins: Set[str]) -> Dict[str, FrozenSet[str]]:
         if name in joins:
             sources[name] = frozenset([name])
             widths[name] = [value.get_shape()[1] for value in node.input_values()]
-        elif kind in _PARTWISE and given[0] in sources and _PARTWISE_IF.get(kind, _always)(node):
-            is_sum = len(given) == 2
-            if is_sum and widths.get(given[1]) != widths[given[0]]:
+        elif kind in _PARTWISE and given[0] in sources:
+            is_other_sum = len(given) == 2 and widths.get(given[1]) != widths[given[0]]
+            if is_other_sum or (kind == "MaxPool" and not _is_plain_pooling(node)):
                 continue
             sources[name] = frozenset().union(*(sources[one] for one in given))
             widths[name] = widths[given[0]]
@@ -130,17 +130,12 @@ def _is_plain_pooling(node: Any) -> bool:
     return is_rounded and all(not one.get_target_inputs() for one in node.outputs()[1:])
 
 
-def _always(node: Any) -> bool:
-    return True
-
-
 _PARTWISE: Dict[str, Callable[..., Any]] = {
     "Elu": lambda operators, node, part: operators.elu(part, node.get_attributes()["alpha"]),
     "Relu": lambda operators, node, part: operators.relu(part),
     "Add": lambda operators, node, part, other: operators.add(part, other),
     "MaxPool": _pooled,
 }
-_PARTWISE_IF = {"MaxPool": _is_plain_pooling}
 
 
 # The class map

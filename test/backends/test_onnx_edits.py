@@ -218,6 +218,20 @@ def test_another_choice_stays_where_it_is(model):
     assert select_before_enlarging(model) == model
 
 
+def test_what_a_branch_may_read_stays_where_it_is():
+    model = onnx.load_from_string(choosing_model())
+    kept = helper.make_tensor_value_info("kept_as_it_is", TensorProto.FLOAT, [None] * 4)
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["large"], ["kept_as_it_is"])], "branch", [], [kept]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(
+        helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch)
+    )
+    content = model.SerializeToString()
+    assert select_before_enlarging(content) == content
+
+
 def test_the_shipped_model_of_some_classes_selects_them_early():
     (path,) = (path for path in MODELS if path.parent.name == "fast_elu_squeezenet_street")
     order = operators(select_before_enlarging(path.read_bytes()))

@@ -143,9 +143,9 @@ class Take:
         sizes = [size, *others]
         # A toy's scores are as good as equal: torch and ONNX Runtime would not agree on them.
         is_large = network in INT8_WEIGHTS and not self.run["toy"]
+        root, batches = str(self.camvid), [1]
         folder = export_run(
-            *(run, model, self.exports, str(self.camvid), sizes, [1], variants),
-            int8_weights=is_large,
+            run, model, self.exports, root, sizes, batches, variants, int8_weights=is_large
         )
         found = Trained(network, read_card(str(folder)), shipped)
         print(self._verdict(found, folder))
