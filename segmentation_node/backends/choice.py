@@ -32,7 +32,7 @@ MOST_WAIT_S = 60.0
 """For others that measure: each may load all run times first."""
 ROUNDS, RUNS_OF_A_TURN = 10, 3
 NOT_TIMED = "torch"
-"""On a CPU it took longer than the others wherever it was measured, and loads for seconds."""
+"""On a CPU it took longer than OpenVINO wherever it was measured, and loads for seconds."""
 CHOICES_FILE = "choices.json"
 MARK = "segmentation_node: run times that auto measured"
 MOST_REMEMBERED = 64
