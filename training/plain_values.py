@@ -63,7 +63,13 @@ def _one_of(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
     """Of a union: None or text as they are, anything else as its other type."""
     if any(kind in (str, type(None)) and isinstance(value, kind) for kind in kinds):
         return value
-    return _typed(value, next(kind for kind in kinds if kind not in (str, type(None))), key)
+    other = next(kind for kind in kinds if kind not in (str, type(None)))
+    is_text_or_list = str in kinds and get_origin(other) is tuple
+    _require(
+        not is_text_or_list or isinstance(value, (list, tuple)),
+        f"{key} is {shown(value)}; expected text or a list",
+    )
+    return _typed(value, other, key)
 
 
 def _tuple(value: Any, kinds: tuple[Any, ...], key: str) -> tuple[Any, ...]:

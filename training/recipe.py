@@ -43,17 +43,24 @@ class Ohem:
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """Learn from a larger network as well as from the labels."""
+    """Learn from other networks as well as from the labels."""
 
-    teacher: str
-    """Folder of the teacher's run: recipe.yaml and weights.safetensors."""
+    teacher: str | tuple[str, ...]
+    """Folder of the teacher's run: recipe.yaml and weights.safetensors. Those of a list teach in
+    turn: in the mean that is the gradient towards their averaged probabilities."""
     weight: float = 1.0
-    """Of the divergence from the teacher, beside the loss on the labels."""
+    """Of the divergence from the teachers, beside the loss on the labels."""
     temperature: float = 2.0
     """Softens both distributions; the gradient is scaled back by its square."""
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"distillation.temperature {self.temperature} must be > 0")
+        _require(len(self.teacher) > 0, "distillation.teacher names no run")
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The folders, one or more."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 SECTIONS: dict[str, type] = {"ohem": Ohem, "distillation": Distillation}

@@ -36,7 +36,7 @@ class TrainStep:
         self.accumulate, self.is_graphed = accumulate, cuda_graph
         self.device = criterion.class_weights.device
         self.normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(self.device)
-        self.teacher = _load_teacher(recipe, len(criterion.class_weights), self.device)
+        self.teachers = _load_teachers(recipe, len(criterion.class_weights), self.device)
         # All of them call the state's own parameters.
         self.parallel = _parallel(state.model, self.device) if group.world > 1 else None
         self.model: nn.Module = self.parallel or state.model
@@ -96,9 +96,11 @@ class TrainStep:
 
     @torch.no_grad()
     def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
-        if self.teacher is None:
+        if not self.teachers:
             return None
-        network, normalise = self.teacher
+        # Each has all rows and columns that the loss looks at, then the next has them.
+        turn = self.state.schedule.last_epoch // self.recipe.loss_stride**2
+        network, normalise = self.teachers[turn % len(self.teachers)]
         return self._thinned(network(self._prepared(images, normalise)))
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -143,15 +145,17 @@ def _parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel
     return DistributedDataParallel(model)
 
 
-def _load_teacher(
+def _load_teachers(
     recipe: Recipe, classes: int, device: torch.device
-) -> tuple[nn.Module, Normalise] | None:
-    if recipe.distillation is None:
-        return None
-    run = Path(recipe.distillation.teacher)
-    teacher = Recipe.read(run / "recipe.yaml")
-    network = build_network(teacher.network, classes, teacher.network_options)
+) -> list[tuple[nn.Module, Normalise]]:
+    runs = recipe.distillation.teachers if recipe.distillation else ()
+    return [_load_teacher(Path(run), classes, device) for run in runs]
+
+
+def _load_teacher(run: Path, classes: int, device: torch.device) -> tuple[nn.Module, Normalise]:
+    recipe = Recipe.read(run / "recipe.yaml")
+    network = build_network(recipe.network, classes, recipe.network_options)
     load_weights(network, run / WEIGHTS_FILE)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise = Normalise(teacher.mean_rgb, teacher.std_rgb).to(device)
+    normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(device)
     return network.eval().requires_grad_(False), normalise

@@ -34,8 +34,6 @@ class SegNet(nn.Module):
 
     def __init__(self, classes: int, narrow: int = 1) -> None:
         super().__init__()
-        if narrow < 1 or ENCODER[0][0] % narrow:
-            raise ValueError("narrow is %r; expected a divisor of %d" % (narrow, ENCODER[0][0]))
         self.encoder, channels = _stages(3, ENCODER, narrow)
         self.decoder, channels = _stages(channels, DECODER, narrow)
         self.classifier = nn.Conv2d(channels, classes, 3, padding=1)
@@ -70,6 +68,13 @@ def conv_norm(
     return nn.Sequential(layers)
 
 
+def narrowed(width: int, narrow: int) -> int:
+    """Channels of a layer whose width is divided. Raises ValueError where that leaves a rest."""
+    if narrow < 1 or width % narrow:
+        raise ValueError("narrow is %r; expected a divisor of %d" % (narrow, width))
+    return width // narrow
+
+
 def initialise_msra(network: nn.Module) -> None:
     """He's normal initialisation of every convolution, as in the prototxts."""
     for module in network.modules():
@@ -86,7 +91,7 @@ def _stages(
     for widths in plan:
         layers = []
         for width in widths:
-            layers.append(conv_norm(in_channels, width // narrow, 3))
-            in_channels = width // narrow
+            layers.append(conv_norm(in_channels, narrowed(width, narrow), 3))
+            in_channels = narrowed(width, narrow)
         stages.append(nn.Sequential(*layers))
     return nn.ModuleList(stages), in_channels

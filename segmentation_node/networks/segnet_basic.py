@@ -7,7 +7,7 @@ segnet_basic_train.prototxt.
 import torch
 from torch import nn
 
-from segmentation_node.networks.segnet import conv_norm, down_and_up, initialise_msra
+from segmentation_node.networks.segnet import conv_norm, down_and_up, initialise_msra, narrowed
 
 WIDTH = 64
 STAGES = 4
@@ -26,15 +26,17 @@ class SegNetBasic(nn.Module):
 
     Args:
         classes: number of output classes.
+        narrow: as SegNet's.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, narrow: int = 1) -> None:
         super().__init__()
+        width = narrowed(WIDTH, narrow)
         self.encoder = nn.ModuleList(
-            conv_norm(WIDTH if stage else 3, WIDTH, 7) for stage in range(STAGES)
+            conv_norm(width if stage else 3, width, 7) for stage in range(STAGES)
         )
-        self.decoder = nn.ModuleList(conv_norm(WIDTH, WIDTH, 7, relu=False) for _ in range(STAGES))
-        self.classifier = nn.Conv2d(WIDTH, classes, 1)
+        self.decoder = nn.ModuleList(conv_norm(width, width, 7, relu=False) for _ in range(STAGES))
+        self.classifier = nn.Conv2d(width, classes, 1)
         initialise_msra(self)
 
     def forward(self, image_nchw: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ WRONG_TYPES = {
     "flip": ("yes please", "(str); expected bool"),
     "learning_rate": (float("nan"), "not a number"),
     "ohem": ([1], "ohem: expected keys and values, found list"),
-    "distillation": ({"teacher": 5}, "distillation.teacher is 5 (int); expected str"),
+    "distillation": ({"teacher": 5}, "distillation.teacher is 5; expected text or a list"),
     "auxiliary_heads": ({"fires_at_8": "much"}, "auxiliary_heads.fires_at_8 is 'much'"),
     "class_weights": ([1.0, "two"], "class_weights is 'two'"),
     "scale_range": ([2.0, 1.0], "positive and ascending"),

@@ -243,6 +243,24 @@ def test_a_larger_network_teaches(root, tmp_path):
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
 
 
+def test_teachers_take_turns(root, tmp_path):
+    for seed in (0, 1):
+        recipe = read_recipe(tmp_path, epochs=1, seed=seed)
+        make_trainer(recipe, root, tmp_path / f"teacher{seed}", val=False).run()
+
+    def losses_taught_by(*names):
+        teachers = [str(tmp_path / name) for name in names]
+        recipe = read_recipe(tmp_path, distillation={"teacher": teachers, "weight": 2.0})
+        run = tmp_path / "-".join(("run", *names))
+        make_trainer(recipe, root, run, val=False).run()
+        return losses(run)
+
+    by_one, by_other = losses_taught_by("teacher0"), losses_taught_by("teacher1")
+    by_both = losses_taught_by("teacher0", "teacher1")
+    assert losses_taught_by("teacher0", "teacher0") == by_one
+    assert by_both[0] != by_one[0] and by_both[0] != by_other[0]
+
+
 def test_accumulated_parts_give_the_batchs_losses(root, tmp_path):
     for parts in (1, 4):
         trainer = make_trainer(
@@ -331,6 +349,7 @@ REFUSALS = {
     "uneven parts": ({}, ("--accumulate", 3), "does not divide into 3 parts"),
     "nothing to resume": ({}, ("--resume",), "no checkpoint to resume from"),
     "no teacher": ({"distillation": {"teacher": "nowhere"}}, (), "nowhere"),
+    "no teachers": ({"distillation": {"teacher": []}}, (), "distillation.teacher names no run"),
     "missing split": ({"val_split": "tset"}, (), "unknown split 'tset'"),
 }
 

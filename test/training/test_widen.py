@@ -16,11 +16,10 @@ from training.widen import widened
 CLASSES = 5
 
 
-@pytest.fixture(scope="module")
-def narrow():
-    """An eighth of SegNet whose batch norms have statistics and factors of their own."""
+def a_narrow(name):
+    """An eighth of a network whose batch norms have statistics and factors of their own."""
     torch.manual_seed(0)
-    network = build_network("segnet", CLASSES, {"narrow": 8})
+    network = build_network(name, CLASSES, {"narrow": 8})
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -28,6 +27,11 @@ def narrow():
     for _ in range(3):
         network(torch.randn(2, 3, 64, 96))
     return network.eval()
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    return a_narrow("segnet")
 
 
 @pytest.fixture
@@ -51,9 +55,11 @@ def started(weights, **changes):
 
 
 @pytest.mark.parametrize("divisor", [4, 2])
-def test_the_wide_network_gives_the_narrow_ones_scores(narrow, divisor):
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
+def test_the_wide_network_gives_the_narrow_ones_scores(name, divisor):
     """Pooling indices and odd sizes included."""
-    wide = build_network("segnet", CLASSES, {"narrow": divisor}).eval()
+    narrow = a_narrow(name)
+    wide = build_network(name, CLASSES, {"narrow": divisor}).eval()
     wide.load_state_dict(widened(wide, narrow.state_dict()))
     image = torch.randn(1, 3, 75, 90)
     with torch.inference_mode():
@@ -105,6 +111,7 @@ def test_nothing_is_widened_without_start_weights():
 
 
 @pytest.mark.parametrize("divisor", [0, 3, 128])
-def test_a_width_that_is_no_divisor_is_refused(divisor):
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
+def test_a_width_that_is_no_divisor_is_refused(name, divisor):
     with pytest.raises(NetworkError, match=f"narrow is {divisor}; expected a divisor of 64"):
-        build_network("segnet", CLASSES, {"narrow": divisor})
+        build_network(name, CLASSES, {"narrow": divisor})
