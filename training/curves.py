@@ -5,6 +5,7 @@ Loss and mean IoU on the validation split against epochs.
 
 import argparse
 import csv
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,22 @@ def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 def draw(logs: dict[str, dict[str, list[tuple[int, float]]]]) -> Any:
     """A figure of two panels with a line for each log, by name."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    colours = colormaps["tab10" if len(logs) <= 10 else "tab20"].colors
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = {"loss": "training loss", "val_mean_iou": "mean IoU on val"}
     for axes, (column, title) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for name, columns in logs.items():
+        for (name, columns), colour in zip(logs.items(), itertools.cycle(colours)):
             if columns[column]:
-                axes.plot(*zip(*columns[column], strict=True), label=name, linewidth=1.5)
+                points = zip(*columns[column], strict=True)
+                axes.plot(*points, label=name, color=colour, linewidth=1.5)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    figure.axes[1].legend(frameon=False, fontsize="small")
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside center right", frameon=False, fontsize="small")
     return figure
 
 

@@ -14,4 +14,12 @@ def test_a_figure_shows_the_logs_values(tmp_path):
     loss, score = figure.axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 2.5], [2, 1.5]]
     assert score.lines[0].get_xydata().tolist() == [[2, 0.25]]
-    assert [text.get_text() for text in score.get_legend().get_texts()] == ["mine", "shipped"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mine", "shipped"]
+
+
+def test_a_run_without_val_takes_no_colour_from_another(tmp_path):
+    path = tmp_path / "blind.csv"
+    path.write_text("epoch,loss,val_mean_iou,elapsed_s\n1,2.5,,3\n")
+    figure = curves.draw({"blind": curves.read_log(path), "shipped": curves.read_log(LOG)})
+    loss, score = figure.axes
+    assert score.lines[0].get_color() == loss.lines[1].get_color() != loss.lines[0].get_color()
