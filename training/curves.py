@@ -5,7 +5,6 @@ Loss and mean IoU on the validation split against epochs.
 
 import argparse
 import csv
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,19 +32,19 @@ def draw(logs: dict[str, dict[str, list[tuple[int, float]]]]) -> Any:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    colours = colormaps["tab10" if len(logs) <= 10 else "tab20"].colors
+    palette = colormaps["tab10" if len(logs) <= 10 else "tab20"]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = {"loss": "training loss", "val_mean_iou": "mean IoU on val"}
     for axes, (column, title) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for (name, columns), colour in zip(logs.items(), itertools.cycle(colours)):
+        for index, (name, columns) in enumerate(logs.items()):
             if columns[column]:
                 points = zip(*columns[column], strict=True)
-                axes.plot(*points, label=name, color=colour, linewidth=1.5)
+                axes.plot(*points, label=name, color=palette(index % palette.N), linewidth=1.5)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     lines, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside center right", frameon=False, fontsize="small")
+    figure.legend(lines, names, loc="outside right center", frameon=False, fontsize="small")
     return figure
 
 
