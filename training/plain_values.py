@@ -64,11 +64,9 @@ def _one_of(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
     if any(kind in (str, type(None)) and isinstance(value, kind) for kind in kinds):
         return value
     other = next(kind for kind in kinds if kind not in (str, type(None)))
-    is_text_or_list = str in kinds and get_origin(other) is tuple
-    _require(
-        not is_text_or_list or isinstance(value, (list, tuple)),
-        f"{key} is {shown(value)}; expected text or a list",
-    )
+    if str in kinds and get_origin(other) is tuple:
+        is_list = isinstance(value, (list, tuple))
+        _require(is_list, f"{key} is {shown(value)}; expected text or a list")
     return _typed(value, other, key)
 
 
