@@ -9,11 +9,12 @@ import math
 import os
 import re
 import shlex
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from segmentation_node.errors import CardError, ContentError, LabelsError, shown
 from segmentation_node.labels import LABEL_SETS, LabelSet, parse_label_set
+from segmentation_node.plain_values import build
 from segmentation_node.yaml_and_json import read_yaml
 
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -374,8 +375,6 @@ def read_card(folder: str) -> ModelCard:
 def parse_card(values: Any, folder: str) -> ModelCard:
     """Validate the values of a card that lies, or will lie, in ``folder``. Raises CardError."""
     path = os.path.join(folder, CARD_FILE)
-    inside = ("folder", "own_labels", "is_resized", "temperature")
-    schema = {item.name: item for item in fields(ModelCard) if item.name not in inside}
     own_labels = None
     if isinstance(values, dict) and isinstance(values.get("label_set"), dict):
         own_labels = _own_labels(values["label_set"], path)
@@ -384,25 +383,12 @@ def parse_card(values: Any, folder: str) -> ModelCard:
     given = values.get("confidence") if isinstance(values, dict) else None
     if isinstance(given, dict) and "temperature" in given:
         temperature, values = _without_temperature(values, path)
-    content = _checked(values, schema, path, "")
-    source, confidence = content.get("source"), content.get("confidence")
-    boxes = content.get("boxes")
-    card = ModelCard(
-        name=content["name"],
-        network=_record(NetworkInfo, content["network"], path, "network"),
-        label_set=content["label_set"],
-        input=_record(InputInfo, content["input"], path, "input"),
-        outputs=content["outputs"],
-        weights=_record(WeightsInfo, content["weights"], path, "weights"),
-        accuracy=_records(AccuracyInfo, content["accuracy"], path, "accuracy"),
-        artifacts=_records(ArtifactInfo, content["artifacts"], path, "artifacts"),
-        source=source and _record(SourceInfo, source, path, "source"),
-        temperature=temperature,
-        confidence=confidence and _record(ConfidenceInfo, confidence, path, "confidence"),
-        boxes=boxes and _record(BoxesInfo, boxes, path, "boxes"),
-        folder=folder,
-        own_labels=own_labels,
-    )
+    unset = ("folder", "own_labels", "is_resized", "temperature")
+    try:
+        card = build(ModelCard, values, "the card", unset)
+    except ValueError as error:
+        raise CardError("%s: %s" % (path, error)) from error
+    card = replace(card, temperature=temperature, folder=folder, own_labels=own_labels)
     _check_values(card, path)
     return card
 
@@ -580,14 +566,15 @@ def _check_size(item: Any, path: str, where: str) -> None:
 def _without_temperature(values: Dict[str, Any], path: str) -> Tuple[float, Dict[str, Any]]:
     """The temperature of a card, and its other values."""
     measured = dict(values["confidence"])
-    temperature = _typed(measured.pop("temperature"), float, path, "confidence.temperature")
-    if not 0.0 < temperature < float("inf"):
+    temperature = measured.pop("temperature")
+    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not is_number or not 0.0 < temperature < float("inf"):
         raise CardError(
-            "%s: confidence.temperature is %s; expected above 0, 1 leaves the confidence as it is"
-            % (path, temperature)
+            "%s: confidence.temperature is %s; expected a number above 0, 1 leaves the confidence "
+            "as it is" % (path, shown(temperature))
         )
     rest = {key: value for key, value in values.items() if key != "confidence"}
-    return temperature, dict(rest, confidence=measured) if measured else rest
+    return float(temperature), dict(rest, confidence=measured) if measured else rest
 
 
 def _check_confidence(card: ModelCard, path: str) -> None:
@@ -649,62 +636,3 @@ def _check_choice(found: Any, choices: Any, path: str, key: str) -> None:
         raise CardError(
             "%s: %s is %s; expected one of %s" % (path, key, shown(found), list(choices))
         )
-
-
-def _record(record_class: Any, values: Any, path: str, where: str) -> Any:
-    schema = {item.name: item for item in fields(record_class)}
-    return record_class(**_checked(values, schema, path, where + "."))
-
-
-def _records(record_class: Any, values: List[Any], path: str, where: str) -> List[Any]:
-    return [
-        _record(record_class, value, path, "%s[%d]" % (where, index))
-        for index, value in enumerate(values)
-    ]
-
-
-def _checked(values: Any, schema: Dict[str, Any], path: str, where: str) -> Dict[str, Any]:
-    if not isinstance(values, dict):
-        raise CardError(
-            "%s: %s is %s; expected a mapping with the keys %s"
-            % (path, where.rstrip(".") or "the card", type(values).__name__, sorted(schema))
-        )
-    unknown = sorted(where + str(key) for key in set(values) - set(schema))
-    if unknown:
-        raise CardError(
-            "%s: unknown keys %s; known keys are %s" % (path, shown(unknown), sorted(schema))
-        )
-    for key, item in schema.items():
-        if key not in values:
-            if item.default is MISSING and item.default_factory is MISSING:
-                raise CardError("%s: missing key %s" % (path, where + key))
-            continue
-        values[key] = _typed(values[key], item.type, path, where + key)
-    return dict(values)
-
-
-def _typed(value: Any, expected: Any, path: str, key: str) -> Any:
-    plain = {
-        str: str,
-        int: int,
-        Optional[int]: int,
-        float: float,
-        Optional[float]: float,
-        Dict[str, Any]: dict,
-    }.get(expected)
-    element = {List[float]: float, List[int]: int, List[str]: str}.get(expected)
-    if element is not None:
-        return [_typed(item, element, path, key) for item in _typed(value, list, path, key)]
-    if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wanted = plain or (list if expected is list or _is_list(expected) else dict)
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise CardError(
-            "%s: %s is %s (%s); expected %s"
-            % (path, key, shown(value), type(value).__name__, wanted.__name__)
-        )
-    return value
-
-
-def _is_list(expected: Any) -> bool:
-    return str(expected).startswith("typing.List")

@@ -8,9 +8,9 @@ import yaml
 
 from segmentation_node.errors import ContentError, shown
 from segmentation_node.files import write_whole
+from segmentation_node.plain_values import build
 from segmentation_node.yaml_and_json import read_yaml
 from training.errors import RecipeError
-from training.plain_values import build
 
 CHOICES = {
     "optimiser": ("adamw", "sgd"),
@@ -163,6 +163,7 @@ class Recipe:
             value = getattr(self, key)
             _require(value >= least, f"{key} is {value}; it must be at least {least}")
         low, high = self.scale_range
+        _require(abs(self.seed) < 2**31, f"seed is {self.seed}; expected less than {2**31}")
         _require(self.learning_rate > 0, f"learning_rate {self.learning_rate} must be > 0")
         _require(min(self.std_rgb) > 0, f"std_rgb {self.std_rgb} must be > 0")
         _require(min(self.crop_size) >= 1, f"crop_size {self.crop_size} must be at least 1")
@@ -200,7 +201,7 @@ class Recipe:
     def of(cls, values: Any) -> "Recipe":
         """A recipe of plain values, as a file or a checkpoint holds them. Raises RecipeError."""
         try:
-            return build(cls, values)
+            return build(cls, values, "the recipe")
         except ValueError as error:
             raise RecipeError(str(error)) from error
 

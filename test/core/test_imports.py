@@ -21,7 +21,7 @@ RUN_TIMES = {"torch", "tensorrt", "onnxruntime", "openvino", "onnx", "pycuda", "
 BAGS = {"rosbags", "apsw", "lz4", "zstd", "backports"}
 WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
-BASE = {"errors", "files", "labels", "model_card", "yaml_and_json"}
+BASE = {"errors", "files", "labels", "model_card", "plain_values", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
 CORE |= {"interrupts", "pictures", "geometry", "boxes", "deadline"}
 MAY_IMPORT = {
@@ -33,12 +33,13 @@ MAY_IMPORT = {
     "interrupts": set(),
     "files": {"errors"},
     "labels": {"errors", "yaml_and_json"},
+    "plain_values": {"errors"},
     "yaml_and_json": {"errors"},
     "timing": set(),
     "accounting": {"camera_health", "model_health", "timing"},
     "camera_health": {"timing"},
     "model_health": {"labels", "model_card", "timing"},
-    "model_card": {"errors", "labels", "yaml_and_json"},
+    "model_card": {"errors", "labels", "plain_values", "yaml_and_json"},
     "deadline": {"model_card"},
     "images": BASE,
     "pictures": {"errors"},

@@ -82,14 +82,23 @@ def test_the_confidence_may_have_a_temperature(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"confidence": {"temperature": 0}}, "confidence.temperature is 0.0; expected above 0"),
+        (
+            {"confidence": {"temperature": 0}},
+            "temperature is 0; expected a number above 0",
+        ),
         ({"confidence": {"temperature": float("nan")}}, "confidence.temperature is nan"),
-        ({"confidence": {"temperature": "hot"}}, "confidence.temperature is 'hot' (str)"),
-        ({"confidence": {"temperature": 2.0, "mean": 0.8}}, "missing key confidence.deviation"),
+        (
+            {"confidence": {"temperature": "hot"}},
+            "temperature is 'hot'; expected a number",
+        ),
+        (
+            {"confidence": {"temperature": 2.0, "mean": 0.8}},
+            "missing keys ['confidence.deviation'",
+        ),
         ({"confidence": {"temperature": 2.0}, "outputs": ["class_map"]}, "lack it"),
         ({"confidence": dict(SURE, mean=80)}, "confidence.mean is 80.0; expected 0 to 1"),
         ({"confidence": dict(SURE, mean=float("nan"))}, "confidence.mean is nan"),
-        ({"confidence": {"mean": 0.8}}, "missing key confidence.deviation"),
+        ({"confidence": {"mean": 0.8}}, "missing keys ['confidence.deviation'"),
         ({"confidence": dict(SURE, median=1)}, "unknown keys ['confidence.median']"),
         ({"confidence": SURE, "outputs": ["class_map"]}, "outputs ['class_map'] lack it"),
     ],
@@ -198,7 +207,7 @@ def test_an_unknown_key_is_refused_at_every_level(tmp_path, level):
 def test_a_missing_key_is_named(tmp_path, where):
     with pytest.raises(CardError) as caught:
         read_card(write(tmp_path, with_change(where, GONE)))
-    assert_one_line(caught, str(tmp_path), "missing key", where)
+    assert_one_line(caught, str(tmp_path), "missing keys", where)
 
 
 @pytest.mark.parametrize(
@@ -212,12 +221,12 @@ def test_a_missing_key_is_named(tmp_path, where):
         ("name", 3, "str"),
         ("label_set", ["camvid11"], "str"),
         ("input.height", False, "int"),
-        ("input.mean_rgb", 1.0, "list"),
+        ("input.mean_rgb", 1.0, "a list"),
         ("input.std_rgb", [1.0, "2", 3.0], "float"),
-        ("outputs", "class_map", "list"),
+        ("outputs", "class_map", "a list"),
         ("outputs", [1], "str"),
         ("accuracy.0.mean_iou", True, "float"),
-        ("artifacts", {"onnx": "model.onnx"}, "list"),
+        ("artifacts", {"onnx": "model.onnx"}, "a list"),
     ],
 )
 def test_a_wrong_type_gives_found_and_expected(tmp_path, where, value, expected):
@@ -247,7 +256,7 @@ def test_a_wrong_type_gives_found_and_expected(tmp_path, where, value, expected)
         ("input.std_rgb", [float("nan"), 1.0, 1.0], ["std_rgb", "nan", "finite"]),
         ("input.mean_rgb", [float("inf"), 1.0, 1.0], ["mean_rgb", "inf", "finite"]),
         ("artifacts.1.kind", "onnx", ["2 artifacts", "kind 'onnx'", "expected one"]),
-        ("network", "elu", ["network", "'elu' (str)", "expected dict"]),
+        ("network", "elu", ["network", "'elu' (str)", "expected a mapping"]),
         ("accuracy", [1], ["accuracy[0]", "int", "expected a mapping"]),
     ],
 )
@@ -260,8 +269,8 @@ def test_a_wrong_value_gives_found_and_expected(tmp_path, where, value, fragment
 @pytest.mark.parametrize(
     "content, fragments",
     [
-        (b"", ["the card is NoneType", "expected a mapping"]),
-        (b"- name\n- network\n", ["the card is list", "expected a mapping"]),
+        (b"", ["the card is None (NoneType)", "expected a mapping"]),
+        (b"- name\n- network\n", ["the card is ['name', 'network'] (list)", "expected a mapping"]),
         (b"name: [1,\nnetwork: {", ["not valid YAML"]),
         (b"name: \xff\xfe\x00", ["not valid YAML"]),
         (b"name: !!python/object/apply:os.getcwd []\n", ["not valid YAML"]),

@@ -74,9 +74,9 @@ FAULTS = [
     (lambda path: os.unlink(engine_files.manifest_path(path)), "the engine has no manifest"),
     (manifest_is(b"{\n"), "not valid JSON"),
     (manifest_is(b"\xff\x00"), "not valid JSON"),
-    (manifest_is(b"[1]"), "is a list, expected keys"),
-    (manifest_says(engine_bytes=None), "lacks the keys ['engine_bytes']"),
-    (manifest_says(engine_bytes="many"), "has engine_bytes 'many', expected int"),
+    (manifest_is(b"[1]"), "it is [1] (list); expected a mapping with the keys"),
+    (manifest_says(engine_bytes=None), "missing keys ['engine_bytes']"),
+    (manifest_says(engine_bytes="many"), "engine_bytes is 'many' (str); expected int"),
     (manifest_says(format=2), "has format 2, expected 1"),
     (manifest_says(tensors=["image", 3]), "has tensors ['image', 3]; expected name, direction"),
     (

@@ -339,8 +339,8 @@ def test_a_loss_that_grows_stops_the_run():
 
 REFUSALS = {
     "unknown network": ({"network": "no_net"}, (), "unknown network 'no_net'; known: "),
-    "unknown key": ({"learning_rte": 1}, (), "unknown keys ['learning_rte']; known: "),
-    "text for a number": ({"learning_rate": "1e-8"}, (), "not a number"),
+    "unknown key": ({"learning_rte": 1}, (), "unknown keys ['learning_rte']; known keys are "),
+    "text for a number": ({"learning_rate": "1e-8"}, (), "expected float (YAML wants 1.0e-8"),
     "unknown choice": ({"schedule": "cosine"}, (), "expected one of ['one_cycle', 'poly'"),
     "unknown section key": ({"ohem": {"treshold": 1}}, (), "unknown keys ['ohem.treshold']"),
     "unknown head": ({"auxiliary_heads": {"neck": 1.0}}, (), "no modules ['neck']"),

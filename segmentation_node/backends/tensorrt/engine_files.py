@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from segmentation_node.backends.base import BackendOptions
@@ -17,6 +17,7 @@ from segmentation_node.backends.tensorrt.versions import TensorInfo
 from segmentation_node.errors import BackendError, ContentError, shown
 from segmentation_node.files import write_whole
 from segmentation_node.model_card import ArtifactInfo, ModelCard, size_text
+from segmentation_node.plain_values import build
 from segmentation_node.yaml_and_json import read_json
 
 DEFAULT_ENGINE_DIR = BackendOptions().engine_dir
@@ -51,7 +52,7 @@ class Manifest:
     cuda: str
     l4t: str
     workspace_mib: int
-    tensors: List[Dict[str, Any]]
+    tensors: List[Any]
 
 
 def engine_folder(engine_dir: str) -> str:
@@ -211,10 +212,16 @@ def read_manifest(path: str) -> Manifest:
         raise BackendError(
             "its manifest %s: %s" % (os.path.basename(path), error.reason)
         ) from error
-    problem = _malformed(values)
-    if problem:
-        raise BackendError("its manifest %s %s" % (os.path.basename(path), problem))
-    return Manifest(**values)
+    try:
+        manifest = build(Manifest, values, "it")
+    except ValueError as error:
+        raise BackendError("its manifest %s: %s" % (os.path.basename(path), error)) from error
+    if manifest.format != FORMAT:
+        raise BackendError(
+            "its manifest %s has format %d, expected %d"
+            % (os.path.basename(path), manifest.format, FORMAT)
+        )
+    return manifest
 
 
 def recorded_tensors(manifest: Manifest) -> List[TensorInfo]:
@@ -279,22 +286,6 @@ def _describe(tensors: Sequence[TensorInfo]) -> List[Dict[str, Any]]:
         }
         for tensor in tensors
     ]
-
-
-def _malformed(values: Any) -> str:
-    plain: Dict[Any, type] = {int: int, str: str}
-    types = {item.name: plain.get(item.type, list) for item in fields(Manifest)}
-    if not isinstance(values, dict):
-        return "is a %s, expected keys %s" % (type(values).__name__, sorted(types))
-    missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
-    if missing or unknown:
-        return "lacks the keys %s and has the unknown %s" % (missing, shown(unknown))
-    if values["format"] != FORMAT:
-        return "has format %s, expected %d" % (shown(values["format"]), FORMAT)
-    for name, wanted in types.items():
-        if not isinstance(values[name], wanted):
-            return "has %s %s, expected %s" % (name, shown(values[name]), wanted.__name__)
-    return ""
 
 
 def _check_plan(manifest: Manifest, plan: bytes) -> None:
