@@ -73,10 +73,10 @@ def _parts(expected: Any) -> Tuple[Any, Tuple[Any, ...]]:
     origin = getattr(expected, "__origin__", None)
     if origin is Union or (origin is None and arguments):  # ``int | None``
         return Union, arguments
-    origin = origin or expected
-    return next(
-        (kind for kind in (list, dict, tuple) if issubclass(origin, kind)), origin
-    ), arguments
+    for kind in (list, dict, tuple):
+        if issubclass(origin or expected, kind):
+            return kind, arguments
+    return expected, arguments
 
 
 def _one_of(value: Any, kinds: Tuple[Any, ...], key: str) -> Any:
@@ -93,9 +93,8 @@ def _one_of(value: Any, kinds: Tuple[Any, ...], key: str) -> Any:
 
 def _items(value: Any, kind: Any, arguments: Tuple[Any, ...], key: str) -> Any:
     if kind is tuple and arguments[-1] is not Ellipsis:
-        expected = len(arguments)
-        is_long = len(value) == expected
-        _require(is_long, "%s is %s; expected %d values", key, shown(value), expected)
+        is_full = len(value) == len(arguments)
+        _require(is_full, "%s is %s; expected %d values", key, shown(value), len(arguments))
         return tuple(_typed(item, one, key) for item, one in zip(value, arguments))
     of_sections = is_dataclass(arguments[0])
     return kind(

@@ -25,6 +25,8 @@ LEAST = {
     **dict.fromkeys(("lovasz_weight", "light_jitter", "color_jitter"), 0),
 }
 """The least value of a number, by key."""
+LIMIT = 2**31
+"""The seed and a crop's sides are below: torch counts in 64 bits what is made of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +165,8 @@ class Recipe:
             value = getattr(self, key)
             _require(value >= least, f"{key} is {value}; it must be at least {least}")
         low, high = self.scale_range
-        _require(abs(self.seed) < 2**31, f"seed is {self.seed}; expected less than {2**31}")
+        for key, largest in {"seed": abs(self.seed), "crop_size": max(self.crop_size)}.items():
+            _require(largest < LIMIT, f"{key} is {getattr(self, key)}; expected less than {LIMIT}")
         _require(self.learning_rate > 0, f"learning_rate {self.learning_rate} must be > 0")
         _require(min(self.std_rgb) > 0, f"std_rgb {self.std_rgb} must be > 0")
         _require(min(self.crop_size) >= 1, f"crop_size {self.crop_size} must be at least 1")

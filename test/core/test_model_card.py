@@ -84,12 +84,12 @@ def test_the_confidence_may_have_a_temperature(tmp_path):
     [
         (
             {"confidence": {"temperature": 0}},
-            "temperature is 0; expected a number above 0",
+            "confidence.temperature is 0; expected a number above 0",
         ),
         ({"confidence": {"temperature": float("nan")}}, "confidence.temperature is nan"),
         (
             {"confidence": {"temperature": "hot"}},
-            "temperature is 'hot'; expected a number",
+            "confidence.temperature is 'hot'; expected a number",
         ),
         (
             {"confidence": {"temperature": 2.0, "mean": 0.8}},

@@ -68,6 +68,11 @@ def test_a_recipes_value_of_another_type(key, tmp_path):
     assert key in message and expected in message
 
 
+def test_a_crop_that_no_tensor_can_have(tmp_path):
+    message = refusal(write_recipe(tmp_path, crop_size=[2**40, 2**40]))
+    assert "crop_size is (1099511627776, 1099511627776); expected less than" in message
+
+
 @pytest.mark.parametrize("name", sorted(NO_YAML))
 def test_a_recipe_that_is_no_yaml(name, tmp_path):
     path = tmp_path / "recipe.yaml"
