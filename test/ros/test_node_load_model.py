@@ -38,7 +38,7 @@ def node(peer, models, tmp_path):
 
 def load(node, model="", backend="", precision=""):
     request = LoadModel.Request(model=model, backend=backend, precision=precision)
-    return node.peer.call(LoadModel, node.name + "/load_model", request)
+    return node.call(LoadModel, "load_model", request)
 
 
 def model_of(class_map):

@@ -154,7 +154,7 @@ class Soak:
 
     def load(self):
         request = LoadModel.Request(model=self.draw.choice(self.models))
-        result = self.node.peer.call(LoadModel, self.node.name + "/load_model", request)
+        result = self.node.call(LoadModel, "load_model", request)
         self._accept(result.success, result.message)
 
     def _accept(self, is_done, reason):

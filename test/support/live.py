@@ -92,25 +92,40 @@ class Peer:
         while time.monotonic() < deadline_s:
             self._executor.spin_once(timeout_sec=max(0.0, deadline_s - time.monotonic()))
 
-    def call(self, service_type, name, request, may_repeat=False):
-        """A service's response.
+    def state(self, node_name):
+        """A node's lifecycle state."""
+        client = self._client(GetState, node_name + "/get_state")
+        asked = [client.call_async(GetState.Request())]
+        first_s = time.monotonic()
 
-        The middleware drops a response when it has not found its reader in time; a request that
-        changes nothing may be repeated then.
+        def answered():
+            if time.monotonic() > first_s + REPEAT_AFTER_S * len(asked):
+                asked.append(client.call_async(GetState.Request()))
+            return [future for future in asked if future.done()]
+
+        future = self.until(answered, "state of " + node_name)[0]
+        self.node.destroy_client(client)
+        return future.result().current_state.label
+
+    def call(self, service_type, node_name, service, request):
+        """The response of one of a node's services.
+
+        The middleware drops a response whose reader it has not found yet, and a request that
+        changes something can't be repeated. It finds readers in the order in which they were made:
+        a node that has answered with its state has found the reader that was there before.
         """
+        name = node_name + "/" + service
+        client = self._client(service_type, name)
+        self.state(node_name)
+        future = client.call_async(request)
+        self.until(future.done, "response of " + name)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def _client(self, service_type, name):
         client = self.node.create_client(service_type, name)
         self.until(client.service_is_ready, "service " + name)
-        futures = [client.call_async(request)]
-        repeat_s = time.monotonic() + REPEAT_AFTER_S
-
-        def is_answered():
-            if may_repeat and time.monotonic() > repeat_s + REPEAT_AFTER_S * (len(futures) - 1):
-                futures.append(client.call_async(request))
-            return any(future.done() for future in futures)
-
-        self.until(is_answered, "response of " + name)
-        self.node.destroy_client(client)
-        return next(future for future in futures if future.done()).result()
+        return client
 
     def listen(self, message_type, topic, qos=RELIABLE):
         """A subscription that keeps what it gets."""
@@ -242,32 +257,33 @@ class LiveNode:
 
     def state(self):
         """Its lifecycle state."""
-        name, request = self.name + "/get_state", GetState.Request()
-        response = self.peer.call(GetState, name, request, may_repeat=True)
-        return response.current_state.label
+        return self.peer.state(self.name)
+
+    def call(self, service_type, service, request):
+        """The response of one of its services."""
+        return self.peer.call(service_type, self.name, service, request)
 
     def change(self, transition):
         """Whether the transition succeeded."""
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS[transition]
-        return self.peer.call(ChangeState, self.name + "/change_state", request).success
+        return self.call(ChangeState, "change_state", request).success
 
     def set(self, name, value):
         """Set a parameter; the result tells whether and why not."""
         request = SetParameters.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]
-        return self.peer.call(SetParameters, self.name + "/set_parameters", request).results[0]
+        return self.call(SetParameters, "set_parameters", request).results[0]
 
     def get(self, names):
         """Parameter values as messages."""
         request = GetParameters.Request(names=names)
-        return self.peer.call(GetParameters, self.name + "/get_parameters", request).values
+        return self.call(GetParameters, "get_parameters", request).values
 
     def describe(self, names):
         """Parameter descriptors."""
         request = DescribeParameters.Request(names=names)
-        name = self.name + "/describe_parameters"
-        return self.peer.call(DescribeParameters, name, request).descriptors
+        return self.call(DescribeParameters, "describe_parameters", request).descriptors
 
     def exit_code(self, timeout_s=TIMEOUT_S):
         """Its exit code once it has ended by itself."""
