@@ -1,13 +1,14 @@
 """Start from weights in a local file; nothing is downloaded.
 
 Trunks come in torchvision's naming: SegNet takes VGG-16 (``vgg16`` or ``vgg16_bn``), ELU-SqueezeNet
-takes SqueezeNet 1.1. Those weights expect images normalised by ImageNet's mean and standard
-deviation, the recipes' default.
+takes SqueezeNet 1.1, and the improved variant as many of that one's fires as it has. Those weights
+expect images normalised by ImageNet's mean and standard deviation, the recipes' default.
 """
 
 import pickle
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -41,6 +42,9 @@ class TrunkReport:
     """Tensors of the file that the network has no place for."""
     fresh: list[str]
     """Tensors of the network that stay as they were."""
+    norms: list[str]
+    """Batch norms that stand where the file's network has none: in eval mode they add a bias and
+    nothing else, and training needs ``scoring.measure_batch_norm`` first."""
 
     def __str__(self) -> str:
         return (
@@ -58,22 +62,40 @@ def load_trunk(network: nn.Module, path: Path | str) -> TrunkReport:
     """
     candidates = trunks_of(network)
     tensors = read_tensors(Path(path))
-    trunk = next((name for name in candidates if _is_in(candidates[name], tensors)), None)
-    if trunk is None:
+    name = next((name for name in candidates if _is_in(candidates[name], tensors)), None)
+    if name is None:
         raise ValueError(_what_is_missing(path, candidates, tensors))
-    mapping = candidates[trunk]
-    own = network.state_dict()
-    for name, source in mapping.items():
-        _check_shape(path, source, tuple(tensors[source].shape), name, tuple(own[name].shape))
+    trunk, own = candidates[name], network.state_dict()
+    for target, source in trunk.copied.items():
+        _check_shape(path, source, tuple(tensors[source].shape), target, tuple(own[target].shape))
     with torch.no_grad():
-        for name, source in mapping.items():
-            own[name].copy_(tensors[source])
+        for target, source in trunk.copied.items():
+            own[target].copy_(tensors[source])
+        for norm, sources in trunk.biases.items():
+            _add_only(
+                network.get_submodule(norm), torch.cat([tensors[source] for source in sources])
+            )
+    matched = dict(trunk.copied)
+    for norm, sources in trunk.biases.items():
+        matched.update({f"{norm}.{kind}": " + ".join(sources) for kind in BATCH_NORM})
     return TrunkReport(
-        trunk=trunk,
-        matched=mapping,
-        unused=sorted(set(tensors) - set(mapping.values())),
-        fresh=[name for name in own if name not in mapping],
+        trunk=name,
+        matched=matched,
+        unused=sorted(set(tensors) - set(trunk.sources)),
+        fresh=[target for target in own if target not in matched],
+        norms=list(trunk.biases),
     )
+
+
+def _add_only(norm: nn.Module, bias: torch.Tensor) -> None:
+    """Have a batch norm add the bias, in eval mode."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1.0)
+    norm.weight.fill_((1.0 + norm.eps) ** 0.5)
+    norm.bias.copy_(bias)
 
 
 def load_start(
@@ -106,18 +128,35 @@ def load_start(
     return f"{path}: {len(matched)} tensors loaded, {len(fresh)} fresh ({_shortened(fresh)})"
 
 
-def trunks_of(network: nn.Module) -> dict[str, dict[str, str]]:
-    """Trunks that fit a network: torchvision's name -> {network's tensor: file's tensor}.
+@dataclass(frozen=True)
+class Trunk:
+    """Where a network takes what from a file of torchvision."""
 
-    Raises ValueError where there is none.
-    """
+    copied: dict[str, str]
+    """The network's tensor -> the file's of the same shape."""
+    biases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The network's batch norm -> the file's biases, joined, of the convolutions before it."""
+
+    @property
+    def sources(self) -> list[str]:
+        """All that is taken from the file."""
+        return [*self.copied.values(), *chain.from_iterable(self.biases.values())]
+
+
+def trunks_of(network: nn.Module) -> dict[str, Trunk]:
+    """Trunks that fit a network, by torchvision's name. Raises ValueError where there is none."""
     if isinstance(network, NETWORKS["segnet"]):  # type: ignore[arg-type]
-        return {"vgg16_bn": vgg16_mapping(VGG16_BN, True), "vgg16": vgg16_mapping(VGG16, False)}
+        return {
+            "vgg16_bn": Trunk(vgg16_mapping(VGG16_BN, True)),
+            "vgg16": Trunk(vgg16_mapping(VGG16, False)),
+        }
     if isinstance(network, NETWORKS["elu_squeezenet"]):  # type: ignore[arg-type]
-        return {"squeezenet1_1": squeezenet_mapping("stem.0")}
+        return {"squeezenet1_1": Trunk(squeezenet_mapping("stem.0"))}
+    if isinstance(network, NETWORKS["fast_elu_squeezenet"]):  # type: ignore[arg-type]
+        return {"squeezenet1_1": normalised_squeezenet(network)}
     raise ValueError(
         f"{type(network).__name__} has no pre-trained trunk; SegNet takes vgg16 or vgg16_bn, "
-        "EluSqueezeNet takes squeezenet1_1"
+        "EluSqueezeNet and FastEluSqueezeNet take squeezenet1_1"
     )
 
 
@@ -142,6 +181,24 @@ def squeezenet_mapping(stem: str) -> dict[str, str]:
                 own = f"{group}.{position}.{part}"
                 mapping.update(_tensors(own, f"features.{index}.{source}", CONVOLUTION))
     return mapping
+
+
+def normalised_squeezenet(network: nn.Module) -> Trunk:
+    """The fires of SqueezeNet 1.1 that the improved variant has, with batch norms behind them."""
+    copied = {"stem.0.weight": "features.0.weight"}
+    biases: dict[str, tuple[str, ...]] = {"stem.1": ("features.0.bias",)}
+    for group, indices in SQUEEZENET_FIRES.items():
+        fires = len(network.get_submodule(group))  # type: ignore[arg-type]
+        for position, index in enumerate(indices[:fires]):
+            own, source = f"{group}.{position}", f"features.{index}"
+            for part, name in FIRE_PARTS.items():
+                copied[f"{own}.{part}.weight"] = f"{source}.{name}.weight"
+            biases[f"{own}.squeeze_norm"] = (f"{source}.squeeze.bias",)
+            biases[f"{own}.expand_norm"] = (
+                f"{source}.expand1x1.bias",
+                f"{source}.expand3x3.bias",
+            )
+    return Trunk(copied, biases)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -169,17 +226,17 @@ def _tensors(own: str, source: str, kinds: tuple[str, ...]) -> dict[str, str]:
     return {f"{own}.{kind}": f"{source}.{kind}" for kind in kinds}
 
 
-def _is_in(mapping: dict[str, str], tensors: Mapping[str, torch.Tensor]) -> bool:
-    return all(source in tensors for source in mapping.values())
+def _is_in(trunk: Trunk, tensors: Mapping[str, torch.Tensor]) -> bool:
+    return set(trunk.sources) <= set(tensors)
 
 
 def _what_is_missing(
-    path: Path | str, candidates: dict[str, dict[str, str]], tensors: Mapping[str, torch.Tensor]
+    path: Path | str, candidates: dict[str, Trunk], tensors: Mapping[str, torch.Tensor]
 ) -> str:
     """Of each candidate the first tensor that the file lacks."""
     lacks = [
-        f"{trunk} ({next(s for s in mapping.values() if s not in tensors)} is missing)"
-        for trunk, mapping in candidates.items()
+        f"{name} ({next(s for s in trunk.sources if s not in tensors)} is missing)"
+        for name, trunk in candidates.items()
     ]
     return f"{path}: {len(tensors)} tensors, but not those of {' or '.join(lacks)}"
 

@@ -1,6 +1,6 @@
 """Whole images through a network: its score on a split, its batch-norm statistics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,9 @@ from segmentation_node.evaluation.run.confusion import ConfusionMatrix
 from segmentation_node.networks.deploy import Normalise
 from training.data import AnySplit
 from training.distributed import Group
+
+MEASURED_IMAGES = 32
+"""At least so many tell what comes to a batch norm, where the split has them."""
 
 
 @dataclass
@@ -60,6 +63,55 @@ def recompute_batch_norm(
     update_bn(_whole_batches(normalise, split, batch_size), network)
     for module, probability in dropouts.items():
         module.p = probability
+
+
+@torch.no_grad()
+def measure_batch_norm(
+    network: nn.Module, names: Collection[str], normalise: Normalise, split: AnySplit
+) -> None:
+    """Give batch norms the statistics of what comes to them, and a scale and shift to undo them.
+
+    In eval mode the network computes what it did, and in training about that: a trunk that was
+    trained without batch norm keeps its scale. Some unaugmented images from all over the split
+    are looked at.
+    """
+    if not names:
+        return
+    norms = {name: network.get_submodule(name) for name in names}
+    sums = {name: torch.zeros(3, 1, dtype=torch.float64) for name in names}
+    hooks = [norm.register_forward_pre_hook(_adder(sums, name)) for name, norm in norms.items()]
+    network.eval()
+    plan = [[index] for index in range(0, len(split), max(1, len(split) // MEASURED_IMAGES))]
+    for images, _ in split.batches(plan):
+        network(_prepared(images[0][None], normalise))
+    for hook in hooks:
+        hook.remove()
+    for name, norm in norms.items():
+        count, total, squares = sums[name]
+        mean = total / count
+        _undo(norm, mean, squares / count - mean**2)
+
+
+def _adder(sums: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
+    def add(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        pixels = inputs[0].double().cpu().transpose(0, 1).flatten(1)
+        count = torch.full((len(pixels),), pixels.shape[1], dtype=torch.float64)
+        sums[name] = sums[name] + torch.stack([count, pixels.sum(1), pixels.square().sum(1)])
+
+    return add
+
+
+def _undo(norm: nn.Module, mean: torch.Tensor, variance: torch.Tensor) -> None:
+    """Set the statistics of a batch norm; what it computes in eval mode stays."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = (values.to(norm.running_mean) for values in (mean, variance))
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    norm.bias.add_(scale * (mean - norm.running_mean))
+    norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
 
 
 def _whole_batches(

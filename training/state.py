@@ -118,10 +118,13 @@ class TrainingState:
         try:
             network = build_network(recipe.network, classes, recipe.network_options)
             trunk: list[str] = []
+            self.unmeasured: list[str] = []
+            """Batch norms of the network that ``scoring.measure_batch_norm`` has to see."""
             if recipe.trunk:
                 report = load_trunk(network, recipe.trunk)
                 print(report, flush=True)
                 trunk = [f"network.{name}" for name in report.matched]
+                self.unmeasured = report.norms
             if recipe.start_weights:
                 resized = sized_by_classes(recipe, classes)
                 start = load_start(network, recipe.start_weights, resized, recipe.widen_start)

@@ -18,7 +18,7 @@ from training.errors import TrainingError
 from training.losses import Criterion
 from training.recipe import Recipe, RunOptions
 from training.run_folder import RunFolder, RunLog
-from training.scoring import Score, recompute_batch_norm, score
+from training.scoring import Score, measure_batch_norm, recompute_batch_norm, score
 from training.state import TrainingState
 from training.step import TrainStep
 
@@ -93,6 +93,7 @@ class Trainer:
             self.options.cuda_graph,
         )
         self.normalise = self.train_step.normalise
+        measure_batch_norm(self.network, self.state.unmeasured, self.normalise, train)
         self.stop = StopRequest()
         self.steps_done = 0
         self.is_finished = False

@@ -14,6 +14,7 @@ on a CPU:
 * An ELU behind a max-pool in place of before it: the same values, a quarter of the exponentials.
 """
 
+from functools import partial
 from typing import List, Sequence
 
 import torch
@@ -32,12 +33,17 @@ class FastEluSqueezeNet(nn.Module):
 
     Args:
         classes: number of output classes.
-        widths: channels at strides 2, 4, 8 and 16. A fire squeezes to a quarter of its width.
+        widths: channels at strides 2, 4, 8 and 16.
         dilations_at_8: one residual fire each at stride 8, of that rate.
         fires_at_16: number of fires at stride 16.
         context_width: channels that the parallel dilated convolutions see.
         context_dilations: their rates; their outputs are summed.
         decoder_widths: channels of the decoder at strides 8 and 4.
+        squeeze: a fire squeezes to its width divided by this.
+        residual: add a fire's input to its output where both have as many channels.
+
+    With widths (64, 128, 256, 384), two fires at each stride, ``squeeze`` 8 and no ``residual`` its
+    trunk is the one of SqueezeNet 1.1 but for that one's last two fires.
     """
 
     stride = 16
@@ -51,16 +57,19 @@ class FastEluSqueezeNet(nn.Module):
         context_width: int = 128,
         context_dilations: Sequence[int] = (1, 2, 4, 8),
         decoder_widths: Sequence[int] = (64, 32),
+        squeeze: int = 4,
+        residual: bool = True,
     ) -> None:
         super().__init__()
+        fires = partial(_fires, squeeze=squeeze, residual=residual)
         at_2, at_4, at_8, at_16 = widths
         decoded_at_8, decoded_at_4 = decoder_widths
         self.activation = nn.ELU()
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stem = _conv(3, at_2, 3, stride=2)
-        self.fires_at_4 = _fires(at_2, at_4, (1, 1))
-        self.fires_at_8 = _fires(at_4, at_8, dilations_at_8)
-        self.fires_at_16 = _fires(at_8, at_16, (1,) * fires_at_16)
+        self.fires_at_4 = fires(at_2, at_4, (1, 1))
+        self.fires_at_8 = fires(at_4, at_8, dilations_at_8)
+        self.fires_at_16 = fires(at_8, at_16, (1,) * fires_at_16)
         self.squeeze = _conv(at_16, context_width, 1)
         self.context = nn.ModuleList(
             nn.Conv2d(context_width, decoded_at_8, 3, padding=rate, dilation=rate, bias=False)
@@ -103,12 +112,14 @@ class Refinement(nn.Module):
         return self.activation(self.merge(self.activation(stream + self.bypass(bypass))))
 
 
-def _fires(in_channels: int, width: int, dilations: Sequence[int]) -> nn.Sequential:
+def _fires(
+    in_channels: int, width: int, dilations: Sequence[int], squeeze: int, residual: bool
+) -> nn.Sequential:
     fires: List[Fire] = []
     for rate in dilations:
         half = width // 2
-        widths = (in_channels, width // 4, half, half)
-        fires.append(Fire(*widths, rate, residual=True, batch_norm=True, bias=False))
+        widths = (in_channels, width // squeeze, half, half)
+        fires.append(Fire(*widths, rate, residual, batch_norm=True, bias=False))
         in_channels = width
     return nn.Sequential(*fires)
 

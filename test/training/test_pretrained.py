@@ -115,6 +115,33 @@ def test_the_table_of_fires_covers_every_index():
     assert [index for group in SQUEEZENET_FIRES.values() for index in group] == sorted(FIRES)
 
 
+FITTED = {"widths": [64, 128, 256, 384], "dilations_at_8": [1, 1], "fires_at_16": 2}
+FITTED.update(squeeze=8, residual=False)
+
+
+def test_the_improved_variant_computes_the_fires_that_it_has(saved):
+    """Against the paper's network, whose trunk has no batch norm, after both poolings and fires."""
+    path, image = saved(squeezenet()), torch.randn(2, 3, 64, 48)
+    seen = []
+    for name, options in {"elu_squeezenet": {}, "fast_elu_squeezenet": FITTED}.items():
+        network = build_network(name, 3, options).eval()
+        report = load_trunk(network, path)
+        network.fires_at_16[1].register_forward_hook(lambda *values: seen.append(values[-1]))
+        with torch.inference_mode():
+            network(image)
+    expected, found = seen
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+    assert "features.12.squeeze.bias" in report.unused
+    assert len(report.norms) == 1 + 6 * 2
+    assert report.matched["fires_at_8.1.squeeze_norm.bias"] == "features.7.squeeze.bias"
+
+
+def test_the_improved_variant_of_another_shape_is_refused(saved):
+    network = build_network("fast_elu_squeezenet", 3, {})
+    with pytest.raises(ValueError, match=r"features.0.weight is \(64.*nothing was loaded"):
+        load_trunk(network, saved(squeezenet()))
+
+
 def test_another_shape_is_refused_and_nothing_is_loaded(saved):
     network, tensors = build_network("elu_squeezenet", 3, {}), squeezenet()
     tensors["features.12.expand3x3.weight"] = torch.zeros(256, 64, 1, 1)

@@ -33,7 +33,7 @@ from training.checkpoint import load_checkpoint
 from training.data import Split, StreamingSplit, open_data
 from training.errors import DivergedError, TrainingError
 from training.recipe import Recipe, RunOptions
-from training.scoring import recompute_batch_norm
+from training.scoring import measure_batch_norm, recompute_batch_norm
 from training.state import WINDOW, DivergenceGuard
 from training.train import main
 from training.trainer import Trainer
@@ -319,6 +319,18 @@ def test_batch_norm_statistics_become_the_split_average(root):
     expected = split.images.float().mean(dim=(0, 1, 2))
     torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-2)
     assert network[1].p == 0.5
+
+
+def test_a_batch_norm_that_was_added_is_undone_in_training_too(root):
+    split = Split(open_dataset("camvid", str(root), "train"), CPU, limit=8)
+    images = split.images.permute(0, 3, 1, 2).float()
+    norm = torch.nn.BatchNorm2d(3)
+    torch.nn.init.uniform_(norm.bias, -50, 50)
+    network = torch.nn.Sequential(norm, torch.nn.ReLU())
+    before = network.eval()(images)
+    measure_batch_norm(network, ["0"], torch.nn.Identity(), split)
+    torch.testing.assert_close(network(images), before, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(network.train()(images), before, rtol=1e-3, atol=1e-2)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(root, tmp_path):
