@@ -12,6 +12,7 @@ from support.live import (
     FrameLatency,
     Image,
     Parameter,
+    Services,
     image_message,
     values_of,
 )
@@ -189,7 +190,7 @@ def test_several_cameras_share_a_ladder_and_another_model_brings_its_own(peer, m
         status = spun.status("front")
         assert LEVELS[status.level] == "WARN" and "deadline missed: p95 is" in status.message
         request = LoadModel.Request(model=models["other"])
-        assert peer.call(LoadModel, NAME, "load_model", request).success
+        assert Services(peer, NAME).call(LoadModel, "load_model", request).success
         # Of its sizes no figures are known; the larger is the better then.
         streams[1].until(lambda: spun.ladder()[0] == "2 of 2: 24x32", "the new model's step")
         assert spun.ladder()[1:] == ("1", "0")

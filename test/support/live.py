@@ -92,9 +92,41 @@ class Peer:
         while time.monotonic() < deadline_s:
             self._executor.spin_once(timeout_sec=max(0.0, deadline_s - time.monotonic()))
 
-    def state(self, node_name):
-        """A node's lifecycle state."""
-        client = self._client(GetState, node_name + "/get_state")
+    def listen(self, message_type, topic, qos=RELIABLE):
+        """A subscription that keeps what it gets."""
+        return Listener(self.node, message_type, topic, qos)
+
+
+class Services:
+    """What a node of the test offers to be called.
+
+    The middleware drops a response whose reader it has not found yet, and a request that changes
+    something can't be repeated. It finds readers in the order in which they were made: a node that
+    has told its state to a newer one has found those before.
+    """
+
+    def __init__(self, peer, node_name):
+        self.peer, self.node_name = peer, node_name
+        self._clients = {}
+
+    def close(self):
+        """Forget its services."""
+        for client in self._clients.values():
+            self.peer.node.destroy_client(client)
+        self._clients.clear()
+
+    def call(self, service_type, service, request):
+        """The response of one of them."""
+        if service not in self._clients:
+            self._clients[service] = self._client(service_type, service)
+            self.state()
+        future = self._clients[service].call_async(request)
+        self.peer.until(future.done, "response of %s/%s" % (self.node_name, service))
+        return future.result()
+
+    def state(self):
+        """The node's lifecycle state, which may be asked for again."""
+        client = self._client(GetState, "get_state")
         asked = [client.call_async(GetState.Request())]
         first_s = time.monotonic()
 
@@ -103,33 +135,15 @@ class Peer:
                 asked.append(client.call_async(GetState.Request()))
             return [future for future in asked if future.done()]
 
-        future = self.until(answered, "state of " + node_name)[0]
-        self.node.destroy_client(client)
+        future = self.peer.until(answered, "state of " + self.node_name)[0]
+        self.peer.node.destroy_client(client)
         return future.result().current_state.label
 
-    def call(self, service_type, node_name, service, request):
-        """The response of one of a node's services.
-
-        The middleware drops a response whose reader it has not found yet, and a request that
-        changes something can't be repeated. It finds readers in the order in which they were made:
-        a node that has answered with its state has found the reader that was there before.
-        """
-        name = node_name + "/" + service
-        client = self._client(service_type, name)
-        self.state(node_name)
-        future = client.call_async(request)
-        self.until(future.done, "response of " + name)
-        self.node.destroy_client(client)
-        return future.result()
-
-    def _client(self, service_type, name):
-        client = self.node.create_client(service_type, name)
-        self.until(client.service_is_ready, "service " + name)
+    def _client(self, service_type, service):
+        name = self.node_name + "/" + service
+        client = self.peer.node.create_client(service_type, name)
+        self.peer.until(client.service_is_ready, "service " + name)
         return client
-
-    def listen(self, message_type, topic, qos=RELIABLE):
-        """A subscription that keeps what it gets."""
-        return Listener(self.node, message_type, topic, qos)
 
 
 class Listener:
@@ -162,6 +176,7 @@ class LiveNode:
         self.name = "/seg_%d" % number
         self.namespace = "/camera_%d" % number
         self.image_topic = self.namespace + "/image"
+        self.services = Services(peer, self.name)
         self._log_path = log_path / ("node_%d.log" % number)
         self._diagnostics = peer.listen(DiagnosticArray, "/diagnostics", 10)
         self._labels = peer.listen(LabelInfo, self.name + "/label_info", latched_qos())
@@ -180,6 +195,7 @@ class LiveNode:
         self.process.stop()
         for publisher in self._publishers:
             self.peer.node.destroy_publisher(publisher)
+        self.services.close()
         self._diagnostics.close()
         self._labels.close()
         self._log.close()
@@ -257,11 +273,11 @@ class LiveNode:
 
     def state(self):
         """Its lifecycle state."""
-        return self.peer.state(self.name)
+        return self.services.state()
 
     def call(self, service_type, service, request):
         """The response of one of its services."""
-        return self.peer.call(service_type, self.name, service, request)
+        return self.services.call(service_type, service, request)
 
     def change(self, transition):
         """Whether the transition succeeded."""
