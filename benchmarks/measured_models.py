@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,13 +73,20 @@ def model_named(name: str, folder: Path) -> ModelCard:
     return random_model(name, STREET, folder / name)
 
 
+def shipped_options(network: str) -> dict[str, Any]:
+    """The network's options as its CamVid model has them; none where no such model ships."""
+    name = f"{network}_camvid"
+    return dict(open_model(name).network.options) if name in shipped_models() else {}
+
+
 def random_model(network: str, label_set: str, folder: Path) -> ModelCard:
-    """Write the weights and their card to ``folder``.
+    """Write the weights, for the network with ``shipped_options``, and their card to ``folder``.
 
     It gives the class map alone, as the node runs others while nobody asks for the confidence.
     """
     torch.manual_seed(0)
-    built = build_network(network, len(LABEL_SETS[label_set]), {}).eval()
+    shape = shipped_options(network)
+    built = build_network(network, len(LABEL_SETS[label_set]), shape).eval()
     folder.mkdir(parents=True)
     save_weights(folder / WEIGHTS_FILE, built)
     height, width = STREET_SIZE
@@ -86,7 +94,7 @@ def random_model(network: str, label_set: str, folder: Path) -> ModelCard:
         "name": f"{network}_{RANDOM}",
         "network": {
             "name": network,
-            "options": {},
+            "options": shape,
             "parameters": sum(item.numel() for item in built.parameters()),
         },
         "label_set": label_set,

@@ -20,7 +20,14 @@ import numpy as np
 
 from benchmarks import plots, shown
 from benchmarks.cpu_limits import breakdown, measure_peak, peak_share, profile
-from benchmarks.measured_models import REFERENCE, RUN_TIMES, network_on, random_model, resized
+from benchmarks.measured_models import (
+    REFERENCE,
+    RUN_TIMES,
+    network_on,
+    random_model,
+    resized,
+    shipped_options,
+)
 from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.roofline import PAPER, SIZES, TX1_MS, TX1_SOURCE
@@ -72,7 +79,7 @@ def measure(size: Size, run_times: list[str], peak: Row, options: argparse.Names
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for network in options.networks:
-            built = meta_network(network, options.classes, {})
+            built = meta_network(network, options.classes, shipped_options(network))
             gmac = count_macs(built, size) / 1e9
             about = {"network": network, "image": size_text(size), "gmac": gmac}
             card = random_model(network, LABELS[options.classes], folder / network)

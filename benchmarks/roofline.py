@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks import shown
+from benchmarks.measured_models import shipped_options
 from benchmarks.options import Size, parser_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
@@ -76,7 +77,7 @@ def least_ms(operations: list[tuple[int, int]], precision: Precision) -> tuple[f
 
 def estimate(name: str, size: Size) -> Row:
     """The row of a network at a size."""
-    network, image = meta_network(name, CLASSES, {}), size_text(size)
+    network, image = meta_network(name, CLASSES, shipped_options(name)), size_text(size)
     with torch.no_grad(), Counter() as counter:
         network(torch.empty((1, 3, *size), device="meta"))
     estimates = {key: least_ms(counter.operations, item) for key, item in PRECISIONS.items()}
