@@ -67,6 +67,9 @@ LEAST_AGREEMENT_INT8 = 0.99
 PARITY_FRAMES = 20
 WEIGHTS = ("float32", "int8")
 """As what graphs may store them."""
+INT8_IN_FLOAT = 2
+"""So many of the first convolutions stay in float at int8: what the stem gives has a range that is
+wide beside most of its values, and the second reads it with few multiply-adds."""
 STORE_INT8 = ("uint8", "float")
 """Variants that compute in float32, to which weights of int8 can be decoded."""
 ARRAY_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
@@ -169,13 +172,7 @@ def export_form(
         assert training is not None, "int8 needs images to find its ranges on"
         export_int8(graph, form.size, form.batch, label_set, training, path)
     else:
-        variant_graph = graph_variant(graph, variant)
-        if form.is_other_size:  # a box head is for the card's own
-            variant_graph.box_head = None
-        export_onnx(variant_graph, form.size, form.batch, label_set, path)
-        if form.int8_weights:
-            store_as_int8(path)
-            load_from_graph(copy.deepcopy(graph.network), path)  # as add_variants will
+        _export_float(graph, form, label_set, path)
     share = agreement(graph, path, dataset, PARITY_FRAMES)
     limits = {"fp16": LEAST_AGREEMENT_FP16, "int8": LEAST_AGREEMENT_INT8}
     least = limits.get(variant, LEAST_AGREEMENT)
@@ -183,6 +180,16 @@ def export_form(
     if share < least:
         raise ExportError(f"{path.name}: they must agree on {least:.2%}; nothing was exported")
     return share
+
+
+def _export_float(graph: DeployGraph, form: Form, label_set: str, path: Path) -> None:
+    variant_graph = graph_variant(graph, form.variant)
+    if form.is_other_size:  # a box head is for the card's own
+        variant_graph.box_head = None
+    export_onnx(variant_graph, form.size, form.batch, label_set, path)
+    if form.int8_weights:
+        store_as_int8(path)
+        load_from_graph(copy.deepcopy(graph.network), path)  # as add_variants will
 
 
 def agreement(
@@ -221,12 +228,12 @@ def export_int8(
     """Write the int8 form of the ``uint8`` variant, its ranges from images of ``training``."""
     images = calibration_images(training, (batch, *size, 3), "stretch", CALIBRATION_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        in_float = Path(folder) / "model.onnx"
+        plain_path = Path(folder) / "model.onnx"
         plain = graph_variant(graph, "uint8")
         plain.box_head = None  # its features would be of int8
-        export_onnx(plain, size, batch, label_set, in_float)
+        export_onnx(plain, size, batch, label_set, plain_path)
         print(f"{path.name}: ranges from {len(images)} images ...", flush=True)
-        quantise_convolutions(in_float, images, path)
+        quantise_convolutions(plain_path, images, path, INT8_IN_FLOAT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,15 +44,21 @@ class _Images(quantization.CalibrationDataReader):  # type: ignore[misc, name-de
         return None if image is None else {"image": image}
 
 
-def quantise_convolutions(model: Path, images_nhwc: Sequence[np.ndarray], output: Path) -> None:
+def quantise_convolutions(
+    model: Path, images_nhwc: Sequence[np.ndarray], output: Path, in_float: int = 1
+) -> None:
     """Write the int8 form of a float graph: every convolution but the first and the last.
+
+    With ``in_float`` so many of the first stay in float: what follows the first may have a range
+    that is wide beside its values.
 
     Ranges are the least and the greatest value on the images, uint8 of the graph's own shape.
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         prepare(model, prepared)
-        quantise(prepared, convolutions_between(onnx.load(prepared)), images_nhwc, output)
+        nodes = convolutions_between(onnx.load(prepared))[in_float - 1 :]
+        quantise(prepared, nodes, images_nhwc, output)
 
 
 def prepare(model: Path, output: Path) -> None:
