@@ -28,6 +28,10 @@ SQUEEZENET_FIRES = {"fires_at_4": (3, 4), "fires_at_8": (6, 7), "fires_at_16": (
 FIRE_PARTS = {"squeeze": "squeeze", "expand1": "expand1x1", "expand3": "expand3x3"}
 CONVOLUTION = ("weight", "bias")
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+SAME_SHAPE = (
+    "; network and network_options must be those that the file was trained with, as in the "
+    "recipe.yaml or model.yaml beside it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,7 @@ def load_start(
     if strangers:
         raise ValueError(
             f"{path}: weights of another network, which does not share {_shortened(strangers)}"
+            + SAME_SHAPE
         )
     if widen:
         try:
@@ -121,7 +126,8 @@ def load_start(
     fresh = [name for name in own if name in resized and tensors[name].shape != own[name].shape]
     matched = [name for name in own if name not in fresh]
     for name in matched:
-        _check_shape(path, name, tuple(tensors[name].shape), name, tuple(own[name].shape))
+        shapes = tuple(tensors[name].shape), tuple(own[name].shape)
+        _check_shape(path, name, shapes[0], name, shapes[1], SAME_SHAPE)
     with torch.no_grad():
         for name in matched:
             own[name].copy_(tensors[name])
@@ -242,12 +248,17 @@ def _what_is_missing(
 
 
 def _check_shape(
-    path: Path | str, source: str, found: tuple[int, ...], name: str, expected: tuple[int, ...]
+    path: Path | str,
+    source: str,
+    found: tuple[int, ...],
+    name: str,
+    expected: tuple[int, ...],
+    advice: str = "",
 ) -> None:
     if found != expected:
         raise ValueError(
             f"{path}: {source} is {found}, but the network's {name} is {expected}; "
-            "nothing was loaded"
+            f"nothing was loaded{advice}"
         )
 
 

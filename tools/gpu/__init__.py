@@ -39,7 +39,7 @@ class Training(NamedTuple):
 
 # In the order of training: what matters most first, what takes the most room last.
 TRAININGS = {
-    "fast_elu_squeezenet": Training("fast_elu_squeezenet_camvid_modern", 0.28),
+    "fast_elu_squeezenet": Training("fast_elu_squeezenet_camvid_modern", 0.28, has_trunk=True),
     "elu_squeezenet": Training("elu_squeezenet_camvid_modern", 0.24, has_trunk=True),
     "enet": Training("enet_camvid_modern", 0.20),
     "segnet_basic": Training("segnet_basic_camvid_modern", 0.12),
