@@ -72,13 +72,18 @@ def load_trunk(network: nn.Module, path: Path | str) -> TrunkReport:
     trunk, own = candidates[name], network.state_dict()
     for target, source in trunk.copied.items():
         _check_shape(path, source, tuple(tensors[source].shape), target, tuple(own[target].shape))
+    biases = {
+        norm: torch.cat([tensors[source] for source in sources])
+        for norm, sources in trunk.biases.items()
+    }
+    for norm, bias in biases.items():
+        target, source = f"{norm}.bias", " + ".join(trunk.biases[norm])
+        _check_shape(path, source, tuple(bias.shape), target, tuple(own[target].shape))
     with torch.no_grad():
         for target, source in trunk.copied.items():
             own[target].copy_(tensors[source])
-        for norm, sources in trunk.biases.items():
-            _add_only(
-                network.get_submodule(norm), torch.cat([tensors[source] for source in sources])
-            )
+        for norm, bias in biases.items():
+            _add_only(network.get_submodule(norm), bias)
     matched = dict(trunk.copied)
     for norm, sources in trunk.biases.items():
         matched.update({f"{norm}.{kind}": " + ".join(sources) for kind in BATCH_NORM})

@@ -57,7 +57,7 @@ def quantise_convolutions(
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         prepare(model, prepared)
-        nodes = convolutions_between(onnx.load(prepared))[in_float - 1 :]
+        nodes = convolutions_between(onnx.load(prepared), in_float)
         quantise(prepared, nodes, images_nhwc, output)
 
 
@@ -68,10 +68,10 @@ def prepare(model: Path, output: Path) -> None:
     pre_process(str(model), str(output), skip_symbolic_shape=True)
 
 
-def convolutions_between(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions between the first and the last."""
+def convolutions_between(model: onnx.ModelProto, first: int = 1) -> list[str]:
+    """Names of the convolutions between so many of the first and the last."""
     names = [node.name for node in model.graph.node if node.op_type == CONVOLUTION]
-    return names[1:-1]
+    return names[first:-1]
 
 
 def quantise(

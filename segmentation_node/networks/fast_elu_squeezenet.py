@@ -34,7 +34,7 @@ class FastEluSqueezeNet(nn.Module):
     Args:
         classes: number of output classes.
         widths: channels at strides 2, 4, 8 and 16.
-        dilations_at_8: one residual fire each at stride 8, of that rate.
+        dilations_at_8: one fire each at stride 8, of that rate.
         fires_at_16: number of fires at stride 16.
         context_width: channels that the parallel dilated convolutions see.
         context_dilations: their rates; their outputs are summed.

@@ -142,6 +142,15 @@ def test_the_improved_variant_of_another_shape_is_refused(saved):
         load_trunk(network, saved(squeezenet()))
 
 
+def test_a_bias_of_another_shape_is_refused_before_anything_is_loaded(saved):
+    network, tensors = build_network("fast_elu_squeezenet", 3, FITTED), squeezenet()
+    tensors["features.7.expand1x1.bias"] = torch.zeros(2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match=r"features.7.expand1x1.bias \+ .* is \(130,\).*nothing"):
+        load_trunk(network, saved(tensors))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_another_shape_is_refused_and_nothing_is_loaded(saved):
     network, tensors = build_network("elu_squeezenet", 3, {}), squeezenet()
     tensors["features.12.expand3x3.weight"] = torch.zeros(256, 64, 1, 1)
