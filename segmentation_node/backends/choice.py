@@ -97,10 +97,11 @@ def keeps_classes(card: ModelCard, kind: str, precision: str) -> Tuple[bool, str
     """Whether an artifact of this kind keeps fp32's classes in a precision, and why (not).
 
     By the card: it was scored on the same frames of the same split as in fp32, and lost no more
-    than ``MOST_LOSS`` on any.
+    than ``MOST_LOSS`` on any. What is told is of the card's own size, where it was scored there.
     """
     told = ""
-    for low in card.accuracy:
+    # Other sizes have a height: the card's own come last.
+    for low in sorted(card.accuracy, key=lambda item: item.height is None):
         if (low.artifact, low.computed_in) != (kind, precision):
             continue
         for full in card.accuracy:

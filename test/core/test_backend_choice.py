@@ -265,6 +265,16 @@ def test_auto_says_what_a_low_precision_keeps_and_what_another_loses(machine):
     assert "openvino int8: mean IoU 65.0 %, in fp32 68.4 %, on camvid val" in details
 
 
+@pytest.mark.parametrize("is_own_size_first", [True, False])
+def test_auto_tells_what_is_kept_at_the_cards_own_size(machine, is_own_size_first):
+    machine.has("openvino", fp32=10.0, bf16=5.0)
+    own = [FP32, BF16]
+    small = [replace(item, height=24, width=32, mean_iou=0.5) for item in own]
+    card = scored(*(own + small if is_own_size_first else small + own))
+    details = machine.choose(card=card, precision="auto").details
+    assert "bf16 keeps the classes: mean IoU 68.4 %, in fp32 68.4 %, on camvid val" in details
+
+
 def test_a_slower_low_precision_is_not_taken(machine):
     machine.has("onnxruntime", fp32=10.0, int8=11.0)
     assert machine.choose(card=scored(FP32, INT8), precision="auto").precision == "fp32"
