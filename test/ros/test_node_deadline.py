@@ -24,7 +24,8 @@ from segmentation_node.evaluation.live.pairing import pixels
 pytestmark = pytest.mark.ros
 
 SIZES, SCORES = [(48, 64), (24, 32)], [0.7, 0.6]
-IMAGE = linear_model.blocks((96, 128), 3, block=16)
+IMAGE = linear_model.blocks((96, 128), 3, block=16) // 2
+BRIGHTER = IMAGE + 1  # of the same classes: a camera whose images stay the same counts as frozen
 EXPECTED = linear_model.classify(IMAGE)
 DEADLINE_MS, LOAD_S = 400.0, 0.5
 NAME = "deadline_under_test"
@@ -121,7 +122,8 @@ class Stream:
     def send(self):
         """An image, once the one before is through."""
         before = len(self.latencies.messages)
-        self.camera.publish(image_message(IMAGE.tobytes(), IMAGE.shape[:2], "rgb8"))
+        image = BRIGHTER if before % 2 else IMAGE
+        self.camera.publish(image_message(image.tobytes(), image.shape[:2], "rgb8"))
         deadline_s = time.monotonic() + 2.0
         while len(self.latencies.messages) == before and time.monotonic() < deadline_s:
             self.peer.spin_for(0.02)

@@ -74,6 +74,8 @@ def problems(sources, text):
         ("from launch_ros.actions import Node\nNode(exe='a')", "Node(exe=)"),
         ("from launch.actions import ExecuteProcess as E\nE(comand=[])", "ExecuteProcess(comand=)"),
         ("from rcl_interfaces.msg import ParameterDescriptor as P\nP(nam='')", None),
+        ("from rcl_interfaces.msg import Parameter as P\nP().valu", "Parameter.valu"),
+        ("from rcl_interfaces.msg import Parameter as P\nP().value.tipe", "ParameterValue.tipe"),
         (NODE.format("self.create_publicist()"), "Camera.create_publicist"),
         (NODE.format("self.create_timer(1.0, print, clok=None)"), "create_timer(clok=)"),
         (NODE.format("self.publisher.get_subscribers()"), "Publisher.get_subscribers"),
@@ -97,6 +99,7 @@ def test_a_wrong_name_is_found(sources, text, missing):
     [
         "from rclpy.qos import QoSProfile, ReliabilityPolicy as R\n"
         "QoSProfile(depth=1, reliability=R.RELIABLE).depth",
+        "from rcl_interfaces.msg import Parameter as P\nP().value.type, P().name.upper()",
         "from launch_ros.actions import Node as N\nN(executable='a', additional_env={}, cwd='')",
         NODE.format("self.create_timer(1.0, print, clock=self.get_clock()).cancel()"),
         NODE.format("self.publisher.get_subscription_count()"),

@@ -86,6 +86,8 @@ class Inference:
         if isinstance(owner, Native):
             return owner
         symbol = getattr(owner, "of", owner)
+        if isinstance(symbol, Message):
+            return self.sources.field(symbol, name)
         if not isinstance(symbol, Class) or name == "__init__":
             return symbol
         found = (self.members(symbol) or {}).get(name)

@@ -111,6 +111,13 @@ class Sources:
             return Module(module + "." + name)
         return bound
 
+    def field(self, symbol: Message, name: str) -> Optional[Instance]:
+        """What a field of a message holds, where that is a message whose file is here."""
+        package, _, kind = message_fields(symbol.path).get(name, "").rpartition("/")
+        package = package or symbol.path.parent.parent.name
+        path = self.messages.get((package + ".msg", kind))
+        return Instance(Message(path)) if path else None
+
     def lineage(self, symbol: Class, resolve) -> list:
         """The class and what it derives from, nearest first."""
         found = [symbol]
@@ -122,7 +129,7 @@ class Sources:
     def members(self, symbol, resolve) -> Optional[dict]:
         """Members by name; None where a base is unknown, so that nothing can be called missing."""
         if isinstance(symbol, Message):
-            return dict.fromkeys(message_fields(symbol.path) | set(dir(object)))
+            return dict.fromkeys(message_fields(symbol.path).keys() | set(dir(object)))
         if isinstance(symbol, Native):
             return dict.fromkeys(self.native_names)
         found: dict = dict.fromkeys(dir(type))
@@ -241,6 +248,7 @@ def outside_members(symbol) -> Optional[dict]:
         return None
 
 
-def message_fields(path: Path) -> set[str]:
-    """Fields and constants of an interface file."""
-    return set(re.findall(r"^\w[\w/\[\]<=]*\s+(\w+)", path.read_text(), re.MULTILINE))
+def message_fields(path: Path) -> dict[str, str]:
+    """Fields and constants of an interface file, each with its type."""
+    found = re.findall(r"^(\w[\w/\[\]<=]*)\s+(\w+)", path.read_text(), re.MULTILINE)
+    return {name: kind for kind, name in found}
