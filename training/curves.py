@@ -33,13 +33,16 @@ def draw(logs: dict[str, dict[str, list[tuple[int, float]]]]) -> Any:
     from matplotlib.figure import Figure
 
     palette = colormaps["tab10" if len(logs) <= 10 else "tab20"]
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    legend_in = 0.4 + 0.2 * len(logs)
+    figure = Figure(figsize=(11, max(3.6, legend_in)), layout="constrained")
     panels = {"loss": "training loss", "val_mean_iou": "mean IoU on val"}
     for axes, (column, title) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for index, (name, columns) in enumerate(logs.items()):
             if columns[column]:
                 points = zip(*columns[column], strict=True)
-                axes.plot(*points, label=name, color=palette(index % palette.N), linewidth=1.5)
+                style = "-" if index < palette.N else "--"
+                color = palette(index % palette.N)
+                axes.plot(*points, style, label=name, color=color, linewidth=1.5)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

@@ -23,3 +23,13 @@ def test_a_run_without_val_takes_no_colour_from_another(tmp_path):
     figure = curves.draw({"blind": curves.read_log(path), "shipped": curves.read_log(LOG)})
     loss, score = figure.axes
     assert score.lines[0].get_color() == loss.lines[1].get_color() != loss.lines[0].get_color()
+
+
+def test_many_logs_are_told_apart_in_a_legend_that_fits():
+    logs = {f"run_{number}": curves.read_log(LOG) for number in range(24)}
+    figure = curves.draw(logs)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.y0 <= legend.y0 and legend.y1 <= figure.bbox.y1
+    lines = figure.axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(logs)
