@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import gc
 import importlib.util
 import os
 import re
@@ -50,6 +51,13 @@ def pytest_collection_modifyitems(items):
     """Long files first, where several processes share the tests, so that they end together."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: [name not in _imported(str(item.path)) for name in LONG])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """A test's ``gc.collect()`` walks through what its module made, not through all of pytest's."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
