@@ -80,9 +80,7 @@ while len(glob.glob({calls!r} + "/*.json")) < expected and time.monotonic() < de
 def launch_environment(tmp_path_factory):
     """The environment in which launch_ros can be imported, with ROS sources where it can't."""
     folder = tmp_path_factory.mktemp("launch")
-    sources = sources_root() / "jazzy"
-    extra = [sources / "launch/launch", sources / "launch_ros/launch_ros"]
-    extra += [sources / "osrf_pycommon", *sources_root().glob("overlay/*/lib/python*/*-packages")]
+    extra = sources_root().glob("overlay/*/lib/python*/*-packages")
     path = os.environ.get("PYTHONPATH", "")
     for paths in ([path], [path, *map(str, extra)]):
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)))
@@ -94,8 +92,8 @@ def launch_environment(tmp_path_factory):
         if found.returncode == 0:
             return environment
     pytest.skip(
-        "LAUNCH FILES NOT RUN: launch_ros can't be imported; source a ROS distribution or put "
-        f"its sources into {sources_root()} (SEGMENTATION_ROS_SOURCES)"
+        "LAUNCH FILES NOT RUN: launch_ros can't be imported; source a ROS distribution or build "
+        f"it from sources with tools/ros_overlay (here into {sources_root()})"
     )
 
 

@@ -32,7 +32,7 @@ def ros2(ros_environment):
             return command
     pytest.skip(
         "ROS2 LAUNCH NOT RUN: there is no ros2 with its launch command; source a ROS distribution "
-        f"or put its sources into {sources_root()} (SEGMENTATION_ROS_SOURCES)"
+        f"or build it from sources with tools/ros_overlay (here into {sources_root()})"
     )
 
 
