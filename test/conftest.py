@@ -121,11 +121,13 @@ def vision_msgs(tmp_path_factory):
 
     if importlib.util.find_spec("vision_msgs") is not None:
         return []
-    source = next(iter(sorted(sources_root().glob("*/vision_msgs"))), None)
+    source = next(
+        iter(sorted(sources_root().glob("*/vision_msgs/vision_msgs/CMakeLists.txt"))), None
+    )
     if source is None:
-        pytest.skip("VISION_MSGS NOT RUN: neither vision_msgs nor its sources are at hand")
+        pytest.skip("VISION_MSGS NOT RUN: neither vision_msgs nor its whole sources are at hand")
     folder = tmp_path_factory.mktemp("vision_msgs")
-    command = [sys.executable, "-m", "colcon", "build", "--base-paths", str(source)]
+    command = [sys.executable, "-m", "colcon", "build", "--base-paths", str(source.parent)]
     command += ["--packages-select", "vision_msgs", "--cmake-args", "-DBUILD_TESTING=OFF"]
     command += ["-DPython3_EXECUTABLE=" + sys.executable]
     built = subprocess.run(command, cwd=folder, capture_output=True, timeout=BUILD_TIMEOUT_S)

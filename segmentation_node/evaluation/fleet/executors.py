@@ -51,10 +51,11 @@ def _ready(workers: List["_Worker"], waiting: List[Tuple[Task, int]]) -> Iterato
         try:
             found = worker.pipe.recv()
         except (EOFError, OSError):
+            # Waited for: while it still dies it would count as alive and get the drive again.
+            code = worker.exit_code()
             if retries > 0:
                 waiting.append((task, retries - 1))
                 continue
-            code = worker.exit_code()
             yield note_failure(task, "%s: its worker ended, exit %s" % (task.drive.name, code))
             continue
         if isinstance(found, Exception):
