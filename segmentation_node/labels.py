@@ -85,8 +85,12 @@ class LabelSet:
         return colors
 
     def category_lut(self) -> np.ndarray:
-        """Category index (position in ``CATEGORIES``) by train id: uint8 (256,), else 255."""
+        """Category index (position in ``CATEGORIES``) by train id: uint8 (256,).
+
+        A class without a category gives 255; an id that is no class stays none (254).
+        """
         lut = np.full(256, UNLABELLED, np.uint8)
+        lut[len(self) : UNLABELLED] = UNLABELLED - 1
         for train_id, item in enumerate(self.classes):
             if item.category in CATEGORIES:
                 lut[train_id] = CATEGORIES.index(item.category)

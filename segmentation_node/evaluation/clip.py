@@ -9,6 +9,7 @@ import cv2
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.drive import Drive
+from segmentation_node.evaluation.datasets.listing import names_in
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.frame import Frame, Problem
@@ -21,7 +22,9 @@ STREET_FRAMES = 150
 STREET_FPS = 15.0
 FOLDER_FPS = 10.0
 CAMERA_FPS = 30.0
-BAG_ENDINGS = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+BAG_ENDINGS = tuple(
+    storage + packed for storage in (".mcap", ".db3") for packed in ("", ".zstd", ".zst")
+)
 
 Frames = Iterator[Union[Frame, Problem]]
 
@@ -68,8 +71,8 @@ def open_clip(source: str, frames: int, image_topic: Optional[str] = None) -> Cl
 
 def is_bag(source: str) -> bool:
     """Whether this is a rosbag2 file, or a folder with one."""
-    names = os.listdir(source) if os.path.isdir(source) else [source]
-    return any(name.endswith(BAG_ENDINGS) for name in names)
+    names = names_in(source) if os.path.isdir(source) else [source]
+    return any(name.lower().endswith(BAG_ENDINGS) for name in names)
 
 
 def _street(frames: int) -> Frames:

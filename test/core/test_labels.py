@@ -111,7 +111,7 @@ def test_categories_are_cityscapes_seven(label_set, rows, without_class):
     lut = label_set.category_lut()
     assert [seven[index] for index in lut[: len(rows)]] == [row[3] for row in rows]
     assert set(lut[: len(rows)].tolist()) == set(range(7))
-    assert (lut[len(rows) :] == UNLABELLED).all()
+    assert (lut[len(rows) : UNLABELLED] == 254).all() and lut[UNLABELLED] == UNLABELLED
 
 
 YARD = """

@@ -172,12 +172,17 @@ def test_classes_that_cannot_be_compared_name_the_way_out():
 
 
 @pytest.mark.parametrize(
-    "truth, fragments",
-    [(TRUTH[:1], ("(1, 4)", "(2, 4)")), (TRUTH + 11, ("truth", "id 14"))],
-    ids=["size", "ids"],
+    "labels, truth, fragments",
+    [
+        (CAMVID_11, TRUTH[:1], ("(1, 4)", "(2, 4)")),
+        (CAMVID_11, TRUTH + 11, ("truth", "id 14; expected 0-10")),
+        # On the level of categories too: 26 is a car's id in Cityscapes' files.
+        (CITYSCAPES_19, TRUTH + 23, ("truth", "id 26; expected 0-18")),
+    ],
+    ids=["size", "ids", "categories"],
 )
-def test_a_truth_that_does_not_fit_is_named_and_counts_nothing(truth, fragments):
-    run = new_run()
+def test_a_truth_that_does_not_fit_is_named_and_counts_nothing(labels, truth, fragments):
+    run = new_run(labels)
     with pytest.raises(DatasetError) as caught:
         run.add(ScoredFrame("frame 12", SEEN, truth_hw=truth))
     assert_one_line(caught, "frame 12: ", *fragments)

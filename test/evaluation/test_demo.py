@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support import linear_model, live, recorded
 
+from segmentation_node.evaluation.clip import is_bag
 from segmentation_node.evaluation.commands import demo as demo_command
 
 pytestmark = pytest.mark.ros
@@ -184,6 +185,21 @@ def test_a_broken_picture_is_left_out_by_name(ros_environment, model, tmp_path):
     assert maps == ["f10.png", "f10.png.png", "f2.png"]
     (left_out,) = json.loads((tmp_path / "out" / "latency.json").read_text())["frames_left_out"]
     assert left_out["name"] == "f3.png"
+
+
+def test_without_one_whole_picture_nothing_is_claimed(ros_environment, model, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "f3.png").write_bytes(b"half")
+    done = demo("--input", str(folder), "--model", model, "--output", tmp_path / "out")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert "nothing to segment: " in done.stderr and "f3.png" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["D.MCAP", "d_0.db3.zst", "d.mcap.zstd", "._d.mcap"])
+def test_what_is_a_bag_by_its_name(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    assert is_bag(str(tmp_path / name)) and is_bag(str(tmp_path)) == (name[0] != ".")
 
 
 def test_a_command_that_is_killed_leaves_no_node_behind(ros_environment, model):

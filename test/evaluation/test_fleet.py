@@ -270,6 +270,19 @@ def test_bad_drives_are_named_and_the_others_scored(data, tmp_path, capsys):
     assert [Path(item["drive"]).name for item in again["failed"]] == ["blind"]
 
 
+def test_a_folder_whose_name_reads_like_a_pattern_is_itself(data, tmp_path):
+    for index, name in enumerate(("run[12]", "run1", "run2")):
+        shutil.copytree(data / NAMES[index], tmp_path / name)
+    assert fleet(tmp_path, tmp_path / "one", "--model", data / "model", drive="run[12]") == 0
+    assert [Path(row["drive"]).name for row in merged(tmp_path, tmp_path / "one")["drives"]] == [
+        "run[12]"
+    ]
+    assert fleet(tmp_path, tmp_path / "two", "--model", data / "model", drive="run[1]") == 0
+    assert [Path(row["drive"]).name for row in merged(tmp_path, tmp_path / "two")["drives"]] == [
+        "run1"
+    ]
+
+
 def test_two_fleets_are_compared(data, tmp_path):
     write_model(tmp_path / "other", SIZE, channels=2, name="other")
     assert fleet(data, tmp_path / "one", "--jobs", 1) == 0

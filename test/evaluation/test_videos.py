@@ -9,6 +9,7 @@ import pytest
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import open_drive, recordings
 from segmentation_node.evaluation.datasets.drive import START_NS
+from segmentation_node.evaluation.frame import Problem
 
 FRAMES = 30
 MASTERS = {0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0x1F43B675, 0xE0}
@@ -95,6 +96,49 @@ def test_what_a_cut_video_lacks_is_told(tmp_path, codec):
     assert 5 < len(frames) < 25
     (note,) = drive.notes
     assert "(%d frames)" % FRAMES in note and "%d frames (" % len(frames) in note
+
+
+def frames_of_avi(data):
+    """Where each frame's bytes are, and how many."""
+    at, end = data.index(b"movi") + 4, data.index(b"idx1")
+    while at < end:
+        size = struct.unpack_from("<I", data, at + 4)[0]
+        if data[at : at + 4] == b"00dc":
+            yield at + 8, size
+        at += 8 + size + size % 2
+
+
+@pytest.mark.parametrize("numbers", [[10], [5, 6, 7, FRAMES - 2]])
+def test_a_broken_frame_is_named_and_those_behind_it_are_read(tmp_path, numbers):
+    path = write_video(tmp_path / "torn.avi", "MJPG", 10.0)
+    whole = {frame.name: frame for frame in read(path)[1]}
+    data = bytearray(path.read_bytes())
+    places = list(frames_of_avi(data))
+    for at, size in [places[number] for number in numbers]:
+        data[at : at + size] = bytes(size)
+    path.write_bytes(data)
+    drive, frames = read(path)
+    problems = [frame for frame in frames if isinstance(frame, Problem)]
+    assert [problem.name for problem in problems] == ["%06d" % number for number in numbers]
+    assert problems[0].reason == "%s: frame %d cannot be decoded" % (path, numbers[0])
+    assert len(frames) == FRAMES and drive.notes == ()
+    for frame in frames:
+        if frame not in problems:
+            np.testing.assert_array_equal(frame.image_hwc, whole[frame.name].image_hwc)
+            assert frame.stamp_ns == whole[frame.name].stamp_ns
+
+
+def test_frames_that_are_missing_in_between_are_told(tmp_path):
+    path = write_video(tmp_path / "torn.webm", "VP80", 10.0)
+    data = bytearray(path.read_bytes())
+    blocks = [item for item in elements(data, 0, len(data)) if item[0] == SIMPLE_BLOCK]
+    for _, start, *_ in blocks[12:20]:  # becomes Void
+        data[start] = 0xEC
+    path.write_bytes(data)
+    drive, frames = read(path)
+    assert len(frames) == FRAMES - 8
+    (note,) = drive.notes
+    assert "at 10 frames a second 8 are missing in between" in note
 
 
 def test_frames_that_no_camera_has_are_refused_before_one_is_read(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from segmentation_node.errors import LabelsError, exit_code
+from segmentation_node.errors import DatasetError, LabelsError, exit_code
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
 from segmentation_node.evaluation.commands.output import progress_bar
@@ -51,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
             recorder = Recorder(folder, clip.length, video)
             with joined_graph():
                 played = _play(clip, recorder, parameters)
+            if not played.sent:
+                why = [str(problem) for problem in recorder.left_out[:1]] + list(clip.notes())
+                raise DatasetError("nothing to segment: %s" % "; ".join(why or ["no frame came"]))
             lost = 0 if played.interrupted else played.sent - recorder.frames
             _summarise(folder, recorder, lost, played.statuses)
             _encode(video)

@@ -2,7 +2,7 @@
 
 import os
 from functools import partial
-from typing import Iterator, List, Tuple, Union
+from typing import Iterator, List, Optional, Tuple, Union
 
 import cv2
 import numpy as np
@@ -19,7 +19,10 @@ PROBED_FRAMES = 10
 HIGHEST_RATE_HZ = 250.0
 """A stated rate above it is a container's time base, no camera's."""
 LEAST_SHARE = 0.95
-"""Of the stated duration; less was cut off. Stated durations are rough."""
+"""Of the stated duration; less was cut off. Stated durations are rough. Of the steps from frame to
+frame: so many are regular where there is one rate."""
+REGULAR = 0.25
+"""A step is, that is as much of a period longer or shorter."""
 
 
 class ImageFolder(Drive):
@@ -76,31 +79,52 @@ class Video(Drive):
     def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every frame. Raises DatasetError when there is none."""
         capture = self._open()
-        number, last_ns = 0, START_NS - 1
+        rhythm = _Rhythm(self.rate_hz)
+        read = number = decoded = 0
+        last_ns = START_NS - 1
         step_ns = int(1e9 / (self.rate_hz or HIGHEST_RATE_HZ))
         try:
             while True:
                 found, bgr = capture.read()
                 if not found:
+                    read += 1
+                    # A broken frame, or the end: only a frame behind it tells.
+                    if read < (self.length or 0):
+                        continue
                     break
+                for broken in range(number, read):
+                    yield self._broken(broken)
                 stamp_ns = None
                 if self.has_times:
                     stamp_ns = START_NS + int(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
                     if stamp_ns <= last_ns:
                         stamp_ns = last_ns + step_ns
+                    rhythm.take(stamp_ns, read - number)
                     last_ns = stamp_ns
                 image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-                name = "%06d" % number
-                yield Frame(name, image, stamp_ns=stamp_ns, position=("", number))
-                number += 1
+                yield Frame("%06d" % read, image, stamp_ns=stamp_ns, position=("", read))
+                decoded += 1
+                read += 1
+                number = read
         finally:
             capture.release()
         if not number:
             raise DatasetError("%s: not one frame can be decoded" % self._path)
-        self.notes = self._missing(number, last_ns - START_NS + step_ns)
+        found_s = (last_ns - START_NS + step_ns) * 1e-9
+        if not self.has_times:
+            found_s = number / (self.rate_hz or 1e9)
+        self.notes = self._missing(decoded, found_s)
+        if rhythm.missing() and not self.notes:
+            self.notes = (
+                "%s: damaged, or its camera left frames out: at %.4g frames a second %d are "
+                "missing in between" % (self._path, self.rate_hz, rhythm.missing()),
+            )
 
-    def _missing(self, frames: int, found_ns: int) -> Tuple[str, ...]:
-        found_s = found_ns * 1e-9 if self.has_times else frames / (self.rate_hz or 1e9)
+    def _broken(self, number: int) -> Problem:
+        name = "%06d" % number
+        return Problem(name, "%s: frame %d cannot be decoded" % (self._path, number))
+
+    def _missing(self, frames: int, found_s: float) -> Tuple[str, ...]:
         if not self.rate_hz or found_s >= LEAST_SHARE * self._stated_s - 2 / self.rate_hz:
             return ()
         stated = "%.1f s%s" % (self._stated_s, " (%d frames)" % self.length if self.length else "")
@@ -124,6 +148,28 @@ class Video(Drive):
         # Pixels as they lie, as everything that is aligned to them has them.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return capture
+
+
+class _Rhythm:
+    """How many frames are missing between others where all come at one rate."""
+
+    def __init__(self, rate_hz: Optional[float]) -> None:
+        self._rate_hz = rate_hz or 0.0
+        self._last_ns = 0
+        self._steps = self._regular = self._missing = 0
+
+    def take(self, stamp_ns: int, broken: int) -> None:
+        """The next frame's time, and how many before it are named as broken."""
+        if self._last_ns:
+            periods = (stamp_ns - self._last_ns) * 1e-9 * self._rate_hz
+            self._steps += 1
+            self._regular += abs(periods - 1.0) < REGULAR
+            self._missing += max(0, int(round(periods)) - 1 - broken)
+        self._last_ns = stamp_ns
+
+    def missing(self) -> int:
+        """0 also where the frames have no common rate."""
+        return self._missing if self._regular >= LEAST_SHARE * self._steps - 1 else 0
 
 
 def _first_times_ms(capture: "cv2.VideoCapture") -> List[float]:

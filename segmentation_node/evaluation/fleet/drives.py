@@ -111,10 +111,13 @@ def shard(drives: Sequence[Drive], number: int, count: int) -> List[Drive]:
 
 
 def _expanded(item: str, endpoint_url: Optional[str]) -> Iterator[str]:
-    """The bags of a path, a pattern, or a list file; a path is one, whether it is there or not."""
+    """The bags of a path, a pattern, or a list file; a path is one, whether it is there or not.
+
+    What is there is a path: a folder may be called ``run[12]``.
+    """
     if item.endswith(LIST_ENDING) and not is_url(item):
         yield from _listed(item, endpoint_url)
-    elif not glob.has_magic(item):
+    elif not glob.has_magic(item) or (not is_url(item) and os.path.lexists(item)):
         yield item if is_url(item) else os.path.abspath(item)
     elif is_url(item):
         files = file_system(item, endpoint_url)

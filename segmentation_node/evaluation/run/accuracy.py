@@ -6,9 +6,9 @@ import numpy as np
 
 from segmentation_node.errors import LabelsError
 from segmentation_node.evaluation.run.calibration import Calibration
-from segmentation_node.evaluation.run.confusion import ConfusionMatrix, mean_of_defined
+from segmentation_node.evaluation.run.confusion import ConfusionMatrix, mean_of_defined, no_class
 from segmentation_node.evaluation.run.instances import InstanceWeightedCounts
-from segmentation_node.labels import CATEGORIES, LabelSet
+from segmentation_node.labels import CATEGORIES, UNLABELLED, LabelSet
 
 Scores = Dict[str, Optional[float]]
 
@@ -31,20 +31,25 @@ class CommonLevel:
             )
         self.name = "class" if self.is_class_level else "category"
         self.names = truth.names if self.is_class_level else CATEGORIES
-        self._predicted_lut = predicted.category_lut()
-        self._truth_lut = truth.category_lut()
+        self._predicted, self._truth = predicted, truth
 
     def bring(self, truth_hw: np.ndarray, predicted_hw: np.ndarray) -> Tuple[Any, Any]:
-        """Both label images on the common level: uint8 (H, W) each."""
+        """Both label images on the common level: uint8 (H, W) each.
+
+        Raises ValueError on ids that have no category because they are no class.
+        """
         if self.is_class_level:
             return truth_hw, predicted_hw
-        return self._truth_lut[truth_hw], self._predicted_lut[predicted_hw]
+        return (
+            _categories(self._truth, truth_hw, "truth"),
+            _categories(self._predicted, predicted_hw, "prediction"),
+        )
 
     def by_category(self, matrix: ConfusionMatrix) -> ConfusionMatrix:
         """Counts on this level as counts of categories."""
         if not self.is_class_level:
             return matrix
-        return matrix.grouped(self._truth_lut, len(CATEGORIES))
+        return matrix.grouped(self._truth.category_lut(), len(CATEGORIES))
 
 
 class Accuracy:
@@ -145,6 +150,14 @@ class Accuracy:
                 category_iiou=category_iiou,
             )
         return figures
+
+
+def _categories(labels: LabelSet, train_ids_hw: np.ndarray, what: str) -> np.ndarray:
+    categories_hw = labels.category_lut()[train_ids_hw]
+    is_none = categories_hw == UNLABELLED - 1
+    if is_none.any():
+        raise no_class(what, train_ids_hw[is_none].max(), len(labels))
+    return categories_hw
 
 
 def defined(value: float) -> Optional[float]:

@@ -84,10 +84,14 @@ class ConfusionMatrix:
     def _check_range(self, pixels: np.ndarray, what: str) -> None:
         wrong = np.flatnonzero(pixels[self.classes : UNLABELLED]) + self.classes
         if wrong.size:
-            raise ValueError(
-                "%s holds id %d; expected 0-%d or %d"
-                % (what, wrong.max(), self.classes - 1, UNLABELLED)
-            )
+            raise no_class(what, wrong.max(), self.classes)
+
+
+def no_class(what: str, train_id: int, classes: int) -> ValueError:
+    """The error of an id that is neither one of so many classes nor unlabelled."""
+    return ValueError(
+        "%s holds id %d; expected 0-%d or %d" % (what, train_id, classes - 1, UNLABELLED)
+    )
 
 
 def joint_histogram(first_hw: np.ndarray, second_hw: np.ndarray) -> np.ndarray:
