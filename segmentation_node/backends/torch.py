@@ -245,7 +245,10 @@ class CpuRunner:
 def compiled(graph: Any) -> Any:
     """The graph through torch.compile; what cannot be compiled whole is an error, no fall-back."""
     import torch
+    import torch._dynamo.config
 
+    # Eight by default, of one function: all graphs of all models that this process loads are one.
+    torch._dynamo.config.cache_size_limit = max(256, torch._dynamo.config.cache_size_limit)
     return torch.compile(graph, dynamic=False, fullgraph=True)
 
 
