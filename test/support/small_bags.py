@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from mcap.writer import Writer
 
 from segmentation_node.evaluation.bags import messages
 from segmentation_node.evaluation.bags.writer import BagWriter
@@ -20,6 +21,22 @@ def write_bag(path, storage, sent):
         for topic, _, time_ns, data in sent:
             writer.write(topic, time_ns, data)
     return Path(path)
+
+
+def write_mcap(path, sent, profile="ros2", encoding="cdr", types=None, **options):
+    """An MCAP file by the mcap package."""
+    with open(path, "wb") as stream:
+        writer = Writer(stream, chunk_size=20000, **options)
+        writer.start(profile=profile, library="test")
+        channels = {}
+        for topic, type_, time_ns, data in sent:
+            if topic not in channels:
+                name = (types or {}).get(topic, type_)
+                schema = writer.register_schema(name, "ros2msg", b"")
+                channels[topic] = writer.register_channel(topic, encoding, schema)
+            writer.add_message(channels[topic], time_ns, data, time_ns)
+        writer.finish()
+    return path
 
 
 def drive(count, start=0):

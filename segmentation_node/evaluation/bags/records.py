@@ -1,7 +1,7 @@
 """What a bag consists of: topics and messages as recorded."""
 
 from dataclasses import dataclass
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Tuple
 
 ROS2_ENCODINGS = ("cdr", "")
 
@@ -23,6 +23,13 @@ class RawMessage(NamedTuple):
     type: str
     recorded_ns: int
     data: bytes
+
+
+Placed = Tuple[int, RawMessage]
+"""A message and the byte at which its part of the file begins, 0 where the file is one part.
+
+Whoever reads a part gives the messages of a topic that lie in it in one order.
+"""
 
 
 def type_name(type_: str, encoding: str) -> str:

@@ -52,38 +52,42 @@ class StorageFile:
 
     def messages(self, names: Set[str]) -> Iterator[RawMessage]:
         """The messages of the topics ``names`` in the order of their recording."""
-        passed: Dict[str, int] = Counter()
+        passed: Dict[Tuple[int, str], int] = Counter()
         if self._reader is not None:
             source = self._reader.messages(names)
             while True:
                 try:
-                    message = next(source)
+                    place, message = next(source)
                 except StopIteration:
                     self._compare(passed, names)
                     return
                 except Exception as error:
                     self._report_damage(error)
                     break
-                passed[message.topic] += 1
+                passed[place, message.topic] += 1
                 yield message
             self._recover().topics()
-        # What came before the damage was given already.
-        for message in self._recover().messages(names):
-            if passed[message.topic] > 0:
-                passed[message.topic] -= 1
+        # What came before the damage was given already: of each part of the file its first ones,
+        # since one reader goes by time and the other by place.
+        for place, message in self._recover().messages(names):
+            if passed[place, message.topic] > 0:
+                passed[place, message.topic] -= 1
             else:
                 yield message
 
-    def _compare(self, passed: Dict[str, int], names: Set[str]) -> None:
+    def _compare(self, passed: Dict[Tuple[int, str], int], names: Set[str]) -> None:
         """Say where the file's own index counts more than came."""
         counted: Dict[str, int] = Counter()
         for topic in self.topics:
             counted[topic.name] += topic.count
+        found: Dict[str, int] = Counter()
+        for (_, name), count in passed.items():
+            found[name] += count
         for name in sorted(names):
-            if passed[name] < counted[name]:
+            if found[name] < counted[name]:
                 self._report(
                     "%s: its index counts %d messages on %s, %d can be read"
-                    % (self.name, counted[name], name, passed[name])
+                    % (self.name, counted[name], name, found[name])
                 )
 
     def _report_damage(self, error: Exception) -> None:
