@@ -17,7 +17,7 @@ from mcap.records import Statistics
 from mcap.writer import CompressionType, IndexType, Writer
 from support import drives
 from support.core import tiny
-from support.small_bags import IMAGE, TRUTH, drive, write_bag, write_mcap
+from support.small_bags import IMAGE, TRUTH, compressed, drive, write_bag, write_mcap
 
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.__main__ import main
@@ -356,16 +356,6 @@ def test_a_folder_without_a_bag_says_what_it_holds(tmp_path):
     with pytest.raises(BagError, match="no .mcap or .db3 file in it; it holds monday, tuesday"):
         with open_bag(str(tmp_path)):
             pass
-
-
-def compressed(topic, stamp_ns, pixels, format_, ending):
-    types = messages.typestore().types
-    data = cv2.imencode(ending, pixels)[1].reshape(-1)
-    message = types[messages.COMPRESSED](
-        header=messages.header(stamp_ns, "c"), format=format_, data=data
-    )
-    data = messages.serialize(message, messages.COMPRESSED)
-    return topic, messages.COMPRESSED, stamp_ns, data
 
 
 def class_map_bag(path, lossy, ending):

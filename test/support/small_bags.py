@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from mcap.writer import Writer
 
@@ -49,6 +50,17 @@ def drive(count, start=0):
         sent.append((IMAGE, messages.IMAGE, stamp_ns, messages.raw_image(image, stamp_ns, "c")))
         sent.append((TRUTH, messages.IMAGE, stamp_ns, messages.raw_image(truth, stamp_ns, "c")))
     return sent
+
+
+def compressed(topic, stamp_ns, pixels, format_, ending):
+    """A message of pixels as OpenCV encodes them, with topic, type and time."""
+    types = messages.typestore().types
+    data = cv2.imencode(ending, pixels)[1].reshape(-1)
+    message = types[messages.COMPRESSED](
+        header=messages.header(stamp_ns, "c"), format=format_, data=data
+    )
+    data = messages.serialize(message, messages.COMPRESSED)
+    return topic, messages.COMPRESSED, stamp_ns, data
 
 
 def stamps(frames):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Callable, NamedTuple, Tuple
 
 ROS2_ENCODINGS = ("cdr", "")
+# A topic that has several types over the files of a bag.
+BETWEEN_TYPES = "|"
 
 
 @dataclass(frozen=True, order=True)

@@ -1,13 +1,12 @@
 """The files of a bag: whole ones as they are meant to be read, others as far as they go."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
 from segmentation_node.errors import BagError, reason
 from segmentation_node.evaluation.bags.mcap import IndexedMcap
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
+from segmentation_node.evaluation.bags.records import BETWEEN_TYPES, RawMessage, Report, Topic
 from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
 from segmentation_node.evaluation.bags.sqlite import WholeSqlite
@@ -109,18 +108,18 @@ STORAGE_SUFFIXES = tuple(_PLUGINS)
 
 
 def merged_topics(files: List[StorageFile]) -> List[Topic]:
-    """The topics of all files, counts added up, by name."""
+    """The topics of all files, counts added up and types joined, by name."""
     found: Dict[str, Topic] = {}
     for topic in (topic for file in files for topic in file.topics):
         before = found.get(topic.name)
         if before is None:
             found[topic.name] = topic
             continue
-        if before.type != topic.type:
-            raise BagError(
-                "topic %s has two types, %s and %s" % (topic.name, before.type, topic.type)
-            )
-        found[topic.name] = replace(
-            before, count=before.count + topic.count, latched=before.latched or topic.latched
+        types = dict.fromkeys([*before.type.split(BETWEEN_TYPES), topic.type])
+        found[topic.name] = Topic(
+            topic.name,
+            BETWEEN_TYPES.join(types),
+            before.count + topic.count,
+            before.latched or topic.latched,
         )
     return sorted(found.values())
