@@ -112,6 +112,8 @@ def _bag(source: str, frames: int, image_topic: Optional[str]) -> Clip:
         topics = topics._replace(truth=None)
     if topics.image is None:
         raise DatasetError("%s: no camera image in it; it has %s" % (source, bag.listing()))
+    if topics.image.count == 0:
+        raise DatasetError("%s: no message on %s" % (source, topics.image.name))
     found = bag.frames(topics)
     first = list(itertools.islice(found, 10))
     times_ns = [frame.recorded_ns or 0 for frame in first if isinstance(frame, Frame)]

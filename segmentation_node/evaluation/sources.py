@@ -104,7 +104,8 @@ class BagSource(Source):
     def __init__(self, bag: Any, topics: Any, labels: Optional[str]) -> None:
         self.bag = bag
         self.topics = topics
-        self.truth = _label_set(bag, topics.truth, labels, "--labels") if topics.truth else None
+        self._has_truth = topics.truth is not None and topics.truth.count > 0
+        self.truth = _label_set(bag, topics.truth, labels, "--labels") if self._has_truth else None
         if topics.true_boxes is not None:
             found = bag.label_set_of(topics.true_boxes)
             self.box_truth = BoxTruth(found, things_among(found) if found else ())
@@ -116,7 +117,7 @@ class BagSource(Source):
     def warnings(self) -> List[str]:
         """What a reader of the score has to know of the bag, once its frames were read."""
         lines = list(self.bag.damage)
-        if self.topics.truth is None:
+        if not self._has_truth:
             lines.append("%s: no ground truth; it has %s" % (self.bag.path, self.bag.listing()))
         return lines
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from mcap.writer import CompressionType
 from support import drives
-from support.small_bags import IMAGE, STORAGES, TRUTH, drive, write_bag
+from support.small_bags import IMAGE, STORAGES, TRUTH, drive, write_bag, write_mcap
 
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.bags import messages, open_bag
@@ -107,6 +109,38 @@ def test_a_corrupt_chunk_costs_its_own_messages_only(whole, tmp_path):
     assert set(found) < set(sent) and len(found) > 400
     assert sorted(found, key=lambda item: item[2]) == found
     assert found[-1] == sent[-1]
+
+
+def chunk_around(path, byte):
+    """Where the chunk of this byte begins and ends."""
+    with open(path, "rb") as stream:
+        for chunk in make_reader(stream).get_summary().chunk_indexes:
+            end = chunk.chunk_start_offset + chunk.chunk_length
+            if chunk.chunk_start_offset <= byte < end:
+                return chunk.chunk_start_offset, end
+    raise AssertionError("no chunk there")
+
+
+@pytest.mark.parametrize("hit", [0, 5, 16, 24, 31])
+def test_a_corrupt_chunk_costs_its_own_messages_only_where_times_go_back(hit, tmp_path):
+    """As a simulation's reset leaves it: the index goes by time, what is recovered by place."""
+    passes = drive(8), drive(8, 8)
+    times_ns = [item[2] for item in passes[0]] * 2
+    sent = [
+        (topic, type_, time_ns, data)
+        for time_ns, (topic, type_, _, data) in zip(times_ns, passes[0] + passes[1])
+    ]
+    path = write_mcap(tmp_path / "reset.mcap", sent, compression=CompressionType.NONE)
+    content = bytearray(path.read_bytes())
+    places = [content.index(data) for *_, data in sent]
+    start, end = chunk_around(path, places[hit])
+    content[places[hit] + 1000] ^= 1
+    path.write_bytes(content)
+    with open_bag(str(path)) as bag:
+        found = [tuple(message) for message in bag.messages()]
+        assert any("record at byte %d" % start in line for line in bag.damage)
+    kept = [item for item, place in zip(sent, places) if not start <= place < end]
+    assert 24 < len(kept) < 32 and sorted(found) == sorted(kept)
 
 
 def test_corrupt_pages_of_sqlite3_cost_their_own_messages_only(whole, tmp_path):

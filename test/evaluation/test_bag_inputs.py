@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from mcap.reader import make_reader
+from mcap.records import Statistics
 from mcap.writer import CompressionType, IndexType, Writer
 from support import drives
 from support.core import tiny
-from support.small_bags import IMAGE, TRUTH, drive, write_bag
+from support.small_bags import IMAGE, TRUTH, compressed, drive, write_bag, write_mcap
 
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.__main__ import main
@@ -248,22 +250,6 @@ def test_packed_messages_are_read_without_metadata(tmp_path):
     assert read(tmp_path / "bag" / "bag.mcap")[0] == sent
 
 
-def write_mcap(path, sent, profile="ros2", encoding="cdr", types=None, **options):
-    """An MCAP file by the mcap package."""
-    with open(path, "wb") as stream:
-        writer = Writer(stream, chunk_size=20000, **options)
-        writer.start(profile=profile, library="test")
-        channels = {}
-        for topic, type_, time_ns, data in sent:
-            if topic not in channels:
-                name = (types or {}).get(topic, type_)
-                schema = writer.register_schema(name, "ros2msg", b"")
-                channels[topic] = writer.register_channel(topic, encoding, schema)
-            writer.add_message(channels[topic], time_ns, data, time_ns)
-        writer.finish()
-    return path
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -273,6 +259,9 @@ def write_mcap(path, sent, profile="ros2", encoding="cdr", types=None, **options
          "repeat_schemas": False, "use_summary_offsets": False},
         {"index_types": IndexType.NONE},
         {"index_types": IndexType.CHUNK},
+        {"repeat_channels": False},
+        {"repeat_schemas": False},
+        {"repeat_schemas": False, "use_statistics": False},
         {"use_chunking": False},
         {"compression": CompressionType.LZ4},
         {"profile": "", "compression": CompressionType.LZ4},
@@ -283,6 +272,35 @@ def test_mcap_of_ros_2_is_intact_whoever_wrote_it(options, tmp_path):
     sent = drive(6)
     found, damage = read(write_mcap(tmp_path / "drive.mcap", sent, **options))
     assert found == sent and damage == []
+
+
+def test_mcap_whose_statistics_have_no_counts_by_channel_is_intact(tmp_path, monkeypatch):
+    """MCAP's format: an empty map of them says that they are not known."""
+    write = Statistics.write
+
+    def without_counts(self, builder):
+        self.channel_message_counts = {}
+        write(self, builder)
+
+    monkeypatch.setattr(Statistics, "write", without_counts)
+    sent = drive(6)
+    path = write_mcap(tmp_path / "drive.mcap", sent)
+    with open(path, "rb") as stream:
+        statistics = make_reader(stream).get_summary().statistics
+    assert (statistics.message_count, statistics.channel_message_counts) == (12, {})
+    with open_bag(str(path), strict=True) as bag:
+        assert [topic.count for topic in bag.topics] == [6, 6]
+        assert [tuple(message) for message in bag.messages()] == sent
+
+
+def test_a_file_without_channels_in_its_index_is_not_passed_over_among_others(tmp_path):
+    sent = drive(9)
+    (tmp_path / "bag").mkdir()
+    write_mcap(tmp_path / "bag" / "drive_0.mcap", sent[:6])
+    write_mcap(tmp_path / "bag" / "drive_1.mcap", sent[6:], repeat_channels=False)
+    found, damage = read(tmp_path / "bag", strict=False)
+    assert found == sent
+    assert len(damage) == 1 and "metadata.yaml: no such file" in damage[0]
 
 
 def test_topics_that_are_no_ros_2_messages_are_named_beside_those_that_are(tmp_path):
@@ -338,16 +356,6 @@ def test_a_folder_without_a_bag_says_what_it_holds(tmp_path):
     with pytest.raises(BagError, match="no .mcap or .db3 file in it; it holds monday, tuesday"):
         with open_bag(str(tmp_path)):
             pass
-
-
-def compressed(topic, stamp_ns, pixels, format_, ending):
-    types = messages.typestore().types
-    data = cv2.imencode(ending, pixels)[1].reshape(-1)
-    message = types[messages.COMPRESSED](
-        header=messages.header(stamp_ns, "c"), format=format_, data=data
-    )
-    data = messages.serialize(message, messages.COMPRESSED)
-    return topic, messages.COMPRESSED, stamp_ns, data
 
 
 def class_map_bag(path, lossy, ending):

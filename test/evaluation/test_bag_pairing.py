@@ -2,12 +2,17 @@
 
 import shutil
 
+import numpy as np
 import pytest
-from support.small_bags import IMAGE, TRUTH, drive, write_bag
+from support.core import tiny
+from support.small_bags import IMAGE, TRUTH, compressed, drive, write_bag, write_mcap
 
-from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags import open_bag
+from segmentation_node.errors import BagError, DatasetError
+from segmentation_node.evaluation.__main__ import main
+from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.frames import WINDOW
+from segmentation_node.evaluation.bags.writer import BagWriter
+from segmentation_node.evaluation.clip import open_clip
 from segmentation_node.evaluation.frame import Frame, Problem
 
 
@@ -92,6 +97,99 @@ def test_a_stamp_that_comes_twice_is_said(tmp_path):
     frames, problems = frames_of(tmp_path, recorded([sent[0], sent[0], sent[1], sent[2], sent[3]]))
     assert pairs(frames) == [(0, 0), (1, 1)]
     assert len(problems) == 1 and "second message of stamp" in problems[0]
+
+
+def test_a_stamp_that_comes_again_later_is_another_frame(tmp_path):
+    """As where a simulation is reset, or a loop is recorded: nothing says that it is the same."""
+    sent = []
+    for number, index in enumerate([0, 1, 0, 1, 1]):
+        (image, type_, stamp_ns, _), _ = drive(2)[2 * index : 2 * index + 2]
+        pixels = np.full((48, 64, 3), number, np.uint8)
+        ids = np.full((48, 64), 5 + number, np.uint8)
+        sent.append((image, type_, 0, messages.raw_image(pixels, stamp_ns, "c")))
+        sent.append((TRUTH, type_, 0, messages.raw_image(ids, stamp_ns, "c")))
+    frames, problems = frames_of(tmp_path, recorded(sent))
+    assert [(int(f.image_hwc[0, 0, 0]), int(f.truth_hw[0, 0])) for f in frames] == [
+        (0, 5), (1, 6), (2, 7), (3, 8), (4, 9),
+    ]  # fmt: skip
+    assert not problems
+
+
+def bag_of(path, **counts):
+    """A bag with so many raw and so many compressed messages on each topic."""
+    with BagWriter(str(path)) as writer:
+        for base, (raw, packed) in counts.items():
+            topic = "/" + base
+            writer.add_topic(topic, messages.IMAGE)
+            writer.add_topic(topic + "/compressed", messages.COMPRESSED)
+            is_truth = topic == TRUTH
+            pixels = np.zeros((16, 24) if is_truth else (16, 24, 3), np.uint8)
+            form = "mono8; png compressed mono8" if is_truth else "rgb8; png compressed bgr8"
+            for stamp_ns in range(10**18, 10**18 + raw * 10**8, 10**8):
+                writer.write(topic, stamp_ns, messages.raw_image(pixels, stamp_ns, "c"))
+            for stamp_ns in range(10**18, 10**18 + packed * 10**8, 10**8):
+                found, _, _, data = compressed(
+                    topic + "/compressed", stamp_ns, pixels, form, ".png"
+                )
+                writer.write(found, stamp_ns, data)
+    return str(path)
+
+
+def test_a_topic_without_messages_hides_no_other(tmp_path):
+    path = bag_of(tmp_path / "bag", camera=(0, 3), rear=(0, 0), ground_truth=(0, 3))
+    with open_bag(path, strict=True) as bag:
+        topics = bag.choose_topics()
+        assert topics.image.name == "/camera/compressed"
+        assert topics.truth.name == "/ground_truth/compressed"
+        assert len([frame for frame in bag.frames() if frame.truth_hw is not None]) == 3
+        assert bag.choose_topics(image="/camera").image.count == 0  # it was asked for
+        assert not bag.damage
+
+
+def test_a_bag_whose_topics_are_all_empty_says_that_they_are(tmp_path, capsys):
+    path = bag_of(tmp_path / "bag", camera=(0, 0), rear=(0, 0), ground_truth=(0, 0))
+    assert main(["bag", path, "--model", tiny.FOLDER]) == 1
+    assert capsys.readouterr().err == "error: %s: no message on /camera\n" % path
+    with pytest.raises(DatasetError, match="no message on /camera$"):
+        open_clip(path, 0)
+
+
+def test_ground_truth_without_a_message_is_said_not_to_be_there(tmp_path, capsys):
+    path = bag_of(tmp_path / "bag", camera=(2, 0), ground_truth=(0, 0))
+    options = ["--model", tiny.FOLDER, "--backend", "onnxruntime", "--no-calibration"]
+    assert main(["bag", path, *options]) == 0
+    assert "no ground truth; it has" in capsys.readouterr().err
+
+
+def test_a_compressed_topic_with_more_messages_is_named(tmp_path):
+    path = bag_of(tmp_path / "bag", camera=(2, 20), ground_truth=(4, 3))
+    with open_bag(path, strict=True) as bag:
+        assert bag.choose_topics(image="/camera").image.count == 2
+        assert not bag.damage  # it was asked for
+        topics = bag.choose_topics()
+        assert (topics.image.name, topics.truth.name) == ("/camera", TRUTH)
+        (line,) = bag.damage
+    assert line == (
+        "%s: /camera is read, which has 2 messages; /camera/compressed has 20, and may be named "
+        "(--image-topic; of make demo: TOPIC=)" % path
+    )
+
+
+def test_a_topic_of_several_types_is_refused_where_it_is_read(tmp_path):
+    sent = drive(4)
+    other = [
+        ("/other", type_, sent[index][2], sent[index][3])
+        for index, type_ in ((0, messages.IMAGE), (4, messages.LABEL_INFO))
+    ]
+    (tmp_path / "bag").mkdir()
+    write_mcap(tmp_path / "bag" / "drive_0.mcap", sent[:4] + other[:1])
+    write_mcap(tmp_path / "bag" / "drive_1.mcap", sent[4:] + other[1:])
+    with open_bag(str(tmp_path / "bag")) as bag:
+        assert "/other (sensor_msgs/msg/Image|segmentation_msgs/msg/LabelInfo, 2)" in bag.listing()
+        assert len(list(bag.frames(bag.choose_topics(image=IMAGE)))) == 4
+        with pytest.raises(BagError, match="topic /other has several types, sensor_.* and seg"):
+            bag.choose_topics(image="/other")
+        assert [message.type for message in bag.messages(["/other"])] == [t for _, t, *_ in other]
 
 
 def test_topics_are_chosen_or_listed(tmp_path):

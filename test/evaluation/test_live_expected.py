@@ -1,13 +1,18 @@
 """What a listener expects of a bag: image and truth come from it, and each frame counts once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support import recorded
 from support.live import FrameLatency, image_message
+from support.small_bags import IMAGE, TRUTH, drive, write_mcap
 
+from segmentation_node.errors import BagError
 from segmentation_node.evaluation.frame import Frame, Lost, Problem
 from segmentation_node.evaluation.live.pairing import OpenPairing
-from segmentation_node.evaluation.live.played import SourceOptions, open_expected
+from segmentation_node.evaluation.live.played import SourceOptions, open_expected, open_played
+from segmentation_node.evaluation.sources import BagOptions
 
 pytestmark = pytest.mark.ros
 SIZE = (16, 24)
@@ -90,3 +95,21 @@ def test_a_result_of_no_image_of_the_bag_is_unpaired(bag):
         listener.answer(77)
         listener.pairing.give_up("the end")
     assert not listener.found and listener.pairing.unpaired == [recorded.stamp_ns(77)]
+
+
+def test_a_topic_of_several_types_cannot_be_played_beside_the_images(tmp_path):
+    """It has no type to be published with; a bag that merely holds it is played."""
+    (tmp_path / "bag").mkdir()
+    sent = drive(2)
+    for index, type_ in enumerate(["sensor_msgs/msg/Imu", "sensor_msgs/msg/Image"]):
+        other = ("/other", type_, sent[0][2], sent[0][3])
+        path = tmp_path / "bag" / ("drive_%d.mcap" % index)
+        write_mcap(path, [*sent[2 * index : 2 * index + 2], other])
+    options = SourceOptions(
+        str(tmp_path / "bag"), topics=BagOptions(IMAGE, labels="camvid11"), also=["all"]
+    )
+    with pytest.raises(BagError, match="/other has several types, sensor_msgs/msg/Imu and sens"):
+        with open_played(options):
+            pass
+    with open_played(replace(options, also=[TRUTH])) as played:
+        assert set(played.other_topics) == {TRUTH} and played.length == 2

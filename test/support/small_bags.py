@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
+from mcap.writer import Writer
 
 from segmentation_node.evaluation.bags import messages
 from segmentation_node.evaluation.bags.writer import BagWriter
@@ -22,6 +24,22 @@ def write_bag(path, storage, sent):
     return Path(path)
 
 
+def write_mcap(path, sent, profile="ros2", encoding="cdr", types=None, **options):
+    """An MCAP file by the mcap package."""
+    with open(path, "wb") as stream:
+        writer = Writer(stream, chunk_size=20000, **options)
+        writer.start(profile=profile, library="test")
+        channels = {}
+        for topic, type_, time_ns, data in sent:
+            if topic not in channels:
+                name = (types or {}).get(topic, type_)
+                schema = writer.register_schema(name, "ros2msg", b"")
+                channels[topic] = writer.register_channel(topic, encoding, schema)
+            writer.add_message(channels[topic], time_ns, data, time_ns)
+        writer.finish()
+    return path
+
+
 def drive(count, start=0):
     """Image and truth of every frame, in turns."""
     sent = []
@@ -32,6 +50,17 @@ def drive(count, start=0):
         sent.append((IMAGE, messages.IMAGE, stamp_ns, messages.raw_image(image, stamp_ns, "c")))
         sent.append((TRUTH, messages.IMAGE, stamp_ns, messages.raw_image(truth, stamp_ns, "c")))
     return sent
+
+
+def compressed(topic, stamp_ns, pixels, format_, ending):
+    """A message of pixels as OpenCV encodes them, with topic, type and time."""
+    types = messages.typestore().types
+    data = cv2.imencode(ending, pixels)[1].reshape(-1)
+    message = types[messages.COMPRESSED](
+        header=messages.header(stamp_ns, "c"), format=format_, data=data
+    )
+    data = messages.serialize(message, messages.COMPRESSED)
+    return topic, messages.COMPRESSED, stamp_ns, data
 
 
 def stamps(frames):

@@ -77,7 +77,8 @@ class Matcher:
     A match is given once it has all parts that exist, or once a wanted part's topic has gone
     past its stamp, or once more than ``WINDOW`` matches wait and hold more than ``WINDOW_BYTES``;
     they come in the order of ``leading``, the part without which there is no frame. Each frame is
-    one match or one ``Problem``; what a frame is given without goes to ``report``.
+    one match or one ``Problem``; what a frame is given without goes to ``report``. A stamp may come
+    again once its match was given: a simulation was reset, or a driver leaves it zero.
     """
 
     def __init__(self, wanted: Sequence[str], leading: str, report: Report) -> None:
@@ -112,7 +113,8 @@ class Matcher:
         if part != self._leading:
             self._keep(stamp_ns, part, message)
         elif stamp_ns in self._waiting:
-            yield _unusable(message, "a second message of stamp %s" % stamp_text(stamp_ns))
+            again = "a second message of stamp %s while the first waits for its other halves"
+            yield _unusable(message, again % stamp_text(stamp_ns))
         else:
             match = Match(self._count, stamp_ns, header.frame_id, message)
             match.parts = {part: message, **self._others.pop(stamp_ns, {})}

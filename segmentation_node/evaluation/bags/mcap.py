@@ -11,7 +11,7 @@ from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import McapReader
 
 from segmentation_node.errors import BagError
-from segmentation_node.evaluation.bags.records import RawMessage, Topic, type_name
+from segmentation_node.evaluation.bags.records import Placed, RawMessage, Topic, type_name
 from segmentation_node.evaluation.bags.unpacking import LARGEST_BLOCK_BYTES, unpack
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -39,8 +39,8 @@ class IndexedMcap:
         """Close the file."""
         self._index.close()
 
-    def messages(self, names: Set[str]) -> Iterator[RawMessage]:
-        """The messages of the topics ``names``, by time."""
+    def messages(self, names: Set[str]) -> Iterator[Placed]:
+        """The messages of the topics ``names``, by time; a chunk is a part of the file."""
         channels = {
             item.id: (topic.name, topic.type)
             for item, topic in zip(self._index.connections, self.topics)
@@ -51,14 +51,17 @@ class IndexedMcap:
             for info in self._index.chunks
             if not channels.keys().isdisjoint(info.message_index_offsets)
         ]
-        for _, message in heapq.merge(*chunks, key=lambda item: item[0]):
+        for _, place, message in heapq.merge(*chunks, key=lambda item: item[0]):
             if message is not None:
-                yield message
+                yield place, message
 
-    def _chunk(self, info: Any, channels: Dict[int, Tuple[str, str]]) -> Iterator[Tuple[int, Any]]:
-        yield info.message_start_time, None  # it is unpacked when its time has come
+    def _chunk(
+        self, info: Any, channels: Dict[int, Tuple[str, str]]
+    ) -> Iterator[Tuple[int, int, Any]]:
+        place = info.chunk_start_offset
+        yield info.message_start_time, place, None  # it is unpacked when its time has come
         assert self._index.bio is not None
-        raw = _chunk_at(self._index.bio, info.chunk_start_offset, info.chunk_length)
+        raw = _chunk_at(self._index.bio, place, info.chunk_length)
         self._overlap_bytes += len(raw)
         if self._overlap_bytes > LARGEST_OVERLAP_BYTES:
             raise BagError("chunks of one time hold more than %d bytes" % LARGEST_OVERLAP_BYTES)
@@ -68,7 +71,7 @@ class IndexedMcap:
                 channel_id, _, log_ns, _ = MESSAGE_HEADER.unpack_from(body)
                 if channel_id in channels:
                     data = body[MESSAGE_HEADER.size :]
-                    found.append((log_ns, RawMessage(*channels[channel_id], log_ns, data)))
+                    found.append((log_ns, place, RawMessage(*channels[channel_id], log_ns, data)))
         yield from sorted(found, key=lambda item: item[0])
         self._overlap_bytes -= len(raw)
 
@@ -81,11 +84,25 @@ class _Index(McapReader):
 
     def open(self) -> None:
         super().open()
-        if any(not chunk.message_index_offsets for chunk in self.chunks) or (
-            not self.chunks and self.metadata.message_count
-        ):
+        lacks = self._lacks()
+        if lacks:
             self.close()
-            raise ReaderError("its index does not say where messages are")
+            raise ReaderError("its index does not say %s" % lacks)
+
+    def _lacks(self) -> str:
+        """What of all messages it does not tell; empty where it tells all. MCAP demands none."""
+        offsets = [chunk.message_index_offsets for chunk in self.chunks]
+        stated = self.metadata.message_count
+        if not all(offsets) or (not offsets and stated):
+            return "where messages are"
+        if not self.schemas and self.connections:
+            return "which types topics have"
+        channels = {connection.id for connection in self.connections}
+        if any(offset.keys() - channels for offset in offsets):
+            return "which topics messages are on"
+        if sum(connection.msgcount for connection in self.connections) != stated:
+            return "how many messages a topic has"
+        return ""
 
 
 def chunk_data(body: bytes, whole: bool = True) -> bytes:

@@ -115,7 +115,11 @@ class Bag:
         prediction: Optional[str] = None,
     ) -> Topics:
         """See ``bags.topics.choose_topics``."""
-        return choose_topics(self.topics, image, truth, prediction)
+
+        def note(line: str) -> None:
+            self._note("%s: %s" % (self.path, line))
+
+        return choose_topics(self.topics, note, image, truth, prediction)
 
     def messages(self, topics: Sequence[str] = ()) -> Iterator[RawMessage]:
         """Messages as recorded, of all topics or of those named, in the order of recording.

@@ -1,9 +1,11 @@
 """What a bag consists of: topics and messages as recorded."""
 
 from dataclasses import dataclass
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Tuple
 
 ROS2_ENCODINGS = ("cdr", "")
+# A topic that has several types over the files of a bag.
+BETWEEN_TYPES = "|"
 
 
 @dataclass(frozen=True, order=True)
@@ -23,6 +25,13 @@ class RawMessage(NamedTuple):
     type: str
     recorded_ns: int
     data: bytes
+
+
+Placed = Tuple[int, RawMessage]
+"""A message and the byte at which its part of the file begins, 0 where the file is one part.
+
+Whoever reads a part gives the messages of a topic that lie in it in one order.
+"""
 
 
 def type_name(type_: str, encoding: str) -> str:

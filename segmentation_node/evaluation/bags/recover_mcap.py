@@ -20,7 +20,7 @@ from segmentation_node.evaluation.bags.mcap import (
     records_of,
     text_at,
 )
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic, type_name
+from segmentation_node.evaluation.bags.records import Placed, RawMessage, Report, Topic, type_name
 from segmentation_node.evaluation.bags.unpacking import LARGEST_BLOCK_BYTES
 
 _FOOTER_BYTES = 20 + len(MAGIC)
@@ -55,7 +55,7 @@ class DamagedMcap:
     def topics(self) -> List[Topic]:
         """Topics and how many of their messages can be read. Reads the whole file."""
         problems: List[str] = []
-        counts: Dict[int, int] = Counter(item[0] for item in self._walk(problems.append))
+        counts: Dict[int, int] = Counter(item[1] for item in self._walk(problems.append))
         unknown = sum(counts[id_] for id_ in counts.keys() - self._channels.keys())
         if unknown:
             problems.append("%s: %d messages whose topics are not readable" % (self._name, unknown))
@@ -68,14 +68,14 @@ class DamagedMcap:
         return [Topic(item.topic, item.type, counts[id_], item.latched)
                 for id_, item in self._channels.items()]  # fmt: skip
 
-    def messages(self, names: Set[str]) -> Iterator[RawMessage]:
+    def messages(self, names: Set[str]) -> Iterator[Placed]:
         """The messages of the topics ``names`` that can be read; after ``topics``."""
-        for channel_id, log_ns, data in self._walk(self._report):
+        for place, channel_id, log_ns, data in self._walk(self._report):
             channel = self._channels.get(channel_id)
             if channel is not None and channel.topic in names:
-                yield RawMessage(channel.topic, channel.type, log_ns, data)
+                yield place, RawMessage(channel.topic, channel.type, log_ns, data)
 
-    def _walk(self, report: Report) -> Iterator[Tuple[int, int, bytes]]:
+    def _walk(self, report: Report) -> Iterator[Tuple[int, int, int, bytes]]:
         with open(self._path, "rb") as stream:
             if stream.read(len(MAGIC)) != MAGIC:
                 report("%s: not an MCAP file: it does not start as one" % self._name)
@@ -93,7 +93,8 @@ class DamagedMcap:
                     )
                     continue
                 # Stable: messages of one time stay in the order in which they were written.
-                yield from sorted(found, key=lambda item: item[1])
+                for message in sorted(found, key=lambda item: item[1]):
+                    yield (position, *message)
 
     def _messages(self, opcode: int, body: bytes, whole: bool) -> Iterator[Tuple[int, int, bytes]]:
         if opcode == CHUNK:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Set, Tuple
 
 from segmentation_node.errors import reason
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
+from segmentation_node.evaluation.bags.records import Placed, RawMessage, Report, Topic
 from segmentation_node.evaluation.bags.sqlite import NamedTopic, connect, read_topics
 
 TABLE_LEAF = 0x0D
@@ -57,7 +57,7 @@ class DamagedSqlite:
         return [Topic(item.name, item.type, counts[id_], item.latched)
                 for id_, item in self._topics.items()]  # fmt: skip
 
-    def messages(self, names: Set[str]) -> Iterator[RawMessage]:
+    def messages(self, names: Set[str]) -> Iterator[Placed]:
         """The messages of the topics ``names`` that can be read."""
         with open(self._path, "rb") as stream:
             pages = _Pages(stream)
@@ -72,7 +72,7 @@ class DamagedSqlite:
                         % (self._name, row.row_id, topic.name)
                     )
                     continue
-                yield RawMessage(topic.name, topic.type, row.recorded_ns, payload[row.data :])
+                yield 0, RawMessage(topic.name, topic.type, row.recorded_ns, payload[row.data :])
 
     def _read_topics(self) -> Dict[int, NamedTopic]:
         try:

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Set
 from urllib.parse import quote
 
 from segmentation_node.errors import BagError, reason
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic, type_name
+from segmentation_node.evaluation.bags.records import Placed, RawMessage, Report, Topic, type_name
 
 LOG_ENDINGS = ("-wal", "-journal")
 _WAL_HEADER, _WAL_FRAME = 32, 24
@@ -49,7 +49,7 @@ class WholeSqlite:
         """Close the file."""
         self._connection.close()
 
-    def messages(self, names: Set[str]) -> Iterator[RawMessage]:
+    def messages(self, names: Set[str]) -> Iterator[Placed]:
         """The messages of the topics ``names``, by time."""
         ids = [id_ for id_, item in self._topics.items() if item.name in names]
         rows = self._connection.execute(
@@ -60,7 +60,7 @@ class WholeSqlite:
         for id_, recorded_ns, data in rows:
             if not isinstance(recorded_ns, int) or not isinstance(data, bytes):
                 raise ValueError("a message without a time or data")
-            yield RawMessage(self._topics[id_].name, self._topics[id_].type, recorded_ns, data)
+            yield 0, RawMessage(self._topics[id_].name, self._topics[id_].type, recorded_ns, data)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -1,13 +1,12 @@
 """The files of a bag: whole ones as they are meant to be read, others as far as they go."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
 from segmentation_node.errors import BagError, reason
 from segmentation_node.evaluation.bags.mcap import IndexedMcap
-from segmentation_node.evaluation.bags.records import RawMessage, Report, Topic
+from segmentation_node.evaluation.bags.records import BETWEEN_TYPES, RawMessage, Report, Topic
 from segmentation_node.evaluation.bags.recover_mcap import DamagedMcap
 from segmentation_node.evaluation.bags.recover_sqlite import DamagedSqlite
 from segmentation_node.evaluation.bags.sqlite import WholeSqlite
@@ -52,38 +51,42 @@ class StorageFile:
 
     def messages(self, names: Set[str]) -> Iterator[RawMessage]:
         """The messages of the topics ``names`` in the order of their recording."""
-        passed: Dict[str, int] = Counter()
+        passed: Dict[Tuple[int, str], int] = Counter()
         if self._reader is not None:
             source = self._reader.messages(names)
             while True:
                 try:
-                    message = next(source)
+                    place, message = next(source)
                 except StopIteration:
                     self._compare(passed, names)
                     return
                 except Exception as error:
                     self._report_damage(error)
                     break
-                passed[message.topic] += 1
+                passed[place, message.topic] += 1
                 yield message
             self._recover().topics()
-        # What came before the damage was given already.
-        for message in self._recover().messages(names):
-            if passed[message.topic] > 0:
-                passed[message.topic] -= 1
+        # What came before the damage was given already: of each part of the file its first ones,
+        # since one reader goes by time and the other by place.
+        for place, message in self._recover().messages(names):
+            if passed[place, message.topic] > 0:
+                passed[place, message.topic] -= 1
             else:
                 yield message
 
-    def _compare(self, passed: Dict[str, int], names: Set[str]) -> None:
+    def _compare(self, passed: Dict[Tuple[int, str], int], names: Set[str]) -> None:
         """Say where the file's own index counts more than came."""
         counted: Dict[str, int] = Counter()
         for topic in self.topics:
             counted[topic.name] += topic.count
+        found: Dict[str, int] = Counter()
+        for (_, name), count in passed.items():
+            found[name] += count
         for name in sorted(names):
-            if passed[name] < counted[name]:
+            if found[name] < counted[name]:
                 self._report(
                     "%s: its index counts %d messages on %s, %d can be read"
-                    % (self.name, counted[name], name, passed[name])
+                    % (self.name, counted[name], name, found[name])
                 )
 
     def _report_damage(self, error: Exception) -> None:
@@ -105,18 +108,18 @@ STORAGE_SUFFIXES = tuple(_PLUGINS)
 
 
 def merged_topics(files: List[StorageFile]) -> List[Topic]:
-    """The topics of all files, counts added up, by name."""
+    """The topics of all files, counts added up and types joined, by name."""
     found: Dict[str, Topic] = {}
     for topic in (topic for file in files for topic in file.topics):
         before = found.get(topic.name)
         if before is None:
             found[topic.name] = topic
             continue
-        if before.type != topic.type:
-            raise BagError(
-                "topic %s has two types, %s and %s" % (topic.name, before.type, topic.type)
-            )
-        found[topic.name] = replace(
-            before, count=before.count + topic.count, latched=before.latched or topic.latched
+        types = dict.fromkeys([*before.type.split(BETWEEN_TYPES), topic.type])
+        found[topic.name] = Topic(
+            topic.name,
+            BETWEEN_TYPES.join(types),
+            before.count + topic.count,
+            before.latched or topic.latched,
         )
     return sorted(found.values())

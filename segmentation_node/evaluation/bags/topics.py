@@ -4,7 +4,7 @@ from typing import List, NamedTuple, Optional, Sequence
 
 from segmentation_node.errors import BagError
 from segmentation_node.evaluation.bags.messages import DETECTIONS, FRAME_LATENCY, IMAGE_TYPES
-from segmentation_node.evaluation.bags.records import Topic
+from segmentation_node.evaluation.bags.records import BETWEEN_TYPES, Report, Topic
 
 TRUTH_TOPIC = "/ground_truth"
 TRUE_BOXES_TOPIC = "/ground_truth/detections"
@@ -27,6 +27,7 @@ class Topics(NamedTuple):
 
 def choose_topics(
     topics: Sequence[Topic],
+    note: Report,
     image: Optional[str] = None,
     truth: Optional[str] = None,
     prediction: Optional[str] = None,
@@ -35,14 +36,17 @@ def choose_topics(
 
     The image is the one camera of the bag, raw rather than compressed, and depth is none; ground
     truth is ``/ground_truth``, true boxes are ``/ground_truth/detections``, a prediction is
-    ``.../class_map``; latency and boxes are those beside that. An empty name means none. Raises
-    BagError that lists the topics where a name or a choice fails.
+    ``.../class_map``; latency and boxes are those beside that. An empty name means none. A topic
+    without messages stands out only where there is no other; where a compressed topic is passed
+    over that has more messages than its raw one, ``note`` takes a line. Raises BagError that lists
+    the topics where a name or a choice fails, and where a topic that is read has several types.
     """
-    truth_topic = _named(topics, truth, [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"], "--truth-topic")
+    truths = [TRUTH_TOPIC, TRUTH_TOPIC + "/compressed"]
+    truth_topic = _named(topics, note, truth, truths, "--truth-topic")
     maps = [topic.name for topic in topics if base_name(topic.name).endswith("/class_map")]
-    prediction_topic = _named(topics, prediction, maps, "--prediction-topic")
+    prediction_topic = _named(topics, note, prediction, maps, "--prediction-topic")
     option = "--image-topic; of make demo: TOPIC="
-    image_topic = _named(topics, image, _cameras(topics), option)
+    image_topic = _named(topics, note, image, _cameras(topics), option)
     latency = boxes = None
     if prediction_topic is not None:
         node = base_name(prediction_topic.name).rsplit("/", 1)[0]
@@ -72,6 +76,17 @@ def foreign(topics: Sequence[Topic]) -> str:
     return "%s; %s" % (found, way)
 
 
+def of_one_type(topic: Topic) -> Topic:
+    """The topic, which is to be read. Raises BagError where it has several types."""
+    types = topic.type.split(BETWEEN_TYPES)
+    if len(types) > 1:
+        raise BagError(
+            "topic %s has several types, %s; expected one: read the bag's files one by one"
+            % (topic.name, " and ".join(types))
+        )
+    return topic
+
+
 def base_name(name: str) -> str:
     """A topic's name without ``/compressed``."""
     return name[: -len("/compressed")] if name.endswith("/compressed") else name
@@ -82,32 +97,53 @@ def _of_type(topics: Sequence[Topic], name: str, type_: str) -> Optional[Topic]:
 
 
 def _named(
-    topics: Sequence[Topic], name: Optional[str], candidates: List[str], option: str
+    topics: Sequence[Topic],
+    note: Report,
+    name: Optional[str],
+    candidates: List[str],
+    option: str,
 ) -> Optional[Topic]:
-    images = {topic.name: topic for topic in topics if topic.type in IMAGE_TYPES}
+    images = {topic.name: topic for topic in topics if _is_image(topic)}
     if name is None:
         found = [images[candidate] for candidate in candidates if candidate in images]
-        raw = [topic for topic in found if topic.type == IMAGE_TYPES[0]]
-        bases = {base_name(topic.name) for topic in found}
-        if len(bases) > 1:
-            raise BagError(
-                "several topics could be meant, name one (%s): %s"
-                % (option, ", ".join(t.name for t in found))
-            )
-        return (raw or found or [None])[0]  # type: ignore[list-item]
+        return _standing_out(found, note, option)
     if not name:
         return None
     name = "/" + name.strip("/")
     if name not in images:
         raise BagError("no image topic %s in the bag; it has %s" % (name, listed(topics)))
-    return images[name]
+    return of_one_type(images[name])
+
+
+def _standing_out(found: List[Topic], note: Report, option: str) -> Optional[Topic]:
+    """The one that is meant; None of none."""
+    found = [topic for topic in found if topic.count] or found[:1]
+    if not found:
+        return None
+    if len({base_name(topic.name) for topic in found}) > 1:
+        raise BagError(
+            "several topics could be meant, name one (%s): %s"
+            % (option, ", ".join(t.name for t in found))
+        )
+    chosen = next((topic for topic in found if topic.type == IMAGE_TYPES[0]), found[0])
+    for topic in found:
+        if topic.count > chosen.count:
+            note(
+                "%s is read, which has %d messages; %s has %d, and may be named (%s)"
+                % (chosen.name, chosen.count, topic.name, topic.count, option)
+            )
+    return of_one_type(chosen)
+
+
+def _is_image(topic: Topic) -> bool:
+    return not set(IMAGE_TYPES).isdisjoint(topic.type.split(BETWEEN_TYPES))
 
 
 def _cameras(topics: Sequence[Topic]) -> List[str]:
     return [
         topic.name
         for topic in topics
-        if topic.type in IMAGE_TYPES
+        if _is_image(topic)
         and base_name(topic.name).rsplit("/", 1)[-1] not in DERIVED
         and not any(word in topic.name.lower() for word in NO_CAMERA)
     ]

@@ -269,14 +269,17 @@ def _played_bag(options: SourceOptions) -> Iterator[PlayedSource]:
 
 def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple[str, bool]]:
     """The topics that ``also`` names, without the image's."""
-    known = {topic.name: (topic.type, topic.latched) for topic in bag.topics}
+    from segmentation_node.evaluation.bags.topics import of_one_type
+
+    known = {topic.name: topic for topic in bag.topics}
     wanted = sorted(known) if ALL in names else ["/" + name.strip("/") for name in names]
     missing = [name for name in wanted if name not in known]
     if missing:
         raise BagError(
             "%s: no topic %s; it has %s" % (bag.path, missing[0], ", ".join(sorted(known)))
         )
-    return {name: known[name] for name in wanted if name != image}
+    chosen = [of_one_type(known[name]) for name in wanted if name != image]
+    return {topic.name: (topic.type, topic.latched) for topic in chosen}
 
 
 def _in_recorded_order(
