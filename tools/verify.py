@@ -1,6 +1,11 @@
-"""Runs every test, the slow ones too, and notes date and result in docs/verification.md."""
+"""Runs every test, the slow ones too, and notes date and result in docs/verification.md.
+
+The quick ones side by side as ``make test`` has them, the slow ones one after the other: some of
+them measure memory, or need both of a small machine's cores.
+"""
 
 import datetime
+import os
 import platform
 import subprocess
 import sys
@@ -8,13 +13,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "verification.md"
-COMMAND = [sys.executable, "-m", "pytest", "-m", "slow or not slow"]
+PYTEST = [sys.executable, "-m", "pytest"]
+PARTS = {"quick": ["-n", os.environ.get("WORKERS", "3")], "slow": ["-m", "slow"]}
 
 
-def run_tests() -> tuple[int, list[str]]:
+def run_tests(options: list[str]) -> tuple[int, list[str]]:
     """Exit code and output lines of pytest, shown as they come."""
     lines = []
-    with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    command = [*PYTEST, *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
@@ -22,7 +29,13 @@ def run_tests() -> tuple[int, list[str]]:
     return process.returncode, lines
 
 
-def write_report(closing: str, skipped: list[str]) -> None:
+def closing_of(lines: list[str]) -> str:
+    """Pytest's last line."""
+    found = (line.strip("= ") for line in reversed(lines) if line.startswith("="))
+    return next(found, "no closing line")
+
+
+def write_report(closing: dict[str, str], skipped: list[str]) -> None:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=ROOT,
@@ -38,7 +51,7 @@ def write_report(closing: str, skipped: list[str]) -> None:
         f"- Date: {datetime.date.today().isoformat()}",
         f"- Commit: {commit}",
         f"- Machine: {platform.platform()}, Python {platform.python_version()}",
-        f"- Result: {closing.strip('= ')}",
+        *(f"- The {part} tests: {line}" for part, line in closing.items()),
         "",
         "Not run, and why:",
         "",
@@ -50,11 +63,12 @@ def write_report(closing: str, skipped: list[str]) -> None:
 
 
 def main() -> int:
-    code, lines = run_tests()
-    closing = next((line for line in reversed(lines) if line.startswith("=")), "no closing line")
-    write_report(closing, [line for line in lines if line.startswith("SKIPPED")])
+    outcomes = {part: run_tests(options) for part, options in PARTS.items()}
+    closing = {part: closing_of(lines) for part, (_, lines) in outcomes.items()}
+    every = [line for _, lines in outcomes.values() for line in lines]
+    write_report(closing, [line for line in every if line.startswith("SKIPPED")])
     print(f"wrote {REPORT.relative_to(ROOT)}")
-    return code
+    return max(code for code, _ in outcomes.values())
 
 
 if __name__ == "__main__":

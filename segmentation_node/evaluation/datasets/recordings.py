@@ -114,7 +114,7 @@ class Video(Drive):
         if not self.has_times:
             found_s = number / (self.rate_hz or 1e9)
         self.notes = self._missing(decoded, found_s)
-        if rhythm.missing() and not self.notes:
+        if self.rate_hz and rhythm.missing() and not self.notes:
             self.notes = (
                 "%s: damaged, or its camera left frames out: at %.4g frames a second %d are "
                 "missing in between" % (self._path, self.rate_hz, rhythm.missing()),
