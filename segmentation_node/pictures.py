@@ -2,8 +2,12 @@
 
 The header is read before anything is decoded: a small file that declares a huge picture takes no
 memory, and one that was cut off is refused, where OpenCV fills the rest of a JPEG with grey. Pixels
-come as they lie in the file: labels, camera_info and depth are aligned to them, so an EXIF
-orientation turns nothing.
+come as they lie in the file: labels, camera_info and depth are aligned to them, so no orientation,
+of EXIF or of TIFF, turns anything, and no alpha darkens it. A file of several pictures is refused.
+
+Bytes that were changed within the file are found where it has checksums: in PNG and in deflated
+TIFF. JPEG, and TIFF that is packed otherwise or not at all, have none: there such damage can pass,
+also a JPEG that was cut and given an end marker.
 """
 
 import re
@@ -18,8 +22,6 @@ from segmentation_node.errors import ImageError
 
 LARGEST_IMAGE_PIXELS = 1 << 26
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pnm")
-LOSSY = ("JPEG", "WebP")
-"""Formats that may change values, and with them ids. (Lossless WebP is not told apart.)"""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PALETTE, _GREY = 3, 0
@@ -27,16 +29,26 @@ _PALETTE, _GREY = 3, 0
 _END_OF_SCAN = re.compile(b"\xff+[^\x00\xd0-\xd7\xff]")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_PNM = re.compile(rb"P[1-6](?:\s+|#[^\r\n]*[\r\n])+(\d+)(?:\s+|#[^\r\n]*[\r\n])+(\d+)\s")
+# One space or comment at a time: a repeated \s+ takes for ever on spaces without a number.
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d+)(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
+_PNM_HIGHEST = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d+)\s")
 
 
 class Header(NamedTuple):
-    """What a picture's bytes say before they are decoded."""
+    """What a picture's bytes say before they are decoded.
+
+    ``is_lossy``: the compression may have changed values, and with them ids. (Lossless WebP is not
+    told apart.) ``not_as_stored`` says why decoding gives other values than lie in the file; empty
+    where it gives those.
+    """
 
     format: str
     height: int
     width: int
     is_whole: bool
+    pictures: int = 1
+    is_lossy: bool = False
+    not_as_stored: str = ""
 
 
 def read_header(data: bytes) -> Header:
@@ -65,30 +77,63 @@ def decode_rgb(data: bytes) -> np.ndarray:
 def decode_as_stored(data: bytes) -> np.ndarray:
     """An encoded picture's values: uint8 or uint16, (H, W) or (H, W, channels) with blue first.
 
-    Of a palette PNG its indices, uint8 (H, W). Raises ImageError, one line.
+    Of a palette PNG, and of a BMP whose palette is grey, the indices, uint8 (H, W). Raises
+    ImageError, one line, also where values would come otherwise than they lie in the file: bilevel
+    PNM and TIFF, TIFF whose 0 is white, PNM in text of less than 8 bits.
     """
     header = _check(data)
-    if header.format == "PNG" and data[25] == _PALETTE:
-        return _palette_indices(data)
+    if header.not_as_stored:
+        raise ImageError(
+            "a %s %s, which is not read as it lies in the file; save it as a PNG of 8 or 16 bits"
+            % (header.format, header.not_as_stored)
+        )
+    if header.format == "PNG" and (data[25] == _PALETTE or (data[25] == _GREY and data[24] < 8)):
+        return _packed_values(data)
+    if header.format == "BMP":
+        data = _bmp_of_values(data)
     pixels = _imdecode(data, cv2.IMREAD_UNCHANGED)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError("a %s of %s; expected 8 or 16 bits" % (header.format, pixels.dtype))
     return pixels
 
 
+def palette_of(data: bytes) -> np.ndarray:
+    """A palette PNG's colours by index, uint8 (N, 3) RGB; of any other picture none, (0, 3).
+
+    Raises ImageError, one line.
+    """
+    found = b""
+    if _check(data).format == "PNG" and data[25] == _PALETTE:
+        found = next((content for kind, content in _png_chunks(data) if kind == b"PLTE"), b"")
+    return np.frombuffer(found[: len(found) // 3 * 3], np.uint8).reshape(-1, 3)
+
+
 def _check(data: bytes) -> Header:
     header = read_header(data)
     if not header.is_whole:
-        raise ImageError("%d bytes of a %s that is cut off or broken" % (len(data), header.format))
+        raise _broken(data, header)
     if not 1 <= header.height * header.width <= LARGEST_IMAGE_PIXELS:
         raise ImageError(
             "a %s of %dx%d; expected 1 to %d pixels"
             % (header.format, header.width, header.height, LARGEST_IMAGE_PIXELS)
         )
+    if header.pictures > 1:
+        raise ImageError(
+            "a %s that holds %d pictures; expected one" % (header.format, header.pictures)
+        )
+    # Not before the size is known to be sane: it says how much is decompressed at most.
+    if header.format == "TIFF" and not _is_sound_tiff(data):
+        raise _broken(data, header)
     return header
 
 
+def _broken(data: bytes, header: Header) -> ImageError:
+    return ImageError("%d bytes of a %s that is cut off or broken" % (len(data), header.format))
+
+
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
+    if data[:4] in _TIFF_STARTS:
+        data = _tiff_as_it_lies(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
@@ -100,8 +145,11 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
-def _palette_indices(data: bytes) -> np.ndarray:
-    """A palette PNG read as the grey one with the same values, which OpenCV does not translate."""
+def _packed_values(data: bytes) -> np.ndarray:
+    """The indices of a palette PNG, or the values of a grey one of up to 8 bits: uint8 (H, W).
+
+    Read as a grey one with the same values, which OpenCV does not translate.
+    """
     bits = data[24]
     ihdr = data[16:25] + bytes([_GREY]) + data[26:29]
     chunks = [_PNG_START, _png_chunk(b"IHDR", ihdr)]
@@ -134,8 +182,12 @@ def _png_chunks(data: bytes) -> Iterator[Tuple[bytes, bytes]]:
 
 def _png(data: bytes) -> Header:
     width, height = struct.unpack_from(">II", data, 16)
-    kinds = [kind for kind, _ in _png_chunks(data)]
-    return Header("PNG", height, width, kinds[0] == b"IHDR" and b"IDAT" in kinds)
+    kinds, pictures = [], 1
+    for kind, content in _png_chunks(data):
+        kinds.append(kind)
+        if kind == b"acTL":
+            (pictures,) = struct.unpack_from(">I", content)
+    return Header("PNG", height, width, kinds[0] == b"IHDR" and b"IDAT" in kinds, pictures)
 
 
 def _jpeg(data: bytes) -> Header:
@@ -148,7 +200,7 @@ def _jpeg(data: bytes) -> Header:
             raise ValueError("no marker where one must be")
         marker = data[at + 1]
         if marker == _END_OF_IMAGE:
-            return Header("JPEG", height, width, scans > 0)
+            return Header("JPEG", height, width, scans > 0, is_lossy=True)
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker in _START_OF_FRAME:
             if height:
@@ -159,14 +211,15 @@ def _jpeg(data: bytes) -> Header:
             scans += 1
             end = _END_OF_SCAN.search(data, at)
             if end is None:
-                return Header("JPEG", height, width, False)
+                return Header("JPEG", height, width, False, is_lossy=True)
             at = end.end() - 2
 
 
 def _webp(data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 4)
-    kind = data[12:16]
+    kind, pictures = data[12:16], 1
     if kind == b"VP8X":
+        pictures = _webp_frames(data) or 1
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
     elif kind == b"VP8L":
@@ -175,35 +228,88 @@ def _webp(data: bytes) -> Header:
     else:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     whole = data[8:12] == b"WEBP" and len(data) >= 8 + size
-    return Header("WebP", height, width, whole)
+    return Header("WebP", height, width, whole, pictures, is_lossy=True)
+
+
+def _webp_frames(data: bytes) -> int:
+    """How many frames of an animation there are; 0 without one."""
+    at, frames = 12, 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, at)
+        frames += kind == b"ANMF"
+        at += 8 + size + size % 2
+    return frames
 
 
 def _tiff(data: bytes) -> Header:
-    order = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (entries,) = struct.unpack_from(order + "H", data, at)
-    tags: Dict[int, Tuple[int, ...]] = {}
-    for index in range(entries):
-        tag, values = _tiff_tag(data, order, at + 2 + 12 * index)
-        if tag in tags:
-            raise ValueError("a tag that is there twice")
-        tags[tag] = values
-    (width,), (height,) = tags[256], tags[257]
-    (tile_width,), (tile_height,) = tags.get(322, (1,)), tags.get(323, (1,))
+    directories = list(_tiff_directories(data))
+    tags = directories[0]
+    (width,), (height,) = tags[_WIDTH], tags[_HEIGHT]
+    (tile_width,), (tile_height,) = tags.get(_TILE_WIDTH, (1,)), tags.get(_TILE_HEIGHT, (1,))
     if tile_width * tile_height > LARGEST_IMAGE_PIXELS:
         raise ValueError("a tile larger than any picture")
-    if max(tags.get(258, (1,))) > 16:
-        raise ImageError("a TIFF of %d bits a value; expected 8 or 16" % max(tags[258]))
-    offsets = tags.get(273, tags.get(324, ()))
-    sizes = tags.get(279, tags.get(325, ()))
+    bits = max(tags.get(_BITS, (1,)))
+    if bits > 16:
+        raise ImageError("a TIFF of %d bits a value; expected 8 or 16" % bits)
+    offsets, sizes = _tiff_places(tags)
     ends = [offset + size for offset, size in zip(offsets, sizes)]
     whole = bool(ends) and len(offsets) == len(sizes) and max(ends) <= len(data)
-    return Header("TIFF", height, width, whole)
+    # Thumbnails and transparency masks that follow belong to the first picture.
+    pictures = 1 + sum(not tags.get(_SUBFILE, (0,))[0] & 0b101 for tags in directories[1:])
+    photometric = tags.get(_PHOTOMETRIC, (_ZERO_IS_BLACK,))[0]
+    other = ""
+    if photometric == _ZERO_IS_WHITE:
+        other = "whose 0 is white"
+    elif photometric == _ZERO_IS_BLACK and bits not in (8, 16):
+        other = "of %d bits a value" % bits
+    is_lossy = tags.get(_COMPRESSION, (0,))[0] in _LOSSY_IN_TIFF
+    return Header("TIFF", height, width, whole, pictures, is_lossy, other)
 
 
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
-# Width, height, bits a value, where and how long the strips are, tiles' sides, and where they are.
-_TIFF_TAGS = (256, 257, 258, 273, 279, 322, 323, 324, 325)
+_SHORT = 3
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_BIT_ORDER, _STRIPS, _ORIENTATION, _SAMPLES = 266, 273, 274, 277
+_STRIP_ROWS, _STRIP_SIZES = 278, 279
+_PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES, _ALPHA = 284, 322, 323, 324, 325, 338
+_TIFF_TAGS = frozenset([_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _BIT_ORDER])
+_TIFF_TAGS |= {_STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANAR}
+_TIFF_TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES}
+_ZERO_IS_WHITE, _ZERO_IS_BLACK, _YCBCR = 0, 1, 6
+_ONE_BY_ONE = 2
+"""Of ``_PLANAR``: the channels' planes one after the other."""
+_DEFLATED = (8, 32946)
+_LOSSY_IN_TIFF = (6, 7, 34712, 34892, 50001)
+"""JPEG, old and new, JPEG 2000, a DNG's JPEG, WebP."""
+_PART_BYTES, _PADDING_BYTES = 1 << 20, 1 << 10
+
+_Tags = Dict[int, Tuple[int, ...]]
+
+
+def _tiff_directories(data: bytes) -> Iterator[_Tags]:
+    """The tags of each picture of a TIFF. Raises ValueError on a tag that is there twice."""
+    order = _tiff_order(data)
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    room = len(data)
+    while at:
+        (entries,) = struct.unpack_from(order + "H", data, at)
+        end = at + 2 + 12 * entries
+        room -= end + 4 - at
+        if room < 0:  # so a chain that leads back comes to an end
+            raise ValueError("directories of more bytes than the file has")
+        tags: _Tags = {}
+        for place in range(at + 2, end, 12):
+            tag, values = _tiff_tag(data, order, place)
+            if tag in tags:
+                raise ValueError("a tag that is there twice")
+            tags[tag] = values
+        yield tags
+        (at,) = struct.unpack_from(order + "I", data, end)
+
+
+def _tiff_order(data: bytes) -> str:
+    return "<" if data[:2] == b"II" else ">"
 
 
 def _tiff_tag(data: bytes, order: str, at: int) -> Tuple[int, Tuple[int, ...]]:
@@ -211,8 +317,8 @@ def _tiff_tag(data: bytes, order: str, at: int) -> Tuple[int, Tuple[int, ...]]:
     if tag not in _TIFF_TAGS:
         return tag, ()
     code = _TIFF_TYPES[type_]
-    if count > len(data):
-        raise ValueError("a tag has more values than the file bytes")
+    if not 1 <= count <= len(data):
+        raise ValueError("a tag of no values, or of more than the file has bytes")
     layout = order + "%d%s" % (count, code)
     if struct.calcsize(layout) > 4:
         (at,) = struct.unpack_from(order + "I", data, at + 8)
@@ -220,10 +326,83 @@ def _tiff_tag(data: bytes, order: str, at: int) -> Tuple[int, Tuple[int, ...]]:
     return tag, struct.unpack_from(layout, data, at + 8)
 
 
+def _tiff_places(tags: _Tags) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
+    """Where the strips, or tiles, are, and of how many bytes."""
+    offsets = tags.get(_STRIPS, tags.get(_TILES, ()))
+    return offsets, tags.get(_STRIP_SIZES, tags.get(_TILE_SIZES, ()))
+
+
+def _tiff_as_it_lies(data: bytes) -> bytes:
+    """Without the orientation by which libtiff would turn it, or the alpha to multiply by."""
+    order = _tiff_order(data)
+    (first,) = struct.unpack_from(order + "I", data, 4)
+    (entries,) = struct.unpack_from(order + "H", data, first)
+    patched = bytearray(data)
+    for at in range(first + 2, first + 2 + 12 * entries, 12):
+        tag, _, count = struct.unpack_from(order + "HHI", data, at)
+        if tag in (_ORIENTATION, _ALPHA) and count == 1:
+            # Of the one, 1 is upright; of the other, that colours are multiplied already.
+            struct.pack_into(order + "HHIHH", patched, at, tag, _SHORT, 1, 1, 0)
+    return bytes(patched)
+
+
+def _is_sound_tiff(data: bytes) -> bool:
+    """Whether its strips, where they are deflated, decompress to all their rows.
+
+    Of one that does not, OpenCV gives what there is: libtiff complains in the log only.
+    """
+    tags = next(_tiff_directories(data))
+
+    def first(tag: int, default: int) -> int:
+        return tags.get(tag, (default,))[0]
+
+    samples = first(_SAMPLES, 1)
+    # Of YCbCr, colours may have fewer samples; more than four OpenCV refuses.
+    has_rows = first(_PHOTOMETRIC, 0) != _YCBCR and samples <= 4 and first(_BIT_ORDER, 1) == 1
+    if first(_COMPRESSION, 0) not in _DEFLATED or not has_rows:
+        return True
+    height = tags[_HEIGHT][0]
+    block_rows = first(_TILE_HEIGHT, first(_STRIP_ROWS, height))
+    if first(_PLANAR, 1) == _ONE_BY_ONE:
+        samples = 1
+    row_bytes = (first(_TILE_WIDTH, tags[_WIDTH][0]) * samples * first(_BITS, 1) + 7) // 8
+    strips = -(-height // max(1, block_rows))
+    for index, (offset, size) in enumerate(zip(*_tiff_places(tags))):
+        rows = block_rows
+        if _TILE_HEIGHT not in tags:
+            rows = min(block_rows, height - index % strips * block_rows)
+        if not _decompresses(data[offset : offset + size], rows * row_bytes):
+            return False
+    return True
+
+
+def _decompresses(deflated: bytes, size: int) -> bool:
+    """Whether bytes decompress to their end, and to at least this many; in little memory.
+
+    What decompresses to far more than is asked for is not followed to its end.
+    """
+    stream = zlib.decompressobj()
+    most = 2 * size + _PADDING_BYTES
+    part_bytes = min(most, _PART_BYTES)
+    found = 0
+    try:
+        part = stream.decompress(deflated, part_bytes)
+        while part and found <= most:
+            found += len(part)
+            part = stream.decompress(stream.unconsumed_tail, part_bytes)
+    except zlib.error:
+        return False
+    return found > most or (stream.eof and found >= size)
+
+
+# Bits, compression and how many colours the palette has.
+_BMP_COLORS = "<HI12xI"
+
+
 def _bmp(data: bytes) -> Header:
     (pixels_at,) = struct.unpack_from("<I", data, 10)
     width, height = struct.unpack_from("<ii", data, 18)
-    bits, compression = struct.unpack_from("<HI", data, 28)
+    bits, compression = struct.unpack_from(_BMP_COLORS, data, 28)[:2]
     width, height = abs(width), abs(height)
     row_bytes = (width * bits + 31) // 32 * 4
     is_plain = compression in (0, 3)
@@ -231,24 +410,46 @@ def _bmp(data: bytes) -> Header:
     return Header("BMP", height, width, whole and len(data) > pixels_at)
 
 
+def _bmp_of_values(data: bytes) -> bytes:
+    """With each index as its grey, where the palette is grey."""
+    (header_bytes,) = struct.unpack_from("<I", data, 14)
+    bits, _, used = struct.unpack_from(_BMP_COLORS, data, 28)
+    if bits > 8:
+        return data
+    start = 14 + header_bytes
+    end = start + 4 * min(used or 1 << bits, 1 << bits)
+    blue, green, red = (data[start + channel : end : 4] for channel in range(3))
+    if not blue == green == red:
+        return data
+    return data[:start] + bytes(index // 4 for index in range(end - start)) + data[end:]
+
+
 def _pnm(data: bytes) -> Header:
     match = _PNM.match(data[:4096])
     if match is None:
         raise ValueError("no width and height")
     width, height = int(match.group(1)), int(match.group(2))
+    kind = data[1:2]
     least = {b"4": height * ((width + 7) // 8), b"5": height * width, b"6": 3 * height * width}
-    return Header("PNM", height, width, len(data) - match.end() >= least.get(data[1:2], 1))
+    other = "whose 0 is white" if kind in b"14" else ""
+    if kind in b"23":
+        highest = _PNM_HIGHEST.match(data[:4096], match.end())
+        if highest is None:
+            raise ValueError("no highest value")
+        if int(highest.group(1)) < 255:  # OpenCV spreads them over 0 to 255
+            other = "of values in text up to %d" % int(highest.group(1))
+    whole = len(data) - match.end() >= least.get(kind, 1)
+    return Header("PNM", height, width, whole, not_as_stored=other)
 
 
 _READERS: Dict[bytes, Callable[[bytes], Header]] = {
     _PNG_START: _png,
     b"\xff\xd8": _jpeg,
     b"RIFF": _webp,
-    b"II*\0": _tiff,
-    b"MM\0*": _tiff,
     b"BM": _bmp,
 }
+_READERS.update((start, _tiff) for start in _TIFF_STARTS)
 _READERS.update((b"P%d" % kind, _pnm) for kind in range(1, 7))
 _NAMES = {_PNG_START: "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WebP", b"BM": "BMP"}
-_NAMES.update({b"II*\0": "TIFF", b"MM\0*": "TIFF"})
+_NAMES.update((start, "TIFF") for start in _TIFF_STARTS)
 _NAMES.update((b"P%d" % kind, "PNM") for kind in range(1, 7))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 
 import cv2
 import numpy as np
@@ -111,6 +112,34 @@ def test_labels_that_lost_their_ids_are_refused(tmp_path):
     write(tmp_path / "x.jpg", ids)
     with pytest.raises(DatasetError, match="x.jpg: a JPEG: its compression changes ids"):
         read_ids(str(tmp_path / "x.jpg"), PICTURE, np.uint8)
+    (tmp_path / "x.tif").write_bytes(tiff_of_jpeg(ids))
+    with pytest.raises(DatasetError, match="x.tif: a TIFF: its compression changes ids"):
+        read_ids(str(tmp_path / "x.tif"), PICTURE, np.uint8)
+
+
+def tiff_of_jpeg(pixels_hw):
+    """A TIFF whose one strip is a JPEG, as tag 259 says."""
+    height, width = pixels_hw.shape
+    jpeg = cv2.imencode(".jpg", pixels_hw)[1].tobytes()
+    tags = [(256, width), (257, height), (258, 8), (259, 7), (262, 1), (273, 134), (277, 1)]
+    tags += [(278, height), (279, len(jpeg))]
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + packed + bytes(4 + 12) + jpeg
+
+
+def test_a_picture_of_several_is_a_problem_and_the_others_come(tmp_path):
+    write(tmp_path / "a.tif")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, directory)
+    struct.pack_into("<I", data, directory + 2 + 12 * entries, len(data))
+    data += struct.pack("<HHHIII", 1, 256, 4, 1, 1, 0)
+    (tmp_path / "b.tif").write_bytes(bytes(data))
+    write(tmp_path / "c.png")
+    _, names, problems = drive(tmp_path)
+    assert names == ["a.tif", "c.png"]
+    (problem,) = problems
+    assert "b.tif: a TIFF that holds 2 pictures; expected one" in problem
 
 
 def test_what_is_no_file_is_one_line(tmp_path):

@@ -264,8 +264,8 @@ def test_a_palettes_indices_are_the_ids(voc):
     assert open_voc(voc)[1].truth_hw[0].tolist() == [0, 1, 2, 255]
 
 
-def palette_png(ids_hw):
-    """A PNG with a palette, as VOC's own label images are."""
+def palette_png(ids_hw, colors=None):
+    """A PNG with a palette, VOC's unless ``colors`` are given, as VOC's own label images are."""
 
     def chunk(kind, body):
         crc = zlib.crc32(kind + body) & 0xFFFFFFFF
@@ -274,11 +274,62 @@ def palette_png(ids_hw):
     height, width = ids_hw.shape
     rows = b"".join(b"\0" + row.tobytes() for row in ids_hw)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    colors = LABEL_SETS["voc21"].palette().tobytes()
-    content = [(b"IHDR", header), (b"PLTE", colors), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    palette = LABEL_SETS["voc21"].palette() if colors is None else np.array(colors, np.uint8)
+    content = [(b"IHDR", header), (b"PLTE", palette.tobytes())]
+    content += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in content)
     assert (decode_as_stored(data) == ids_hw).all()
     return data
+
+
+def voc_mask(voc, ids, colors=None):
+    """The train ids that are read of a palette's indices; of VOC's own palette by default."""
+    path = voc / "SegmentationClass" / "a.png"
+    path.write_bytes(palette_png(np.array([ids] * 2, np.uint8), colors))
+    return open_voc(voc)[1].truth_hw[0].tolist()
+
+
+BLACK, RED, GREEN = (0, 0, 0), (250, 0, 0), (0, 128, 0)
+
+
+def test_a_palette_that_agrees_or_has_other_colors_leaves_the_indices(voc):
+    for colors in (
+        [BLACK, RED, (0, 0, 9)],  # agrees, and so far as it is none of the classes'
+        [(1, 1, 1), BLACK, RED],  # not the classes' colours alone
+        [BLACK] * 3,
+    ):
+        assert voc_mask(voc, [0, 1, 2, 2], colors) == [0, 1, 2, 2]
+    assert voc_mask(voc, [0, 1, 0, 1], [BLACK, RED, RED]) == [0, 1, 0, 1]  # what is not used
+    (voc / "labelmap.txt").unlink()
+    assert voc_mask(voc, [0, 20, 7, 255]) == [0, 20, 7, 255]
+
+
+def test_a_palette_that_shows_other_classes_than_its_indices_is_refused(voc):
+    (voc / "labelmap.txt").write_text("rack:250,0,0::\nbackground:0,0,0::\nperson:0,128,0::\n")
+    refused(
+        lambda: voc_mask(voc, [0, 1, 2, 2], [BLACK, RED, GREEN]),
+        "a.png: its palette gives the index 1 the colour of class 'rack', but the id 1 is that of",
+        "'background'",
+        "save it as RGB",
+    )
+    # Both ways out: each says what it is.
+    rgb = np.array([[BLACK, RED, GREEN, GREEN]] * 2, np.uint8)
+    write(voc / "SegmentationClass" / "a.png", rgb[..., ::-1])
+    assert open_voc(voc)[1].truth_hw[0].tolist() == [1, 0, 2, 2]
+    write(voc / "SegmentationClass" / "a.png", np.array([[0, 1, 2, 2]] * 2, np.uint8))
+    assert open_voc(voc)[1].truth_hw[0].tolist() == [0, 1, 2, 2]
+    refused(lambda: voc_mask(voc, [3, 3, 0, 1], [RED, BLACK, BLACK, GREEN]), "is none of a class")
+
+
+def test_a_palette_contradicts_no_color_that_nobody_gave(voc):
+    """labelme's palette begins as the colours do that a labels.yaml leaves out."""
+    folder = voc / "yard"
+    (folder / "labels" / "val").mkdir(parents=True)
+    (folder / "labels.yaml").write_text("{name: yard, classes: [{name: floor}, {name: rack}]}")
+    write(folder / "images" / "val" / "a.png", random_image(0, (2, 4)))
+    data = palette_png(np.array([[0, 1, 1, 0]] * 2, np.uint8))
+    (folder / "labels" / "val" / "a.png").write_bytes(data)
+    assert open_dataset("folder", str(folder), "val")[0].truth_hw[0].tolist() == [0, 1, 1, 0]
 
 
 def test_what_a_list_asks_for_in_vain_is_named_with_its_line(voc):

@@ -11,7 +11,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from segmentation_node.errors import BagError, ImageError, LabelsError, reason
 from segmentation_node.labels import UNLABELLED, LabelSet, told_label_set
-from segmentation_node.pictures import LOSSY, decode_as_stored, read_header
+from segmentation_node.pictures import decode_as_stored, read_header
 from segmentation_node.timing import STAGES
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -131,9 +131,11 @@ def ids_of(data: bytes, type_: str) -> np.ndarray:
         return pixels_of(message)
     picture = bytes(message.data)
     try:
-        codec = read_header(picture).format
-        if codec in LOSSY:
-            raise ImageError("%s changes ids; record class maps raw or as PNG" % codec)
+        codec = read_header(picture)
+        if codec.is_lossy:
+            raise ImageError(
+                "a %s: its compression changes ids; record class maps raw or as PNG" % codec.format
+            )
         ids = decode_as_stored(picture)
     except ImageError as error:
         raise ImageError("class map of format %.80r: %s" % (message.format, error)) from error

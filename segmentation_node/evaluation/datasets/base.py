@@ -10,7 +10,7 @@ from segmentation_node.evaluation.datasets.listing import files_below, in_order
 from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import UNLABELLED, LabelSet
-from segmentation_node.pictures import LOSSY, decode_as_stored, decode_rgb, read_header
+from segmentation_node.pictures import decode_as_stored, decode_rgb, palette_of, read_header
 
 _OUT_OF_RANGE = -1
 
@@ -143,6 +143,14 @@ def read_stored(path: str, image_hwc: np.ndarray) -> np.ndarray:
     return stored
 
 
+def read_palette(path: str) -> np.ndarray:
+    """The colours of a palette PNG by index: uint8 (N, 3) RGB; (0, 3) of any other picture.
+
+    Raises DatasetError where the file is no image.
+    """
+    return _decoded(path, palette_of)
+
+
 def read_ids(path: str, image_hwc: np.ndarray, dtype: type, channels: int = 1) -> np.ndarray:
     """Read a label image of ids: (H, W), or (H, W, 3) BGR, of ``dtype``.
 
@@ -243,7 +251,7 @@ def _decoded(path: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
 
 
 def _decode_ids(data: bytes) -> np.ndarray:
-    format_ = read_header(data).format
-    if format_ in LOSSY:
-        raise ImageError("a %s: its compression changes ids; save labels as PNG" % format_)
+    header = read_header(data)
+    if header.is_lossy:
+        raise ImageError("a %s: its compression changes ids; save labels as PNG" % header.format)
     return decode_as_stored(data)

@@ -5,8 +5,8 @@ from typing import Dict, Sequence, Tuple
 import numpy as np
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.datasets.base import read_stored, to_train_ids
-from segmentation_node.labels import UNLABELLED, LabelSet
+from segmentation_node.evaluation.datasets.base import read_palette, read_stored, to_train_ids
+from segmentation_node.labels import UNLABELLED, LabelSet, default_color
 
 Color = Tuple[int, int, int]
 BLACK: Color = (0, 0, 0)
@@ -18,10 +18,12 @@ def read_mask(
     """Read a label image of ids or of the classes' colours: train ids, uint8 (H, W).
 
     A colour of ``void_colors`` that no class has is no label. Raises DatasetError where the file
-    is no label image, has another size than its image, or holds an id or a colour of no class.
+    is no label image, has another size than its image, holds an id or a colour of no class, or
+    has a palette that gives its ids the colours of other classes.
     """
     stored = read_stored(path, image_hwc)
     if stored.ndim == 2:
+        _check_palette(path, stored, label_set, void_colors)
         return to_train_ids(path, stored, label_set)
     if stored.dtype != np.uint8 or (stored.shape[2] == 4 and stored[..., 3].min() < 255):
         raise DatasetError(
@@ -29,6 +31,43 @@ def read_mask(
             % (path, stored.shape[2], stored.dtype)
         )
     return _from_colors(path, stored, _train_ids_by_color(path, label_set, void_colors))
+
+
+def _check_palette(
+    path: str, ids_hw: np.ndarray, label_set: LabelSet, void_colors: Sequence[Color]
+) -> None:
+    """Raise DatasetError where a palette has the classes' colours only, but at others' ids.
+
+    ``void_colors`` contradict nothing: unused entries of a palette are black.
+    """
+    palette = [tuple(color) for color in read_palette(path).tolist()]
+    if not palette:
+        return
+    used = np.flatnonzero(np.bincount(ids_hw.ravel())).tolist()
+    colors = {index: palette[index] for index in used if index < len(palette)}
+    # Where labels.yaml gives no colour, a class has one that any tool's palette may begin with.
+    chosen = {
+        item.color_rgb: item.name
+        for train_id, item in enumerate(label_set.classes)
+        if item.color_rgb != default_color(train_id)
+    }
+    if len(colors) < len(used) or not set(colors.values()) <= set(chosen) | set(void_colors):
+        return
+    for index, color in colors.items():
+        train_id = label_set.dataset_ids.get(index)
+        own = None if train_id is None else label_set.classes[train_id]
+        if color not in void_colors and (own is None or own.color_rgb != color):
+            raise DatasetError(
+                "%s: its palette gives the index %d the colour of class %r, but the id %d is %s; "
+                "save it as RGB if its colours are right, as grey if its indices are"
+                % (
+                    path,
+                    index,
+                    chosen[color],
+                    index,
+                    "none of a class" if own is None else "that of %r" % own.name,
+                )
+            )
 
 
 def _train_ids_by_color(
