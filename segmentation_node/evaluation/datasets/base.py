@@ -52,6 +52,11 @@ class Dataset:
         return cls.splits
 
     @property
+    def known_problems(self) -> Tuple[str, ...]:
+        """Why samples cannot be read, of those of which that is known without reading them."""
+        return ()
+
+    @property
     def occurring_classes(self) -> Tuple[int, ...]:
         """Train ids that occur in the data set: a network trained on it can know no others."""
         return tuple(range(len(self.label_set)))
@@ -159,6 +164,10 @@ class FileDataset(Dataset):
 
     def _find(self) -> List[SampleFiles]:
         raise NotImplementedError
+
+    @property
+    def known_problems(self) -> Tuple[str, ...]:
+        return tuple(files.problem for files in self.samples if files.problem)
 
     def _read_labels(self, path: str, image_hwc: np.ndarray) -> np.ndarray:
         return read_labels(path, self.label_set, image_hwc)
