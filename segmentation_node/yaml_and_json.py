@@ -38,7 +38,7 @@ def parse_yaml(content: Any, name: str) -> Any:
 def read_json(path: str) -> Any:
     """The values of a JSON file. Raises ContentError, one line that names the file."""
     try:
-        values = json.loads(_read(path).decode("utf-8"), parse_int=_int, parse_float=_float)
+        values = json.loads(_read(path).decode("utf-8-sig"), parse_int=_int, parse_float=_float)
         json.dumps(values, ensure_ascii=False).encode("utf-8")  # half a character cannot be shown
     except (ValueError, RecursionError) as error:
         raise ContentError(path, "not valid JSON: %s" % error) from error

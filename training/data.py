@@ -102,12 +102,18 @@ class WithoutBroken(Dataset):
 def open_data(name: str, root: str, split: str, skip_broken: bool = False) -> Dataset:
     """A split of a data set to learn from; says on stderr what of it is left out.
 
-    ``skip_broken`` leaves out what cannot be read, which is a DatasetError later otherwise.
+    ``skip_broken`` leaves out what cannot be read, which is a DatasetError otherwise: at once
+    where a file is missing, later where it cannot be read.
     """
     dataset = open_dataset(name, root, split)
     for note in dataset.notes:
         print(f"warning: {note}", file=sys.stderr)
     if not skip_broken:
+        if dataset.known_problems:
+            raise DatasetError(
+                f"{dataset.known_problems[0]} (the first of {len(dataset.known_problems)}); "
+                "--skip-broken leaves such pictures out"
+            )
         return dataset
     sound = WithoutBroken(dataset)
     for problem in sound.left_out:

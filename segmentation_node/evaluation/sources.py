@@ -71,6 +71,10 @@ class DatasetSource(Source):
         self.facts = {"dataset": name, "split": dataset.split}
         self.instance_classes = dataset.instance_classes if dataset.with_instances else ()
 
+    def warnings(self) -> List[str]:
+        """What a reader of the score has to know of the data set: what of it is not read."""
+        return list(self._dataset.notes)
+
     def frames(self, indices: Optional[Sequence[int]] = None) -> Frames:
         """All frames, or those of ``indices``, read on a thread in advance."""
         wanted = range(self.length) if indices is None else indices

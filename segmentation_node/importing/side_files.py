@@ -226,4 +226,4 @@ def _size(found: Any, where: str) -> tuple[int, int] | None:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return [line for line in path.read_text("utf-8-sig", "replace").splitlines() if line.strip()]

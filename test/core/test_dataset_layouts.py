@@ -9,6 +9,7 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
+from support.core.tiny import assert_one_line
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
@@ -185,18 +186,85 @@ def test_a_folder_without_files_is_named(layout, kind, tmp_path):
 @every(ONE_OF_EACH)
 @pytest.mark.parametrize("kind", ["image", "labels"])
 def test_an_image_without_labels_and_labels_without_image_are_named(layout, kind, tmp_path):
-    for what in ("image", "labels"):
-        path = tmp_path / getattr(layout, what)
-        (path.parent / _next(path.name)).write_bytes(path.read_bytes())
+    copy_sample(layout, tmp_path)
     path = tmp_path / getattr(layout, kind)
     path.unlink()
-    assert_refused(layout, tmp_path, path, "no such file", "is there", "layout: ROOT/")
+    dataset = layout.open(tmp_path)
+    whole, broken = sorted(range(2), key=lambda index: dataset.sample_name(index) == layout.name)
+    np.testing.assert_array_equal(dataset[whole].image_hwc, IMAGE)
+    with pytest.raises(DatasetError) as caught:
+        dataset[broken]
+    assert_one_line(caught, path, "no such file, but", "is there")
+
+
+def copy_sample(layout, root):
+    """A second sample with the same files."""
+    for kind in ("image", "labels"):
+        path = root / getattr(layout, kind)
+        (path.parent / _next(path.name)).write_bytes(path.read_bytes())
 
 
 def _next(name):
     """The name of another frame: the first digit becomes 9."""
     digit = min(name.index(d) for d in "0123456789" if d in name)
     return name[:digit] + "9" + name[digit + 1 :]
+
+
+@every(ONE_OF_EACH)
+def test_links_to_what_was_not_fetched_are_samples_that_cannot_be_read(layout, tmp_path):
+    """As git-annex and DVC leave them: both files of a sample."""
+    copy_sample(layout, tmp_path)
+    for path in {tmp_path / layout.image, tmp_path / layout.labels}:
+        path.unlink()
+        path.symlink_to("/annex/objects/1")
+    dataset = layout.open(tmp_path)
+    assert len(dataset) == 2
+    assert_refused(layout, tmp_path, tmp_path / layout.image, "link to /annex/objects/1")
+
+
+@every(ONE_OF_EACH)
+def test_endings_in_upper_case_are_the_same(layout, tmp_path):
+    for path in {tmp_path / f for f in (layout.image, layout.labels, layout.instances)}:
+        path.rename(path.with_suffix(".PNG"))
+    (sample,) = list(layout.open(tmp_path, with_instances=True))
+    assert sample.name == layout.name
+    np.testing.assert_array_equal(sample.truth_hw, TRAIN_IDS)
+    np.testing.assert_array_equal(sample.instances_hw, instance_ids(TRAIN_IDS, layout.numbers))
+
+
+@every(ONE_OF_EACH)
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_two_files_of_one_key_are_named(layout, kind, tmp_path):
+    path = tmp_path / getattr(layout, kind)
+    path.with_suffix(".PNG").write_bytes(path.read_bytes())
+    assert_refused(layout, tmp_path, path, path.with_suffix(".PNG"), "same stem")
+
+
+@every(ONE_OF_EACH)
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_other_files_are_noted(layout, kind, tmp_path):
+    assert layout.open(tmp_path).notes == ()
+    folder = (tmp_path / getattr(layout, kind)).parent
+    (folder / "README.txt").write_text("x")
+    (folder / "._x.png").write_text("a Mac's")
+    dataset = layout.open(tmp_path)
+    (note,) = dataset.notes
+    assert len(list(dataset)) == 1
+    assert "left out, no files *" in note and note.endswith("(1): " + found_at(folder, layout))
+
+
+def found_at(folder, layout):
+    city = folder.name + "/" if "cityscapes" in layout.dataset else ""
+    return city + "README.txt"
+
+
+@every(["cityscapes", "coarse"])
+def test_what_cityscapes_has_beside_its_labels_is_by_design(layout, tmp_path):
+    stem = str(tmp_path / layout.labels).replace("labelIds.png", "")
+    for name in ("color.png", "labelTrainIds.png", "polygons.json"):
+        with open(stem + name, "w") as file:
+            file.write("x")
+    assert layout.open(tmp_path).notes == ()
 
 
 @every(ONE_OF_EACH)
@@ -279,9 +347,24 @@ def test_fine_and_coarse_labels_share_the_images(tmp_path):
 
 
 @every(["kitti_semantics"])
-def test_the_second_images_of_the_stereo_archives_are_left_alone(layout, tmp_path):
+def test_the_images_of_kittis_other_archives_are_left_alone(layout, tmp_path):
     write(tmp_path / "training/image_2/000007_11.png", IMAGE)
-    assert len(layout.open(tmp_path)) == 1
+    write(tmp_path / "training/image_2/000007.png", IMAGE)
+    assert len(layout.open(tmp_path)) == 1 and layout.open(tmp_path).notes == ()
+    write(tmp_path / "training/image_2/000008_10.jpg", IMAGE)
+    (note,) = layout.open(tmp_path).notes
+    assert note.endswith("training/image_2: left out, no files *_10.png (1): 000008_10.jpg")
+
+
+@every(["kitti_step sorted"])
+def test_what_is_no_sequence_is_noted(layout, tmp_path):
+    (tmp_path / "panoptic_maps/val/README.txt").write_text("x")
+    write(tmp_path / "images/val/0099/000000.png", IMAGE)
+    dataset = layout.open(tmp_path)
+    assert len(list(dataset)) == 1
+    strays, unmapped = dataset.notes
+    assert strays.endswith("panoptic_maps/val: left out, no sequence's folder (1): README.txt")
+    assert unmapped.endswith("images/val: left out, no panoptic maps (1): 0099")
 
 
 @every(["kitti_step"])

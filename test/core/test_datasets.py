@@ -110,7 +110,7 @@ def test_a_missing_folder_is_named_with_the_layout(root, gone):
 def test_a_folder_without_images_is_named(root):
     for name in "abc":
         (root / "train" / (name + ".png")).unlink()
-    assert_refused(root, root / "train", "no PNG images")
+    assert_refused(root, root / "train", "no files *.png", "SegNet's layout")
 
 
 @pytest.mark.parametrize("folder", ["train", "trainannot"])
@@ -118,6 +118,46 @@ def test_a_missing_file_is_named(root, folder):
     (root / "train.txt").write_text("train/a.png trainannot/a.png\n")
     (root / folder / "a.png").unlink()
     assert_refused(root, root / folder / "a.png", "o such file")
+
+
+def test_what_camvid_leaves_out_is_noted_and_what_it_lacks_is_named(root):
+    """An ending in upper case is a picture, another format none; labels want their image."""
+    for folder in ("train", "trainannot"):
+        (root / folder / "b.png").rename(root / folder / "b.PNG")
+    (root / "train" / "c.png").rename(root / "train" / "c.jpg")
+    dataset = open_dataset("camvid", str(root), "train")
+    assert [dataset.sample_name(index) for index in range(3)] == ["a.png", "b.PNG", "c.png"]
+    np.testing.assert_array_equal(dataset[1].image_hwc, IMAGE)
+    (note,) = dataset.notes
+    assert note == "%s: left out, no files *.png (1): c.jpg" % (root / "train")
+    assert_refused(root, root / "train" / "c.png", "no such file, but", "trainannot/c.png is there")
+
+
+def test_what_a_list_leaves_out_is_noted(root):
+    (root / "train.txt").write_text("a\nb\n")
+    dataset = open_dataset("camvid", str(root), "train")
+    assert len(dataset) == 2
+    assert dataset.notes == tuple(
+        "%s: left out, not in train.txt (1): c" % (root / folder)
+        for folder in ("train", "trainannot")
+    )
+
+
+def test_a_lists_byte_order_mark_is_no_part_of_a_name(root):
+    (root / "train.txt").write_text("a\nb.PNG\n", encoding="utf-8-sig")
+    samples = list(open_dataset("camvid", str(root), "train"))
+    assert [sample.name for sample in samples] == ["a.png", "b.png"]
+
+
+def test_a_list_that_cannot_be_meant_is_refused(root):
+    path = root / "train.txt"
+    path.write_text("/a/train/a.png /a/trainannot/a.png\nb\na\n")
+    assert_refused(root, path, "line 3", "a is listed twice")
+    path.write_text("\n")
+    assert_refused(root, path, "lists no image")
+    path.unlink()
+    path.symlink_to("/annex/1")
+    assert_refused(root, path, "a link to /annex/1")
 
 
 @pytest.mark.parametrize("folder", ["train", "trainannot"])

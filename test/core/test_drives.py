@@ -82,6 +82,27 @@ def test_kitti_calibration_is_that_of_the_rectified_camera(tmp_path):
         open_drive("kitti_raw", str(tmp_path), "")
 
 
+def test_kitti_frames_in_any_format_and_times_without_one(tmp_path):
+    folder = kitti(tmp_path, (0, 1, 2, 7))
+    data = folder / "data"
+    (data / "0000000001.png").rename(data / "0000000001.PNG")
+    write(data / "0000000003.jpeg", tiny.random_image(3))
+    write(data / "overview.png", tiny.random_image(3))
+    (data / "README.txt").write_text("x")
+    path = tmp_path / "2011_09_26" / "calib_cam_to_cam.txt"
+    path.write_text(CALIBRATION, encoding="utf-8-sig")
+    times = folder / "timestamps.txt"
+    times.write_text(times.read_text(), encoding="utf-8-sig")
+    drive = open_drive("kitti_raw", str(tmp_path), "")
+    assert [frame.position[1] for frame in drive.frames()] == [0, 1, 2, 3, 7]
+    assert drive.calibration is not None
+    assert drive.notes == (
+        "%s: left out, no pictures (1): README.txt" % data,
+        "%s: left out, not called by a frame's number (1): overview" % data,
+        "%s: 3 of its 8 lines have no image in %s, the first that of 0000000004" % (times, data),
+    )
+
+
 @pytest.mark.parametrize("missing", ["root", "drive", "images", "times"])
 def test_what_a_kitti_drive_lacks_is_named(missing, tmp_path):
     folder = kitti(tmp_path)
@@ -119,6 +140,19 @@ def test_labels_whose_frames_are_absent_are_noted(tmp_path):
     snippet(tmp_path, ["ulm/ulm_000000_000019"], ["ulm/ulm_000000_000019", "ulm/ulm_000001_000019"])
     (note,) = open_drive("cityscapes_sequence", str(tmp_path), "").notes
     assert "1 of its 2 label files" in note
+
+
+def test_a_snippets_endings_and_what_else_there_is(tmp_path):
+    key = "ulm/ulm_000000_000019"
+    snippet(tmp_path, [key, "ulm/ulm_000000_000020"], [key])
+    for folder, ending in (("leftImg8bit_sequence", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+        path = tmp_path / folder / "val" / ("%s_%s.png" % (key, ending))
+        path.rename(path.with_suffix(".PNG"))
+    (tmp_path / "leftImg8bit_sequence" / "val" / "ulm" / "README.txt").write_text("x")
+    drive = open_drive("cityscapes_sequence", str(tmp_path), "")
+    assert [frame.truth_hw is not None for frame in drive.frames()] == [True, False]
+    (note,) = drive.notes
+    assert note.endswith("left out, no files *_leftImg8bit.png (1): ulm/README.txt")
 
 
 @pytest.mark.parametrize("name", ["images", "video", "cityscapes_sequence"])

@@ -78,6 +78,16 @@ def test_a_link_that_leads_back_is_followed_once(tmp_path):
     assert names_in(str(tmp_path)) == ["a", "linked", "loop"]
 
 
+def test_what_is_neither_folder_nor_file_is_listed_and_refused(tmp_path):
+    os.symlink("/annex/1", str(tmp_path / "1.png"))
+    os.mkfifo(str(tmp_path / "2.png"))
+    assert sorted(files_below(str(tmp_path))) == ["1.png", "2.png"]
+    for name, found in (("1.png", "a link to /annex/1"), ("2.png", "no regular file")):
+        with pytest.raises(DatasetError) as caught:
+            read_image(str(tmp_path / name))
+        tiny.assert_one_line(caught, tmp_path / name, found)
+
+
 @pytest.mark.parametrize(
     "line",
     [

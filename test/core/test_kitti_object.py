@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.core import tiny
-from support.core.kitti_object import LINES, PROJECTION, write
+from support.core.kitti_object import CALIBRATION, LINES, PROJECTION, write
 from support.core.tiny import assert_one_line
 from test_pipeline import HandBackend
 
@@ -71,12 +71,27 @@ def test_a_camera_that_is_none_is_named_and_the_files_of_it_may_be_missing(tmp_p
     assert open_dataset("kitti_object", str(tmp_path), "train")[0].calibration is None
 
 
-def test_labels_without_their_image_are_named_with_the_layout(tmp_path):
+def test_labels_without_their_image_are_named_and_the_rest_is_read(tmp_path):
     write(tmp_path, "000000", tiny.random_image(1))
     (tmp_path / "training/label_2/000001.txt").write_text(LINES)
+    (tmp_path / "training/label_2/000002.txt~").write_text(LINES)
+    dataset = open_dataset("kitti_object", str(tmp_path), "train")
+    assert len(dataset) == 2 and dataset[0].name == "000000"
     with pytest.raises(DatasetError) as caught:
-        open_dataset("kitti_object", str(tmp_path), "train")
-    assert_one_line(caught, "image_2/000001.png", "label_2", "layout: ROOT/")
+        dataset[1]
+    assert_one_line(caught, "image_2/000001.png: no such file", "label_2/000001.txt is there")
+    (note,) = dataset.notes
+    assert note.endswith("label_2: left out, no files *.txt (1): 000002.txt~")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path):
+    write(tmp_path, "000000", tiny.random_image(1))
+    for folder, text in (("label_2", LINES), ("calib", CALIBRATION)):
+        path = tmp_path / "training" / folder / "000000.txt"
+        path.write_text(text, encoding="utf-8-sig")
+    frame = open_dataset("kitti_object", str(tmp_path), "train")[0]
+    assert len(frame.true_boxes.kinds) == 5
+    assert frame.calibration.projection == tuple(PROJECTION)
 
 
 def test_as_a_drive_it_has_boxes_and_a_camera_but_no_labels(tmp_path):

@@ -172,6 +172,15 @@ def test_a_file_without_its_partner_is_a_sample_that_cannot_be_read(root):
     refused(lambda: dataset[1], images / "shot2.png", "no such file, but", labels / "shot2.png")
 
 
+def test_links_to_what_was_not_fetched_are_errors_of_check_data(root, capsys):
+    """As git-annex and DVC leave them: a sample's both files."""
+    for folder in ("images", "labels"):
+        (root / folder / "val" / "shot2.png").symlink_to("/annex/objects/2")
+    assert check(root, "--split", "val") == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert str(root / "images" / "val" / "shot2.png") in error and "/annex/objects/2" in error
+
+
 def test_two_pictures_of_one_stem_are_named(root):
     write(root / "images" / "train" / "shot2.jpg", random_image(0, TRAIN_IDS.shape))
     refused(lambda: open_folder(root)[1], "shot2.jpg", "shot2.png", "same stem")
@@ -335,6 +344,23 @@ def test_a_palette_contradicts_no_color_that_nobody_gave(voc):
 def test_what_a_list_asks_for_in_vain_is_named_with_its_line(voc):
     (voc / "ImageSets" / "Segmentation" / "default.txt").write_text("a\ngone\n")
     refused(lambda: open_voc(voc)[1], "JPEGImages/gone", "default.txt, line 2, asks for it")
+
+
+def test_what_lies_in_vocs_folders_and_is_not_read_is_noted(voc):
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "default.txt").rename(lists / "default.TXT")
+    for folder in (lists, voc / "JPEGImages", voc / "SegmentationClass"):
+        (folder / "c.gif").write_bytes(b"GIF89a")
+    dataset = open_voc(voc)
+    assert [frame.name for frame in dataset] == ["b 1", "a"]
+    for folder, kind in ((lists, "files *.txt"), (voc / "JPEGImages", "pictures")):
+        assert "%s: left out, no %s (1): c.gif" % (folder, kind) in dataset.notes
+
+
+def test_vocs_own_classes_do_not_stand_in_for_a_labelmap_that_was_not_fetched(voc):
+    (voc / "labelmap.txt").unlink()
+    (voc / "labelmap.txt").symlink_to("/annex/1")
+    refused(lambda: open_voc(voc), voc / "labelmap.txt", "a link to /annex/1")
 
 
 def test_what_is_wrong_in_voc_is_one_line(voc):

@@ -78,9 +78,11 @@ def test_json_that_is_none_is_one_line(content, expected, tmp_path):
     assert expected in refusal(read_json, tmp_path, content)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("read", [read_yaml, read_json])
-def test_good_values_are_read(read, tmp_path):
-    (tmp_path / "good").write_text('{"a": [1, 2.5, "é", null, true], "b": {"c": "x"}}')
+def test_good_values_are_read(read, encoding, tmp_path):
+    text = '{"a": [1, 2.5, "é", null, true], "b": {"c": "x"}}'
+    (tmp_path / "good").write_text(text, encoding=encoding)
     expected = {"a": [1, 2.5, "é", None, True], "b": {"c": "x"}}
     assert read(str(tmp_path / "good")) == expected
 

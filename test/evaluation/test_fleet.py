@@ -250,7 +250,8 @@ def test_bad_drives_are_named_and_the_others_scored(data, tmp_path, capsys):
     drives.cut(tmp_path / "drive2", tmp_path / "cut", 0.6)
     write_bag(tmp_path / "blind", "mcap", drive(3)[1::2])
     names = ["drive0", "cut", "blind", "gone"]
-    (tmp_path / "list.txt").write_text("".join("%s\n" % (tmp_path / name) for name in names))
+    lines = "".join("%s\n" % (tmp_path / name) for name in names)
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8-sig")
     words = [str(tmp_path / "list.txt"), "--model", str(data / "model"), "--jobs", "2"]
     out = tmp_path / "out"
     assert main(["fleet"] + words + OPTIONS + ["--output", str(out)]) == 1
@@ -314,7 +315,7 @@ def test_fail_below(data, tmp_path):
     assert fleet(data, tmp_path / "out", "--jobs", 1, "--fail-below", 0.9) == 1
 
 
-def test_sequences_of_a_data_set(tmp_path):
+def test_sequences_of_a_data_set(tmp_path, capsys):
     """Two sequences of KITTI-STEP are two drives, and together the split."""
     for sequence, seed in (("0002", 1), ("0005", 2)):
         for frame in range(3):
@@ -327,12 +328,17 @@ def test_sequences_of_a_data_set(tmp_path):
     write_model(tmp_path / "model", SIZE, "cityscapes19")
     options = ["--model", tmp_path / "model", "--dataset", "kitti_step", "--root", tmp_path]
     words = [str(word) for word in options] + ["--backend", "onnxruntime", "--split", "val"]
+    (tmp_path / "panoptic_maps/val/README.txt").write_text("x")
+    note = "%s: left out, no sequence's folder (1): README.txt" % (tmp_path / "panoptic_maps/val")
     assert main(["fleet"] + words + ["--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
     assert main(["dataset"] + words + ["--no-iiou", "--json", str(tmp_path / "one.json")]) == 0
     expected = json.loads((tmp_path / "one.json").read_text())
     result = merged(tmp_path, tmp_path / "out")
     names = sorted(row["drive"] for row in result["drives"])
     assert names == ["kitti_step val 0002", "kitti_step val 0005"]
+    assert expected["source"]["left_out"] == [note]
+    assert [row["problems"] for row in result["drives"]] == [[note]] * 2
+    assert "warning: 2 drives are damaged or incomplete" in capsys.readouterr().err
     for key in ("confusion_matrix", "mean_iou", "class_iou", "category_iou", "frames"):
         assert result[key] == expected[key]
     assert result["temporal_consistency"] == expected["temporal_consistency"]

@@ -75,7 +75,7 @@ def test_mmdeploy_paddleseg_and_others(tmp_path):
     (tmp_path / "deploy.yaml").write_text(json.dumps(deploy))
     found = settled("paddleseg", tmp_path)
     assert (found.mean, found.size) == ((0.5, 0.5, 0.5), (512, 1024))
-    (tmp_path / "classes.txt").write_text("void\nroad\n\n")
+    (tmp_path / "classes.txt").write_text("void\nroad\n\n", encoding="utf-8-sig")
     (tmp_path / "colors.txt").write_text("0 0 0\n128 64 128 255\n")
     labels = settled("jetson_inference", tmp_path).labels
     assert labels.names == ("void", "road") and labels.classes[1].color_rgb == (128, 64, 128)

@@ -1,6 +1,7 @@
 """The train command: every network, every data set, what it writes, what it refuses."""
 
 import copy
+import shutil
 
 import cv2
 import numpy as np
@@ -181,6 +182,16 @@ def test_broken_pictures_are_named_and_left_out_on_demand(monkeypatch, capsys):
     monkeypatch.setattr(Odd, "broken", set(range(6)))
     with pytest.raises(DatasetError, match=r"nothing of train can be read: 0\.png: cut off"):
         open_data("odd", "", "train", skip_broken=True)
+
+
+def test_a_missing_file_ends_training_before_it_starts(root, tmp_path):
+    mine = shutil.copytree(root, tmp_path / "camvid")
+    for path in sorted((mine / "trainannot").iterdir())[:2]:
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"no such file, .*first of 2.*--skip-broken"):
+        open_data("camvid", str(mine), "train")
+    sound = open_data("camvid", str(mine), "train", skip_broken=True)
+    assert len(sound) == len(open_data("camvid", str(root), "train")) - 2
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

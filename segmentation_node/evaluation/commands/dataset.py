@@ -72,12 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = open_dataset(
         arguments.dataset, arguments.root, arguments.split, with_instances=arguments.iiou
     )
-    for note in dataset.notes:
-        print("warning: " + note, file=sys.stderr)
     source = DatasetSource(dataset, arguments.dataset)
+    for line in source.warnings():
+        print("warning: " + line, file=sys.stderr)
     with open_segmenters(arguments, geometry) as (segmenter, *beside):
         facts = run_facts(segmenter, arguments.jobs)
         run = source.new_run(segmenter.labels, facts, output.grouping, geometry)
+        run.source["left_out"] = source.warnings()
         progress = progress_bar(source.length)
         with reported(run, output), closing(source.frames()) as frames:
             shown = progress(frames)

@@ -42,6 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
         report.write_json(arguments.json, merged)
     if arguments.html:
         write_whole(arguments.html, fleet_page(merged))
+    incomplete = sum(bool(row["problems"]) for row in merged["drives"])
+    if incomplete:
+        told = "%d drives are damaged or incomplete; --json and --html say in what" % incomplete
+        print("warning: " + told, file=sys.stderr)
     for item in merged["failed"]:
         print("failed: %s" % item["error"], file=sys.stderr)
     return 1 if merged["failed"] else 0

@@ -1,16 +1,24 @@
 """What every data set reader is: labelled frames by index, most often of files in folders."""
 
 import os
-from typing import Callable, List, NamedTuple, Optional, Set, Tuple
+import re
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 
 from segmentation_node.errors import DatasetError, ImageError
-from segmentation_node.evaluation.datasets.listing import files_below, in_order
+from segmentation_node.evaluation.datasets.contents import read_bytes
+from segmentation_node.evaluation.datasets.listing import files_below, in_order, left_out
 from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import UNLABELLED, LabelSet
-from segmentation_node.pictures import decode_as_stored, decode_rgb, palette_of, read_header
+from segmentation_node.pictures import (
+    ENDINGS,
+    decode_as_stored,
+    decode_rgb,
+    palette_of,
+    read_header,
+)
 
 _OUT_OF_RANGE = -1
 
@@ -50,6 +58,11 @@ class Dataset:
         return cls.splits
 
     @property
+    def known_problems(self) -> Tuple[str, ...]:
+        """Why samples cannot be read, of those of which that is known without reading them."""
+        return ()
+
+    @property
     def occurring_classes(self) -> Tuple[int, ...]:
         """Train ids that occur in the data set: a network trained on it can know no others."""
         return tuple(range(len(self.label_set)))
@@ -69,33 +82,85 @@ class Dataset:
         raise NotImplementedError
 
 
-class Files(NamedTuple):
-    """The files under a folder whose names end in a suffix; a key is the rest of their path."""
+class Files:
+    """The files below a folder whose names end in one of ``endings``, in upper or lower case.
 
-    folder: str
-    suffix: str
+    A key is the rest of a path. ``wanted`` is the ending that a missing file is said to lack,
+    ``find`` lists a folder; one that is not there has no files. ``others`` are those of no such
+    ending.
+    """
 
-    def path(self, key: str) -> str:
-        """The file of a key, whether it is there or not."""
-        return os.path.join(self.folder, key + self.suffix)
+    def __init__(
+        self,
+        folder: str,
+        *endings: str,
+        wanted: str = "",
+        find: Callable[[str], Iterable[str]] = files_below,
+    ) -> None:
+        self.folder = folder
+        self.others: List[str] = []
+        self.kind = "pictures" if endings == ENDINGS else "files *" + endings[0]
+        self._wanted = wanted or endings[0]
+        self._by_key: Dict[str, List[str]] = {}
+        for path in find(folder) if os.path.isdir(folder) else ():
+            ending = next((end for end in endings if path.lower().endswith(end.lower())), "")
+            if ending:
+                key = path[: -len(ending)]
+                self._by_key.setdefault(key, []).append(os.path.join(folder, path))
+            else:
+                self.others.append(path)
 
     def keys(self) -> Set[str]:
-        """Keys of all files, in subfolders too; none where there is no such folder."""
-        found = files_below(self.folder) if os.path.isdir(self.folder) else ()
-        return {path[: -len(self.suffix)] for path in found if path.endswith(self.suffix)}
+        """Keys of all files."""
+        return set(self._by_key)
+
+    def path(self, key: str) -> str:
+        """The file of a key; where there is none, the one that is missing."""
+        found = self._by_key.get(key)
+        return found[0] if found else os.path.join(self.folder, key + self._wanted)
+
+    def problem(self, key: str, asked_by: str) -> str:
+        """Why there is not one file of a key; empty where there is. ``asked_by`` misses it."""
+        found = self._by_key.get(key, [])
+        if not found:
+            return "%s: no such file, but %s" % (self.path(key), asked_by)
+        if len(found) > 1:
+            return "%s: %s has the same stem; keep one of them" % (found[0], found[1])
+        return ""
+
+    def only(self, key: str) -> str:
+        """The file of a key that there is. Raises DatasetError where there are two."""
+        problem = self.problem(key, "it was listed")
+        if problem:
+            raise DatasetError(problem)
+        return self.path(key)
+
+    def of_others(self, ending: str) -> "Files":
+        """The files of another ending below the same folder, without reading it again."""
+        return Files(self.folder, ending, find=lambda _: self.others)
+
+    def left_out(self, by_design: Optional[str] = None) -> Tuple[str, ...]:
+        """A note of the other files, but for those in whose path the pattern is found."""
+        others = [p for p in self.others if by_design is None or not re.search(by_design, p)]
+        return left_out(self.folder, "no " + self.kind, others)
 
 
 class SampleFiles(NamedTuple):
-    """Where one sample is."""
+    """Where one sample is; ``problem`` says why it cannot be read, where that is known."""
 
     name: str
     image: str
     labels: str
-    instances: str
+    instances: str = ""
+    problem: str = ""
 
 
 class FileDataset(Dataset):
-    """A data set whose subclass finds the files of a split when it is opened."""
+    """A data set whose subclass finds the files of a split when it is opened.
+
+    A sample whose one file is missing, or there twice, raises DatasetError when it is read, as a
+    broken picture does.
+    """
 
     instance_lut: np.ndarray
 
@@ -106,16 +171,30 @@ class FileDataset(Dataset):
     def _find(self) -> List[SampleFiles]:
         raise NotImplementedError
 
+    @property
+    def known_problems(self) -> Tuple[str, ...]:
+        return tuple(files.problem for files in self.samples if files.problem)
+
+    def _read_labels(self, path: str, image_hwc: np.ndarray) -> np.ndarray:
+        return read_labels(path, self.label_set, image_hwc)
+
     def __len__(self) -> int:
         return len(self.samples)
 
     def sample_name(self, index: int) -> str:
         return self.samples[index].name
 
-    def __getitem__(self, index: int) -> Frame:
+    def files_of(self, index: int) -> SampleFiles:
+        """Where a sample is. Raises DatasetError where it is known that it cannot be read."""
         files = self.samples[index]
+        if files.problem:
+            raise DatasetError(files.problem)
+        return files
+
+    def __getitem__(self, index: int) -> Frame:
+        files = self.files_of(index)
         image = read_image(files.image)
-        labels = read_labels(files.labels, self.label_set, image)
+        labels = self._read_labels(files.labels, image)
         instances = None
         if self.with_instances:
             instances = read_instances(files.instances, self.instance_lut, image)
@@ -209,29 +288,26 @@ def read_instances(path: str, instance_lut: np.ndarray, image_hwc: np.ndarray) -
     return instances
 
 
-def labelled_keys(images: Files, labels: Files, layout: str) -> List[str]:
-    """The keys that images and labels share, in order.
+def paired(
+    images: Files, labels: Files, layout: str, asked: Optional[Dict[str, str]] = None
+) -> List[SampleFiles]:
+    """A sample, called by its key, for every file of either, in order.
 
-    Raises DatasetError on a folder that is missing or empty, and on an image without labels or
-    labels without their image.
+    ``asked`` are the keys that a list asks for, in its order, and why each is missed. Raises
+    DatasetError on a folder that is missing or empty.
     """
-    found = []
     for files in (images, labels):
         require_folder(files.folder, layout)
-        found.append(files.keys())
-        if not found[-1]:
-            raise DatasetError(
-                "%s: no files *%s; expected %s" % (files.folder, files.suffix, layout)
-            )
-    for there, absent in ((0, 1), (1, 0)):
-        missing = in_order(found[there] - found[absent])
-        if missing:
-            present, wanted = (images, labels)[there], (images, labels)[absent]
-            raise DatasetError(
-                "%s: no such file, but %s is there (%d files like it); expected %s"
-                % (wanted.path(missing[0]), present.path(missing[0]), len(missing), layout)
-            )
-    return in_order(found[0])
+        if not files.keys():
+            raise DatasetError("%s: no %s; expected %s" % (files.folder, files.kind, layout))
+    samples = []
+    for key in asked or in_order(images.keys() | labels.keys()):
+        problem = images.problem(key, asked[key] if asked else labels.path(key) + " is there")
+        problem = problem or labels.problem(
+            key, asked[key] if asked else images.path(key) + " is there"
+        )
+        samples.append(SampleFiles(key, images.path(key), labels.path(key), problem=problem))
+    return samples
 
 
 def require_folder(path: str, layout: str) -> None:
@@ -242,10 +318,7 @@ def require_folder(path: str, layout: str) -> None:
 
 def _decoded(path: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     try:
-        with open(path, "rb") as file:
-            return decode(file.read())
-    except OSError as error:
-        raise DatasetError("%s: %s" % (path, error.strerror)) from error
+        return decode(read_bytes(path))
     except ImageError as error:
         raise DatasetError("%s: %s" % (path, error)) from error
 

@@ -2,17 +2,12 @@
 
 import os
 import re
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, Optional
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation.datasets.base import (
-    Dataset,
-    read_image,
-    read_labels,
-    require_folder,
-)
-from segmentation_node.evaluation.datasets.listing import names_in
-from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.datasets.base import FileDataset, Files, SampleFiles, paired
+from segmentation_node.evaluation.datasets.contents import read_list
+from segmentation_node.evaluation.datasets.listing import in_order, left_out, names_in
 from segmentation_node.labels import CAMVID_11
 
 # Val shows a drive that train shows too: choices are checked on a drive kept out of training.
@@ -27,7 +22,7 @@ _DERIVED_SPLITS = {
 LAYOUT = "CamVid in SegNet's layout: ROOT/{train,val,test} and ROOT/{train,val,test}annot"
 
 
-class CamVid(Dataset):
+class CamVid(FileDataset):
     """``ROOT/SPLIT/*.png`` with labels of the same name in ``ROOT/SPLITannot``.
 
     ``ROOT/SPLIT.txt``, where present, chooses and orders the images; only file names count in
@@ -39,72 +34,42 @@ class CamVid(Dataset):
     label_set = CAMVID_11
     splits = ("train", "val", "test") + tuple(_DERIVED_SPLITS)
 
-    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
-        super().__init__(root, split, with_instances)
-        folders, drive, is_kept = _DERIVED_SPLITS.get(split, ((split,), "", True))
-        self._samples = [
-            sample for folder in folders for sample in _samples_of(root, folder, drive, is_kept)
-        ]
+    def _find(self) -> List[SampleFiles]:
+        folders, drive, is_kept = _DERIVED_SPLITS.get(self.split, ((self.split,), "", True))
+        samples = [sample for folder in folders for sample in self._samples_in(folder)]
+        kept = [sample for sample in samples if sample.name.startswith(drive) == is_kept]
+        if not kept:
+            where = " and ".join(os.path.join(self.root, folder) for folder in folders)
+            raise DatasetError("%s: no images for %s; expected %s" % (where, self.split, LAYOUT))
+        return kept
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def sample_name(self, index: int) -> str:
-        return self._samples[index].file_name
-
-    def __getitem__(self, index: int) -> Frame:
-        sample = self._samples[index]
-        if not os.path.isfile(sample.image_path) and sample.asked_by:
-            raise DatasetError("%s: no such file; %s" % (sample.image_path, sample.asked_by))
-        image = read_image(sample.image_path)
-        return Frame(
-            sample.file_name, image, read_labels(sample.labels_path, self.label_set, image)
-        )
-
-
-class _Sample(NamedTuple):
-    """An image and its labels of the same name; the list's line that asks for it, or none."""
-
-    file_name: str
-    image_path: str
-    labels_path: str
-    asked_by: str
-
-
-def _samples_of(root: str, folder: str, drive: str, is_kept: bool) -> List[_Sample]:
-    """A folder's samples in order, those of ``drive`` or, unless ``is_kept``, all others."""
-    images, labels = os.path.join(root, folder), os.path.join(root, folder + "annot")
-    require_folder(images, LAYOUT)
-    require_folder(labels, LAYOUT)
-    names = _listed(images + ".txt") or [(name, "") for name in _found(images)]
-    samples = [
-        _Sample(name, os.path.join(images, name), os.path.join(labels, name), asked_by)
-        for name, asked_by in names
-        if name.startswith(drive) == is_kept
-    ]
-    if not samples:
-        raise DatasetError("%s: no PNG images; expected %s" % (images, LAYOUT))
-    return samples
-
-
-def _listed(list_path: str) -> List[Tuple[str, str]]:
-    """The names that a list file asks for, and where it does; none without the file."""
-    if not os.path.isfile(list_path):
-        return []
-    with open(list_path, encoding="utf-8", errors="replace") as lines:
+    def _samples_in(self, folder: str) -> List[SampleFiles]:
+        path = os.path.join(self.root, folder)
+        images, labels = (Files(of, ".png", find=names_in) for of in (path, path + "annot"))
+        asked = _asked(path + ".txt")
+        for files in (images, labels):
+            self.notes += files.left_out()
+            if asked is not None:
+                unlisted = in_order(files.keys().difference(asked))
+                self.notes += left_out(files.folder, "not in %s.txt" % folder, unlisted)
         return [
-            (_listed_name(line), "it is asked for by %s, line %d" % (list_path, number))
-            for number, line in enumerate(lines, 1)
-            if line.strip()
+            sample._replace(name=os.path.basename(sample.image))
+            for sample in paired(images, labels, LAYOUT, asked)
         ]
 
 
-def _found(folder: str) -> List[str]:
-    return [name for name in names_in(folder) if name.endswith(".png")]
+def _asked(list_path: str) -> Optional[Dict[str, str]]:
+    """The stems that a list file asks for, and where it does; None without the file."""
+    if not os.path.lexists(list_path):
+        return None
+    found = read_list(list_path, _listed_stem)
+    if not found:
+        raise DatasetError("%s: lists no image; fill it, or remove it to take all" % list_path)
+    return found
 
 
-def _listed_name(line: str) -> str:
-    """The image's name in a line: its path, or its stem, and perhaps the labels' path behind it."""
-    first = re.match(r"\s*(.*?\.png)(?:\s|$)", line)
-    path = first.group(1) if first else line.split()[0] + ".png"
+def _listed_stem(line: str) -> str:
+    """The image's stem in a line: its path, or its stem, and perhaps the labels' path behind it."""
+    first = re.match(r"(?i)(.*?)\.png(?:\s|$)", line)
+    path = first.group(1) if first else "".join(line.split()[:1])
     return re.split(r"[/\\]", path)[-1]

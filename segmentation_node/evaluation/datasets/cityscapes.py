@@ -11,8 +11,8 @@ from segmentation_node.evaluation.datasets.base import (
     FileDataset,
     Files,
     SampleFiles,
-    labelled_keys,
     new_instance_lut,
+    paired,
     read_image,
     read_labels,
     require_folder,
@@ -60,10 +60,12 @@ class Cityscapes(FileDataset):
         labels_folder = os.path.join(self.root, name, self.split)
         images = Files(os.path.join(self.root, "leftImg8bit", self.split), "_leftImg8bit.png")
         labels = Files(labels_folder, "_%s_labelIds.png" % name)
-        instances = Files(labels_folder, "_%s_instanceIds.png" % name)
+        instances = labels.of_others("_%s_instanceIds.png" % name)
+        # Colours, polygons and train ids lie beside the ids.
+        self.notes = images.left_out() + labels.left_out("_%s_" % name)
         return [
-            SampleFiles(key, images.path(key), labels.path(key), instances.path(key))
-            for key in labelled_keys(images, labels, layout)
+            sample._replace(instances=instances.path(sample.name))
+            for sample in paired(images, labels, layout)
         ]
 
 
@@ -100,6 +102,7 @@ class CityscapesSequence(Drive):
             raise DatasetError(
                 "%s: no files *_leftImg8bit.png; expected %s" % (images, SEQUENCE_LAYOUT)
             )
+        self.notes = self._images.left_out() + self._labels.left_out("_gtFine_")
         self._labelled = self._find_labelled(split)
         self.length = len(self._keys)
         self._places = _places(self._keys)
@@ -110,10 +113,10 @@ class CityscapesSequence(Drive):
             yield frame_or_problem(key, partial(self._read, key, place))
 
     def _read(self, key: str, place: Optional[DrivePosition]) -> Frame:
-        image = read_image(self._images.path(key))
+        image = read_image(self._images.only(key))
         labels = None
         if key in self._labelled:
-            labels = read_labels(self._labels.path(key), CITYSCAPES_19, image)
+            labels = read_labels(self._labels.only(key), CITYSCAPES_19, image)
         return Frame(key, image, labels, position=place)
 
     def _find_labelled(self, split: str) -> Set[str]:
@@ -121,9 +124,9 @@ class CityscapesSequence(Drive):
             return set()
         labelled = self._labels.keys() & set(self._keys)
         if not labelled:
-            self.notes = ("%s: no labels of these frames" % self._labels.folder,)
+            self.notes += ("%s: no labels of these frames" % self._labels.folder,)
         elif len(labelled) < len(self._labels.keys()):
-            self.notes = (
+            self.notes += (
                 "%s: %d of its %d label files have no frame in %s"
                 % (
                     self._labels.folder,

@@ -14,18 +14,20 @@ from segmentation_node.evaluation.datasets.base import (
     FileDataset,
     Files,
     SampleFiles,
-    labelled_keys,
     new_instance_lut,
+    paired,
     read_ids,
     read_image,
     require_folder,
     to_train_ids,
 )
+from segmentation_node.evaluation.datasets.contents import read_text
 from segmentation_node.evaluation.datasets.drive import Calibration, Drive, frame_or_problem
-from segmentation_node.evaluation.datasets.listing import names_in
+from segmentation_node.evaluation.datasets.listing import in_order, left_out, names_in
 from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX, instance_ids
 from segmentation_node.labels import CITYSCAPES_19, CITYSCAPES_19_AS_TRAIN_IDS
+from segmentation_node.pictures import ENDINGS
 
 SEMANTICS_LAYOUT = "KITTI's layout: ROOT/training/{image_2,semantic,instance}/NNNNNN_10.png"
 STEP_LAYOUT = (
@@ -59,14 +61,15 @@ class KittiSemantics(FileDataset):
     instance_lut = _semantics_instance_lut()
 
     def _find(self) -> List[SampleFiles]:
-        # image_2 of the stereo archives, often unpacked at the same place, holds *_11.png too.
+        # image_2 of KITTI's other archives, often unpacked at the same place, holds more.
         images, labels, instances = (
             Files(os.path.join(self.root, "training", folder), "_10.png")
             for folder in ("image_2", "semantic", "instance")
         )
+        self.notes = images.left_out(r"\d+(_\d\d)?\.png$") + labels.left_out()
         return [
-            SampleFiles(key, images.path(key), labels.path(key), instances.path(key))
-            for key in labelled_keys(images, labels, SEMANTICS_LAYOUT)
+            sample._replace(instances=instances.path(sample.name))
+            for sample in paired(images, labels, SEMANTICS_LAYOUT)
         ]
 
 
@@ -85,25 +88,28 @@ class KittiStep(FileDataset):
     def _find(self) -> List[SampleFiles]:
         maps_folder = os.path.join(self.root, "panoptic_maps", self.split)
         require_folder(maps_folder, STEP_LAYOUT)
+        names = names_in(maps_folder)
+        sequences = [name for name in names if os.path.isdir(os.path.join(maps_folder, name))]
+        strays = [name for name in names if name not in sequences]
+        self.notes = left_out(maps_folder, "no sequence's folder", strays)
+        images_folder = os.path.join(self.root, "images", self.split)
+        if os.path.isdir(images_folder):
+            unmapped = [name for name in names_in(images_folder) if name not in sequences]
+            self.notes += left_out(images_folder, "no panoptic maps", unmapped)
+        else:
+            images_folder = os.path.join(self.root, "training", "image_02")
         samples = []
-        for sequence in names_in(maps_folder):
+        for sequence in sequences:
             maps = Files(os.path.join(maps_folder, sequence), ".png")
-            images = Files(os.path.join(self._images_folder(), sequence), ".png")
+            images = Files(os.path.join(images_folder, sequence), ".png")
+            self.notes += images.left_out() + maps.left_out()
             samples += [
-                SampleFiles(
-                    "%s/%s" % (sequence, key), images.path(key), maps.path(key), maps.path(key)
-                )
-                for key in labelled_keys(images, maps, STEP_LAYOUT)
+                sample._replace(name="%s/%s" % (sequence, sample.name), instances=sample.labels)
+                for sample in paired(images, maps, STEP_LAYOUT)
             ]
         if not samples:
             raise DatasetError("%s: no sequences; expected %s" % (maps_folder, STEP_LAYOUT))
         return samples
-
-    def _images_folder(self) -> str:
-        sorted_folder = os.path.join(self.root, "images", self.split)
-        if os.path.isdir(sorted_folder):
-            return sorted_folder
-        return os.path.join(self.root, "training", "image_02")
 
     def drive_position(self, index: int) -> Optional[DrivePosition]:
         sequence, _, frame = self.samples[index].name.rpartition("/")
@@ -111,7 +117,7 @@ class KittiStep(FileDataset):
 
     def __getitem__(self, index: int) -> Frame:
         """R is the class; G and B are the high and the low byte of the instance's number."""
-        files = self.samples[index]
+        files = self.files_of(index)
         image = read_image(files.image)
         panoptic_bgr = read_ids(files.labels, image, np.uint8, channels=3)
         labels = to_train_ids(files.labels, panoptic_bgr[..., 2], self.label_set)
@@ -140,25 +146,45 @@ class KittiRaw(Drive):
         self.folder = os.path.join(drive, RAW_CAMERA)
         data = os.path.join(self.folder, "data")
         require_folder(data, RAW_LAYOUT)
-        names = [name for name in names_in(data) if re.match(r"\d+\.(png|jpg)$", name)]
-        if not names:
+        self._images = Files(data, *ENDINGS, find=names_in)
+        self._keys = [key for key in in_order(self._images.keys()) if re.match("[0-9]+$", key)]
+        if not self._keys:
             raise DatasetError("%s: no images; expected %s" % (data, RAW_LAYOUT))
-        self._paths = [os.path.join(data, name) for name in names]
-        self._stamps_ns = _read_stamps(os.path.join(self.folder, "timestamps.txt"))
-        self.length = len(names)
+        self._times_path = os.path.join(self.folder, "timestamps.txt")
+        self._stamps_ns = _read_stamps(self._times_path)
+        self.length = len(self._keys)
+        self.notes = self._images.left_out() + self._gaps()
         self._calibrate()
 
     def frames(self) -> Iterator[Union[Frame, Problem]]:
         """Every image; its number in the file name is its line in timestamps.txt."""
         last_ns = -1
-        for path in self._paths:
-            frame = frame_or_problem(path, partial(self._read, path, last_ns))
+        for key in self._keys:
+            frame = frame_or_problem(self._images.path(key), partial(self._read, key, last_ns))
             if isinstance(frame, Frame):
                 last_ns = frame.stamp_ns or last_ns
             yield frame
 
-    def _read(self, path: str, last_ns: int) -> Frame:
-        number = int(os.path.splitext(os.path.basename(path))[0])
+    def _gaps(self) -> Tuple[str, ...]:
+        """Notes of images without a number, and of times without an image."""
+        data = self._images.folder
+        unnumbered = in_order(self._images.keys().difference(self._keys))
+        notes = left_out(data, "not called by a frame's number", unnumbered)
+        numbers = {int(key) for key in self._keys}
+        lost = [
+            number
+            for number, stamp_ns in enumerate(self._stamps_ns)
+            if stamp_ns is not None and number not in numbers
+        ]
+        if lost:
+            notes += (
+                "%s: %d of its %d lines have no image in %s, the first that of %010d"
+                % (self._times_path, len(lost), len(self._stamps_ns), data, lost[0]),
+            )
+        return notes
+
+    def _read(self, key: str, last_ns: int) -> Frame:
+        path, number = self._images.only(key), int(key)
         if number >= len(self._stamps_ns):
             raise DatasetError(
                 "%s: frame %d but timestamps.txt has %d lines"
@@ -180,7 +206,7 @@ class KittiRaw(Drive):
         date_folder = os.path.dirname(os.path.dirname(self.folder))
         path = os.path.join(date_folder, "calib_cam_to_cam.txt")
         if not os.path.isfile(path):
-            self.notes = ("%s: no such file; the bag gets no camera_info" % path,)
+            self.notes += ("%s: no such file; the bag gets no camera_info" % path,)
             return
         calibration = _read_calibration(path)
         first = next((frame for frame in self.frames() if isinstance(frame, Frame)), None)
@@ -190,7 +216,7 @@ class KittiRaw(Drive):
         if (width, height) == (calibration.width, calibration.height):
             self.calibration = calibration
         else:
-            self.notes = (
+            self.notes += (
                 "%s is of %dx%d images, these are %dx%d; the bag gets no camera_info"
                 % (path, calibration.width, calibration.height, width, height),
             )
@@ -222,18 +248,17 @@ def _read_stamps(path: str) -> List[Optional[int]]:
     if not os.path.isfile(path):
         raise DatasetError("%s: no such file; expected %s" % (path, RAW_LAYOUT))
     stamps_ns: List[Optional[int]] = []
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                stamps_ns.append(None)
-                continue
-            stamp_ns = _nanoseconds(line.strip())
-            if stamp_ns is None:
-                raise DatasetError(
-                    "%s, line %d: found %s, expected a time like 2011-09-26 13:02:25.964389445"
-                    % (path, number, shown(line.strip()))
-                )
-            stamps_ns.append(stamp_ns)
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            stamps_ns.append(None)
+            continue
+        stamp_ns = _nanoseconds(line.strip())
+        if stamp_ns is None:
+            raise DatasetError(
+                "%s, line %d: found %s, expected a time like 2011-09-26 13:02:25.964389445"
+                % (path, number, shown(line.strip()))
+            )
+        stamps_ns.append(stamp_ns)
     return stamps_ns
 
 
@@ -253,14 +278,13 @@ def _nanoseconds(text: str) -> Optional[int]:
 def _read_calibration(path: str) -> Calibration:
     """The rectified image_02: after rectification D is zero and R the identity."""
     values: Dict[str, Tuple[float, ...]] = {}
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            name, _, rest = line.partition(":")
-            if name in ("S_rect_02", "P_rect_02"):
-                try:
-                    values[name] = tuple(float(part) for part in rest.split())
-                except ValueError:
-                    values[name] = ()
+    for line in read_text(path).splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("S_rect_02", "P_rect_02"):
+            try:
+                values[name] = tuple(float(part) for part in rest.split())
+            except ValueError:
+                values[name] = ()
     if len(values.get("S_rect_02", ())) != 2 or len(values.get("P_rect_02", ())) != 12:
         raise DatasetError("%s: expected S_rect_02 with 2 numbers and P_rect_02 with 12" % path)
     width, height = (int(value) for value in values["S_rect_02"])

@@ -1,12 +1,19 @@
 """KITTI's object benchmark: images with boxes, without labels of pixels."""
 
 import os
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
 from segmentation_node.errors import DatasetError, shown
-from segmentation_node.evaluation.datasets.base import Dataset, Files, labelled_keys, read_image
+from segmentation_node.evaluation.datasets.base import (
+    FileDataset,
+    Files,
+    SampleFiles,
+    paired,
+    read_image,
+)
+from segmentation_node.evaluation.datasets.contents import read_text
 from segmentation_node.evaluation.frame import Calibration, Frame
 from segmentation_node.evaluation.run.true_boxes import (
     ANY_CLASS,
@@ -43,7 +50,7 @@ class _Line(NamedTuple):
     box: Tuple[float, ...]
 
 
-class KittiObject(Dataset):
+class KittiObject(FileDataset):
     """``ROOT/training/image_2/NNNNNN.png`` with boxes in ``label_2`` and cameras in ``calib``.
 
     Its classes go by Cityscapes' names; a cyclist's box, rider and bicycle, is called a rider's.
@@ -54,35 +61,29 @@ class KittiObject(Dataset):
     has_labels = False
     box_classes = ("car", "person", "rider", "truck", "train")
 
-    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
-        super().__init__(root, split, with_instances)
-        folder = os.path.join(root, "training")
-        self._images = Files(os.path.join(folder, "image_2"), ".png")
-        self._labels = Files(os.path.join(folder, "label_2"), ".txt")
+    def _find(self) -> List[SampleFiles]:
+        folder = os.path.join(self.root, "training")
+        images = Files(os.path.join(folder, "image_2"), ".png")
+        labels = Files(os.path.join(folder, "label_2"), ".txt")
         self._calibrations = Files(os.path.join(folder, "calib"), ".txt")
-        self._keys = labelled_keys(self._images, self._labels, LAYOUT)
         self.is_calibrated = os.path.isdir(self._calibrations.folder)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def sample_name(self, index: int) -> str:
-        return self._keys[index]
+        self.notes = images.left_out() + labels.left_out()
+        return paired(images, labels, LAYOUT)
 
     def __getitem__(self, index: int) -> Frame:
-        key = self._keys[index]
-        image = read_image(self._images.path(key))
+        files = self.files_of(index)
+        image = read_image(files.image)
         calibration = None
         if self.is_calibrated:
-            calibration = _read_calibration(self._calibrations.path(key), image)
-        boxes = _read_boxes(self._labels.path(key))
-        return Frame(key, image, true_boxes=boxes, calibration=calibration)
+            calibration = _read_calibration(self._calibrations.path(files.name), image)
+        boxes = _read_boxes(files.labels)
+        return Frame(files.name, image, true_boxes=boxes, calibration=calibration)
 
 
 def _read_boxes(path: str) -> TrueBoxes:
     lines = [
         _parsed(path, number, line)
-        for number, line in enumerate(_read_text(path).splitlines(), 1)
+        for number, line in enumerate(read_text(path, LARGEST_FILE_BYTES).splitlines(), 1)
         if line.strip()
     ]
     known = [line for line in lines if line.type != MISC]
@@ -118,7 +119,7 @@ def _parsed(path: str, number: int, line: str) -> _Line:
 
 def _read_calibration(path: str, image_hwc: np.ndarray) -> Calibration:
     """The projection of image_2's camera, P2."""
-    for line in _read_text(path).splitlines():
+    for line in read_text(path, LARGEST_FILE_BYTES).splitlines():
         name, _, rest = line.partition(":")
         if name == "P2":
             try:
@@ -129,11 +130,3 @@ def _read_calibration(path: str, image_hwc: np.ndarray) -> Calibration:
                 height, width = image_hwc.shape[:2]
                 return Calibration(width, height, values)
     raise DatasetError("%s: expected a line P2 with 12 numbers" % path)
-
-
-def _read_text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(LARGEST_FILE_BYTES).decode("utf-8", "replace")
-    except OSError as error:
-        raise DatasetError("%s: %s" % (path, error.strerror)) from error

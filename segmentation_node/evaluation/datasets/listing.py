@@ -26,7 +26,10 @@ def names_in(folder: str) -> List[str]:
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """Paths of all files below a folder, relative to it, through links too; none twice."""
+    """Paths of all files below a folder, relative to it, through links too; none twice.
+
+    A link that leads nowhere is one of them: reading it says so.
+    """
     return _below(folder, "", set())
 
 
@@ -48,5 +51,5 @@ def _below(folder: str, prefix: str, seen: Set[str]) -> Iterator[str]:
         if os.path.isdir(path):
             for found in _below(path, os.path.join(prefix, name), seen):
                 yield found
-        elif os.path.isfile(path):
+        else:
             yield os.path.join(prefix, name)

@@ -2,13 +2,21 @@
 
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
 
 from segmentation_node.errors import DatasetError, LabelsError
-from segmentation_node.evaluation.datasets.base import Dataset, read_image, require_folder
-from segmentation_node.evaluation.datasets.listing import files_below, in_order, left_out, names_in
+from segmentation_node.evaluation.datasets.base import (
+    FileDataset,
+    Files,
+    SampleFiles,
+    paired,
+    require_folder,
+)
+from segmentation_node.evaluation.datasets.contents import read_list, read_text
+from segmentation_node.evaluation.datasets.listing import in_order, left_out, names_in
 from segmentation_node.evaluation.datasets.masks import BLACK, Color, read_mask
-from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import (
     LABEL_SETS,
     LabelSet,
@@ -32,51 +40,23 @@ VOC_BORDER = (224, 224, 192)
 _LABELMAP_LINE = re.compile(r"([^:]+)(?::(?:(\d{1,3}),(\d{1,3}),(\d{1,3}))?(?::.*)?)?$")
 
 
-class Pair(NamedTuple):
-    """The files of one sample; ``asked_by`` says why a missing one is missed."""
-
-    name: str
-    images: List[str]
-    labels: List[str]
-    asked_by: str
-
-
-class PairedPictures(Dataset):
-    """Pictures and label images of the same stem.
-
-    A sample whose one file is missing, or there twice, raises DatasetError when it is read, as a
-    broken picture does. ``notes`` names the files that belong to no sample.
-    """
+class PairedPictures(FileDataset):
+    """Pictures and label images of the same stem, in classes that the folder may name itself."""
 
     void_colors: Tuple[Color, ...] = (BLACK,)
-    images_folder: str
-    labels_folder: str
 
-    def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
-        super().__init__(root, split, with_instances)
+    def _find(self) -> List[SampleFiles]:
         self.label_set = self._read_label_set()
-        self.pairs = self._find()
+        return self._find_pairs()
 
     def _read_label_set(self) -> LabelSet:
         raise NotImplementedError
 
-    def _find(self) -> List[Pair]:
+    def _find_pairs(self) -> List[SampleFiles]:
         raise NotImplementedError
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def sample_name(self, index: int) -> str:
-        return self.pairs[index].name
-
-    def __getitem__(self, index: int) -> Frame:
-        pair = self.pairs[index]
-        stem = os.path.join(self.images_folder, pair.name)
-        image = read_image(_only(pair.images, stem + ".png (or .jpg, ...)", pair.asked_by))
-        labels_path = os.path.join(self.labels_folder, pair.name + ".png")
-        labels_path = _only(pair.labels, labels_path, pair.asked_by)
-        labels = read_mask(labels_path, self.label_set, image, self.void_colors)
-        return Frame(pair.name, image, labels)
+    def _read_labels(self, path: str, image_hwc: np.ndarray) -> np.ndarray:
+        return read_mask(path, self.label_set, image_hwc, self.void_colors)
 
 
 class Folder(PairedPictures):
@@ -106,31 +86,16 @@ class Folder(PairedPictures):
             )
         return labels
 
-    def _find(self) -> List[Pair]:
-        self.images_folder = os.path.join(self.root, "images", self.split)
-        self.labels_folder = os.path.join(self.root, "labels", self.split)
-        images, others = _by_stem(self.images_folder, FOLDER_LAYOUT)
-        labels, more = _by_stem(self.labels_folder, FOLDER_LAYOUT)
-        if not images:
-            raise DatasetError(
-                "%s: no pictures (%s); expected %s"
-                % (self.images_folder, ", ".join(ENDINGS), FOLDER_LAYOUT)
-            )
-        self.notes = left_out(self.images_folder, "no pictures", others)
-        self.notes += left_out(self.labels_folder, "no pictures", more)
+    def _find_pairs(self) -> List[SampleFiles]:
+        images = _pictures(os.path.join(self.root, "images", self.split), ".png (or .jpg, ...)")
+        labels = _pictures(os.path.join(self.root, "labels", self.split))
+        samples = paired(images, labels, FOLDER_LAYOUT)
+        self.notes = images.left_out() + labels.left_out()
         splits = self.splits_in(self.root)
         for folder in (os.path.join(self.root, name) for name in ("images", "labels")):
             strays = [name for name in names_in(folder) if name not in splits]
             self.notes += left_out(folder, "in no split", strays)
-        return [
-            Pair(
-                stem,
-                images.get(stem, []),
-                labels.get(stem, []),
-                "%s is there" % (images.get(stem) or labels[stem])[0],
-            )
-            for stem in in_order(set(images) | set(labels))
-        ]
+        return samples
 
 
 class Voc(PairedPictures):
@@ -145,86 +110,59 @@ class Voc(PairedPictures):
 
     @classmethod
     def splits_in(cls, root: str) -> Tuple[str, ...]:
+        lists = cls._lists_in(root)
+        if not lists.keys():
+            raise DatasetError("%s: no lists *.txt; expected %s" % (lists.folder, VOC_LAYOUT))
+        return tuple(in_order(lists.keys()))
+
+    @classmethod
+    def _lists_in(cls, root: str) -> Files:
         folder = os.path.join(root, "ImageSets", "Segmentation")
         require_folder(folder, VOC_LAYOUT)
-        found = tuple(name[:-4] for name in names_in(folder) if name.endswith(".txt"))
-        if not found:
-            raise DatasetError("%s: no lists *.txt; expected %s" % (folder, VOC_LAYOUT))
-        return found
+        return Files(folder, ".txt", find=names_in)
 
     def _read_label_set(self) -> LabelSet:
         path = os.path.join(self.root, "labelmap.txt")
-        return _read_labelmap(path) if os.path.isfile(path) else LABEL_SETS["voc21"]
+        return _read_labelmap(path) if os.path.lexists(path) else LABEL_SETS["voc21"]
 
-    def _find(self) -> List[Pair]:
-        self.images_folder = os.path.join(self.root, "JPEGImages")
-        self.labels_folder = os.path.join(self.root, "SegmentationClass")
-        images, _ = _by_stem(self.images_folder, VOC_LAYOUT)
-        labels, others = _by_stem(self.labels_folder, VOC_LAYOUT)
-        lists = {split: self._listed(split) for split in self.splits_in(self.root)}
+    def _find_pairs(self) -> List[SampleFiles]:
+        images = _pictures(os.path.join(self.root, "JPEGImages"), ".jpg (or .png, ...)")
+        labels = _pictures(os.path.join(self.root, "SegmentationClass"))
+        lists = self._lists_in(self.root)
+        stems = {split: read_list(lists.only(split), _stem) for split in lists.keys()}
+        if not stems[self.split]:
+            raise DatasetError(
+                "%s: lists no picture; expected %s" % (lists.path(self.split), VOC_LAYOUT)
+            )
         # JPEGImages holds more by design: VOC's own pictures for detection.
-        unlisted = in_order(set(labels).difference(*lists.values()))
-        self.notes = left_out(self.labels_folder, "no pictures", others)
-        self.notes += left_out(self.labels_folder, "in no list", unlisted)
-        return [
-            Pair(stem, images.get(stem, []), labels.get(stem, []), "%s asks for it" % line)
-            for stem, line in lists[self.split].items()
-        ]
+        unlisted = in_order(labels.keys().difference(*stems.values()))
+        self.notes = lists.left_out() + images.left_out() + labels.left_out()
+        self.notes += left_out(labels.folder, "in no list", unlisted)
+        return paired(images, labels, VOC_LAYOUT, stems[self.split])
 
-    def _listed(self, split: str) -> Dict[str, str]:
-        """The stems of a split's list in its order; of each the line that names it."""
-        path = os.path.join(self.root, "ImageSets", "Segmentation", split + ".txt")
-        found: Dict[str, str] = {}
-        with open(path, encoding="utf-8-sig", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                stem = line.strip().strip('"')
-                if stem in found:
-                    raise DatasetError("%s, line %d: %s is listed twice" % (path, number, stem))
-                if stem:
-                    found[stem] = "%s, line %d," % (path, number)
-        if not found and split == self.split:
-            raise DatasetError("%s: lists no picture; expected %s" % (path, VOC_LAYOUT))
-        return found
+
+def _stem(line: str) -> str:
+    return line.strip('"')
 
 
 def _read_labelmap(path: str) -> LabelSet:
     """The classes of a ``labelmap.txt``; a colour that is left out is VOC's for the place."""
     classes: List[Dict[str, Any]] = []
-    with open(path, encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            text = line.strip()
-            if not text or text.startswith("#"):
-                continue
-            match = _LABELMAP_LINE.match(text)
-            if match is None:
-                raise DatasetError(
-                    "%s, line %d: found %.80r, expected name:r,g,b:parts:actions"
-                    % (path, number, text)
-                )
-            name, color = match.group(1), match.groups()[1:]
-            rgb = map(int, color) if color[0] else default_color(len(classes) - 1)
-            classes.append({"name": name, "color": list(rgb)})
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = _LABELMAP_LINE.match(text)
+        if match is None:
+            raise DatasetError(
+                "%s, line %d: found %.80r, expected name:r,g,b:parts:actions" % (path, number, text)
+            )
+        name, color = match.group(1), match.groups()[1:]
+        rgb = map(int, color) if color[0] else default_color(len(classes) - 1)
+        classes.append({"name": name, "color": list(rgb)})
     folder = os.path.basename(os.path.dirname(os.path.realpath(path)))
     return parse_label_set({"name": folder + "/labelmap.txt", "classes": classes}, path)
 
 
-def _by_stem(folder: str, layout: str) -> Tuple[Dict[str, List[str]], List[str]]:
-    """The pictures below a folder by their key, the path in it without ending; and other files."""
-    require_folder(folder, layout)
-    pictures: Dict[str, List[str]] = {}
-    others = []
-    for path in files_below(folder):
-        stem, ending = os.path.splitext(path)
-        if ending.lower() in ENDINGS:
-            pictures.setdefault(stem, []).append(os.path.join(folder, path))
-        else:
-            others.append(path)
-    return pictures, others
-
-
-def _only(found: List[str], wanted: str, asked_by: str) -> str:
-    if not found:
-        raise DatasetError("%s: no such file, but %s" % (wanted, asked_by))
-    if len(found) > 1:
-        raise DatasetError("%s: %s has the same stem; keep one of them" % (found[0], found[1]))
-    return found[0]
+def _pictures(folder: str, wanted: str = ".png") -> Files:
+    return Files(folder, *ENDINGS, wanted=wanted)

@@ -130,7 +130,7 @@ def _expanded(item: str, endpoint_url: Optional[str]) -> Iterator[str]:
 
 def _listed(path: str, endpoint_url: Optional[str]) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             lines = [line.strip() for line in stream]
     except (OSError, UnicodeDecodeError) as error:
         raise FleetError("%s: no list of drives, a line each (%s)" % (path, error)) from error

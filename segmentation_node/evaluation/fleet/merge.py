@@ -153,6 +153,7 @@ class _Merged:
 
 
 def _row(drive: str, report: Dict[str, Any]) -> Dict[str, Any]:
+    source = report["source"]
     return {
         "drive": drive,
         "mean_iou": report["mean_iou"],
@@ -160,7 +161,7 @@ def _row(drive: str, report: Dict[str, Any]) -> Dict[str, Any]:
         "changed_share": report["temporal_consistency"]["changed_share"],
         "frames": report["frames"],
         "frames_skipped": len(report["skipped"]),
-        "problems": report["source"].get("bag_problems", []),
+        "problems": source.get("bag_problems", []) + source.get("left_out", []),
     }
 
 

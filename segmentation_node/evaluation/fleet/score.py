@@ -111,6 +111,7 @@ def _score_sequence(task: Task, grouping: Optional[Grouping]) -> Run:
     dataset = open_dataset(str(settings.dataset), settings.root, settings.split)
     source, segmenter = DatasetSource(dataset, str(settings.dataset)), _segmenter(settings)
     run = _new_run(source, segmenter, grouping)
+    run.source["left_out"] = source.warnings()
     with closing(source.frames(task.drive.indices)) as frames:
         score_frames(segmented(segmenter, frames, run, with_calibration=True), run)
     run.finish()

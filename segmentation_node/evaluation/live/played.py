@@ -240,7 +240,7 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
             source.instance_classes,
             source.box_truth,
             items=frames,
-            warnings=lambda: list(dataset.notes),
+            warnings=source.warnings,
         )
 
 
