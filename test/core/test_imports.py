@@ -23,7 +23,7 @@ WORKBENCH = ("evaluation", "importing")
 # The robot's part, below the package -> what of it may be imported where a module is loaded.
 BASE = {"errors", "files", "labels", "model_card", "plain_values", "yaml_and_json"}
 CORE = BASE | {"images", "networks", "backends", "pipeline", "timing", "accounting"}
-CORE |= {"interrupts", "pictures", "geometry", "boxes", "deadline"}
+CORE |= {"interrupts", "pictures", "tiff", "geometry", "boxes", "deadline"}
 MAY_IMPORT = {
     "": set(),
     "boxes": set(),
@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "model_card": {"errors", "labels", "plain_values", "yaml_and_json"},
     "deadline": {"model_card"},
     "images": BASE,
-    "pictures": {"errors"},
+    "pictures": {"errors", "tiff"},
+    "tiff": {"errors"},
     "geometry": {"errors", "images", "labels", "pictures"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
