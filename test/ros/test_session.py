@@ -140,6 +140,17 @@ def test_configuring_again_and_again_leaves_no_entity_behind(node):
     assert counts == counts[:1] * 3
 
 
+def test_missed_frames_are_those_since_activation(node):
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    (camera,) = node.session.cameras
+    assert camera.missed is None
+    camera.accounts.counters.replace(3)
+    camera.follow()
+    assert camera.missed == 3
+    assert node.trigger_deactivate().name == node.trigger_activate().name == "SUCCESS"
+    assert camera.missed is None
+
+
 def test_a_missing_vision_msgs_is_said_once_and_in_the_diagnostics(node, monkeypatch, capfd):
     monkeypatch.setattr("segmentation_node.ros.outputs.VisionLabelInfo", None)
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
