@@ -103,7 +103,8 @@ class ParameterSpec:
 def _is_set(value: Any) -> bool:
     """Whether a camera has a value of its own.
 
-    ``ros2 param dump`` writes null; parameter files make "null" of that, ``ros2 param load`` "None".
+    ``ros2 param dump`` writes null: a file that is given at start makes "null" of that,
+    ``ros2 param load`` "None".
     """
     if value is None or isinstance(value, str):
         return value not in (None, "null", "None")

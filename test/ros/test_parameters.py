@@ -4,7 +4,12 @@ import pytest
 from support.live import LiveNode, Parameter, ParameterType
 
 from segmentation_node.backends import BACKENDS, EXECUTIONS, PRECISIONS
-from segmentation_node.ros.parameters import BACKEND_CHOICES, PARAMETERS, NodeParameters, ParameterSpec
+from segmentation_node.ros.parameters import (
+    BACKEND_CHOICES,
+    PARAMETERS,
+    NodeParameters,
+    ParameterSpec,
+)
 
 LIVE = {
     "overlay.alpha",

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from support import linear_model
-from support.live import Header, Parameter, Time
+from support.live import TIMEOUT_S, Header, Parameter, Time, error_lines
 
 from segmentation_node.labels import CAMVID_11
+from segmentation_node.ros import main, session
 
 pytestmark = pytest.mark.ros
 
@@ -129,6 +130,47 @@ def test_a_swap_that_fails_midway_changes_nothing(
     assert load(node, tiny_folder).success
     assert "/%s/left/confidence" % node.get_name() in remains(node)
     node.stop()
+    until_remains(node, [])
+
+
+def test_a_model_that_is_replaced_leaves_no_latencies(node, tiny_folder):
+    assert node.trigger_configure().name == "SUCCESS"
+    latencies = node.session.cameras[0].accounts.latencies
+    latencies.add({"inference": 1000.0})
+    assert load(node, tiny_folder).success
+    assert latencies.percentiles() == {}
+
+
+def test_a_finalized_node_loads_no_model(node, tiny_folder):
+    assert node.trigger_shutdown().name == "SUCCESS"
+    found = load(node, tiny_folder)
+    assert found.message.endswith("this one is finalized: start it anew")
+
+
+@pytest.fixture
+def slow_model(monkeypatch):
+    """Models load until this is set."""
+    go_on = threading.Event()
+
+    class Slow(session.LoadedModel):
+        def __init__(self, *given):
+            assert go_on.wait(TIMEOUT_S)
+            super().__init__(*given)
+
+    monkeypatch.setattr(session, "LoadedModel", Slow)
+    yield go_on
+    go_on.set()
+
+
+def test_who_is_told_to_stop_waits_for_no_model(node, slow_model, capfd):
+    stopping = threading.Event()
+    node._told_to_stop = stopping.is_set
+    timer = threading.Timer(0.1, stopping.set)
+    timer.start()
+    assert main._run(node, stopping) == 0
+    assert (node.state, node.session) == ("unconfigured", None)
+    assert error_lines(capfd.readouterr().err) == []
+    slow_model.set()
     until_remains(node, [])
 
 
