@@ -117,15 +117,15 @@ def encode_jpeg(rgb_hwc: np.ndarray) -> Tuple[str, np.ndarray]:
 def _encode(ending: str, pixels: np.ndarray, options: List[int]) -> np.ndarray:
     try:
         done, encoded = cv2.imencode(ending, pixels, options)
-    except cv2.error:
-        done = False
-    if not done:
-        height, width = pixels.shape[:2]
-        raise ImageError(
-            "OpenCV makes no %s of %dx%d pixels; listen to the topic without /compressed"
-            % (ending[1:], width, height)
-        )
-    return encoded
+        if done:
+            return encoded
+    except cv2.error:  # not in every version
+        pass
+    height, width = pixels.shape[:2]
+    raise ImageError(
+        "OpenCV makes no %s of %dx%d pixels; listen to the topic without /compressed"
+        % (ending[1:], width, height)
+    )
 
 
 class Topics:
