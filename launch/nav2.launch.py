@@ -57,7 +57,7 @@ def start(context):
     if importlib.util.find_spec("vision_msgs") is None:
         raise RuntimeError(
             "vision_msgs is not installed, and the layer does nothing without its LabelInfo; "
-            "install ros-{}-vision-msgs".format(os.environ.get("ROS_DISTRO", "DISTRO"))
+            "install " + vision_msgs_package()
         )
     arguments = [(name, given[name]) for name in PASSED_ON]
     file = given["params_file"] or os.path.join(CONFIG, given["target"] + ".yaml")
@@ -65,6 +65,11 @@ def start(context):
     source = PythonLaunchDescriptionSource(os.path.join(LAUNCH, "segmentation.launch.py"))
     # Scoped: what is remapped here must not be for others.
     return [GroupAction(remaps + [IncludeLaunchDescription(source, launch_arguments=arguments)])]
+
+
+def vision_msgs_package():
+    distribution = os.environ.get("ROS_DISTRO")
+    return "ros-{}-vision-msgs".format(distribution) if distribution else "that ROS package"
 
 
 def remappings(given):

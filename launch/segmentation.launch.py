@@ -117,6 +117,17 @@ def camera_names(text):
 def remappings(cameras, image):
     if not cameras:
         return [("image", image)]
+    if image[0] in "/~":
+        raise RuntimeError(
+            "image: got '{}', expected a topic relative to each camera's name, such as "
+            "image_raw".format(image)
+        )
+    for camera in cameras:
+        if "__" in camera:
+            raise RuntimeError(
+                "cameras: got '{}'; ROS remaps the image topic of no name with two underscores in "
+                "a row, so leave image out or choose another name".format(camera)
+            )
     return [(camera + "/image", camera + "/" + image) for camera in cameras]
 
 

@@ -18,7 +18,8 @@ class Counts:
     """Frames since activation: received = processed + dropped + failed + queued.
 
     ``dropped`` ones came to this machine and were given up before work on them began; ``queued``
-    ones wait or are in work; ``lost`` ones never came.
+    ones wait or are in work; ``lost`` ones never came. ``missed`` is the part of ``dropped`` and
+    ``lost`` that is known from the sender's numbering alone.
     """
 
     received: int = 0
@@ -27,6 +28,7 @@ class Counts:
     failed: int = 0
     queued: int = 0
     lost: int = 0
+    missed: int = 0
 
 
 class FrameCounters:
@@ -34,7 +36,8 @@ class FrameCounters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._values = dict.fromkeys(("received", "processed", "dropped", "failed", "lost"), 0)
+        fates = ("received", "processed", "dropped", "failed", "lost", "missed")
+        self._values = dict.fromkeys(fates, 0)
 
     def receive(self) -> None:
         """A frame came in; until it is booked elsewhere it is queued."""
@@ -53,14 +56,23 @@ class FrameCounters:
         self._add("failed", 1)
 
     def replace(self, frames: int) -> None:
-        """Frames gave way to newer ones in the subscription's history: received and dropped."""
+        """Frames gave way to newer ones in the subscription's history: received and dropped.
+
+        That, as ``miss``, is known from the sender's numbering alone.
+        """
         with self._lock:
-            self._values["received"] += frames
-            self._values["dropped"] += frames
+            for fate in ("received", "dropped", "missed"):
+                self._values[fate] += frames
 
     def lose(self, frames: int) -> None:
         """Frames never came to the node."""
         self._add("lost", frames)
+
+    def miss(self, frames: int) -> None:
+        """Frames never came to the node, and nobody but the sender's numbering says so."""
+        with self._lock:
+            for fate in ("lost", "missed"):
+                self._values[fate] += frames
 
     def reset(self) -> None:
         """Start from zero."""
@@ -93,7 +105,6 @@ class SequenceGaps:
         self._fresh = 0  # gaps since the last ``settle``
         self._ripe = 0  # those of the time before: what was lost of them is reported by now
         self._missed = 0  # gaps less what was reported as lost; not told yet
-        self._total = 0
 
     def come(self, number: Optional[int]) -> None:
         """A frame came with this number of its sender's; None: the middleware gives none."""
@@ -122,14 +133,13 @@ class SequenceGaps:
             self._ripe, self._fresh = self._fresh, 0
             missed = max(0, self._missed)
             self._missed -= missed
-            self._total += missed
             return missed
 
     @property
-    def total(self) -> Optional[int]:
-        """Frames missed in all; None while the numbers say nothing."""
+    def known(self) -> bool:
+        """Whether the numbers say anything."""
         with self._lock:
-            return None if self._newest is None else self._total
+            return self._newest is not None
 
 
 class LatencyStatistics:

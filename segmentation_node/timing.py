@@ -75,14 +75,15 @@ class RateLimit:
     """
 
     def __init__(self) -> None:
-        self._due_s = float("-inf")
+        self._from_s = float("-inf")  # a period before the next is due
 
     def allows(self, now_s: float, max_rate_hz: float) -> bool:
         """Whether one may pass now, on a clock that never goes back; at 0 Hz all may."""
         if max_rate_hz <= 0:
             return True
-        if now_s < self._due_s:
-            return False
         period_s = 1.0 / max_rate_hz
-        self._due_s = max(self._due_s, now_s - 0.5 * period_s) + period_s
+        due_s = self._from_s + period_s
+        if now_s < due_s:
+            return False
+        self._from_s = max(due_s, now_s - 0.5 * period_s)
         return True

@@ -3,7 +3,7 @@
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Optional
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -36,6 +36,7 @@ class Camera:
         self.number = number
         self.name = name
         self.frame_policy = settings.frame_policy
+        self.transport = settings.transport
         self.geometry = settings.geometries[number]
         self.accounts = Accounts()
         self.demanded = False
@@ -66,8 +67,20 @@ class Camera:
             counters.lose,
             self.name + "/image" if self.name else "image",
             own_thread=True,
-            on_missed=counters.replace if self.frame_policy == "latest" else counters.lose,
+            on_missed=counters.replace if self.frame_policy == "latest" else counters.miss,
         )
+
+    @property
+    def missed(self) -> Optional[int]:
+        """Frames since activation that only their sender's numbers tell of; None: they do not."""
+        missed = self.accounts.counters.snapshot().missed
+        return missed if missed or self.input.knows_missed else None
+
+    def input_age_s(self, now_ns: int) -> float:
+        """Time since the last image, or since images were first asked for, in the node's clock."""
+        if not 0 < self.input_since_ns <= now_ns:  # the clock began, or went back
+            self.input_since_ns = now_ns
+        return (now_ns - self.input_since_ns) * 1e-9
 
     @property
     def backlog_s(self) -> float:

@@ -50,7 +50,8 @@ class Observation:
     """What the node knows about itself at one moment.
 
     ``recent_*`` count since the last report; ``input_age_s`` is the time since the last frame,
-    or since the input began, in the node's clock; ``backlog_s`` is how long the oldest image under
+    or since the input began, in the node's clock; ``misfit`` is the message type of a topic that
+    carries no images of this ``transport``; ``backlog_s`` is how long the oldest image under
     frame policy every has waited; rates are NaN where there are none yet.
     """
 
@@ -61,6 +62,8 @@ class Observation:
     topic: str = ""
     publishers: int = 0
     incompatible: int = 0
+    misfit: str = ""
+    transport: str = "raw"
     clock_waits: bool = False
     counts: Counts = Counts()
     input_age_s: float = 0.0
@@ -95,6 +98,12 @@ def judge(seen: Observation, limits: Limits) -> Tuple[bytes, str]:
 
 def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]]:
     late = seen.input_age_s > limits.input_timeout_s and seen.counts.queued == 0
+    if seen.misfit:
+        return ERROR, (
+            "%s carries %s, which input.transport %s does not read; raw reads the Image on the "
+            "topic that image is remapped to, compressed the CompressedImage on its /compressed"
+            % (seen.topic, seen.misfit, seen.transport)
+        )
     if seen.publishers == 0:
         return WARN, "no publisher on %s" % seen.topic
     if seen.incompatible == seen.publishers:
@@ -109,6 +118,12 @@ def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str
         return level, "waiting for input on %s; %s" % (seen.topic, LARGE_IMAGE_HINT)
     if late:
         return STALE, "stale: no image on %s for %.1f s" % (seen.topic, seen.input_age_s)
+    if seen.incompatible:
+        return WARN, (
+            "QoS incompatible: %d of the %d publishers of %s offer best effort and are not heard, "
+            "input.reliability asks for reliable; set it to auto or best_effort"
+            % (seen.incompatible, seen.publishers, seen.topic)
+        )
     return None
 
 
@@ -286,9 +301,11 @@ def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> O
         topic=camera.input.topic,
         publishers=camera.input.publisher_count(),
         incompatible=camera.input.incompatible_publishers(),
+        misfit=camera.input.misfit(),
+        transport=camera.transport,
         clock_waits=now_ns == 0,
         counts=accounts.counters.snapshot(),
-        input_age_s=(now_ns - camera.input_since_ns) * 1e-9,
+        input_age_s=camera.input_age_s(now_ns),
         frame_policy=camera.frame_policy,
         backlog_s=camera.backlog_s,
         recent_failed=accounts.rates.recent("failed"),
@@ -307,7 +324,7 @@ def _figures_of(camera: Optional[Camera]) -> List[Tuple[str, str]]:
     nothing = {"input": float("nan"), "output": float("nan")}
     if camera is None:
         return figures(Counts(), None, nothing, {})
-    accounts, missed = camera.accounts, camera.input.missed
+    accounts, missed = camera.accounts, camera.missed
     geometry = [(name, str(value)) for name, value in camera.geometry.facts().items()]
     sure = [("mean_confidence", _number(accounts.model.mean))]
     if not camera.demanded:

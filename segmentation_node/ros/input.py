@@ -65,10 +65,12 @@ class ImageInput:
         self._subscription: Optional[Any] = None
         self._receiver: Optional[Receiver] = None
         self._reliable = True
-        base = node.resolve_topic_name(name)
         is_raw = settings.transport == "raw"
-        self.topic = base if is_raw else base + "/compressed"
+        # A node remaps the names that it is given: what is remapped already could be so again.
+        self._name = name if is_raw else node.resolve_topic_name(name) + "/compressed"
+        self.topic = node.resolve_topic_name(self._name)
         self._message_type = Image if is_raw else CompressedImage
+        self._type_name = "sensor_msgs/msg/" + self._message_type.__name__
 
     @property
     def subscribed(self) -> bool:
@@ -81,9 +83,9 @@ class ImageInput:
         return self._reliable
 
     @property
-    def missed(self) -> Optional[int]:
-        """Messages that the middleware silently left out; None where their numbers say nothing."""
-        return self._gaps.total
+    def knows_missed(self) -> bool:
+        """Whether the messages' numbers tell which of them the middleware silently left out."""
+        return self._gaps.known
 
     def update(self, wanted: bool) -> None:
         """Subscribe, drop the subscription, or make it anew when the publishers' QoS changed.
@@ -91,9 +93,7 @@ class ImageInput:
         To be called again and again: what was missed is told here.
         """
         publishers = self._publishers()
-        missed = self._gaps.settle([tuple(item.endpoint_gid) for item in publishers])
-        if missed:
-            self._on_missed(missed)
+        self._settle(publishers)
         if not wanted:
             self.drop()
             return
@@ -103,6 +103,7 @@ class ImageInput:
         self._reliable = reliable
         if self._subscription is None:
             self._subscribe()
+            self._settle(publishers)  # from whom its first messages are
 
     def drop(self) -> None:
         """Take the subscription off the graph."""
@@ -112,18 +113,34 @@ class ImageInput:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+            publishers = self._publishers()
+            for _ in range(2):  # by now all that was lost is reported
+                self._settle(publishers)
             give_memory_back()
 
     def publisher_count(self) -> int:
-        """Publishers of the topic on the graph."""
+        """Publishers of images on the topic, on the graph."""
         return len(self._publishers())
 
     def incompatible_publishers(self) -> int:
-        """Publishers that offer less than the subscription asks for."""
-        return sum(not _is_reliable(item) for item in self._publishers()) if self._reliable else 0
+        """Publishers that offer less than ``input.reliability`` asks for."""
+        if self._settings.reliability != "reliable":
+            return 0
+        return sum(not _is_reliable(item) for item in self._publishers())
+
+    def misfit(self) -> str:
+        """The type of the topic where all its publishers have another one; else empty."""
+        types = [item.topic_type for item in self._node.get_publishers_info_by_topic(self._name)]
+        return types[0] if types and self._type_name not in types else ""
 
     def _publishers(self) -> List[Any]:
-        return self._node.get_publishers_info_by_topic(self.topic)
+        found = self._node.get_publishers_info_by_topic(self._name)
+        return [item for item in found if item.topic_type == self._type_name]
+
+    def _settle(self, publishers: List[Any]) -> None:
+        missed = self._gaps.settle([tuple(item.endpoint_gid) for item in publishers])
+        if missed:
+            self._on_missed(missed)
 
     def _choose_reliability(self, publishers: List[Any]) -> bool:
         if self._settings.reliability != "auto":
@@ -146,7 +163,7 @@ class ImageInput:
         self._gaps = SequenceGaps()
         self._subscription = self._node.create_subscription(
             self._message_type,
-            self.topic,
+            self._name,
             self._on_message,
             self._qos(),
             # A new one each time: Humble's executor leaves a group blocked for good when its

@@ -37,10 +37,15 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from segmentation_node.ros.node import SegmentationNode
 
     stopping = _stop_event()
-    # rclpy's own handlers would take the graph away under the frame in hand.
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = SegmentationNode()
+        # rclpy's own handlers would take the graph away under the frame in hand.
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rclpy's RCLError and UnknownROSArgsError
+        kind = type(error).__name__
+        print("error: ROS does not start: %s: %s" % (kind, reason(error)), file=sys.stderr)
+        return 1
+    try:
+        node = SegmentationNode(told_to_stop=stopping.is_set)
     except (
         InvalidParameterTypeException,
         InvalidParameterValueException,
@@ -50,7 +55,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         rclpy.shutdown()
         return 1
     try:
-        return _run(node, stopping)
+        code = _run(node, stopping)
     finally:
         node.stop()
         node.destroy_node()
@@ -58,12 +63,20 @@ def main(arguments: Optional[List[str]] = None) -> int:
         # From here on the interpreter would give the signals their defaults back.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if threading.active_count() > 1:
+        # A model still loads that nobody waits for: the interpreter's end would abort under it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(node: "SegmentationNode", stopping: threading.Event) -> int:
     from rclpy.executors import MultiThreadedExecutor
 
     if node.parameters["autostart"] and not node.autostart():
+        if stopping.is_set():
+            return 0
         node.report_last(LAST_WORDS_S)
         return 1
     executor = MultiThreadedExecutor(num_threads=THREADS)

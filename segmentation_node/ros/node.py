@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from segmentation_msgs.srv import LoadModel
@@ -18,13 +19,26 @@ from segmentation_node.ros.session import Session
 
 FOLLOW_PERIOD_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
+# What to do in a state that has none.
+WAYS_TO_A_MODEL = {
+    "unconfigured": "set the parameters model, backend and precision, then configure it",
+    "configuring": "try again when it is done",
+    "finalized": "start it anew",
+}
 
 
 class SegmentationNode(LifecycleNode):
     """Configures (opens a session), activates (takes images while there is demand), reports."""
 
-    def __init__(self, name: str = "segmentation_node", **node_arguments: Any) -> None:
+    def __init__(
+        self,
+        name: str = "segmentation_node",
+        told_to_stop: Callable[[], bool] = lambda: False,
+        **node_arguments: Any,
+    ) -> None:
+        """``told_to_stop`` is asked while a model loads, which nothing else would end."""
         super().__init__(name, **node_arguments)
+        self._told_to_stop = told_to_stop
         self.parameters = NodeParameters(self)
         self.state = "unconfigured"
         self.error = ""  # why configuring failed; empty when it did not
@@ -42,6 +56,11 @@ class SegmentationNode(LifecycleNode):
             self._on_load_model,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is about to exit."""
+        return self._stopped or self._told_to_stop()
 
     def autostart(self) -> bool:
         """Configure and activate; whether both went well."""
@@ -116,7 +135,7 @@ class SegmentationNode(LifecycleNode):
     ) -> TransitionCallbackReturn:
         try:
             action()
-        except SegmentationError as error:
+        except (SegmentationError, InvalidTopicNameException) as error:  # a camera's is too long
             self._fail(reason(error))
         except Exception as error:
             self.get_logger().error(traceback.format_exc())
@@ -127,6 +146,9 @@ class SegmentationNode(LifecycleNode):
 
     def _fail(self, line: str) -> None:
         self.error = line
+        if self.stopping:
+            self.get_logger().info(line)
+            return
         self.get_logger().error(line)
         self.report()
 
@@ -148,8 +170,8 @@ class SegmentationNode(LifecycleNode):
         problems = self.parameters.problems()
         if problems:
             raise SegmentationError("; ".join(problems))
-        session = Session(self, self.parameters)
-        if self._stopped:
+        session = Session(self, self.parameters, lambda: self.stopping)
+        if self.stopping:
             session.close()
             raise SegmentationError("told to stop while configuring")
         self._tell(session.model)
@@ -196,11 +218,11 @@ class SegmentationNode(LifecycleNode):
 
     def _load_model(self, request: Any) -> str:
         """Take the requested model into use; what runs then, in one line."""
-        session = self.session
+        session, state = self.session, self.state
         if session is None:
             raise SegmentationError(
-                "load_model changes the model of a configured node; this one is %s: set the "
-                "parameters model, backend and precision, then configure it" % self.state
+                "load_model changes the model of a configured node; this one is %s: %s"
+                % (state, WAYS_TO_A_MODEL.get(state, "try again"))
             )
         values = {
             name: getattr(request, name) or self.parameters[name]

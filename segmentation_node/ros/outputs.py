@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from segmentation_msgs.msg import ClassInfo, FrameLatency, LabelInfo
 from segmentation_node.boxes import Boxes
+from segmentation_node.errors import ImageError
 from segmentation_node.labels import UNLABELLED, LabelSet
 
 try:
@@ -102,15 +103,29 @@ class ImageOutput:
 
 def encode_png(map_hw: np.ndarray) -> Tuple[str, np.ndarray]:
     """A class or confidence map without loss."""
-    _, encoded = cv2.imencode(".png", map_hw, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
+    encoded = _encode(".png", map_hw, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
     return "mono8; png compressed mono8", encoded
 
 
 def encode_jpeg(rgb_hwc: np.ndarray) -> Tuple[str, np.ndarray]:
     """An overlay, for people to look at."""
     bgr = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    encoded = _encode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return "rgb8; jpeg compressed bgr8", encoded
+
+
+def _encode(ending: str, pixels: np.ndarray, options: List[int]) -> np.ndarray:
+    try:
+        done, encoded = cv2.imencode(ending, pixels, options)
+        if done:
+            return encoded
+    except cv2.error:  # not in every version
+        pass
+    height, width = pixels.shape[:2]
+    raise ImageError(
+        "OpenCV makes no %s of %dx%d pixels; listen to the topic without /compressed"
+        % (ending[1:], width, height)
+    )
 
 
 class Topics:

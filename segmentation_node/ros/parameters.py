@@ -76,7 +76,7 @@ class ParameterSpec:
         if configured and not self.live:
             return (
                 "%s changes only while the node is unconfigured; run: "
-                "ros2 lifecycle set NODE deactivate, then cleanup" % self.name
+                "ros2 lifecycle set NODE cleanup, where it is active deactivate first" % self.name
             )
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
@@ -84,15 +84,31 @@ class ParameterSpec:
         problem = self.problem_of(value)
         return "%s: %s" % (self.name, problem) if problem else ""
 
+    def no_deletion(self) -> str:
+        """Why a parameter is not deleted, and what to do."""
+        value = "null, then it is as for all" if self.default is None else repr(self.default)
+        return "%s cannot be deleted; set it to %s" % (self.name, value)
+
     def of_camera(self, camera: str) -> "ParameterSpec":
         """The same for one camera, not set."""
         return replace(
             self,
             name="%s.%s" % (camera, self.name),
             default=None,
-            description="The same for %s alone; not set: as for all" % camera,
-            problem_of=lambda value: "" if value is None else self.problem_of(value),
+            description="The same for %s alone; not set, or null: as for all" % camera,
+            problem_of=lambda value: self.problem_of(value) if _is_set(value) else "",
         )
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a camera has a value of its own.
+
+    ``ros2 param dump`` writes null: a file that is given at start makes "null" of that,
+    ``ros2 param load`` "None".
+    """
+    if value is None or isinstance(value, str):
+        return value not in (None, "null", "None")
+    return isinstance(value, (int, float)) or len(value) > 0
 
 
 def _problem_of_cameras(value: Any) -> str:
@@ -119,6 +135,12 @@ def _problem_of_class_names(value: Any) -> str:
         return "%s; expected a list of class names, for example [car, pedestrian]" % shown(value)
     twice = [name for name in value if value.count(name) > 1]
     return "%s is there twice; name each class once" % shown(twice[0]) if twice else ""
+
+
+def _specs_of_cameras(cameras: Any) -> List[ParameterSpec]:
+    """What each of the named cameras has of its own; nothing where these are no names."""
+    names = [] if _problem_of_cameras(cameras) else cameras or []
+    return [spec.of_camera(name) for name in names for spec in PARAMETERS if spec.per_camera]
 
 
 PARAMETERS = (
@@ -283,7 +305,7 @@ class NodeParameters:
         self.has_confidence = True  # of the loaded model; unknown counts as yes
         for spec in PARAMETERS:
             self._declare(spec)
-        self._declare_for_cameras()
+        self._declare_for(self["cameras"])
         node.add_on_set_parameters_callback(self._check)
 
     def __getitem__(self, name: str) -> Any:
@@ -291,8 +313,8 @@ class NodeParameters:
 
     def problems(self) -> List[str]:
         """What is wrong with the values given at start, one line each."""
-        self._declare_for_cameras()  # those that were named since
-        found = [spec.refusal(self[spec.name], False) for spec in self._specs.values()]
+        specs = [*PARAMETERS, *_specs_of_cameras(self["cameras"])]
+        found = [spec.refusal(self[spec.name], False) for spec in specs]
         return list(self._refused.values()) + [line for line in found if line]
 
     def settings(self) -> Settings:
@@ -323,22 +345,17 @@ class NodeParameters:
     def _geometry(self, camera: str) -> Geometry:
         def value(name: str) -> Any:
             own = self["%s.%s" % (camera, name)] if camera else None
-            return self[name] if own is None else own
+            return own if _is_set(own) else self[name]
 
         return make_geometry(
             value("input.roi"), value("input.rotation"), value("input.ignore_mask")
         )
 
-    def _declare_for_cameras(self) -> None:
-        cameras = self["cameras"]
-        if self._specs["cameras"].refusal(cameras, False):
-            return
-        for camera in cameras or ():
-            for spec in PARAMETERS:
-                own = spec.of_camera(camera)
-                if spec.per_camera and own.name not in self._specs:
-                    self._specs[own.name] = own
-                    self._declare(own)
+    def _declare_for(self, cameras: Any) -> None:
+        for spec in _specs_of_cameras(cameras):
+            if spec.name not in self._specs:
+                self._specs[spec.name] = spec
+                self._declare(spec)
 
     def refusal_of(self, name: str, value: Any) -> str:
         """Why a parameter cannot have this value in any state; empty when it can."""
@@ -369,11 +386,17 @@ class NodeParameters:
                 return SetParametersResult(successful=False, reason=refusal)
         for change in changes:
             self._refused.pop(change.name, None)
+            if change.name == "cameras":
+                self._declare_for(change.value)
         return SetParametersResult(successful=True)
 
     def _refusal(self, change: Parameter) -> str:
         if change.name == "confidence.threshold" and not self.has_confidence and change.value:
             return "confidence.threshold needs a model that gives a confidence; this one does not"
         spec = self._specs.get(change.name)
+        if spec is None or not self._node.has_parameter(spec.name):
+            return ""  # not ours; or being declared, and looked at by ``problems``
+        if change.type_ == Parameter.Type.NOT_SET:
+            return spec.no_deletion()
         is_fixed = self.configured and self._adopter != threading.get_ident()
-        return spec.refusal(change.value, is_fixed) if spec else ""
+        return spec.refusal(change.value, is_fixed)

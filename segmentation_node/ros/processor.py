@@ -122,6 +122,7 @@ class FrameProcessor:
         try:
             self._publish(segmenter, work, prediction, slot)
             times_ms = self._times_ms(work.frame, work.timer)
+            self._look(segmenter, work, prediction, slot)
         except Exception as error:
             self.fail(error)
             return None
@@ -178,7 +179,11 @@ class FrameProcessor:
             timer.lap("postprocess")
             outputs.overlay.publish(header)
             timer.lap("publish")
-        # Once all is out: it is not part of any stage.
+
+    def _look(
+        self, segmenter: Segmenter, work: FrameInWork, prediction: Prediction, slot: int
+    ) -> None:
+        """Once all is out and its time is taken: no part of any stage."""
         if work.to_look_at:
             seen = segmenter.certainty(prediction, slot)
             self._accounts.model.look(seen, work.frame.received_s)

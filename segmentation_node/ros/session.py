@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, List, NamedTuple, Tuple
+from typing import Any, Callable, List, NamedTuple, Tuple
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -28,7 +28,10 @@ class Session:
     Raises SegmentationError, and leaves nothing behind, where the parameters do not allow it.
     """
 
-    def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
+    def __init__(
+        self, node: LifecycleNode, parameters: NodeParameters, abandoned: Callable[[], bool]
+    ) -> None:
+        """``abandoned`` is asked while the model loads: once it is, this is an error as well."""
         self.settings = parameters.settings()
         _check_window(self.settings)
         plan = plan_model(self.settings, parameters["confidence.threshold"])
@@ -39,10 +42,16 @@ class Session:
         self._clock = node.get_clock()
         self._logger = node.get_logger()
         with ExitStack() as made:
-            self._build(node, plan, made)
+            self._build(node, plan, made, abandoned)
             self._made = made.pop_all()
 
-    def _build(self, node: LifecycleNode, plan: ModelPlan, made: ExitStack) -> None:
+    def _build(
+        self,
+        node: LifecycleNode,
+        plan: ModelPlan,
+        made: ExitStack,
+        abandoned: Callable[[], bool],
+    ) -> None:
         """Make the parts in an order in which each can be closed before those made earlier."""
         self._labels = LabelOutputs(node)
         made.callback(self._labels.destroy)
@@ -58,7 +67,7 @@ class Session:
         window_s = self.settings.batch_window_ms * 1e-3
         self._queue = FrameQueue(self.settings.frame_policy, counters, window_s)
         self._worker = self._make_worker(plan)
-        self.model = self._worker.open()
+        self.model = self._worker.open(abandoned)
         made.callback(self._stop_worker)
         for camera in self.cameras:
             camera.give_detections(self.model.has_boxes)
@@ -115,6 +124,8 @@ class Session:
         old.give_way()
         if not old.wait_for_end(STOP_TIMEOUT_S):
             self._logger.error("a frame was not finished within %.0f s" % STOP_TIMEOUT_S)
+        for camera in self.cameras:
+            camera.accounts.latencies.clear()
         self.settings, self._worker, self.model = successor
         self._tell_labels()
         self._worker.serve()

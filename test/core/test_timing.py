@@ -74,6 +74,13 @@ def test_a_rate_limit_holds_for_faster_streams(camera_hz):
     assert 90 <= count <= 101
 
 
+def test_a_rate_limit_that_is_raised_holds_at_once():
+    limit = RateLimit()
+    assert limit.allows(100.0, 0.01) and not limit.allows(100.1, 0.01)
+    found = [limit.allows(time_s, 5.0) for time_s in (100.2, 100.21, 100.4)]
+    assert found == [True, False, True]
+
+
 def test_a_rate_limit_saves_nothing_up():
     assert passed([0.0, 100.0, 100.01, 100.02, 100.03], 5.0) == [0.0, 100.0]
     assert passed([0.0, 0.1, 0.2], 0.0) == [0.0, 0.1, 0.2]

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from support.live import (
 
 from segmentation_node.accounting import Counts
 from segmentation_node.evaluation.live.target import NodeProcess
+from segmentation_node.ros.camera import Camera
 from segmentation_node.ros.diagnostics import (
     LATENCIES,
     Limits,
@@ -41,6 +43,8 @@ RUNNING = {
 }
 EVERY = {"frame_policy": "every", "counts": Counts(received=16, processed=9, queued=7)}
 
+MISFIT = "/image carries sensor_msgs/msg/CompressedImage, which input.transport raw does not read"
+
 JUDGEMENTS = [
     ({}, {}, "OK", "running"),
     ({"error": "no such model folder"}, {}, "ERROR", "no such model folder"),
@@ -48,7 +52,8 @@ JUDGEMENTS = [
     ({"demanded": False, "publishers": 0}, {}, "OK", "idle, no subscriber"),
     ({"publishers": 0}, {}, "WARN", "no publisher on /image"),
     ({"incompatible": 1}, {}, "ERROR", "QoS incompatible"),
-    ({"incompatible": 1, "publishers": 2}, {}, "OK", "running"),
+    ({"incompatible": 1, "publishers": 2}, {}, "WARN", "1 of the 2 publishers of /image offer"),
+    ({"misfit": "sensor_msgs/msg/CompressedImage", "publishers": 0}, {}, "ERROR", MISFIT),
     ({"clock_waits": True}, {}, "WARN", "use_sim_time is set but nothing is on /clock"),
     ({"counts": Counts()}, {}, "OK", "waiting for input on /image"),
     ({"counts": Counts(), "input_age_s": 2.1}, {}, "WARN", "waiting for input"),
@@ -94,6 +99,23 @@ def test_figures_are_not_available_rather_than_zero():
     assert some["input_rate_hz"] == "2.500" and some["processed"] == "3"
     assert some["missed"] == "5"
     assert some["queue_ms_p95"] == "2.000" and some["queue_ms_p99"] == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("since_ns", "now_ns", "then_ns"),
+    [
+        (10, 30, 10),
+        (10**18, 5 * 10**9, 5 * 10**9),  # /clock jumped back, or use_sim_time was set
+        (0, 7 * 10**9, 7 * 10**9),  # /clock began
+        (0, 0, 0),
+    ],
+)
+def test_the_age_of_the_input_follows_a_clock_that_jumps(since_ns, now_ns, then_ns):
+    camera = SimpleNamespace(input_since_ns=since_ns)
+    assert Camera.input_age_s(camera, now_ns) == (now_ns - then_ns) * 1e-9
+    assert Camera.input_age_s(camera, now_ns + 3 * 10**9) == pytest.approx(
+        (now_ns - then_ns) * 1e-9 + (3.0 if now_ns else 0.0)
+    )
 
 
 def test_status():

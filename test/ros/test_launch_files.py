@@ -289,6 +289,8 @@ def test_interrupting_the_launch_is_no_error(stand_in):
         ("cpu", "rotation:=left", "rotation: got 'left', expected a whole number"),
         ("cameras", "deadline_ms:=soon", "deadline_ms: got 'soon', expected a number"),
         ("segmentation", "roi:=1,2,x,4", "roi: got 'x', expected a whole number"),
+        ("cameras", "image:=/image_raw", "image: got '/image_raw', expected a topic relative to"),
+        ("cameras", "cameras:=a__b", "cameras: got 'a__b'; ROS remaps the image topic of no name"),
         ("nav2", "prefix:=/", "prefix: got nothing, expected a name such as /segmentation"),
         ("replay", "model:=mine", "bag: got nothing"),
         ("replay", "play:=false", "image: got nothing"),
@@ -415,11 +417,14 @@ def test_nav2_gives_each_camera_its_mask(stand_in):
     assert "~/vision_label_info:=seg/label_info" in found
 
 
-def test_nav2_without_vision_msgs_is_one_line(stand_in):
-    code, output = stand_in.run("nav2", ROS_DISTRO="jazzy")
+@pytest.mark.parametrize(
+    ("distribution", "package"), [("jazzy", "ros-jazzy-vision-msgs"), ("", "that ROS package")]
+)
+def test_nav2_without_vision_msgs_is_one_line(stand_in, distribution, package):
+    code, output = stand_in.run("nav2", ROS_DISTRO=distribution)
     assert code == 1 and not stand_in.calls()
     assert "vision_msgs is not installed" in output
-    assert "install ros-jazzy-vision-msgs" in output
+    assert "install " + package in output
     assert "Traceback" not in output
 
 

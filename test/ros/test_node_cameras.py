@@ -189,6 +189,7 @@ def test_an_empty_list_is_one_camera(peer, tiny_folder, tmp_path):
         ([1, 2], 0.0, "expected a list of names"),
         (["front", "left"], 5.0, "batch_window_ms is 5, but a run of model linear on onnxruntime"),
         (["front"], 5.0, "batch_window_ms is 5, but cameras names 1"),
+        (["a" * 240], 0.0, "Invalid topic name: topic length should not exceed"),
     ],
 )
 def test_what_does_not_fit_is_one_line(ros, tiny_folder, capfd, names, window_ms, line):

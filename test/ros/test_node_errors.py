@@ -130,6 +130,15 @@ def test_a_known_error_is_one_line_and_exit_code_1(failed, case):
         assert all(fragment in status.message for fragment in fragments)
 
 
+def test_a_wrong_ros_argument_is_one_line_and_exit_code_1(peer, log_path):
+    with LiveNode(peer, {}, log_path, ["front__left/image:=image"]) as node:
+        assert node.exit_code() == 1
+        assert "Traceback" not in node.log
+        (line,) = [line for line in node.log.splitlines() if line.startswith("error:")]
+    assert line.startswith("error: ROS does not start: RCLError: ")
+    assert "front__left/image:=image" in line
+
+
 def test_before_it_exits_the_error_is_in_the_diagnostics(peer, tmp_path, log_path):
     for _ in range(3):  # discovery takes its time, and the process does not live for ever
         with LiveNode(peer, without_model(tmp_path)[0], log_path) as node:

@@ -179,6 +179,15 @@ def test_it_ends_without_a_word_after_service_calls(peer, log_path):
             assert (node.exit_code(), node.log) == (0, "")
 
 
+def test_it_ends_cleanly_while_a_model_is_loading(peer, tiny_folder, log_path):
+    for _ in range(3):
+        with LiveNode(peer, {"model": tiny_folder}, log_path) as node:
+            node.until(lambda node=node: "images are converted" in node.log, "the start of loading")
+            os.kill(node.process.process.pid, signal.SIGTERM)
+            assert node.exit_code() == 0, node.log
+            assert error_lines(node.log) == [] and "terminate" not in node.log
+
+
 def test_a_repeated_ctrl_c_is_one_request(peer, tiny_folder, log_path):
     with LiveNode(peer, {"model": tiny_folder}, log_path) as node:
         node.active()

@@ -1,10 +1,15 @@
 """The table of parameters, and what a node makes of values given at start and later."""
 
 import pytest
-from support.live import LiveNode, ParameterType
+from support.live import LiveNode, Parameter, ParameterType
 
 from segmentation_node.backends import BACKENDS, EXECUTIONS, PRECISIONS
-from segmentation_node.ros.parameters import BACKEND_CHOICES, PARAMETERS, ParameterSpec
+from segmentation_node.ros.parameters import (
+    BACKEND_CHOICES,
+    PARAMETERS,
+    NodeParameters,
+    ParameterSpec,
+)
 
 LIVE = {
     "overlay.alpha",
@@ -69,6 +74,7 @@ def test_refusals_while_configured(spec):
     refusal = spec.refusal(spec.default, configured=True)
     assert bool(refusal) is not spec.live
     assert spec.live or (spec.name in refusal and "unconfigured" in refusal)
+    assert spec.live or "set NODE cleanup, where it is active deactivate first" in refusal
 
 
 def test_a_wrong_choice_lists_the_right_ones():
@@ -86,6 +92,76 @@ def test_a_wrong_choice_lists_the_right_ones():
 )
 def test_expected(spec, line):
     assert spec.expected() == line
+
+
+@pytest.fixture
+def parameters_of(ros):
+    """Makes the parameters, and their node, of values given at start."""
+    nodes = []
+
+    def make(values):
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        nodes.append(ros.create_node("parameters_under_test", parameter_overrides=overrides))
+        return NodeParameters(nodes[-1]), nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+def set_one(node, name, value):
+    return node.set_parameters([Parameter(name, value=value)])[0]
+
+
+@pytest.mark.ros
+def test_bad_values_of_a_camera_are_said_while_it_is_named(parameters_of):
+    parameters, node = parameters_of({"front.input.roi": [1, 2], "front.input.rotation": "90"})
+    assert parameters.problems() == []
+    assert set_one(node, "cameras", ["front"]).successful
+    roi, rotation = parameters.problems()
+    assert roi.startswith("front.input.roi: the roi is [1, 2]; expected four whole numbers")
+    assert rotation.startswith("front.input.rotation: the rotation is '90'; expected one of 0, 90")
+    assert set_one(node, "cameras", ["left"]).successful
+    assert parameters.problems() == []
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    "name", ["cameras", "input.roi", "detections.from_classes", "front.input.roi", "model"]
+)
+def test_none_can_be_deleted(parameters_of, name):
+    parameters, node = parameters_of({"cameras": ["front"], "input.roi": [1, 2, 3, 4]})
+    before = parameters[name]
+    refused = set_one(node, name, None)
+    assert not refused.successful and refused.reason
+    assert parameters[name] == before
+    if name != "model":  # of one type: rclpy says so itself
+        assert refused.reason.startswith(name + " cannot be deleted; set it to ")
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("value", [None, "null", "None", []], ids=str)
+def test_what_a_camera_has_not_set_is_as_for_all(parameters_of, value):
+    """null of ``ros2 param dump`` comes as a text by a file, and as another by ``param load``."""
+    own = {"front.input." + name: value for name in ("roi", "rotation", "ignore_mask")}
+    given = {"cameras": ["front", "left"], "input.roi": [1, 2, 3, 4], "input.rotation": 90}
+    parameters, node = parameters_of({**given, **own, "left.input.roi": [5, 6, 7, 8]})
+    assert parameters.problems() == []
+    front, left = parameters.settings().geometries
+    assert (front.roi, front.rotation, front.ignored) == ((1, 2, 3, 4), 90, None)
+    assert (left.roi, left.rotation) == ((5, 6, 7, 8), 90)
+    if value is not None:
+        assert set_one(node, "left.input.roi", value).successful
+        assert parameters.settings().geometries[1].roi == (1, 2, 3, 4)
+
+
+@pytest.mark.ros
+def test_a_camera_has_its_parameters_as_soon_as_it_is_named(parameters_of):
+    parameters, node = parameters_of({})
+    assert set_one(node, "cameras", ["front"]).successful
+    assert set_one(node, "front.input.rotation", 180).successful
+    assert not set_one(node, "front.input.rotation", 45).successful
+    assert parameters.settings().geometries[0].rotation == 180
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support import live
 
-from segmentation_node.ros.processor import process_together
+from segmentation_node.accounting import Accounts
+from segmentation_node.errors import ImageError
+from segmentation_node.ros.outputs import encode_jpeg, encode_png
+from segmentation_node.ros.processor import FrameInWork, FrameProcessor, process_together
 from segmentation_node.ros.worker import Frame
 from segmentation_node.timing import StageTimer
 
@@ -37,6 +41,50 @@ class Books:
 
     def fail(self, error):
         self.events.append(str(error))
+
+
+def test_a_frame_is_out_before_anybody_looks_at_its_health():
+    events, image = [], np.zeros((2, 3, 3), np.uint8)
+
+    def note(event, result=None):
+        return lambda *_: events.append(event) or result
+
+    kept = SimpleNamespace(resize=lambda size: np.zeros(size, np.uint8))
+    outputs = SimpleNamespace(
+        class_map=SimpleNamespace(kept=kept, publish=note("published")),
+        confidence=None,
+        latency=SimpleNamespace(get_subscription_count=lambda: 0),
+    )
+    segmenter = SimpleNamespace(
+        output_size=lambda size: size,
+        finish=lambda *given: (image[..., 0], None),
+        certainty=note("looked at the model"),
+    )
+    accounts = Accounts()
+    accounts.model = SimpleNamespace(look=lambda *_: None)
+    accounts.camera = SimpleNamespace(look=note("looked at the camera"))
+    clock = SimpleNamespace(now=note("took the time", SimpleNamespace(nanoseconds=7 * 10**9)))
+    processor = FrameProcessor(None, outputs, None, accounts, clock, None)
+    message = SimpleNamespace(header=live.Header(stamp=live.Time(sec=6)))
+    work = FrameInWork(
+        Frame(message, 0.0, 7 * 10**9), StageTimer(), image, *[False] * 5, 0.0, to_look_at=True
+    )
+    assert processor.finish(segmenter, work, None, 0) is not None
+    looks = ["looked at the model", "looked at the camera"]
+    assert events == ["published", "took the time", *looks]
+    assert accounts.latencies.percentiles()["end_to_end"][50] == pytest.approx(1000.0)
+    assert accounts.counters.snapshot().processed == 1
+
+
+@pytest.mark.parametrize("topic", ["class map", "overlay"])
+def test_an_image_that_no_file_format_takes_is_one_line(topic):
+    """OpenCV's JPEG ends at 65,500 columns, its PNG at 1,000,000."""
+    encode, pixels = {
+        "class map": (encode_png, np.zeros((1, 1000001), np.uint8)),
+        "overlay": (encode_jpeg, np.zeros((1, 70000, 3), np.uint8)),
+    }[topic]
+    with pytest.raises(ImageError, match="pixels; listen to the topic without /compressed"):
+        encode(pixels)
 
 
 def process(books, run):

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from support import linear_model
-from support.live import Header, Parameter, Time
+from support.live import TIMEOUT_S, Header, Parameter, Time, error_lines
 
 from segmentation_node.labels import CAMVID_11
+from segmentation_node.ros import main, session
 
 pytestmark = pytest.mark.ros
 
@@ -132,12 +133,64 @@ def test_a_swap_that_fails_midway_changes_nothing(
     until_remains(node, [])
 
 
+def test_a_model_that_is_replaced_leaves_no_latencies(node, tiny_folder):
+    assert node.trigger_configure().name == "SUCCESS"
+    latencies = node.session.cameras[0].accounts.latencies
+    latencies.add({"inference": 1000.0})
+    assert load(node, tiny_folder).success
+    assert latencies.percentiles() == {}
+
+
+def test_a_finalized_node_loads_no_model(node, tiny_folder):
+    assert node.trigger_shutdown().name == "SUCCESS"
+    found = load(node, tiny_folder)
+    assert found.message.endswith("this one is finalized: start it anew")
+
+
+@pytest.fixture
+def slow_model(monkeypatch):
+    """Models load until this is set."""
+    go_on = threading.Event()
+
+    class Slow(session.LoadedModel):
+        def __init__(self, *given):
+            assert go_on.wait(TIMEOUT_S)
+            super().__init__(*given)
+
+    monkeypatch.setattr(session, "LoadedModel", Slow)
+    yield go_on
+    go_on.set()
+
+
+def test_who_is_told_to_stop_waits_for_no_model(node, slow_model, capfd):
+    stopping = threading.Event()
+    node._told_to_stop = stopping.is_set
+    timer = threading.Timer(0.1, stopping.set)
+    timer.start()
+    assert main._run(node, stopping) == 0
+    assert (node.state, node.session) == ("unconfigured", None)
+    assert error_lines(capfd.readouterr().err) == []
+    slow_model.set()
+    until_remains(node, [])
+
+
 def test_configuring_again_and_again_leaves_no_entity_behind(node):
     counts = []
     for _ in range(3):
         assert node.trigger_configure().name == node.trigger_cleanup().name == "SUCCESS"
         counts.append(len(node.default_callback_group.entities))
     assert counts == counts[:1] * 3
+
+
+def test_missed_frames_are_those_since_activation(node):
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    (camera,) = node.session.cameras
+    assert camera.missed is None
+    camera.accounts.counters.replace(3)
+    camera.follow()
+    assert camera.missed == 3
+    assert node.trigger_deactivate().name == node.trigger_activate().name == "SUCCESS"
+    assert camera.missed is None
 
 
 def test_a_missing_vision_msgs_is_said_once_and_in_the_diagnostics(node, monkeypatch, capfd):
