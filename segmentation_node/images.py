@@ -86,6 +86,8 @@ class NearestMapper:
         rows, columns = _nearest_indices(placement)
         image_size, network_size = placement.image_size, placement.network_size
         self._box = unturn_box(placement.image_box, image_size, rotation)
+        # The boxes alone may agree where a border is less than a pixel wide.
+        is_same = image_size == network_size and placement.image_box == placement.network_box
         self._sideways = rotation in (90, 270)
         if self._sideways:
             image_size, network_size = image_size[::-1], network_size[::-1]
@@ -93,8 +95,7 @@ class NearestMapper:
         self._rows = np.ascontiguousarray(rows[::-1] if rotation in (90, 180) else rows)
         self._columns = np.ascontiguousarray(columns[::-1] if rotation in (180, 270) else columns)
         self._covers_image = self._box == (0, 0) + image_size
-        is_same = placement.image_box == placement.network_box and self._covers_image
-        self._is_copy = is_same and rotation == 0
+        self._is_copy = is_same and self._covers_image and rotation == 0
         # Columns are picked from as few rows as there are.
         self._rows_first = len(self._rows) < network_size[0]
         height = min(len(self._rows), network_size[0])

@@ -48,7 +48,8 @@ class Scores(NamedTuple):
 def set_temperature(folder: Path, temperature: float) -> None:
     """Give all graphs of a model folder, and its card, this temperature.
 
-    Raises CardError where the confidence is none that was made here; then nothing changes.
+    A confidence that was measured at another one leaves the card. Raises CardError where the graphs'
+    confidence is none that was made here; then nothing changes.
     """
     card, content = read_card(str(folder)), read_yaml(str(folder / CARD_FILE))
     graphs = [
@@ -62,7 +63,9 @@ def set_temperature(folder: Path, temperature: float) -> None:
     for item in content["artifacts"]:
         if item["file"] in models:
             item["sha256"] = sha256_of(str(folder / item["file"]))
-    entry = confidence_entry(card.confidence, temperature)
+    # What was measured at another temperature is not so any more.
+    measured = card.confidence if temperature == card.temperature else None
+    entry = confidence_entry(measured, temperature)
     content.pop("confidence", None)
     write_card(folder, {**content, **({"confidence": entry} if entry else {})})
 

@@ -169,6 +169,15 @@ def test_in_an_area_no_box_counts(class_id):
     assert kitti(found_cars() + [others])["car"] == pytest.approx(80 / 83)
 
 
+def test_true_boxes_that_are_left_out_count_neither_way():
+    left_out_hw = np.zeros((100, 200), np.uint8)
+    left_out_hw[:, 50:] = 255
+    boxes = [[10, 10, 40, 40], [21, 10, 80, 40], [19, 10, 80, 40], [120, 10, 250, 40]]
+    true = true_boxes(boxes, [CAR] * 4, [THING, THING, THING, LEFT_OUT]).outside(left_out_hw)
+    assert true.kinds.tolist() == [THING, AREA, THING, AREA]
+    assert true.boxes_xyxy.tolist() == boxes
+
+
 def test_a_second_box_on_a_car_is_wrong():
     true = true_boxes([square(0)], [CAR])
     both = make_boxes([square(2), square(0)], [CAR, CAR], [0.99, 0.95])

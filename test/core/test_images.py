@@ -85,8 +85,9 @@ def test_boxes_lie_inside_and_keep_the_aspect(policy):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_class_map_goes_back_to_the_nearest_pixel(policy):
     rng = np.random.RandomState(2)
-    for _ in range(120):
-        image_size, network_size = (tuple(rng.randint(1, 26, 2).tolist()) for _ in range(2))
+    sizes = [[tuple(rng.randint(1, 26, 2).tolist()) for _ in range(2)] for _ in range(120)]
+    sizes += [[(6 + more, 8 + wider), (6, 8)] for more in (-1, 0, 1) for wider in (-1, 0, 1)]
+    for image_size, network_size in sizes:
         placement = place(policy, image_size, network_size)
         map_hw = rng.randint(0, 250, network_size).astype(np.uint8)
         found = NearestMapper(placement)(map_hw, np.full(image_size, 77, np.uint8), OUTSIDE)

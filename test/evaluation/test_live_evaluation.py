@@ -67,6 +67,8 @@ def test_a_bag_played_live_gives_the_exact_counts(ros_environment, bag, tiny_fol
     # Across the broken frame nothing is compared.
     assert report["temporal_consistency"]["frame_pairs"] == 57
     assert [problem["name"][:12] for problem in report["skipped"]] == ["frame 000007"]
+    assert (report["source"]["backend"], report["source"]["precision"]) == ("onnxruntime", "fp32")
+    assert len(report["source"]["model_sha256"]) == 64
     assert report["lost"] == [] and report["partial"] is False
     counts = report["counters"]
     assert (counts["received"], counts["processed"], counts["failed"]) == (59, 59, 0)

@@ -293,6 +293,10 @@ def test_the_command_fits_or_takes_a_number_and_a_later_one_leaves_it(folder, mo
     assert main([*words, "--temperature", "2"]) == 0
     assert read_card(str(folder)).temperature == 2.0
     assert read_card(str(folder)).confidence.mean != card.confidence.mean
+    # What cannot be measured leaves no figure of another temperature behind.
+    assert main([*words, "--temperature", "3", "--backend", "torch", "--device", "cuda:9"]) == 1
+    assert read_card(str(folder)).temperature == 3.0
+    assert read_card(str(folder)).confidence is None
 
 
 def test_what_is_fitted_is_the_same_whatever_the_temperature_before(folder, monkeypatch):

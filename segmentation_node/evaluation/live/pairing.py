@@ -27,6 +27,7 @@ OUTPUT_FIELDS = {
 OPTIONAL = ("latency", "detections")
 UNPAIRED_KEPT = 100
 LOOK_S = 0.05
+DIAGNOSTICS_TIMEOUT_S = 3.0  # they come once a second
 # A truth is recorded beside its image; this is for a player that sends it a little later.
 TRUTH_PATIENCE_S = 2.0
 
@@ -330,6 +331,11 @@ class Collector(Node):
             process.check()
             if time.monotonic() > deadline_s:
                 raise ReplayError("%s, waited %.0f s" % (self.not_ready(), timeout_s))
+            self.spin_for(LOOK_S)
+        # The report tells what ran; it does without where nobody publishes diagnostics.
+        deadline_s = time.monotonic() + DIAGNOSTICS_TIMEOUT_S
+        while not self.status.tells_backend and time.monotonic() < deadline_s:
+            process.check()
             self.spin_for(LOOK_S)
         if self.wants_boxes and self.count_publishers(self.target + "/detections"):
             try:

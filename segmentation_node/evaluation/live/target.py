@@ -189,12 +189,15 @@ class NodeStatus:
         """The label set of a node that is ready. Raises LabelsError as ``told_label_set`` does."""
         return told_label_set(self.label_info)
 
+    @property
+    def tells_backend(self) -> bool:
+        """Whether the diagnostics have said what runs the model."""
+        return bool(self._of_model())
+
     def facts(self, options: TargetOptions) -> Dict[str, Any]:
         """What ran, as a node that is ready says of itself, and on which machine."""
         found: Dict[str, Any] = {"model": self.label_info.model}
-        values = {}
-        if self._statuses:
-            values = {item.key: item.value for item in self._statuses[-1].values}
+        values = self._of_model()
         backend = values.get("backend", "")
         if not options.node and backend in BACKENDS:
             kind = BACKENDS[backend].kind_for(values.get("precision", ""))
@@ -205,6 +208,14 @@ class NodeStatus:
                 found[key] = values[key]
         found.update(environment_facts())
         return found
+
+    def _of_model(self) -> Dict[str, str]:
+        """The newest status that tells of the model, by key: with several cameras not each does."""
+        for status in reversed(self._statuses):
+            values = {item.key: item.value for item in status.values}
+            if "backend" in values:
+                return values
+        return {}
 
     def _on_label_info(self, message: LabelInfo) -> None:
         self.label_info = message

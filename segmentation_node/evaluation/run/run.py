@@ -157,6 +157,8 @@ class Run:
         true, boxes = frame.true_boxes, frame.boxes
         if true is not None:
             true = true.inside(self._geometry.roi)
+            if self._left_out[1] is not None:
+                true = true.outside(self._left_out[1])
         elif frame.instances_hw is not None and frame.truth_hw is not None:
             true = boxes_of_instances(frame.instances_hw, frame.truth_hw, self.boxes.truth_ids)
         else:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Sequence
 
+import cv2
 import numpy as np
 
 from segmentation_node.boxes import area, component_boxes
@@ -39,6 +40,16 @@ class TrueBoxes(NamedTuple):
         ends = np.array([x, y, x + width, y + height], np.float32)
         boxes = np.clip(self.boxes_xyxy, ends[[0, 1, 0, 1]], ends[[2, 3, 2, 3]])
         return self._replace(boxes_xyxy=boxes).take(area(boxes) > 0)
+
+    def outside(self, left_out_hw: np.ndarray) -> "TrueBoxes":
+        """Those of which more than half is left out become areas; uint8 (H, W), not 0 there."""
+        sums = cv2.integral((left_out_hw != 0).astype(np.uint8))
+        height, width = left_out_hw.shape
+        corners = np.clip(np.rint(self.boxes_xyxy), 0, [width, height] * 2).astype(np.int64)
+        left, top, right, bottom = corners.T
+        hidden = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        is_hidden = 2 * hidden > (right - left) * (bottom - top)
+        return self._replace(kinds=np.where(is_hidden, AREA, self.kinds).astype(np.uint8))
 
 
 def true_boxes(
