@@ -48,8 +48,8 @@ class Scores(NamedTuple):
 def set_temperature(folder: Path, temperature: float) -> None:
     """Give all graphs of a model folder, and its card, this temperature.
 
-    A confidence that was measured at another one leaves the card. Raises CardError where the graphs'
-    confidence is none that was made here; then nothing changes.
+    A confidence measured at another one leaves the card. Raises CardError where that of the graphs
+    is none that was made here; then nothing changes.
     """
     card, content = read_card(str(folder)), read_yaml(str(folder / CARD_FILE))
     graphs = [

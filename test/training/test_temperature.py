@@ -220,7 +220,7 @@ def test_a_graph_of_another_temperature_than_the_cards_is_refused(folder, backen
     if BACKENDS[backend].unavailable():
         pytest.skip(f"NOT RUN: {BACKENDS[backend].unavailable()}")
     content = yaml.safe_load((folder / "model.yaml").read_text())
-    content["confidence"]["temperature"] = 2.0
+    content["confidence"] = {"temperature": 2.0}
     (folder / "model.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(BackendError) as caught:
         open_backend(backend, read_card(str(folder)), BackendOptions())
