@@ -18,6 +18,7 @@ from support.foreign_networks import (
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.files import check_folder
+from segmentation_node.importing import original
 from segmentation_node.importing.__main__ import main
 from segmentation_node.importing.importer import LAYOUT
 from segmentation_node.model_card import read_card
@@ -110,6 +111,16 @@ def one_probability(path):
     return [], 2, lambda picture: (scores_of(picture, 1)[0] > 0).astype(int)
 
 
+def one_channel_chosen_after_its_enlargement(path):
+    network = Network(stride=4)
+    sizes = network.constant("sizes", np.array([1, 1, 4, 4], np.float32))
+    large = network.add("Resize", [network.scores, "", sizes], mode="linear")
+    chosen = network.add("Gather", [large, network.constant("second", np.array(1))], axis=1)
+    network.gives(network.add("Sigmoid", [chosen]), shape=["a", "b", "c"]).save(path)
+    expected = lambda picture: sigmoid(full_size(scores_of(picture, stride=4))[1]) > 0.5  # noqa: E731
+    return [], 2, expected
+
+
 def one_score(path):
     network = Network(channels=1)
     network.gives(network.scores).save(path)
@@ -160,6 +171,7 @@ KINDS = [
     sigmoids_without_background,
     sigmoids_beside_a_background,
     one_probability,
+    one_channel_chosen_after_its_enlargement,
     one_score,
     ids_of_64_bits_counted_from_1,
     ids_of_8_bits_cast_inside,
@@ -223,6 +235,20 @@ def test_scores_give_the_confidence_of_the_class_that_was_chosen(images, tmp_pat
         found = backend.run(picture[np.newaxis], with_confidence=True).confidence_nhw[0]
     expected = softmax(scores_of(picture)).max(axis=0) * 255
     assert np.abs(found - expected).max() <= 1
+
+
+def test_openvino_computes_the_original_in_float32(tmp_path):
+    random = np.random.default_rng(0)
+    network = Network(channels=32)
+    value = network.scores
+    for index in range(3):
+        weights = random.normal(0, 0.1, (32, 32, 3, 3)).astype(np.float32)
+        value = network.add("Conv", [value, network.constant(f"w{index}", weights)], pads=[1] * 4)
+    path = network.gives(value).save(tmp_path / "net.onnx")
+    pixels = random.random((1, 3, *SIZE), np.float32)
+    found = original.on_openvino(path, "pixels", pixels.shape, value)(pixels)[value]
+    expected = original.on_onnxruntime(path, "pixels")(pixels)[value]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(images, tmp_path, capsys):

@@ -24,6 +24,7 @@ from training.augment import Augmentation
 from training.card import DATA
 from training.losses import enet_weights
 from training.recipe import Recipe
+from training.state import make_optimiser, make_schedule
 from training.train import Split, Trainer
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -118,6 +119,22 @@ def test_a_missing_key_is_named(tmp_path):
 )
 def test_a_value_that_cannot_be_is_refused(tmp_path, key, value):
     assert key in refused(tmp_path, lambda values: values.update({key: value}))
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "poly", "constant"])
+@pytest.mark.parametrize("total", [1, 2, 10, 30])
+def test_a_schedule_lasts_to_the_last_step_whatever_the_share_of_its_warm_up(schedule, total):
+    for share in (0.0, 0.05, 0.1, 0.5, 0.95, 0.999):
+        recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup_share=share)
+        optimiser = make_optimiser(recipe, torch.nn.Linear(1, 1))
+        following, rates = make_schedule(recipe, optimiser, total), []
+        for _ in range(total):
+            rates += following.get_last_lr()
+            optimiser.step()
+            following.step()
+        assert 0 < min(rates) and max(rates) <= 2e-3 * (1 + 1e-9)
+        if schedule == "one_cycle" and share * total == 1:
+            assert rates[0] == max(rates)
 
 
 # Augmentation
