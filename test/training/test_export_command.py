@@ -348,6 +348,31 @@ def test_a_size_is_added_as_the_export_would_have_made_it(run, monkeypatch, caps
         assert found.artifact_path("onnx") and found.at_size((24, 32)).artifact_path("onnx")
 
 
+def test_variants_take_the_batch_of_the_folders_graph(run, monkeypatch, capsys):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    folder = export(run, "--batch", "2", monkeypatch=monkeypatch)
+    command = [str(folder), "--variant", "uint8", "float"]
+    assert training.add_variants.main(command) == 0
+    assert training.add_variants.main([*command, "--batch", "1"]) == 0
+    card = read_card(str(folder))
+    found = {(item.file, item.batch) for item in card.artifacts_of("onnx")}
+    assert found == {("model.onnx", 2), ("model_batch1.onnx", None)}
+    for kind in ("onnx", "onnx_float"):
+        for batch in (1, 2):
+            graph = onnx.load(card.artifact_path(kind, batch)).graph
+            assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == batch
+    # As versions before this one left it.
+    content = yaml.safe_load((folder / "model.yaml").read_text())
+    (entry,) = (item for item in content["artifacts"] if item["file"] == "model_float.onnx")
+    entry["batch"] = 3
+    training.export.write_card(folder, content)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert training.add_variants.main(command) == 1
+    said = "error: model_float.onnx takes 3 images a run by the card, and would take 2; give"
+    assert capsys.readouterr().err == said + " --batch 3\n"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_the_figures_of_a_data_set_can_be_put_on_the_card(run, monkeypatch, capsys):
     monkeypatch.setattr(dataset_command, "open_dataset", lambda *_, **__: TwoFrames())
     folder = export(run, "--size", "24x32", monkeypatch=monkeypatch)
