@@ -115,6 +115,34 @@ def test_the_card_says_what_the_weights_started_from(run, start, expected, monke
     assert card.weights.data.endswith("480x360, split train" + expected)
 
 
+def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(run, monkeypatch):
+    """Kitti's by way of two runs that go round in a circle, a folder's by a card, one by none."""
+    monkeypatch.chdir(run.parent)
+    base = yaml.safe_load((run / "recipe.yaml").read_text())
+
+    def write(folder, **changes):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump({**base, **changes}))
+
+    write(run, start_weights="second/weights.safetensors", distillation={"teacher": ["carded"]})
+    write("second", start_weights="first/best.safetensors")
+    write(
+        "first",
+        dataset="kitti_step",
+        start_weights="second/weights.safetensors",
+        distillation={"teacher": "gone"},
+    )
+    shutil.copytree(export(make_run(run.parent / "other"), monkeypatch=monkeypatch), "carded")
+    card = yaml.safe_load(Path("carded/model.yaml").read_text())
+    card["weights"]["licence"] = "ask Ann"
+    Path("carded/model.yaml").write_text(yaml.safe_dump(card))
+    assert read_card(str(export(run, monkeypatch=monkeypatch))).weights.licence == (
+        "research use only, as CamVid's own terms (University of Cambridge) ask; of what it "
+        "started or learned from: ask Ann; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for "
+        "gone, where neither model.yaml nor recipe.yaml is"
+    )
+
+
 def test_nothing_is_exported_without_agreement(run, monkeypatch, capsys):
     monkeypatch.setattr(training.export, "agreement", lambda *_: 0.9949)
     export(run, monkeypatch=monkeypatch)
