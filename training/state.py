@@ -147,6 +147,8 @@ class TrainingState:
         self.epoch_start_rng = self.generator.get_state()
         self.elapsed_s = 0.0
         self.best_mean_iou = -1.0
+        self.data: dict[str, Any] = {}
+        """What the run learns from, by what it is called: the number of images, the classes."""
 
     @property
     def result(self) -> nn.Module:
@@ -179,6 +181,7 @@ class TrainingState:
             "epoch_start_rng": self.epoch_start_rng,
             "elapsed_s": self.elapsed_s,
             "best_mean_iou": self.best_mean_iou,
+            "data": self.data,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
