@@ -2,9 +2,12 @@
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from support.foreign_networks import (
     CLASSES,
+    FLOAT,
     HALF,
     INT64,
     SIZE,
@@ -127,6 +130,34 @@ def one_score(path):
     return [], 2, lambda picture: (scores_of(picture, 1)[0] > 0).astype(int)
 
 
+def a_branch_that_reads_a_constant_from_outside(path):
+    network = Network()
+    zero, shift = np.zeros((), np.float32), np.arange(CLASSES, dtype=np.float32)
+    network.constant("shift", shift.reshape(1, CLASSES, 1, 1))
+    highest = network.add("ReduceMax", ["pixels"], keepdims=0)
+    condition = network.add("Greater", [highest, network.constant("zero", zero)])
+    branches = {
+        key: helper.make_graph(
+            [helper.make_node("Add", [network.scores, "shift" if key[0] == "t" else "zero"], [key])],
+            key,
+            [],
+            [helper.make_tensor_value_info(key, FLOAT, (1, CLASSES, *SIZE))],
+        )
+        for key in ("then_branch", "else_branch")
+    }
+    network.gives(network.add("If", [condition], **branches)).save(path)
+    return [], CLASSES, lambda picture: (scores_of(picture) + shift[:, None, None]).argmax(axis=0)
+
+
+def sides_of_minus_one(path):
+    more, classes, expected = logits(path)
+    model = onnx.load(str(path))
+    for index in (0, 2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[index].dim_value = -1
+    onnx.save(model, str(path))
+    return [*more, "--size", f"{SIZE[0]}x{SIZE[1]}"], classes, expected
+
+
 def ids_of_64_bits_counted_from_1(path):
     network = Network()
     ids = network.add("ArgMax", [network.scores], axis=1, keepdims=1)
@@ -173,6 +204,8 @@ KINDS = [
     one_probability,
     one_channel_chosen_after_its_enlargement,
     one_score,
+    a_branch_that_reads_a_constant_from_outside,
+    sides_of_minus_one,
     ids_of_64_bits_counted_from_1,
     ids_of_8_bits_cast_inside,
     flattened_logits,
