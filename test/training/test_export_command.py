@@ -115,6 +115,20 @@ def test_the_card_says_what_the_weights_started_from(run, start, expected, monke
     assert card.weights.data.endswith("480x360, split train" + expected)
 
 
+def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
+    def named(run):
+        return read_card(str(export(run, monkeypatch=monkeypatch))).weights.provenance
+
+    assert named(run) == f"python -m training.train {run / 'recipe.yaml'}"
+    monkeypatch.setattr(training.export, "PROJECT", run.parent)
+    shipped = run.parent / "training" / "recipes" / "small.yaml"
+    shipped.parent.mkdir(parents=True)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    for epochs, expected in ((2, run / "recipe.yaml"), (1, "training/recipes/small.yaml")):
+        shipped.write_text(yaml.safe_dump({**recipe, "epochs": epochs, "seed": 0}))
+        assert named(run) == f"python -m training.train {expected}"
+
+
 def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(run, monkeypatch):
     """Kitti's by way of two runs that go round in a circle, a folder's by a card, one by none."""
     monkeypatch.chdir(run.parent)
