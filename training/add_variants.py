@@ -120,8 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--size", type=image_size, action="append", default=[], help="HxW; default: the card's own"
     )
-    parser.add_argument("--batch", type=whole(1, MAX_BATCH), help="images a run; default: as model.onnx")
-    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: street")
+    parser.add_argument(
+        "--batch", type=whole(1, MAX_BATCH), help="images a run; default: as model.onnx"
+    )
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: street, if it serves")
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--split", default="val", help="compared and scored on")
     parser.add_argument("--training-split", default="train", help="where int8's ranges come from")
@@ -134,6 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = open_dataset(name, options.root, options.split)
         training = None
         if "int8" in options.variant:
+            card = read_card(str(options.model))
+            if options.dataset is None and card.labels != dataset.label_set:
+                raise ExportError(
+                    f"--variant int8: its ranges come from images that {card.name} is for, not "
+                    f"from the {name}'s; name the --dataset"
+                )
             training = open_dataset(name, options.root, options.training_split)
         add_variants(
             options.model, options.variant, name, dataset, training, options.size, options.batch

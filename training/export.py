@@ -119,13 +119,19 @@ def export_run(
     where something else than an exported model is in the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it, at each size.
-    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split. With
+    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split, without
+    which ExportError says so. With
     ``int8_weights`` the network's weights are rounded first, and graphs in float32 store them so;
     a file of weights is not made. ``provenance`` is what the card names in place of
     ``train_command``. The folder appears, or is replaced, only once everything in it
     was checked.
     """
     recipe = Recipe.read(run / RECIPE_FILE)
+    if temperature == FIT and not recipe.val_split:
+        raise ExportError(
+            f"--temperature {FIT}: the recipe in {run} has no val_split, and {recipe.train_split} "
+            "was trained on; give --temperature T, the number that was fitted for a run like it"
+        )
     split = recipe.val_split or recipe.train_split
     dataset = open_data(recipe.dataset, root, split, skip_broken)
     labels = dataset.label_set

@@ -56,7 +56,7 @@ def score_run(run: Path, root: str, split: str, limit: int | None = None) -> dic
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Mean IoU in % of every run and split, and the difference to the first run; - where none is."""
+    """Mean IoU in % of every run and split, and the difference to the first run; "-": none."""
     splits = list(dict.fromkeys(split for row in rows for split in row["scores"]))
     header = ["recipe", *(text for split in splits for text in (split, "against first"))]
     return table(header, [_cells(row, rows[0], splits) for row in rows])

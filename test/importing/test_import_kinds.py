@@ -138,12 +138,12 @@ def a_branch_that_reads_a_constant_from_outside(path):
     condition = network.add("Greater", [highest, network.constant("zero", zero)])
     branches = {
         key: helper.make_graph(
-            [helper.make_node("Add", [network.scores, "shift" if key[0] == "t" else "zero"], [key])],
+            [helper.make_node("Add", [network.scores, name], [key])],
             key,
             [],
             [helper.make_tensor_value_info(key, FLOAT, (1, CLASSES, *SIZE))],
         )
-        for key in ("then_branch", "else_branch")
+        for key, name in (("then_branch", "shift"), ("else_branch", "zero"))
     }
     network.gives(network.add("If", [condition], **branches)).save(path)
     return [], CLASSES, lambda picture: (scores_of(picture) + shift[:, None, None]).argmax(axis=0)

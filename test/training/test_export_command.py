@@ -115,6 +115,17 @@ def test_the_card_says_what_the_weights_started_from(run, start, expected, monke
     assert card.weights.data.endswith("480x360, split train" + expected)
 
 
+def test_no_temperature_is_fitted_on_what_was_trained_on(run, capsys):
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "val_split": ""}))
+    models = run.parent / "models"
+    options = ["--name", "small", "--models", str(models), "--size", "45x60"]
+    assert training.export.main([str(run), *options, "--temperature", "fit"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "has no val_split" in said and "--temperature T" in said
+    assert not models.exists()
+
+
 def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
     def named(run):
         return read_card(str(export(run, monkeypatch=monkeypatch))).weights.provenance
@@ -311,6 +322,14 @@ def test_int8_is_added_as_the_export_would_have_made_it(int8):
         for name in exported.keys() - {"model.yaml"}:
             assert (int8 / name).read_bytes() == exported[name]
     assert read_card(str(int8)).artifact_path("onnx_int8")
+
+
+def test_int8_needs_images_that_the_model_is_for(exported_int8, capsys):
+    before = {path.name: path.read_bytes() for path in exported_int8.iterdir()}
+    assert training.add_variants.main([str(exported_int8), "--variant", "int8"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "not from the street's; name the --dataset" in said
+    assert {path.name: path.read_bytes() for path in exported_int8.iterdir()} == before
 
 
 def test_int8_that_does_not_agree_is_not_added(int8, monkeypatch, capsys):
