@@ -115,16 +115,16 @@ def export_run(
     int8_weights: bool = False,
     provenance: str = "",
 ) -> Path:
-    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
-    where something else than an exported model is in the folder's place.
+    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, or there is
+    no validation split to fit on, OutputError where something else than an exported model is in
+    the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it, at each size.
-    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split, without
-    which ExportError says so. With
+    ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split. With
     ``int8_weights`` the network's weights are rounded first, and graphs in float32 store them so;
-    a file of weights is not made. ``provenance`` is what the card names in place of
-    ``train_command``. The folder appears, or is replaced, only once everything in it
-    was checked.
+    a file of weights is not made. ``provenance`` is what the card says of how the run was trained,
+    ``train_command`` where it is empty. The folder appears, or is replaced, only once everything
+    in it was checked.
     """
     recipe = Recipe.read(run / RECIPE_FILE)
     if temperature == FIT and not recipe.val_split:
