@@ -16,7 +16,7 @@ from pathlib import Path
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.files import write_whole
-from segmentation_node.importing.model_folder import ARTIFACTS, add_to_card, forms_of
+from segmentation_node.importing.model_folder import ARTIFACTS, Form, add_to_card, forms_of
 from segmentation_node.model_card import WEIGHTS, ModelCard, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.box_head import build_box_head
@@ -28,6 +28,8 @@ from training.errors import ExportError
 from training.export import export_form
 from training.int8_weights import load_from_graph
 
+MODEL_FILE = ARTIFACTS["uint8"][0]
+
 
 def add_variants(
     folder: Path,
@@ -36,24 +38,24 @@ def add_variants(
     dataset: Dataset,
     training: Dataset | None = None,
     sizes: Sequence[Size] = (),
-    batch: int = 1,
+    batch: int | None = None,
 ) -> None:
     """Export the card's weights in these variants; the card lists them beside what it has.
 
-    Without ``sizes`` in the card's own. ``WEIGHTS`` among them is the file for PyTorch. Graphs are
-    compared with torch on images of ``dataset`` first. Ranges of int8 come from images of
-    ``training``, and the card gets the accuracy of int8 and of other sizes on ``dataset``. Raises
-    CardError, or ExportError when they agree too little: then the folder stays as it was.
+    Without ``sizes`` in the card's own, without ``batch`` in that of its model.onnx. ``WEIGHTS``
+    among them is the file for PyTorch. Graphs are compared with torch on images of ``dataset``
+    first. Ranges of int8 come from images of ``training``, and the card gets the accuracy of int8
+    and of other sizes on ``dataset``. Raises CardError, or ExportError when they agree too little
+    or a file is there for another batch: then the folder stays as it was.
     """
     card = read_card(str(folder))
+    graphs = [variant for variant in variants if variant != WEIGHTS]
+    forms = _forms(card, graphs, sizes, batch)
     graph = graph_of(card)
     if WEIGHTS in variants:
         save_weights(folder / WEIGHTS_FILE, graph.network)
         add_to_card(str(folder), artifacts=weights_artifact(folder / WEIGHTS_FILE))
-    graphs = [variant for variant in variants if variant != WEIGHTS]
-    for form in forms_of(graphs, [card.input_size, *sizes], [1, batch]):
-        if form.batch != batch or (sizes and form.size not in sizes):
-            continue
+    for form in forms:
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch)
             export_form(graph, form, card.label_set, dataset, made, training)
@@ -63,6 +65,27 @@ def add_variants(
             found = measure_accuracies(folder, dataset_name, dataset, form.variant, form.size)
             for entry in found:
                 add_to_card(str(folder), accuracy=entry)
+
+
+def _forms(
+    card: ModelCard, variants: Sequence[str], sizes: Sequence[Size], batch: int | None
+) -> list[Form]:
+    """What is to be made. Raises ExportError where its file is the card's for another batch."""
+    first = next((item.batch or 1 for item in card.artifacts if item.file == MODEL_FILE), 1)
+    batch = batch or first
+    forms = [
+        form
+        for form in forms_of(variants, [card.input_size, *sizes], [first, batch])
+        if form.batch == batch and (not sizes or form.size in sizes)
+    ]
+    files = {form.file for form in forms}
+    for item in card.artifacts:
+        if item.file in files and (item.batch or 1) != batch:
+            raise ExportError(
+                f"{item.file} takes {item.batch or 1} images a run by the card, and would take "
+                f"{batch}; give --batch {item.batch or 1}"
+            )
+    return forms
 
 
 def graph_of(card: ModelCard) -> DeployGraph:
@@ -97,8 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--size", type=image_size, action="append", default=[], help="HxW; default: the card's own"
     )
-    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1, help="images a run")
-    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: street")
+    parser.add_argument(
+        "--batch", type=whole(1, MAX_BATCH), help="images a run; default: as model.onnx"
+    )
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: street, if it serves")
     parser.add_argument("--root", default="", help="folder of the data set")
     parser.add_argument("--split", default="val", help="compared and scored on")
     parser.add_argument("--training-split", default="train", help="where int8's ranges come from")
@@ -111,6 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = open_dataset(name, options.root, options.split)
         training = None
         if "int8" in options.variant:
+            card = read_card(str(options.model))
+            if options.dataset is None and card.labels != dataset.label_set:
+                raise ExportError(
+                    f"--variant int8: its ranges come from images that {card.name} is for, not "
+                    f"from the {name}'s; name the --dataset"
+                )
             training = open_dataset(name, options.root, options.training_split)
         add_variants(
             options.model, options.variant, name, dataset, training, options.size, options.batch

@@ -27,6 +27,7 @@ from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.checkpoint import WEIGHTS_FILE
 from training.recipe import Recipe
+from training.run_folder import RECIPE_FILE
 
 MEASURED = {
     "uint8": {"fp32": ["onnxruntime"], "bf16": ["openvino"]},
@@ -67,6 +68,7 @@ DATA = {
     "voc": OWN_DATA,
 }
 """Training data and the licence that it puts on the weights, by data set."""
+UNKNOWN_DATA = ("unknown", "unknown")
 
 
 def make_card(
@@ -83,7 +85,9 @@ def make_card(
     """
     size = forms[0].size
     data, licence = DATA[recipe.dataset]
-    inherited = licence_of_start(recipe)
+    inherited = [item for item in inherited_licences(recipe) if item != licence]
+    if inherited:
+        licence += f"; of what it started or learned from: {'; '.join(inherited)}"
     return {
         "name": name,
         "network": {
@@ -102,7 +106,7 @@ def make_card(
         "outputs": ["class_map", "confidence"],
         "weights": {
             "data": f"{data}, split {recipe.train_split}; {started_from(recipe)}",
-            "licence": f"{licence}; of what it started from: {inherited}" if inherited else licence,
+            "licence": licence,
             "provenance": command,
         },
         "accuracy": [],
@@ -124,12 +128,36 @@ def started_from(recipe: Recipe) -> str:
     return f"started from {source}" if source else "no pre-training"
 
 
-def licence_of_start(recipe: Recipe) -> str:
-    """The licence on the card beside the weights that training started from; empty without one."""
-    folder = Path(recipe.start_weights).parent
-    if not recipe.start_weights or not (folder / CARD_FILE).is_file():
-        return ""
-    return read_card(str(folder)).weights.licence
+def inherited_licences(recipe: Recipe) -> list[str]:
+    """Licences on the weights that training started from and on its teachers, each once.
+
+    A card beside the weights says it, or the recipe of their run by its data and, in turn, by what
+    it started and learned from. Raises CardError or RecipeError where one of these cannot be read.
+    """
+    found: dict[str, None] = {}
+    seen: set[Path] = set()
+    waiting = _sources(recipe)
+    while waiting:
+        folder = waiting.pop(0)
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        if (folder / CARD_FILE).is_file():
+            found[read_card(str(folder)).weights.licence] = None
+        elif (folder / RECIPE_FILE).is_file():
+            earlier = Recipe.read(folder / RECIPE_FILE)
+            found[DATA.get(earlier.dataset, UNKNOWN_DATA)[1]] = None
+            waiting += _sources(earlier)
+        else:
+            found[f"unknown for {folder}, where neither {CARD_FILE} nor {RECIPE_FILE} is"] = None
+    return list(found)
+
+
+def _sources(recipe: Recipe) -> list[Path]:
+    """Folders of the weights that training started from, and of its teachers."""
+    start = [Path(recipe.start_weights).parent] if recipe.start_weights else []
+    teachers = recipe.distillation.teachers if recipe.distillation else ()
+    return [*start, *map(Path, teachers)]
 
 
 def count_parameters(recipe: Recipe, labels: LabelSet) -> int:

@@ -17,6 +17,7 @@ from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.frame import Frame
 from training.augment import Images
+from training.errors import TrainingError
 
 MEMORY_SHARE = 0.3
 """Of the device's free memory that decoded images may take: the network needs the rest, and the
@@ -226,7 +227,7 @@ def _size_bytes(dataset: Dataset, count: int) -> int:
 
 def _labels(frame: Frame) -> np.ndarray:
     if frame.truth_hw is None:
-        raise DatasetError("%s: no pixel is labelled; there is nothing to learn" % frame.name)
+        raise TrainingError(f"{frame.name}: no pixel is labelled; there is nothing to learn")
     return frame.truth_hw
 
 

@@ -52,7 +52,9 @@ from training.quantise import (
     spread,
 )
 from training.recipe import Recipe
+from training.run_folder import RECIPE_FILE
 
+PROJECT = Path(__file__).resolve().parents[1]
 LAYOUT = Layout(
     "an exported model",
     (CARD_FILE, WEIGHTS_FILE, *FILES),
@@ -92,6 +94,14 @@ def trained_classes(dataset: Dataset) -> list[int]:
     return occurring if len(occurring) < len(dataset.label_set) else []
 
 
+def train_command(run: Path, recipe: Recipe) -> str:
+    """What trained a run: its recipe by its name where it ships under that, else the run's own."""
+    shipped = Path("training", "recipes", f"{run.name}.yaml")
+    here = PROJECT / shipped
+    is_shipped = here.is_file() and Recipe.read(here) == recipe
+    return f"python -m training.train {shipped if is_shipped else run / RECIPE_FILE}"
+
+
 def export_run(
     run: Path,
     name: str,
@@ -103,17 +113,25 @@ def export_run(
     skip_broken: bool = False,
     temperature: str | float = 1.0,
     int8_weights: bool = False,
+    provenance: str = "",
 ) -> Path:
-    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, OutputError
-    where something else than an exported model is in the folder's place.
+    """Make ``models/name`` from a run's folder. Raises ExportError when parity fails, or there is
+    no validation split to fit on, OutputError where something else than an exported model is in
+    the folder's place.
 
     The uint8 variant is always made: the card's accuracy is measured on it, at each size.
     ``temperature`` is that of the confidence, or ``FIT``, on the recipe's validation split. With
     ``int8_weights`` the network's weights are rounded first, and graphs in float32 store them so;
-    a file of weights is not made. The folder appears, or is replaced, only once everything in it
-    was checked.
+    a file of weights is not made. ``provenance`` is what the card says of how the run was trained,
+    ``train_command`` where it is empty. The folder appears, or is replaced, only once everything
+    in it was checked.
     """
-    recipe = Recipe.read(run / "recipe.yaml")
+    recipe = Recipe.read(run / RECIPE_FILE)
+    if temperature == FIT and not recipe.val_split:
+        raise ExportError(
+            f"--temperature {FIT}: the recipe in {run} has no val_split, and {recipe.train_split} "
+            "was trained on; give --temperature T, the number that was fitted for a run like it"
+        )
     split = recipe.val_split or recipe.train_split
     dataset = open_data(recipe.dataset, root, split, skip_broken)
     labels = dataset.label_set
@@ -137,7 +155,7 @@ def export_run(
         ]
         for form in forms:
             export_form(graph, form, labels.name, dataset, partial, training)
-        command = f"python -m training.train training/recipes/{run.name}.yaml"
+        command = provenance or train_command(run, recipe)
         card = make_card(recipe, name, partial, forms, labels, command)
         card["weights"]["trained_classes"] = trained
         write_card(partial, card)

@@ -5,17 +5,16 @@ takes SqueezeNet 1.1, and the improved variant as many of that one's fires as it
 expect images normalised by ImageNet's mean and standard deviation, the recipes' default.
 """
 
-import pickle
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from segmentation_node.errors import reason
 from segmentation_node.networks import NETWORKS
 from training.widen import widened
 
@@ -223,11 +222,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: not a state dict of tensors alone: {reason}") from error
+    except Exception as error:  # bytes that are something else make torch raise nearly anything
+        why = reason(error)[:200]
+        raise ValueError(f"{path}: not a state dict of tensors alone: {why}") from error
     if not isinstance(tensors, Mapping) or not all(
-        isinstance(value, torch.Tensor) for value in tensors.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
     ):
         raise ValueError(f"{path}: expected a flat state dict {{name: tensor}}")
     return dict(tensors)

@@ -21,6 +21,7 @@ CHOICES = {
 }
 LEAST = {
     **dict.fromkeys(("epochs", "batch_size", "loss_stride", "evaluate_every"), 1),
+    "class_weight_offset": 1,
     **dict.fromkeys(("momentum", "weight_decay", "poly_power", "max_gradient_norm"), 0),
     **dict.fromkeys(("lovasz_weight", "light_jitter", "color_jitter"), 0),
 }
@@ -56,6 +57,7 @@ class Distillation:
     """Softens both distributions; the gradient is scaled back by its square."""
 
     def __post_init__(self) -> None:
+        _require(self.weight >= 0, f"distillation.weight {self.weight} must be at least 0")
         _require(self.temperature > 0, f"distillation.temperature {self.temperature} must be > 0")
         _require(len(self.teacher) > 0, "distillation.teacher names no run")
 
@@ -125,7 +127,7 @@ class Recipe:
     class_weights: str | tuple[float, ...] = "enet"
     """``enet``, ``median_frequency`` (SegNet's), ``none``, or a list with one per class."""
     class_weight_offset: float = 1.02
-    """ENet's weighting 1 / ln(offset + share of pixels); larger is nearer to no weighting."""
+    """ENet's weighting 1 / ln(offset + share of pixels), 1 or more; larger is nearer to none."""
     loss_reduction: str = "mean"
     """``mean`` divides the weighted sum over pixels by the sum of their weights, ``caffe`` by
     the number of labelled pixels, ``sum`` by nothing."""
@@ -167,6 +169,14 @@ class Recipe:
         low, high = self.scale_range
         for key, largest in {"seed": abs(self.seed), "crop_size": max(self.crop_size)}.items():
             _require(largest < LIMIT, f"{key} is {getattr(self, key)}; expected less than {LIMIT}")
+        weights = self.class_weights if isinstance(self.class_weights, tuple) else (1.0,)
+        _require(
+            min(weights, default=0) >= 0 and max(weights, default=0) > 0,
+            f"class_weights {shown(list(weights))} must be at least 0, and not all 0",
+        )
+        heads = self.auxiliary_heads
+        _require(min(heads.values(), default=0) >= 0, f"auxiliary_heads {heads} must be at least 0")
+        _require(self.momentum < 1, f"momentum {self.momentum} must be less than 1")
         _require(self.learning_rate > 0, f"learning_rate {self.learning_rate} must be > 0")
         _require(min(self.std_rgb) > 0, f"std_rgb {self.std_rgb} must be > 0")
         _require(min(self.crop_size) >= 1, f"crop_size {self.crop_size} must be at least 1")

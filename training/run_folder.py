@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from segmentation_node.errors import reason
+from segmentation_node.errors import reason, shown
 from segmentation_node.files import new_file, write_whole
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
@@ -81,6 +81,8 @@ class RunFolder:
         # By way of a recipe: keys that came after the run was begun have their defaults.
         _check_same(asdict(Recipe.of(content["recipe"])), asdict(self.recipe))
         try:
+            # Checkpoints of before this key was there have none.
+            _check_same_data(content["state"].get("data", {}), self.state.data)
             self.state.load_state_dict(content["state"])
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             path = self.path / CHECKPOINT_FILE
@@ -200,6 +202,15 @@ def _check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
     changed = sorted(key for key in now if saved[key] != now[key])
     if changed:
         raise TrainingError(f"the recipe differs from the run's in {changed}; take the run's own")
+
+
+def _check_same_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    for key in saved:
+        if saved[key] != now[key]:
+            raise TrainingError(
+                f"the run's {key}: {shown(saved[key])}; found {shown(now[key])}; take the run's "
+                "own data, as --root, --limit and --skip-broken chose them"
+            )
 
 
 def _rows(path: Path, epochs: int) -> list[dict[str, str]]:

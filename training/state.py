@@ -147,6 +147,8 @@ class TrainingState:
         self.epoch_start_rng = self.generator.get_state()
         self.elapsed_s = 0.0
         self.best_mean_iou = -1.0
+        self.data: dict[str, Any] = {}
+        """What the run learns from, by what it is called: the number of images, the classes."""
 
     @property
     def result(self) -> nn.Module:
@@ -179,6 +181,7 @@ class TrainingState:
             "epoch_start_rng": self.epoch_start_rng,
             "elapsed_s": self.elapsed_s,
             "best_mean_iou": self.best_mean_iou,
+            "data": self.data,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -227,11 +230,13 @@ def make_optimiser(recipe: Recipe, model: nn.Module, trunk: Collection[str] = ()
 def make_schedule(recipe: Recipe, optimiser: Optimizer, total_steps: int) -> LRScheduler:
     """The recipe's schedule over that many optimiser steps; the optimiser's rates are its peaks."""
     if recipe.schedule == "one_cycle":
+        share = recipe.warmup_share
         return OneCycleLR(
             optimiser,
             [group["lr"] for group in optimiser.param_groups],
             total_steps,
-            pct_start=recipe.warmup_share,
+            # Torch divides by the steps of the warm-up after its first, of which one has none.
+            pct_start=0.0 if share * total_steps == 1 else share,
             # SGD keeps the recipe's momentum; AdamW's cycles, as torch has it.
             cycle_momentum=recipe.optimiser != "sgd",
         )
@@ -241,7 +246,7 @@ def make_schedule(recipe: Recipe, optimiser: Optimizer, total_steps: int) -> LRS
 
 def warm_up_then_fall(total: int, warmup_share: float, power: float) -> Callable[[int], float]:
     """Factor of the learning rate by step: linear rise, then (1 - share of the rest)^power."""
-    warmup = round(total * warmup_share)
+    warmup = min(round(total * warmup_share), total - 1)
 
     def factor(step: int) -> float:
         if step < warmup:

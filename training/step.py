@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from segmentation_node.errors import reason
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
 from training.checkpoint import WEIGHTS_FILE, load_weights
@@ -66,13 +67,24 @@ class TrainStep:
         # Gradients travel between processes once a step, with the last part.
         with contextlib.nullcontext() if is_last else self._without_sync():
             with self._autocast():
-                logits = self.model(self._prepared(images, self.normalise))
+                logits = self._logits(images)
                 teacher_logits = self._teach(images)
             logits = [self._thinned(output) for output in logits]
             loss = self.criterion(logits, labels, counts, teacher_logits)
             # DistributedDataParallel averages over processes; the loss is a sum over them.
             self.state.scaler.scale(loss * self.group.world).backward()
         return loss.detach()
+
+    def _logits(self, images: torch.Tensor) -> list[torch.Tensor]:
+        try:
+            found: list[torch.Tensor] = self.model(self._prepared(images, self.normalise))
+        except ValueError as error:  # of a batch norm that sees one value
+            count, _, height, width = images.shape
+            raise TrainingError(
+                f"the network does not train on {count} x {height}x{width} at a time "
+                f"({reason(error)}); raise crop_size or batch_size, or lower --accumulate"
+            ) from error
+        return found
 
     def _update(self) -> None:
         state = self.state

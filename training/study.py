@@ -6,6 +6,7 @@ never saw. A run that was stopped goes on; one that has ended is only scored. Wr
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ def train_recipe(recipe: Path, root: str, run: Path, options: list[str]) -> None
         )
 
 
-def score_run(run: Path, root: str, split: str) -> dict[str, float]:
+def score_run(run: Path, root: str, split: str, limit: int | None = None) -> dict[str, float]:
     """Mean IoU and global accuracy of a run's weights on a split, whole images, 0 to 1."""
     recipe = Recipe.read(run / "recipe.yaml")
-    images = open_split(open_dataset(recipe.dataset, root, split), torch.device("cpu"), "auto")
+    dataset = open_dataset(recipe.dataset, root, split)
+    images = open_split(dataset, torch.device("cpu"), "auto", limit)
     network = build_network(recipe.network, images.classes, recipe.network_options)
     load_weights(network, run / WEIGHTS_FILE)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,8 +56,8 @@ def score_run(run: Path, root: str, split: str) -> dict[str, float]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Mean IoU in % of every run and split, and the difference to the first run."""
-    splits = list(rows[0]["scores"])
+    """Mean IoU in % of every run and split, and the difference to the first run; "-": none."""
+    splits = list(dict.fromkeys(split for row in rows for split in row["scores"]))
     header = ["recipe", *(text for split in splits for text in (split, "against first"))]
     return table(header, [_cells(row, rows[0], splits) for row in rows])
 
@@ -76,10 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--held-out", nargs="*", default=[], metavar="SPLIT")
     parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
     parsed = parser.parse_args(arguments)
-    options = ["--limit", str(parsed.limit)] if parsed.limit else []
 
     def compare() -> int:
-        rows = _study(parsed.recipes, parsed.root, parsed.output, parsed.held_out, options)
+        rows = _study(parsed.recipes, parsed.root, parsed.output, parsed.held_out, parsed.limit)
         print(summary(rows))
         return 0
 
@@ -87,16 +88,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _study(
-    recipes: list[Path], root: str, output: Path, held_out: list[str], options: list[str]
+    recipes: list[Path], root: str, output: Path, held_out: list[str], limit: int | None
 ) -> list[dict[str, Any]]:
     paths = [path for item in recipes for path in _files(item)]
+    options = ["--limit", str(limit)] if limit else []
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         print(f"recipe {number} of {len(paths)}: {path}", flush=True)
         recipe, run = Recipe.read(path), output / path.stem
         train_recipe(path, root, run, options)
         splits = [recipe.val_split, *held_out] if recipe.val_split else held_out
-        scores = {split: score_run(run, root, split) for split in splits}
+        scores = {split: score_run(run, root, split, limit) for split in splits}
         rows.append({"recipe": str(path), "seed": recipe.seed, "scores": scores})
         write_json(str(output / "study.json"), {"format": 1, "results": rows})
     return rows
@@ -112,9 +114,11 @@ def _files(path: Path) -> list[Path]:
 def _cells(row: dict[str, Any], first: dict[str, Any], splits: list[str]) -> list[str]:
     cells = [Path(row["recipe"]).stem]
     for split in splits:
-        value, reference = (item["scores"][split]["mean_iou"] * 100 for item in (row, first))
+        value, reference = (
+            item["scores"].get(split, {}).get("mean_iou", math.nan) * 100 for item in (row, first)
+        )
         cells += [f"{value:.1f}", f"{value - reference:+.1f}"]
-    return cells
+    return ["-" if cell in ("nan", "+nan") else cell for cell in cells]
 
 
 if __name__ == "__main__":

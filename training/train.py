@@ -50,7 +50,7 @@ def _train_in(
         resume=arguments.resume,
     )
     _announce(group, training, validation, device)
-    with _told_how_to_go_on():
+    with _told_how_to_go_on(arguments.skip_broken):
         trainer = Trainer(recipe, training, validation, arguments.output, options, group)
         trainer.run()
     if not trainer.is_finished and group.is_first:
@@ -75,15 +75,18 @@ def _open(
     recipe: Recipe, split: str, arguments: argparse.Namespace, device: torch.device
 ) -> AnySplit:
     dataset = open_data(recipe.dataset, arguments.root, split, arguments.skip_broken)
-    with _told_how_to_go_on():
+    with _told_how_to_go_on(arguments.skip_broken):
         return open_split(dataset, device, arguments.data, arguments.limit, arguments.workers)
 
 
 @contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
+def _told_how_to_go_on(skips_broken: bool) -> Iterator[None]:
+    """Around what reads pictures, and raises DatasetError for one that cannot be read."""
     try:
         yield
     except DatasetError as error:
+        if skips_broken:  # it broke after all of them were read
+            raise
         raise DatasetError(f"{error}; --skip-broken leaves such pictures out") from error
 
 

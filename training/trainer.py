@@ -80,6 +80,7 @@ class Trainer:
         self.steps_per_epoch = len(train) // recipe.batch_size
         self._check_batch()
         self.state = TrainingState(recipe, train.classes, self.steps_per_epoch, self.device)
+        self.state.data = {"training images": len(train), "classes": list(train.label_set.names)}
         self.network = self.state.model.network
         self.folder = RunFolder(output, recipe, self.state, self.group)
         self.augment = Augmentation.of(recipe)

@@ -166,7 +166,7 @@ def _selected_early(graph: bytes) -> bytes:
     constants = _constants_of(fields)
     changed: Dict[bytes, bytes] = {}
     for node in nodes:
-        if not _chooses_channels(node.value):
+        if not _chooses_channels(node.value, constants):
             continue
         large = texts_of(node.value, _NODE_INPUT)[0]
         resize = makers.get(large)
@@ -182,9 +182,14 @@ def _selected_early(graph: bytes) -> bytes:
     return b"".join(changed.get(field.raw, field.raw) for field in fields)
 
 
-def _chooses_channels(node: bytes) -> bool:
+def _chooses_channels(node: bytes, constants: Dict[str, bytes]) -> bool:
+    """Whether a Gather takes a list of channels: one number in its place takes their axis away."""
     axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
-    return texts_of(node, _NODE_OPERATOR) == ["Gather"] and axes == [1]
+    if texts_of(node, _NODE_OPERATOR) != ["Gather"] or axes != [1]:
+        return False
+    kept = constants.get(texts_of(node, _NODE_INPUT)[1], b"")
+    sides = parts_of(kept).get(_TENSOR_DIMENSION, [])
+    return len(sides) == 1 and not sides[0].value  # packed, it may stand for several
 
 
 def _enlarges_planes(node: bytes, constants: Dict[str, bytes]) -> bool:

@@ -5,6 +5,7 @@ a class are inside, and it ends ArgMax -> Cast FLOAT -> Cast UINT8, since Tensor
 convert no integers to uint8.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from segmentation_node.importing.head import IDS
 from segmentation_node.importing.plan import Plan
-from segmentation_node.importing.static_graph import opset_of
+from segmentation_node.importing.static_graph import opset_of, taken
 
 PREFIX = "net/"
 """Before every name of the foreign graph, so that none is one of ours."""
@@ -30,7 +31,10 @@ def in_contract(static: onnx.ModelProto, plan: Plan, variant: str = "uint8") -> 
 
     ``static`` is what ``make_static`` gave, or its half-precision form for ``fp16``.
     """
-    core = compose.add_prefix(static, PREFIX)
+    core = copy.deepcopy(static)
+    # Named here, since branches read constants that onnx would only come to after them.
+    names = {item.name: PREFIX + item.name for item in core.graph.initializer}
+    compose.add_prefix_graph(core.graph, PREFIX, inplace=True, name_map=names)
     graph = _Graph(opset_of(static))
     _add_entry(graph, plan, variant, core.graph.input[0])
     head = _head(core.graph)
@@ -249,10 +253,7 @@ def _drop_dead(graph: onnx.GraphProto, outputs: Sequence[str]) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(node.input)
-            for attribute in node.attribute:
-                for inner in attribute.g.node:
-                    needed.update(inner.input)
+            needed.update(taken(node))
     constants = [item for item in graph.initializer if item.name in needed]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(nodes))

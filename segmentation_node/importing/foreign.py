@@ -95,7 +95,8 @@ def read_entry(
         raise NetworkImportError(
             f"{name}: its input is {found}, expected one of {', '.join(TYPES.values())}"
         )
-    shape = [dim.dim_value or None for dim in tensor.shape.dim]
+    # Some exporters write -1 for a side that is not fixed.
+    shape = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
     if len(shape) != 4:
         raise NetworkImportError(
             f"{name}: its input has {len(shape)} dimensions, expected 4: a batch, channels, height "

@@ -32,7 +32,9 @@ def on_onnxruntime(path: Path, entry: str) -> Run:
         raise NetworkImportError(
             f"{path.name}: ONNX Runtime cannot load it ({reason(error)})"
         ) from error
-    names = [item.name for item in session.get_outputs()]
+    names = [item.name for item in session.get_outputs() if item.type.startswith("tensor(")]
+    if not names:
+        raise NetworkImportError(f"{path.name}: none of its outputs is a tensor, expected scores")
 
     def run(values: np.ndarray) -> dict[str, np.ndarray]:
         try:

@@ -78,6 +78,6 @@ def label_set_of(
         is_taken = text in (entry["name"] for entry in entries)
         entry: dict[str, Any] = {"name": f"{text} ({index})" if is_taken else text}
         if index < len(colors):
-            entry["color"] = list(colors[index])
+            entry["color"] = colors[index]
         entries.append(entry)
     return parse_label_set({"name": name, "classes": entries}, f"the classes of {name}")

@@ -1,12 +1,14 @@
 """What families leave beside a network, or inside it: classes, sizes, normalisation."""
 
 import ast
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from segmentation_node.errors import NetworkImportError, shown
 from segmentation_node.importing.settings import Settings, Told, Triple, label_set_of
+from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 from segmentation_node.yaml_and_json import read_json, read_yaml
 
 MOST_LITERAL = 1 << 16
@@ -72,7 +74,9 @@ def hugging_face(around: Surroundings) -> list[Told]:
             values.get(key, True) for key in ("do_rescale", "do_normalize")
         )
         settings = Settings(
-            scale=float(values.get("rescale_factor", 1 / 255)) if does_scale else 1.0,
+            scale=_number(values.get("rescale_factor", 1 / 255), f"{processor}: rescale_factor")
+            if does_scale
+            else 1.0,
             mean=_triple(values, "image_mean", processor) if does_normalise else (0.0, 0.0, 0.0),
             std=_triple(values, "image_std", processor) if does_normalise else (1.0, 1.0, 1.0),
             size=_size(values["size"], f"{processor}: size") if "size" in values else None,
@@ -132,7 +136,7 @@ def classes_and_colors(around: Surroundings) -> list[Told]:
     for line in _lines(color_file) if color_file else []:
         try:
             colors.append([int(float(number)) for number in line.split()[:3]])
-        except ValueError as error:
+        except (OverflowError, ValueError) as error:
             raise NetworkImportError(
                 f"{color_file}: {shown(line)} is no color; expected red, green and blue, 0 to 255"
             ) from error
@@ -151,7 +155,8 @@ def ontology(around: Surroundings) -> list[Told]:
         raise NetworkImportError(
             f"{path}: found no classes; expected ontology.classes, each a name"
         )
-    names, colors = ["background"], [[0, 0, 0]]
+    names: list[str] = ["background"]
+    colors: list[Any] = [[0, 0, 0]]
     for entry in classes:
         names.append(str(entry["name"]))
         colors.append(entry.get("color", [128, 128, 128]))
@@ -188,7 +193,7 @@ def _numbered(values: Any, where: str) -> list[str]:
     try:
         by_id = {int(key): str(name) for key, name in dict(values).items()}
         return [by_id[index] for index in range(len(by_id))]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise NetworkImportError(
             f"{where}: {shown(values)} does not name the classes 0, 1, 2 ... one by one; give "
             "--labels"
@@ -200,12 +205,23 @@ def _triple(values: dict[str, Any], key: str, path: Path) -> Triple | None:
     if found is None:
         return None
     try:
-        red, green, blue = (float(number) for number in found)
+        red, green, blue = found
     except (TypeError, ValueError) as error:
         raise NetworkImportError(
             f"{path}: {key} is {shown(found)}; expected three numbers"
         ) from error
-    return red, green, blue
+    where = f"{path}: {key}"
+    return _number(red, where), _number(green, where), _number(blue, where)
+
+
+def _number(found: Any, where: str) -> float:
+    try:
+        number = float(found)
+    except (OverflowError, TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise NetworkImportError(f"{where} is {shown(found)}; expected a finite number")
+    return number
 
 
 def _size(found: Any, where: str) -> tuple[int, int] | None:
@@ -218,10 +234,13 @@ def _size(found: Any, where: str) -> tuple[int, int] | None:
         found = [found, found]
     try:
         height, width = (int(side) for side in found)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1 or height * width > LARGEST_IMAGE_PIXELS:
         raise NetworkImportError(
-            f"{where} is {shown(found)}; expected a height and a width; give --size HxW"
-        ) from error
+            f"{where} is {shown(found)}; expected a height and a width, 1 to "
+            f"{LARGEST_IMAGE_PIXELS} pixels in all"
+        )
     return height, width
 
 

@@ -88,19 +88,19 @@ def _keep_one_output(model: onnx.ModelProto, head: str) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(_taken(node))
+            needed.update(taken(node))
     del graph.node[:]
     graph.node.extend(reversed(nodes))
     # What was inferred, or declared, may be wrong, and of other sizes.
     del graph.value_info[:]
 
 
-def _taken(node: onnx.NodeProto) -> set[str]:
+def taken(node: onnx.NodeProto) -> set[str]:
     """Names that a node takes, those in its subgraphs too."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in [attribute.g] * attribute.HasField("g") + list(attribute.graphs):
-            names.update(*(_taken(inner) for inner in graph.node))
+            names.update(*(taken(inner) for inner in graph.node))
             names.update(item.name for item in graph.output)
     return names
 
@@ -254,7 +254,7 @@ def _express_node(
 
 def _drop_unused(model: onnx.ModelProto) -> None:
     graph = model.graph
-    used = {name for node in graph.node for name in _taken(node)}
+    used = {name for node in graph.node for name in taken(node)}
     kept = [item for item in graph.initializer if item.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)

@@ -161,24 +161,29 @@ def test_other_int8_stays_as_it_is(model):
 # Some classes alone
 
 
-def choosing_model(axis=1, scales=(1, 1, 2, 2), more_outputs=(), constant_scales=True):
+def choosing_model(
+    axis=1, scales=(1, 1, 2, 2), more_outputs=(), constant_scales=True, kept=(2, 0), fixed=True
+):
     """scores (1, 3, 4, 5), twice as large, channels or rows 2 and 0 of it: y."""
     nodes = [
         helper.make_node("Resize", ["scores", "", "scales"], ["large"], mode="linear"),
         helper.make_node("Gather", ["large", "kept"], ["y"], axis=axis),
     ]
     entries = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3, 4, 5])]
-    values = {"kept": np.array([2, 0]), "scales": np.array(scales, np.float32)}
+    values = {"kept": np.array(kept), "scales": np.array(scales, np.float32)}
     if not constant_scales:
         entries.append(helper.make_tensor_value_info("scales", TensorProto.FLOAT, [4]))
         del values["scales"]
+    if not fixed:
+        entries.append(helper.make_tensor_value_info("kept", TensorProto.INT64, [2]))
+        del values["kept"]
     graph = helper.make_graph(
         nodes,
         "choosing",
         entries,
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
-            for name in ("y", *more_outputs)
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank)
+            for name, rank in (("y", 3 + np.ndim(kept)), *((name, 4) for name in more_outputs))
         ],
         [numpy_helper.from_array(value, name) for name, value in values.items()],
     )
@@ -212,6 +217,9 @@ def test_classes_are_selected_before_they_are_enlarged():
         choosing_model(scales=(1, 2, 2, 2)),
         choosing_model(more_outputs=["large"]),
         choosing_model(constant_scales=False),
+        choosing_model(kept=1),  # which takes the channels' axis away
+        choosing_model(kept=[[2, 0]]),
+        choosing_model(fixed=False),
     ],
 )
 def test_another_choice_stays_where_it_is(model):

@@ -1,12 +1,14 @@
 """Families: what is usual in each, what their side files say, and by what they are recognised."""
 
+import copy
 import json
 
+import numpy as np
 import onnx
 import pytest
 from support.foreign_networks import CLASSES, Network, pictures
 
-from segmentation_node.errors import NetworkImportError
+from segmentation_node.errors import NetworkImportError, SegmentationError
 from segmentation_node.importing.__main__ import main
 from segmentation_node.importing.families import FAMILIES, recognise, told_by
 from segmentation_node.importing.settings import settle
@@ -84,6 +86,57 @@ def test_mmdeploy_paddleseg_and_others(tmp_path):
     assert settled("supergradients", tmp_path).labels.names == ("background", "sidewalk")
 
 
+NO_NUMBERS = [None, "", "abc", [], {}, float("inf"), float("nan"), -5, 10**400, [[1]]]
+
+
+@pytest.mark.parametrize(
+    "family, file, values",
+    [
+        ("segformer", "preprocessor_config.json", {"rescale_factor": 0.5}),
+        ("segformer", "preprocessor_config.json", {"image_mean": [1, 2, 3]}),
+        ("segformer", "preprocessor_config.json", {"size": {"height": 24, "width": 40}}),
+        ("segformer", "preprocessor_config.json", {"size": [24, 40]}),
+        ("mmdeploy", "pipeline.json", {"type": "Resize", "size": [24, 40]}),
+        ("paddleseg", "deploy.yaml", {"type": "Resize", "target_size": [24, 40]}),
+        ("paddleseg", "deploy.yaml", {"type": "Normalize", "std": [1, 2, 3]}),
+        ("supergradients", "ontology.yaml", {"name": "a", "color": [1, 2, 3]}),
+        ("ultralytics", "imgsz", [24, 40]),
+    ],
+)
+def test_a_side_files_odd_values_are_taken_or_refused_in_one_line(family, file, values, tmp_path):
+    def told(content):
+        if file == "imgsz":
+            return settled(family, tmp_path, {file: repr(content)})
+        (tmp_path / file).write_text(json.dumps(content))
+        return settled(family, tmp_path)
+
+    told(values)
+    refused = 0
+    for odd in NO_NUMBERS:
+        for content in odd_ones(values, odd):
+            try:
+                found = told(content)
+            except SegmentationError as error:
+                refused += 1
+                assert "\n" not in str(error)
+            else:
+                assert found.size is None or min(found.size) > 0
+                assert np.isfinite([found.scale, *found.mean, *found.std]).all()
+    assert refused > 5
+
+
+def odd_ones(values, odd):
+    """The same values, each in its turn replaced by the odd one."""
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in items:
+        if key in ("type", "name"):
+            continue
+        for new in [odd, *(odd_ones(value, odd) if isinstance(value, (dict, list)) else [])]:
+            content = copy.deepcopy(values)
+            content[key] = new
+            yield content
+
+
 def test_a_recognised_family_needs_no_options(tmp_path, capsys):
     made = Network()
     names = {index: f"class {index}" for index in range(CLASSES)}
@@ -108,6 +161,4 @@ def test_a_tensorrt_that_lacks_an_operator_is_named(tmp_path):
 
 
 def weights_of_one():
-    import numpy as np
-
     return np.ones(40, np.float32)

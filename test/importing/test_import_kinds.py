@@ -2,9 +2,12 @@
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from support.foreign_networks import (
     CLASSES,
+    FLOAT,
     HALF,
     INT64,
     SIZE,
@@ -18,6 +21,7 @@ from support.foreign_networks import (
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.files import check_folder
+from segmentation_node.importing import original
 from segmentation_node.importing.__main__ import main
 from segmentation_node.importing.importer import LAYOUT
 from segmentation_node.model_card import read_card
@@ -110,10 +114,48 @@ def one_probability(path):
     return [], 2, lambda picture: (scores_of(picture, 1)[0] > 0).astype(int)
 
 
+def one_channel_chosen_after_its_enlargement(path):
+    network = Network(stride=4)
+    sizes = network.constant("sizes", np.array([1, 1, 4, 4], np.float32))
+    large = network.add("Resize", [network.scores, "", sizes], mode="linear")
+    chosen = network.add("Gather", [large, network.constant("second", np.array(1))], axis=1)
+    network.gives(network.add("Sigmoid", [chosen]), shape=["a", "b", "c"]).save(path)
+    expected = lambda picture: sigmoid(full_size(scores_of(picture, stride=4))[1]) > 0.5  # noqa: E731
+    return [], 2, expected
+
+
 def one_score(path):
     network = Network(channels=1)
     network.gives(network.scores).save(path)
     return [], 2, lambda picture: (scores_of(picture, 1)[0] > 0).astype(int)
+
+
+def a_branch_that_reads_a_constant_from_outside(path):
+    network = Network()
+    zero, shift = np.zeros((), np.float32), np.arange(CLASSES, dtype=np.float32)
+    network.constant("shift", shift.reshape(1, CLASSES, 1, 1))
+    highest = network.add("ReduceMax", ["pixels"], keepdims=0)
+    condition = network.add("Greater", [highest, network.constant("zero", zero)])
+    branches = {
+        key: helper.make_graph(
+            [helper.make_node("Add", [network.scores, name], [key])],
+            key,
+            [],
+            [helper.make_tensor_value_info(key, FLOAT, (1, CLASSES, *SIZE))],
+        )
+        for key, name in (("then_branch", "shift"), ("else_branch", "zero"))
+    }
+    network.gives(network.add("If", [condition], **branches)).save(path)
+    return [], CLASSES, lambda picture: (scores_of(picture) + shift[:, None, None]).argmax(axis=0)
+
+
+def sides_of_minus_one(path):
+    more, classes, expected = logits(path)
+    model = onnx.load(str(path))
+    for index in (0, 2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[index].dim_value = -1
+    onnx.save(model, str(path))
+    return [*more, "--size", f"{SIZE[0]}x{SIZE[1]}"], classes, expected
 
 
 def ids_of_64_bits_counted_from_1(path):
@@ -160,7 +202,10 @@ KINDS = [
     sigmoids_without_background,
     sigmoids_beside_a_background,
     one_probability,
+    one_channel_chosen_after_its_enlargement,
     one_score,
+    a_branch_that_reads_a_constant_from_outside,
+    sides_of_minus_one,
     ids_of_64_bits_counted_from_1,
     ids_of_8_bits_cast_inside,
     flattened_logits,
@@ -223,6 +268,20 @@ def test_scores_give_the_confidence_of_the_class_that_was_chosen(images, tmp_pat
         found = backend.run(picture[np.newaxis], with_confidence=True).confidence_nhw[0]
     expected = softmax(scores_of(picture)).max(axis=0) * 255
     assert np.abs(found - expected).max() <= 1
+
+
+def test_openvino_computes_the_original_in_float32(tmp_path):
+    random = np.random.default_rng(0)
+    network = Network(channels=32)
+    value = network.scores
+    for index in range(3):
+        weights = random.normal(0, 0.1, (32, 32, 3, 3)).astype(np.float32)
+        value = network.add("Conv", [value, network.constant(f"w{index}", weights)], pads=[1] * 4)
+    path = network.gives(value).save(tmp_path / "net.onnx")
+    pixels = random.random((1, 3, *SIZE), np.float32)
+    found = original.on_openvino(path, "pixels", pixels.shape, value)(pixels)[value]
+    expected = original.on_onnxruntime(path, "pixels")(pixels)[value]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(images, tmp_path, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import external_data_helper
-from support.foreign_networks import CLASSES, Network, labels_file, pictures
+from support.foreign_networks import CLASSES, FLOAT, Network, labels_file, pictures
 
 from segmentation_node.importing import importer
 from segmentation_node.importing.__main__ import main
@@ -66,6 +66,29 @@ def test_two_outputs(refused, tmp_path):
     assert "2 outputs: Conv_0 [1, 5, 24, 40], Sigmoid_1 [1, 5, 24, 40]" in line
     assert "--output-head" in line
     assert "no output 'third'; there are" in refused(network, "--output-head", "third")
+
+
+def test_outputs_that_are_no_tensors(refused, tmp_path):
+    made = Network()
+    parts = made.add("SequenceConstruct", [made.scores])
+    path = made.gives(made.scores).save(tmp_path / "net.onnx")
+    model = onnx.load(str(path))
+    model.graph.output.append(onnx.helper.make_tensor_sequence_value_info(parts, FLOAT, None))
+    onnx.save(model, str(path))
+    # What is a tensor is the one to choose; OpenVINO, where it is installed, reads no such file.
+    line = refused(path, "--output-head", parts)
+    assert f"no output '{parts}'; there are: Conv_0 [1, 5, 24, 40]" in line
+    del model.graph.output[0]
+    onnx.save(model, str(path))
+    assert "none of its outputs is a tensor" in refused(path)
+
+
+def test_sides_of_minus_one_are_not_fixed(refused, network):
+    model = onnx.load(str(network))
+    for index in (0, 2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[index].dim_value = -1
+    onnx.save(model, str(network))
+    assert "give --size HxW" in refused(network)
 
 
 def test_weights_that_are_elsewhere(refused, network):

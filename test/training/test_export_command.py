@@ -115,6 +115,59 @@ def test_the_card_says_what_the_weights_started_from(run, start, expected, monke
     assert card.weights.data.endswith("480x360, split train" + expected)
 
 
+def test_no_temperature_is_fitted_on_what_was_trained_on(run, capsys):
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "val_split": ""}))
+    models = run.parent / "models"
+    options = ["--name", "small", "--models", str(models), "--size", "45x60"]
+    assert training.export.main([str(run), *options, "--temperature", "fit"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "has no val_split" in said and "--temperature T" in said
+    assert not models.exists()
+
+
+def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
+    def named(run):
+        return read_card(str(export(run, monkeypatch=monkeypatch))).weights.provenance
+
+    assert named(run) == f"python -m training.train {run / 'recipe.yaml'}"
+    monkeypatch.setattr(training.export, "PROJECT", run.parent)
+    shipped = run.parent / "training" / "recipes" / "small.yaml"
+    shipped.parent.mkdir(parents=True)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    for epochs, expected in ((2, run / "recipe.yaml"), (1, "training/recipes/small.yaml")):
+        shipped.write_text(yaml.safe_dump({**recipe, "epochs": epochs, "seed": 0}))
+        assert named(run) == f"python -m training.train {expected}"
+
+
+def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(run, monkeypatch):
+    """Kitti's by way of two runs that go round in a circle, a folder's by a card, one by none."""
+    monkeypatch.chdir(run.parent)
+    base = yaml.safe_load((run / "recipe.yaml").read_text())
+
+    def write(folder, **changes):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump({**base, **changes}))
+
+    write(run, start_weights="second/weights.safetensors", distillation={"teacher": ["carded"]})
+    write("second", start_weights="first/best.safetensors")
+    write(
+        "first",
+        dataset="kitti_step",
+        start_weights="second/weights.safetensors",
+        distillation={"teacher": "gone"},
+    )
+    shutil.copytree(export(make_run(run.parent / "other"), monkeypatch=monkeypatch), "carded")
+    card = yaml.safe_load(Path("carded/model.yaml").read_text())
+    card["weights"]["licence"] = "ask Ann"
+    Path("carded/model.yaml").write_text(yaml.safe_dump(card))
+    assert read_card(str(export(run, monkeypatch=monkeypatch))).weights.licence == (
+        "research use only, as CamVid's own terms (University of Cambridge) ask; of what it "
+        "started or learned from: ask Ann; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for "
+        "gone, where neither model.yaml nor recipe.yaml is"
+    )
+
+
 def test_nothing_is_exported_without_agreement(run, monkeypatch, capsys):
     monkeypatch.setattr(training.export, "agreement", lambda *_: 0.9949)
     export(run, monkeypatch=monkeypatch)
@@ -271,6 +324,14 @@ def test_int8_is_added_as_the_export_would_have_made_it(int8):
     assert read_card(str(int8)).artifact_path("onnx_int8")
 
 
+def test_int8_needs_images_that_the_model_is_for(exported_int8, capsys):
+    before = {path.name: path.read_bytes() for path in exported_int8.iterdir()}
+    assert training.add_variants.main([str(exported_int8), "--variant", "int8"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "not from the street's; name the --dataset" in said
+    assert {path.name: path.read_bytes() for path in exported_int8.iterdir()} == before
+
+
 def test_int8_that_does_not_agree_is_not_added(int8, monkeypatch, capsys):
     before = {path.name: path.read_bytes() for path in int8.iterdir()}
     monkeypatch.setattr(training.export, "agreement", lambda *_: 0.79)
@@ -346,6 +407,31 @@ def test_a_size_is_added_as_the_export_would_have_made_it(run, monkeypatch, caps
         assert found.accuracy == wanted.accuracy and len(in_fp32(found)) == 2
         assert sorted(map(str, found.artifacts)) == sorted(map(str, wanted.artifacts))
         assert found.artifact_path("onnx") and found.at_size((24, 32)).artifact_path("onnx")
+
+
+def test_variants_take_the_batch_of_the_folders_graph(run, monkeypatch, capsys):
+    monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
+    folder = export(run, "--batch", "2", monkeypatch=monkeypatch)
+    command = [str(folder), "--variant", "uint8", "float"]
+    assert training.add_variants.main(command) == 0
+    assert training.add_variants.main([*command, "--batch", "1"]) == 0
+    card = read_card(str(folder))
+    found = {(item.file, item.batch) for item in card.artifacts_of("onnx")}
+    assert found == {("model.onnx", 2), ("model_batch1.onnx", None)}
+    for kind in ("onnx", "onnx_float"):
+        for batch in (1, 2):
+            graph = onnx.load(card.artifact_path(kind, batch)).graph
+            assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == batch
+    # As versions before this one left it.
+    content = yaml.safe_load((folder / "model.yaml").read_text())
+    (entry,) = (item for item in content["artifacts"] if item["file"] == "model_float.onnx")
+    entry["batch"] = 3
+    training.export.write_card(folder, content)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert training.add_variants.main(command) == 1
+    said = "error: model_float.onnx takes 3 images a run by the card, and would take 2; give"
+    assert capsys.readouterr().err == said + " --batch 3\n"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_the_figures_of_a_data_set_can_be_put_on_the_card(run, monkeypatch, capsys):

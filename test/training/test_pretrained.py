@@ -192,8 +192,11 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys, content):
     assert "unpickled" not in capsys.readouterr().out
 
 
+INTEGERS = pickle.dumps([1, 2])
+
+
 @pytest.mark.parametrize("file_name", ["trunk.safetensors", "trunk.pth"])
-@pytest.mark.parametrize("content", [b"", b"not a file of weights", pickle.dumps([1, 2])])
+@pytest.mark.parametrize("content", [b"", b"not a file of weights", b"hello world", INTEGERS])
 def test_other_files_are_refused_in_one_line(tmp_path, file_name, content):
     path = tmp_path / file_name
     path.write_bytes(content)
@@ -207,6 +210,13 @@ def test_a_checkpoint_with_more_than_tensors_is_refused(tmp_path):
     torch.save({"epoch": 3, "state_dict": squeezenet()}, path)
     with pytest.raises(ValueError, match="expected a flat state dict"):
         load_trunk(build_network("elu_squeezenet", 3, {}), path)
+
+
+def test_tensors_by_number_are_refused(tmp_path):
+    path = tmp_path / "numbered.pth"
+    torch.save({0: torch.ones(2)}, path)
+    with pytest.raises(TrainingError, match="expected a flat state dict {name: tensor}"):
+        started(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -45,6 +45,26 @@ def test_every_recipe_is_trained_and_scored_on_val_and_on_what_was_held_out(
     assert next(line for line in lines if line.split()[:1] == ["a_first"]).count("+0.0") == 2
 
 
+def test_recipes_with_different_val_splits_are_in_one_table(recipes, tmp_path, capsys):
+    write_camvid(tmp_path / "camvid", (("train", 8), ("val", 4), ("test", 4)))
+    values = yaml.safe_load((recipes / "b_flat.yaml").read_text())
+    (recipes / "b_flat.yaml").write_text(yaml.safe_dump({**values, "val_split": ""}))
+    assert run(recipes, tmp_path, "--held-out", "test", "--limit", "4") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first, second = (next(line for line in lines if line[:1] == [n]) for n in ("a_first", "b_flat"))
+    assert len(first) == len(second) == 5 and "-" not in first
+    assert second[1:3] == ["-", "-"] and float(second[3]) >= 0
+
+
+def test_a_limit_is_one_of_what_is_scored_too(recipes, tmp_path):
+    write_camvid(tmp_path / "camvid", (("train", 8), ("val", 6)))
+    assert run(recipes, tmp_path, "--limit", "4") == 0
+    for row in json.loads((tmp_path / "runs" / "study.json").read_text())["results"]:
+        logged = rows(tmp_path / "runs" / row["recipe"].split("/")[-1][:-5])[-1]
+        for key, name in (("mean_iou", "val_mean_iou"), ("global_accuracy", "val_global_accuracy")):
+            assert row["scores"]["val"][key] == pytest.approx(float(logged[name]), abs=6e-5)
+
+
 def test_the_same_command_goes_on_and_trains_nothing_twice(recipes, tmp_path):
     write_camvid(tmp_path / "camvid", (("train", 8), ("val", 4)))
     assert run(recipes, tmp_path) == 0

@@ -184,6 +184,7 @@ def test_broken_pictures_are_named_and_left_out_on_demand(monkeypatch, capsys):
         open_data("odd", "", "train", skip_broken=True)
 
 
+<<<<<<< HEAD
 def test_a_missing_file_ends_training_before_it_starts(root, tmp_path):
     mine = shutil.copytree(root, tmp_path / "camvid")
     for path in sorted((mine / "trainannot").iterdir())[:2]:
@@ -192,6 +193,34 @@ def test_a_missing_file_ends_training_before_it_starts(root, tmp_path):
         open_data("camvid", str(mine), "train")
     sound = open_data("camvid", str(mine), "train", skip_broken=True)
     assert len(sound) == len(open_data("camvid", str(root), "train")) - 2
+=======
+@pytest.mark.parametrize("place", ["memory", "stream"])
+def test_skipping_broken_pictures_is_advised_where_it_helps(place, tmp_path, monkeypatch, capsys):
+    def said(*more):
+        output = tmp_path / "run"
+        assert run(path, "", output, "--data", place, *more) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+        return line
+
+    monkeypatch.setitem(DATASETS, "odd", Odd)
+    path = write_recipe(tmp_path, dataset="odd", val_split="", class_weights="none")
+    monkeypatch.setattr(Odd, "broken", {1, 4})
+    assert said().endswith(".png: cut off; --skip-broken leaves such pictures out")
+    unlabelled = Frame("0", np.zeros((2, 2, 3), np.uint8), None)
+    monkeypatch.setattr(Odd, "__getitem__", lambda self, index: unlabelled)
+    assert said() == "error: 0: no pixel is labelled; there is nothing to learn"
+    assert said("--skip-broken") == "error: 0: no pixel is labelled; there is nothing to learn"
+
+
+def test_a_crop_of_one_value_a_channel_is_one_line(root, tmp_path):
+    changes = {"network": "fast_elu_squeezenet", "crop_size": [8, 8], "batch_size": 1}
+    with pytest.raises(TrainingError, match="does not train on 1 x 8x8 .*; raise crop_size") as one:
+        make_trainer(read_recipe(tmp_path, **changes), root, tmp_path / "run", val=False).run()
+    assert "\n" not in str(one.value)
+    make_trainer(
+        read_recipe(tmp_path, **{**changes, "batch_size": 2}), root, tmp_path / "two", val=False
+    ).run()
+>>>>>>> ftrain
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

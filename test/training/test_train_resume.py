@@ -14,6 +14,7 @@ from support.training_runs import (
     read_recipe,
     rows,
     start,
+    write_camvid,
     write_recipe,
 )
 
@@ -106,6 +107,24 @@ def test_another_recipe_does_not_resume(root, tmp_path):
     other = read_recipe(tmp_path, learning_rate=0.5, epochs=9)
     with pytest.raises(TrainingError, match=r"differs from the run's in \['epochs', 'learning_"):
         make_trainer(other, root, tmp_path / "run", resume=True).run()
+
+
+def test_other_data_do_not_resume(root, tmp_path):
+    recipe, run = read_recipe(tmp_path), tmp_path / "run"
+    make_trainer(recipe, root, run, stop_after=1).run()
+    other = write_camvid(tmp_path / "camvid", (("train", 8), ("val", 4)))
+    with pytest.raises(TrainingError, match="the run's training images: 12; found 8; take") as one:
+        make_trainer(recipe, other, run, resume=True).run()
+    assert "\n" not in str(one.value)
+    path = run / checkpoint.CHECKPOINT_FILE
+    content = torch.load(path, weights_only=True)
+    content["state"]["data"]["classes"][0] = "heaven"
+    torch.save(content, path)
+    with pytest.raises(TrainingError, match="the run's classes: .'heaven', .*; found .'sky', "):
+        make_trainer(recipe, root, run, resume=True).run()
+    del content["state"]["data"]  # as older versions wrote it
+    torch.save(content, path)
+    make_trainer(recipe, other, run, resume=True, stop_after=1).run()
 
 
 def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):

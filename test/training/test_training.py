@@ -24,6 +24,7 @@ from training.augment import Augmentation
 from training.card import DATA
 from training.losses import enet_weights
 from training.recipe import Recipe
+from training.state import make_optimiser, make_schedule
 from training.train import Split, Trainer
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -114,10 +115,46 @@ def test_a_missing_key_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("epochs", 0), ("batch_size", 0), ("scale_range", [2.0, 1.0]), ("loss_stride", 0)],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("scale_range", [2.0, 1.0]),
+        ("loss_stride", 0),
+        ("class_weight_offset", 0.98),
+        ("momentum", 1.0),
+        ("class_weights", [1.0, -0.1]),
+        ("class_weights", [0.0, 0.0]),
+        ("class_weights", []),
+        ("auxiliary_heads", {"fires_at_8": 0.4, "fires_at_16": -0.4}),
+        ("distillation", {"teacher": "runs/one", "weight": -1.0}),
+    ],
 )
 def test_a_value_that_cannot_be_is_refused(tmp_path, key, value):
     assert key in refused(tmp_path, lambda values: values.update({key: value}))
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "poly", "constant"])
+@pytest.mark.parametrize("total", [1, 2, 10, 30])
+def test_a_schedule_lasts_to_the_last_step_whatever_the_share_of_its_warm_up(schedule, total):
+    for share in (0.0, 0.05, 0.1, 0.5, 0.95, 0.999):
+        recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup_share=share)
+        optimiser = make_optimiser(recipe, torch.nn.Linear(1, 1))
+        following, rates = make_schedule(recipe, optimiser, total), []
+        for _ in range(total):
+            rates += following.get_last_lr()
+            optimiser.step()
+            following.step()
+        assert 0 < min(rates) and max(rates) <= 2e-3 * (1 + 1e-9)
+        if schedule == "one_cycle" and share * total == 1:
+            assert rates[0] == max(rates)
+
+
+def test_values_at_the_edge_of_what_can_be_are_taken():
+    edge = {"class_weight_offset": 1.0, "momentum": 0.0, "auxiliary_heads": {"fires_at_8": 0.0}}
+    assert dataclasses.replace(RECIPE, class_weights=(0.0, 1.0), **edge).momentum == 0
+    weights = enet_weights(torch.tensor([[1, 9, 0]]), 1.0)
+    expected = np.array([1 / np.log(1.1), 1 / np.log(1.9), 0])
+    assert np.allclose(weights, expected / expected[:2].mean())
 
 
 # Augmentation

@@ -145,7 +145,15 @@ class Take:
         is_large = network in INT8_WEIGHTS and not self.run["toy"]
         root, batches = str(self.camvid), [1]
         folder = export_run(
-            run, model, self.exports, root, sizes, batches, variants, int8_weights=is_large
+            run,
+            model,
+            self.exports,
+            root,
+            sizes,
+            batches,
+            variants,
+            int8_weights=is_large,
+            provenance=f"python -m training.train training/recipes/{name}.yaml",
         )
         found = Trained(network, read_card(str(folder)), shipped)
         print(self._verdict(found, folder))
