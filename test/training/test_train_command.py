@@ -184,7 +184,6 @@ def test_broken_pictures_are_named_and_left_out_on_demand(monkeypatch, capsys):
         open_data("odd", "", "train", skip_broken=True)
 
 
-<<<<<<< HEAD
 def test_a_missing_file_ends_training_before_it_starts(root, tmp_path):
     mine = shutil.copytree(root, tmp_path / "camvid")
     for path in sorted((mine / "trainannot").iterdir())[:2]:
@@ -193,7 +192,8 @@ def test_a_missing_file_ends_training_before_it_starts(root, tmp_path):
         open_data("camvid", str(mine), "train")
     sound = open_data("camvid", str(mine), "train", skip_broken=True)
     assert len(sound) == len(open_data("camvid", str(root), "train")) - 2
-=======
+
+
 @pytest.mark.parametrize("place", ["memory", "stream"])
 def test_skipping_broken_pictures_is_advised_where_it_helps(place, tmp_path, monkeypatch, capsys):
     def said(*more):
@@ -220,7 +220,6 @@ def test_a_crop_of_one_value_a_channel_is_one_line(root, tmp_path):
     make_trainer(
         read_recipe(tmp_path, **{**changes, "batch_size": 2}), root, tmp_path / "two", val=False
     ).run()
->>>>>>> ftrain
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
