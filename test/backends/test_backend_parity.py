@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.core.real_data import folder_of
 from support.fake_cuda import FakeCuda, FakeGpuBackend
+from support.shipped import slow_if_large
 from support.vnni import need_vnni
 
 from segmentation_node.backends import (
@@ -69,7 +70,8 @@ def cases():
             continue
         for card in cards("onnx"):
             if card.offers(BACKENDS[setting[0]].kind_for(setting[2])):
-                yield pytest.param(card, setting, id="-".join((card.name, *setting)))
+                marks = slow_if_large(card.name) if setting[2] != "fp32" else []
+                yield pytest.param(card, setting, id="-".join((card.name, *setting)), marks=marks)
 
 
 def least_equal_confidence(card):

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 from support.linear_model import write_model
+from support.shipped import each_of
 
 from benchmarks.measured_models import random_model, resized
 from segmentation_node.backends import BackendOptions, open_backend
@@ -52,8 +53,9 @@ def test_a_shipped_graph_keeps_what_the_class_map_needs_and_nothing_else(path):
     assert cut.metadata_props == onnx.load(path).metadata_props
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.parent.name)
-def test_the_class_map_stays_the_same(path):
+@each_of(path.parent for path in MODELS)
+def test_the_class_map_stays_the_same(model):
+    path = model / "model.onnx"
     whole = onnxruntime.InferenceSession(str(path))
     cut = onnxruntime.InferenceSession(keep_output(path.read_bytes(), "class_map"))
     shape = whole.get_inputs()[0].shape

@@ -12,6 +12,7 @@ import torch
 from support import linear_model, small_training
 from support.core.real_data import ROOT
 from support.ros_sources import PROJECT
+from support.shipped import each_of
 from support.vnni import need_vnni
 
 from segmentation_node.backends import BackendOptions, open_backend
@@ -117,7 +118,7 @@ def open_street():
     return open_dataset("street", "", "val")
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
+@each_of(MODELS)
 def test_a_shipped_model_gives_the_same_class_maps(python36, model, tmp_path):
     card = read_card(str(model))
     images = [frame_of(card.label_set)]

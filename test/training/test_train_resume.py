@@ -170,7 +170,7 @@ def wait_for(path, process, newer_than_s=0.0):
 
 def test_train_interrupt_resume_export(root, tmp_path):
     """A signal ends the step and saves; the resumed run equals a whole one; its network runs."""
-    recipe = write_recipe(tmp_path, epochs=20, evaluate_every=20)
+    recipe = write_recipe(tmp_path, epochs=12, evaluate_every=12)
     run = tmp_path / "run"
     process = start(recipe, root, run, "--checkpoint-minutes", 0)
     wait_for(run / checkpoint.CHECKPOINT_FILE, process)
@@ -184,7 +184,7 @@ def test_train_interrupt_resume_export(root, tmp_path):
     assert process.returncode == 0, output
     torch.set_flush_denormal(True)
     make_trainer(
-        read_recipe(tmp_path, epochs=20, evaluate_every=20), root, tmp_path / "whole"
+        read_recipe(tmp_path, epochs=12, evaluate_every=12), root, tmp_path / "whole"
     ).run()
     assert losses(run) == losses(tmp_path / "whole") and same_weights(run, tmp_path / "whole")
 

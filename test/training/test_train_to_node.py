@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ros
 assert live  # skips this file, loudly, where ROS is missing
 
 SIZE = (48, 64)
-EPOCHS, STEPS_PER_EPOCH = 20, 3
+EPOCHS, STEPS_PER_EPOCH = 12, 3
 
 
 def python(*arguments):
