@@ -301,6 +301,12 @@ def test_two_fleets_are_compared(data, tmp_path):
             assert difference == one["class_iou"][name] - other["class_iou"][name]
 
 
+def test_a_merge_wants_two_files_for_two_reports(tmp_path, capsys):
+    both = ["--json", str(tmp_path / "one"), "--html", str(tmp_path / "." / "one")]
+    assert main(["merge", str(tmp_path), *both]) == 1
+    assert "--json and --html name the same file" in capsys.readouterr().err
+
+
 def test_reports_of_two_models_are_not_summed(data, tmp_path, capsys):
     write_model(tmp_path / "other", SIZE, name="other")
     assert fleet(data, tmp_path / "out", "--jobs", 1, drive="drive0") == 0
