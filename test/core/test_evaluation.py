@@ -394,6 +394,23 @@ def test_a_full_disk_is_one_line_behind_the_figures(root, tmp_path, capsys):
     assert os.listdir(str(tmp_path / "reports")) == []
 
 
+@pytest.mark.parametrize(
+    "command, option, value, expected",
+    [
+        ("dataset", "--num-threads", "-3", "0 or more"),
+        ("confidence", "--temperature", "1e-9", "from 0.0625 to 16"),
+        ("confidence", "--temperature", "1e30", "from 0.0625 to 16"),
+        ("confidence", "--temperature", "nan", "from 0.0625 to 16"),
+    ],
+)
+def test_a_number_out_of_its_range_is_a_wrong_command_line(
+    command, option, value, expected, capsys
+):
+    with pytest.raises(SystemExit):
+        main([command, "--model", tiny.FOLDER, "--dataset", "camvid", option, value])
+    assert "%s is not %s" % (value, expected) in capsys.readouterr().err
+
+
 def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):
     assert main(arguments(root, str(tmp_path / "result.json"), model="no_such_model")) == 1
     error = capsys.readouterr().err

@@ -25,14 +25,15 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Sum, print, and optionally write, the figures; 1 where a drive failed."""
     from segmentation_node.evaluation.fleet.merge import compare, merge
-    from segmentation_node.evaluation.fleet.page import fleet_page, fleet_text
+    from segmentation_node.evaluation.fleet.page import failure, fleet_page, fleet_text
     from segmentation_node.evaluation.fleet.storage import open_folder
 
     check_outputs(arguments.json, arguments.html, "a fleet's figures", JSON_MARK)
-    merged = merge(open_folder(arguments.output, arguments.endpoint_url))
+    folder = open_folder(arguments.output, arguments.endpoint_url)
+    merged = merge(folder)
     if arguments.against:
-        other = merge(open_folder(arguments.against, arguments.endpoint_url))
-        merged["against"] = compare(merged, other)
+        other = open_folder(arguments.against, arguments.endpoint_url)
+        merged["against"] = compare(folder, merged, other)
     page = partial(fleet_page, merged)
     hand_out(fleet_text(merged), merged, arguments.json, arguments.html, page)
     incomplete = sum(bool(row["problems"]) for row in merged["drives"])
@@ -40,5 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
         told = "%d drives are damaged or incomplete; --json and --html say in what" % incomplete
         print("warning: " + told, file=sys.stderr)
     for item in merged["failed"]:
-        print("failed: %s" % item["error"], file=sys.stderr)
+        print("failed: %s" % failure(item), file=sys.stderr)
     return 1 if merged["failed"] else 0
