@@ -142,9 +142,14 @@ def new_file(path: str) -> Iterator[str]:
 
 
 def write_whole(path: str, content: Union[str, bytes]) -> None:
-    """Write a file, text as UTF-8, with its folder. Raises OutputError as ``new_file`` does."""
+    """Write a file, text as UTF-8, with its folder. Raises OutputError as ``new_file`` does.
+
+    What UTF-8 has no form for, as bytes of a file's name that are none, becomes ``\\udcXX``.
+    """
+    if not isinstance(content, bytes):
+        content = content.encode("utf-8", "backslashreplace")
     with new_file(path) as partial, open(partial, "wb") as out:
-        out.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        out.write(content)
 
 
 def remove_file(path: str) -> None:

@@ -155,6 +155,14 @@ class RecordedSource(BagSource):
         )
         _require(bag, topics.prediction, "recorded class map", "--model, or --prediction-topic")
         _require(bag, topics.truth, "ground truth", "--truth-topic")
+        # Of the true class map the boxes may be scored: how far class maps can give boxes at all.
+        has_boxes = topics.true_boxes is not None and topics.true_boxes.count
+        if topics.truth.name == topics.prediction.name and not has_boxes:
+            raise BagError(
+                "%s: %s is both ground truth and prediction: name another with --truth-topic or "
+                "--prediction-topic, or --model; the bag has %s"
+                % (bag.path, topics.truth.name, bag.listing())
+            )
         super().__init__(bag, topics, options.labels)
         self.predicted = _label_set(
             bag, topics.prediction, options.prediction_labels, "--prediction-labels"

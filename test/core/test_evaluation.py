@@ -256,6 +256,46 @@ def test_a_broken_image_is_named_counted_and_skipped(root, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("segmenter")
+def test_a_name_that_is_not_utf8_is_spelled_out_in_every_report(root, tmp_path):
+    for folder in ("test", "testannot"):
+        source = os.path.join(root, folder, "b.png")
+        os.rename(source.encode(), source.encode().replace(b"b.png", b"\xff.png"))
+    path = break_image(root, os.fsdecode(b"\xff.png"))
+    out = [str(tmp_path / name) for name in ("result.json", "result.html")]
+    command = [sys.executable, "-m", "segmentation_node.evaluation"]
+    shown = subprocess.check_output(
+        command + arguments(root, out[0]) + ["--html", out[1]], cwd=PROJECT
+    )
+    spelled = path.encode("utf-8", "surrogateescape").replace(b"\xff", b"\\udcff")
+    with open(out[1], "rb") as page:
+        assert spelled in page.read() and spelled in shown
+    with open(out[0]) as content:
+        assert path in json.load(content)["skipped"][0]["reason"]
+
+
+class ClosedPipe:
+    """A standard output that nobody reads any more."""
+
+    encoding = "utf-8"
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_a_closed_pipe_costs_no_file(root, tmp_path, monkeypatch):
+    out = tmp_path / "result.json"
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    assert main(arguments(root, str(out)) + ["--html", str(tmp_path / "result.html")]) == 1
+    monkeypatch.undo()
+    assert_counted_by_hand(json.loads(out.read_text()))
+    assert (tmp_path / "result.html").read_text().rstrip().endswith("</html>")
+
+
+@pytest.mark.usefixtures("segmenter")
 def test_a_broken_image_fails_a_strict_run(root, tmp_path, capsys):
     path = break_image(root, "b.png")
     json_path = tmp_path / "result.json"
@@ -352,6 +392,23 @@ def test_a_full_disk_is_one_line_behind_the_figures(root, tmp_path, capsys):
     assert "mean IoU" in captured.out
     assert "result.json: cannot be written" in captured.err and captured.err.count("\n") == 1
     assert os.listdir(str(tmp_path / "reports")) == []
+
+
+@pytest.mark.parametrize(
+    "command, option, value, expected",
+    [
+        ("dataset", "--num-threads", "-3", "0 or more"),
+        ("confidence", "--temperature", "1e-9", "from 0.0625 to 16"),
+        ("confidence", "--temperature", "1e30", "from 0.0625 to 16"),
+        ("confidence", "--temperature", "nan", "from 0.0625 to 16"),
+    ],
+)
+def test_a_number_out_of_its_range_is_a_wrong_command_line(
+    command, option, value, expected, capsys
+):
+    with pytest.raises(SystemExit):
+        main([command, "--model", tiny.FOLDER, "--dataset", "camvid", option, value])
+    assert "%s is not %s" % (value, expected) in capsys.readouterr().err
 
 
 def test_a_known_error_is_one_line_and_exit_code_1(root, tmp_path, capsys):

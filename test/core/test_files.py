@@ -181,6 +181,11 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert tree(path.parent) == {"figures.json": "newest"}
 
 
+def test_a_name_that_is_not_utf8_is_spelled_out_in_a_file(tmp_path):
+    write_whole(str(tmp_path / "page"), "shot " + os.fsdecode(b"\xff\xc3\xa9.png"))
+    assert (tmp_path / "page").read_bytes() == b"shot \\udcff\xc3\xa9.png"
+
+
 def test_one_run_at_a_time_writes_a_file_and_devices_are_left_alone(tmp_path):
     with open(str(tmp_path / ".a.partial"), "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -424,6 +424,12 @@ def test_a_class_of_next_to_nothing_and_a_picture_twice_are_warnings(root, capsy
     assert "warning: twice: val: a, val: b" in err
 
 
+def test_a_split_that_is_named_twice_is_read_once(root, capsys):
+    assert check(root, "--split", "val", "val") == 0
+    out, err = capsys.readouterr()
+    assert "twice" not in err and sum(line.startswith("val ") for line in out.splitlines()) == 1
+
+
 def test_check_data_leaves_another_file_alone(root, tmp_path, capsys):
     (tmp_path / "mine.json").write_text("{}")
     assert check(root, "--json", tmp_path / "mine.json") == 1

@@ -118,6 +118,16 @@ def test_a_bag_scores_boxes_as_the_data_set_that_it_was_made_of(name, model, tmp
     assert found == expected
 
 
+def test_boxes_of_the_true_class_map_may_be_scored(tmp_path):
+    layout = LAYOUTS["cityscapes"]
+    layout.write(tmp_path / "data")
+    bag = drives.record(
+        tmp_path / "bag", "cityscapes", tmp_path / "data", "--split", layout.split, "--boxes"
+    )
+    found = evaluate(tmp_path / "a.json", "bag", bag, "--prediction-topic", "/ground_truth")
+    assert sum(found["true_boxes"].values()) >= 3 and found["mean_iou"] is None
+
+
 def test_without_being_asked_no_boxes_are_recorded(tmp_path):
     layout = LAYOUTS["cityscapes"]
     layout.write(tmp_path / "data")

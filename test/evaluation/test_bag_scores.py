@@ -391,6 +391,38 @@ def test_a_bag_without_the_topics_lists_what_it_has(arguments, said, tmp_path, c
         assert "/ground_truth (sensor_msgs/msg/Image, 1)" in error
 
 
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--size", "6x8", "--jobs", "2", "--rotation", "90"], "--size, --jobs, --rotation"),
+        (["--backend", "torch", "--device", "cpu", "--precision", "int8"], "--backend, --device, "),
+        (["--num-threads", "2", "--engine-dir", "x"], "--num-threads, --engine-dir"),
+        (["--no-calibration"], "--no-calibration"),
+        (["--model", tiny.FOLDER, "--prediction-topic", CLASS_MAP], "--prediction-topic"),
+        (["--model", tiny.FOLDER, "--prediction-labels", "camvid11"], "--prediction-labels"),
+    ],
+)
+def test_options_without_an_effect_are_refused(options, named, tmp_path, capsys):
+    bag = record_predictions(tmp_path / "bag", drives.camvid(tmp_path / "data", 1))
+    assert main(["bag", str(bag), *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: " + named) and error.count("\n") == 1
+
+
+def test_what_is_left_out_of_recorded_class_maps_may_be_told(tmp_path):
+    bag = record_predictions(tmp_path / "bag", drives.camvid(tmp_path / "data", 1))
+    result = evaluate(tmp_path, "bag", bag, "--roi", 0, 0, 4, 6)
+    assert np.sum(result["confusion_matrix"]["pixels"]) <= 24
+
+
+def test_a_class_map_is_not_its_own_truth(tmp_path, capsys):
+    drives.camvid(tmp_path / "data", 1)
+    bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")
+    assert main(["bag", str(bag), "--prediction-topic", "/ground_truth"]) == 1
+    error = capsys.readouterr().err
+    assert "/ground_truth is both ground truth and prediction" in error and error.count("\n") == 1
+
+
 def test_the_label_set_comes_from_the_bag(tmp_path):
     drives.camvid(tmp_path / "data", 1)
     bag = drives.record(tmp_path / "bag", "camvid", tmp_path / "data")

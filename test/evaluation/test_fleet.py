@@ -20,6 +20,7 @@ from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.commands.fleet import ENGINES
 from segmentation_node.evaluation.fleet.executors import EXECUTORS
 from segmentation_node.evaluation.fleet.page import fleet_page
+from segmentation_node.labels import CAMVID_11
 
 FLEET = [sys.executable, "-m", "segmentation_node.evaluation", "fleet"]
 OPTIONS = ["--labels", "camvid11", "--backend", "onnxruntime", "--num-threads", "1"]
@@ -284,7 +285,16 @@ def test_a_folder_whose_name_reads_like_a_pattern_is_itself(data, tmp_path):
     ]
 
 
-def test_two_fleets_are_compared(data, tmp_path):
+def mean_iou_of(out, names):
+    """Over these drives, from the pixels in their reports."""
+    found = [c["report"] for c in stored(out).values() if Path(c["drive"]).name in names]
+    pixels = sum(np.array(report["confusion_matrix"]["pixels"]) for report in found)
+    hits = np.diagonal(pixels)
+    union = pixels.sum(axis=1) + pixels[:, :-1].sum(axis=0) - hits
+    return (hits[union > 0] / union[union > 0]).mean()
+
+
+def test_two_fleets_are_compared(data, tmp_path, capsys):
     write_model(tmp_path / "other", SIZE, channels=2, name="other")
     assert fleet(data, tmp_path / "one", "--jobs", 1) == 0
     words = [str(data / "drive[012]"), "--model", str(tmp_path / "other"), "--jobs", "1"]
@@ -293,12 +303,66 @@ def test_two_fleets_are_compared(data, tmp_path):
     here = merged(tmp_path, tmp_path / "one", "--against", tmp_path / "two")
     found = here["against"]
     assert found["model"] == "other" and found["only_here"] == [str(data / "drive3")]
-    assert found["all"]["mean_iou"] == here["mean_iou"] - there["mean_iou"]
+    in_both = [mean_iou_of(tmp_path / name, NAMES[:3]) for name in ("one", "two")]
+    assert found["all"]["drives"] == 3
+    assert found["all"]["mean_iou"] == pytest.approx(in_both[0] - in_both[1], abs=1e-12)
+    assert mean_iou_of(tmp_path / "one", NAMES) != pytest.approx(in_both[0], abs=1e-4)
+    shown = capsys.readouterr().out
+    assert "3 drives in both  " in shown and "1 drives only here, 0 only there" in shown
     rows = [{row["drive"]: row for row in result["drives"]} for result in (here, there)]
     for row in found["drives"]:
         one, other = (by_name[row["drive"]] for by_name in rows)
         for name, difference in row["class_iou"].items():
             assert difference == one["class_iou"][name] - other["class_iou"][name]
+
+
+def test_fleets_without_a_drive_in_common_have_no_difference(data, tmp_path, capsys):
+    for out, name in (("one", "drive0"), ("two", "drive1")):
+        assert fleet(data, tmp_path / out, "--jobs", 1, drive=name) == 0
+    found = merged(tmp_path, tmp_path / "one", "--against", tmp_path / "two")["against"]
+    assert found["all"] == {"mean_iou": None, "class_iou": {}, "drives": 0}
+    assert "1 drives only here, 1 only there" in capsys.readouterr().out
+
+
+def test_groups_are_not_compared_with_classes(data, tmp_path, capsys):
+    (tmp_path / "groups.yaml").write_text("name: g\ngroups: {ground: [road], rest: '*'}\n")
+    assert fleet(data, tmp_path / "one", "--jobs", 1, drive="drive0") == 0
+    grouping = ["--grouping", tmp_path / "groups.yaml"]
+    assert fleet(data, tmp_path / "two", "--jobs", 1, *grouping, drive="drive0") == 0
+    for pair in (["one", "two"], ["two", "one"]):
+        here, there = (str(tmp_path / name) for name in pair)
+        assert main(["merge", here, "--against", there]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: --against: IoU is by ") and "'ground', 'rest'" in error
+
+
+def test_figures_of_a_drive_that_now_fails_are_left_out(data, tmp_path, capsys):
+    for name in NAMES[:2]:
+        shutil.copytree(data / name, tmp_path / name)
+    out, model = tmp_path / "out", ["--model", data / "model", "--jobs", 1]
+    assert fleet(tmp_path, out, *model, drive="drive[01]") == 0
+    (bag,) = (tmp_path / "drive1").glob("*.mcap")
+    content, times = bag.read_bytes(), (bag.stat().st_atime_ns, bag.stat().st_mtime_ns)
+    bag.write_bytes(b"junk")
+    assert fleet(tmp_path, out, *model, drive="drive[01]") == 1
+    result = merged(tmp_path, out, "--html", tmp_path / "page.html", code=1)
+    (expected,) = one_by_one(data, tmp_path, NAMES[:1]).values()
+    assert_is_the_sum(result, {str(tmp_path / "drive0"): expected})
+    (failed,) = result["failed"]
+    assert failed["drive"] == str(tmp_path / "drive1") and len(failed["left_out"]) == 1
+    assert "its earlier report is left out" in capsys.readouterr().err
+    assert "its earlier report is left out" in (tmp_path / "page.html").read_text()
+    # Once it is what it was, its report counts again.
+    bag.write_bytes(content)
+    os.utime(bag, ns=times)
+    assert fleet(tmp_path, out, *model, drive="drive[01]") == 0
+    assert len(merged(tmp_path, out)["drives"]) == 2
+
+
+def test_a_merge_wants_two_files_for_two_reports(tmp_path, capsys):
+    both = ["--json", str(tmp_path / "one"), "--html", str(tmp_path / "." / "one")]
+    assert main(["merge", str(tmp_path), *both]) == 1
+    assert "--json and --html name the same file" in capsys.readouterr().err
 
 
 def test_reports_of_two_models_are_not_summed(data, tmp_path, capsys):
@@ -313,6 +377,56 @@ def test_reports_of_two_models_are_not_summed(data, tmp_path, capsys):
 def test_fail_below(data, tmp_path):
     assert fleet(data, tmp_path / "out", "--jobs", 1, "--fail-below", 0.001) == 0
     assert fleet(data, tmp_path / "out", "--jobs", 1, "--fail-below", 0.9) == 1
+
+
+def test_fail_below_judges_the_drives_that_are_named(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert fleet(data, out, "--jobs", 1) == 0
+    both, one = mean_iou_of(out, NAMES), mean_iou_of(out, NAMES[:1])
+    between = (both + one) / 2
+    assert fleet(data, out, "--fail-below", between) == int(both < between)
+    assert "not judged" not in capsys.readouterr().out
+    assert fleet(data, out, "--fail-below", between, drive="drive0") == int(one < between)
+    shown = capsys.readouterr().out
+    assert "mean IoU %.4f over 1 drives" % one in shown
+    assert "not judged: 3 other reports in %s" % out in shown
+    assert fleet(data, out, "--fail-below", 0.9, "--shard", "2/2", drive="drive0") == 0
+    assert "nothing to judge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mark", ["nan", "-0.1", "60"])
+def test_fail_below_is_a_share(mark, data, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        fleet(data, tmp_path / "out", "--fail-below", mark)
+    assert "%s is not from 0 to 1" % mark in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["images/val/a.png", "labels/val/a.png", "labels.yaml"])
+def test_a_data_set_that_changed_is_scored_again(changed, tmp_path, capsys):
+    for index, stem in enumerate("ab"):
+        image = np.random.RandomState(index).randint(0, 256, SIZE + (3,)).astype(np.uint8)
+        drives.write(tmp_path / "images/val" / (stem + ".png"), image)
+        drives.write(tmp_path / "labels/val" / (stem + ".png"), image[..., 0] % 11)
+    names = "".join("  - {name: %s}\n" % item for item in CAMVID_11.names)
+    (tmp_path / "labels.yaml").write_text("name: mine\nclasses:\n" + names)
+    model = write_model(tmp_path / "model", SIZE)
+    words = ["--model", model, "--dataset", "folder", "--root", tmp_path, "--backend"]
+    words += ["onnxruntime", "--jobs", 1, "--output", tmp_path / "out"]
+    command = ["fleet"] + [str(word) for word in words]
+    for done in (0, 1):
+        assert main(command) == 0
+        assert "1 drives, %d of them done before" % done in capsys.readouterr().out
+    path = tmp_path / changed
+    if changed == "labels.yaml":
+        path.write_text(path.read_text().replace("sky", "sky, color: [1, 2, 3]"))
+    else:
+        image = np.zeros(SIZE + (3,) * changed.startswith("images"), np.uint8)
+        drives.write(path, image)
+    assert main(command) == 0
+    assert "1 drives, 0 of them done before" in capsys.readouterr().out
+    # The command judges the report of now, whatever else lies there.
+    assert main(command + ["--fail-below", "0"]) == 0
+    assert "not judged: 1 other reports" in capsys.readouterr().out
 
 
 def test_sequences_of_a_data_set(tmp_path, capsys):

@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 from typing import Any, Iterable, Union
 
+from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.options import (
     OutputOptions,
     add_calibration_option,
@@ -30,6 +31,12 @@ from segmentation_node.evaluation.sources import (
 )
 from segmentation_node.labels import LABEL_SETS
 
+OF_A_MODEL = (
+    "size", "backend", "device", "precision", "num_threads", "engine_dir", "calibration", "jobs",
+    "rotation",
+)  # fmt: skip
+OF_RECORDED = ("prediction_topic", "prediction_labels")
+
 
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
@@ -47,6 +54,7 @@ def add_parser(commands: Any) -> None:
     add_jobs_option(parser)
     add_geometry_options(parser)
     add_output_options(parser)
+    parser.set_defaults(default_of=parser.get_default)
 
 
 def add_topic_options(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +92,30 @@ def bag_options(arguments: argparse.Namespace) -> BagOptions:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
+    _check(arguments)
     with import_bags().open_bag(arguments.bag, arguments.strict) as bag:
         if arguments.model:
             _score_model(CameraSource(bag, bag_options(arguments)), arguments)
         else:
             _score_recorded(RecordedSource(bag, bag_options(arguments)), arguments)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise SegmentationError, which names them, where options are given that have no effect."""
+    names = OF_RECORDED if arguments.model else OF_A_MODEL
+    default_of = arguments.default_of
+    given = [name for name in names if getattr(arguments, name) != default_of(name)]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SegmentationError(
+            "%s: no effect %s --model; %s it, or drop these options"
+            % (
+                options.replace("--calibration", "--no-calibration"),
+                "with" if arguments.model else "without",
+                "drop" if arguments.model else "add",
+            )
+        )
 
 
 def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.check import DataCheck, SplitContent
 from segmentation_node.evaluation.commands.options import writable
-from segmentation_node.evaluation.commands.output import progress_bar
+from segmentation_node.evaluation.commands.output import hand_out, progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.report.text import NAMED_PROBLEMS
 from segmentation_node.evaluation.sources import DatasetSource
@@ -41,11 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_file(arguments.json, "a check's figures", JSON_MARK)
     check = DataCheck(arguments.dataset, arguments.root)
-    for split in arguments.split or splits_of(arguments.dataset, arguments.root):
+    # A split that is named twice is still read once: its pictures are no copies of each other.
+    for split in dict.fromkeys(arguments.split) or splits_of(arguments.dataset, arguments.root):
         _read(check, split)
-    print(_text(check))
-    if arguments.json:
-        report.write_json(arguments.json, check.as_json())
+    hand_out(_text(check), check.as_json(), arguments.json)
     _tell("warning", check.warnings())
     _tell("error", check.problems())
     return 1 if check.problems() else 0

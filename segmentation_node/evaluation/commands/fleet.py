@@ -11,6 +11,7 @@ from segmentation_node.evaluation.commands.options import (
     add_geometry_options,
     add_model_options,
     at_least,
+    between,
 )
 from segmentation_node.evaluation.datasets import DATASETS
 
@@ -40,7 +41,10 @@ def add_parser(commands: Any) -> None:
     _add_placement_options(parser)
     parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
     parser.add_argument(
-        "--fail-below", type=float, metavar="IOU", help="exit 1 where the merged mean IoU is lower"
+        "--fail-below",
+        type=between(0.0, 1.0),
+        metavar="IOU",
+        help="exit 1 where the mean IoU over these drives is lower, 0-1",
     )
 
 
@@ -79,12 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
     folder = open_folder(settings.output, settings.endpoint_url)
     there = set(folder.names())
     missing = [drive for drive in drives if drive.report_name not in there]
+    for drive in drives:
+        if drive.report_name in there and drive.failure_name in there:
+            folder.remove(drive.failure_name)  # it is again what it was before it failed
     print("%d drives, %d of them done before" % (len(drives), len(drives) - len(missing)))
     failed = _score(missing, settings, placement, arguments.executor)
     print("%d scored, %d failed; see evaluation merge" % (len(missing) - failed, failed))
     if arguments.fail_below is None or failed:
         return 1 if failed else 0
-    return _judged(folder, arguments.fail_below)
+    return _judged(folder, drives, arguments.fail_below)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -137,11 +144,19 @@ def _score(drives: List[Any], settings: Any, placement: Any, engine: str) -> int
     return failed
 
 
-def _judged(folder: Any, least: float) -> int:
-    from segmentation_node.evaluation.fleet.merge import merge
+def _judged(folder: Any, drives: List[Any], least: float) -> int:
+    """1 where the mean IoU over these drives is lower; others in the folder play no part."""
+    from segmentation_node.evaluation.fleet.merge import merge, reports_in
 
-    found = merge(folder)["mean_iou"]
+    if not drives:
+        print("no drive in this share: nothing to judge")
+        return 0
+    wanted = {drive.report_name for drive in drives}
+    found = merge(folder, wanted)["mean_iou"]
     if found is None:
         raise FleetError("--fail-below: no drive has ground truth, so there is no mean IoU")
-    print("mean IoU %.4f, expected at least %.4f" % (found, least))
+    print("mean IoU %.4f over %d drives, expected at least %.4f" % (found, len(drives), least))
+    others = len(set(reports_in(folder)) - wanted)
+    if others:
+        print("not judged: %d other reports in %s" % (others, folder.path))
     return 1 if found < least else 0

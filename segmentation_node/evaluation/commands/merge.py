@@ -2,12 +2,11 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.options import writable
-from segmentation_node.evaluation.report.page import PAGE_MARK
-from segmentation_node.files import check_file, write_whole
+from segmentation_node.evaluation.commands.output import check_outputs, hand_out
 
 JSON_MARK = '"frames_skipped"'
 
@@ -26,26 +25,21 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Sum, print, and optionally write, the figures; 1 where a drive failed."""
     from segmentation_node.evaluation.fleet.merge import compare, merge
-    from segmentation_node.evaluation.fleet.page import fleet_page, fleet_text
+    from segmentation_node.evaluation.fleet.page import failure, fleet_page, fleet_text
     from segmentation_node.evaluation.fleet.storage import open_folder
 
-    if arguments.json:
-        check_file(arguments.json, "a fleet's figures", JSON_MARK)
-    if arguments.html:
-        check_file(arguments.html, "a report's page", PAGE_MARK)
-    merged = merge(open_folder(arguments.output, arguments.endpoint_url))
+    check_outputs(arguments.json, arguments.html, "a fleet's figures", JSON_MARK)
+    folder = open_folder(arguments.output, arguments.endpoint_url)
+    merged = merge(folder)
     if arguments.against:
-        other = merge(open_folder(arguments.against, arguments.endpoint_url))
-        merged["against"] = compare(merged, other)
-    print(fleet_text(merged))
-    if arguments.json:
-        report.write_json(arguments.json, merged)
-    if arguments.html:
-        write_whole(arguments.html, fleet_page(merged))
+        other = open_folder(arguments.against, arguments.endpoint_url)
+        merged["against"] = compare(folder, merged, other)
+    page = partial(fleet_page, merged)
+    hand_out(fleet_text(merged), merged, arguments.json, arguments.html, page)
     incomplete = sum(bool(row["problems"]) for row in merged["drives"])
     if incomplete:
         told = "%d drives are damaged or incomplete; --json and --html say in what" % incomplete
         print("warning: " + told, file=sys.stderr)
     for item in merged["failed"]:
-        print("failed: %s" % item["error"], file=sys.stderr)
+        print("failed: %s" % failure(item), file=sys.stderr)
     return 1 if merged["failed"] else 0

@@ -11,7 +11,7 @@ from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.backends.choice import AUTO
 from segmentation_node.errors import BackendError, OutputError
-from segmentation_node.evaluation.temperature import FIT
+from segmentation_node.evaluation.temperature import FIT, LEAST, MOST
 from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import Grouping, read_grouping
 from segmentation_node.model_card import open_model
@@ -37,7 +37,7 @@ def add_backend_options(parser: Any) -> None:
     parser.add_argument(
         "--precision", default="fp32", help="auto: the fastest that keeps the classes, by the card"
     )
-    parser.add_argument("--num-threads", type=int, default=0)
+    parser.add_argument("--num-threads", type=at_least(0), default=0)
 
 
 def add_geometry_options(parser: Any) -> None:
@@ -196,8 +196,20 @@ def positive(text: str) -> float:
 
 
 def temperature(text: str) -> Union[str, float]:
-    """``FIT`` or a number above zero, for a parser."""
-    return text if text == FIT else positive(text)
+    """``FIT`` or a number from where that looks, for a parser."""
+    return text if text == FIT else between(LEAST, MOST)(text)
+
+
+def between(least: float, most: float) -> Callable[[str], float]:
+    """A number from ``least`` to ``most``, for a parser."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError("%s is not from %g to %g" % (text, least, most))
+        return value
+
+    return number
 
 
 def at_least(least: int) -> Callable[[str], int]:

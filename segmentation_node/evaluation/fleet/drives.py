@@ -10,8 +10,10 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from segmentation_node import __version__
 from segmentation_node.errors import FleetError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
+from segmentation_node.evaluation.datasets.base import FileDataset
 from segmentation_node.evaluation.fleet.storage import file_system, is_url, reaching
 from segmentation_node.geometry import Geometry, make_geometry
+from segmentation_node.labels import describe
 from segmentation_node.model_card import CARD_FILE, open_model, sha256_of
 
 LIST_ENDING = ".txt"
@@ -159,8 +161,15 @@ def _identity(name: str, endpoint_url: Optional[str]) -> List[Any]:
     paths = [name]
     if os.path.isdir(name):
         paths = sorted(os.path.join(name, item) for item in os.listdir(name))
-    stats = [(os.path.basename(path), os.stat(path)) for path in paths if os.path.isfile(path)]
-    return [[base, found.st_size, found.st_mtime_ns] for base, found in stats]
+    return [_state(path) for path in paths if os.path.isfile(path)]
+
+
+def _state(path: str) -> List[Any]:
+    """What changes with a file's content, without reading it; nothing of one that is missing."""
+    if not os.path.isfile(path):
+        return []
+    found = os.stat(path)
+    return [os.path.basename(path), found.st_size, found.st_mtime_ns]
 
 
 def _parts(dataset: Dataset) -> Iterator[Tuple[str, Tuple[int, ...]]]:
@@ -177,8 +186,18 @@ def _sequence(
     settings: Settings, digest: str, dataset: Dataset, name: str, indices: Tuple[int, ...]
 ) -> Drive:
     full = " ".join(part for part in (settings.dataset, settings.split, name) if part)
-    samples = [dataset.sample_name(index) for index in indices]
-    return Drive(full, _hash([digest, settings.root, full, samples]), _hash([full]), indices)
+    samples = [_sample_identity(dataset, index) for index in indices]
+    values = [digest, settings.root, full, describe(dataset.label_set), samples]
+    return Drive(full, _hash(values), _hash([full]), indices)
+
+
+def _sample_identity(dataset: Dataset, index: int) -> List[Any]:
+    """A sample's name, and what changes with the files of one that has some."""
+    states = []
+    if isinstance(dataset, FileDataset):
+        files = dataset.samples[index]
+        states = [_state(files.image), _state(files.labels)]
+    return [dataset.sample_name(index)] + states
 
 
 def _content(path: Optional[str]) -> Optional[str]:

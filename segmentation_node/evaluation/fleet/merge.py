@@ -2,11 +2,11 @@
 
 import json
 from array import array
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Container, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from segmentation_node.errors import FleetError, reason
+from segmentation_node.errors import FleetError, reason, shown
 from segmentation_node.evaluation.fleet.storage import Folder
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.consistency import consistency_figures
@@ -18,22 +18,22 @@ COUNTS = ("frame_pairs", "pixels", "changed_pixels")
 CLASS_COUNTS = ("class_pixels", "class_changed_pixels")
 
 
-def merge(folder: Folder) -> Dict[str, Any]:
-    """The merged report of a folder of reports, read one after the other.
+def merge(folder: Folder, only: Optional[Container[str]] = None) -> Dict[str, Any]:
+    """The merged report of a folder of reports, or of those called so, read one after the other.
 
-    Raises FleetError where there is none, where one cannot be read, and where they are of several
+    A report of a drive that failed since is left out, and named beside why it failed. Raises
+    FleetError where there is none, where one cannot be read, and where they are of several
     models, options or label sets, or twice of one drive.
     """
     merged = _Merged()
-    for name in folder.names():
-        if not name.endswith(".json"):
-            continue
+    names = [n for n in folder.names() if n.endswith(".json") and (only is None or n in only)]
+    for name in sorted(names, key=lambda name: not name.endswith(FAILED)):
         try:
             content = json.loads(folder.read(name))
             if name.endswith(FAILED):
-                merged.failed.append({"drive": content["drive"], "error": content["error"]})
+                merged.fail(content["drive"], content["error"])
             else:
-                merged.add(content)
+                merged.add(name, content)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FleetError(
                 "%s/%s: no report of a drive (%s): move it away"
@@ -41,11 +41,16 @@ def merge(folder: Folder) -> Dict[str, Any]:
             ) from error
         except FleetError as error:
             raise FleetError("%s/%s: %s" % (folder.path, name, error)) from error
-    if not merged.rows and not merged.failed:
+    if not merged.rows and not merged.failures:
         raise FleetError(
             "%s: no report of a drive in it; evaluation fleet makes them" % folder.path
         )
     return merged.as_json()
+
+
+def reports_in(folder: Folder) -> List[str]:
+    """The files' names of a folder's reports, without those of failures."""
+    return [n for n in folder.names() if n.endswith(".json") and not n.endswith(FAILED)]
 
 
 class _Merged:
@@ -53,8 +58,8 @@ class _Merged:
 
     def __init__(self) -> None:
         self.rows: List[Dict[str, Any]] = []
-        self.failed: List[Dict[str, str]] = []
-        self._names: Set[str] = set()
+        self.failures: Dict[str, Dict[str, Any]] = {}
+        self._report_of: Dict[str, str] = {}
         self._settings: Optional[str] = None
         self._model: Any = None
         self._predicted: Any = None
@@ -65,9 +70,17 @@ class _Merged:
         self._stages_ms: Dict[str, array] = {}
         self._frames = self._skipped = 0
 
-    def add(self, content: Dict[str, Any]) -> None:
+    def fail(self, drive: str, error: str) -> None:
+        """A drive that failed: it has no figures, though it may have had some before."""
+        self.failures[drive] = {"drive": drive, "error": error, "left_out": []}
+
+    def add(self, name: str, content: Dict[str, Any]) -> None:
+        """Count the report in the file of this name."""
+        if content["drive"] in self.failures:
+            self.failures[content["drive"]]["left_out"].append(name)
+            return
         report = content["report"]
-        self._check(content)
+        self._check(name, content)
         self._add_accuracy(content)
         self._add_consistency(report["temporal_consistency"])
         for frame in report["per_frame"]:
@@ -76,9 +89,9 @@ class _Merged:
                     self._stages_ms.setdefault(key[:-3], array("d")).append(value)
         self._frames += report["frames"]
         self._skipped += len(report["skipped"])
-        self.rows.append(_row(content["drive"], report))
+        self.rows.append(dict(_row(content["drive"], report), report=name))
 
-    def _check(self, content: Dict[str, Any]) -> None:
+    def _check(self, name: str, content: Dict[str, Any]) -> None:
         """Whether it may be summed with the others."""
         if self._settings is None:
             self._settings, self._predicted = content["settings"], content["predicted"]
@@ -88,12 +101,12 @@ class _Merged:
                 "another model, other options or another version than the reports before it: "
                 "give each its own --output"
             )
-        if content["drive"] in self._names:
+        other = self._report_of.setdefault(content["drive"], name)
+        if other != name:
             raise FleetError(
-                "a second report of %s, which changed between two runs: remove the older"
-                % content["drive"]
+                "a second report of %s beside %s: it changed between two runs; remove the older"
+                % (content["drive"], other)
             )
-        self._names.add(content["drive"])
 
     def _add_accuracy(self, content: Dict[str, Any]) -> None:
         report = content["report"]
@@ -141,7 +154,7 @@ class _Merged:
             ),
             stages_ms={stage: percentiles(np.array(v)) for stage, v in self._stages_ms.items()},
             drives=sorted(self.rows, key=_worst_first),
-            failed=sorted(self.failed, key=lambda item: item["drive"]),
+            failed=[self.failures[drive] for drive in sorted(self.failures)],
         )
         return accuracy
 
@@ -173,23 +186,51 @@ def _labels(content: Dict[str, Any]) -> LabelSet:
     return parse_label_set(content, "label set of a report").in_train_ids()
 
 
-def compare(merged: Dict[str, Any], other: Dict[str, Any]) -> Dict[str, Any]:
-    """What ``merged`` gained over ``other``: in all and by drive, the greatest loss first.
+def compare(folder: Folder, merged: Dict[str, Any], other_folder: Folder) -> Dict[str, Any]:
+    """What a merged folder gained over another: in all and by drive, the greatest loss first.
 
     Differences are of IoU, 0-1, positive where it got better; classes without a figure in both
-    are left out, as are drives, which are then named as ``only_here`` and ``only_there``.
+    are left out, as are drives, which are then named as ``only_here`` and ``only_there``: ``all``
+    is over the drives in both. Raises FleetError as ``merge`` does, and where the two were scored
+    on different classes.
     """
+    other = merge(other_folder)
+    _require_same_classes(merged, other)
     here = {row["drive"]: row for row in merged["drives"]}
     there = {row["drive"]: row for row in other["drives"]}
-    both = [_difference(here[name], there[name]) for name in sorted(set(here) & set(there))]
+    common = sorted(set(here) & set(there))
+    both = [_difference(here[name], there[name]) for name in common]
     both.sort(key=lambda row: 0.0 if row["mean_iou"] is None else row["mean_iou"])
+    totals = _over(common, folder, merged), _over(common, other_folder, other)
     return {
         "model": other["model"],
-        "all": _difference(merged, other),
+        "all": dict(_difference(*totals), drives=len(common)),
         "drives": both,
         "only_here": sorted(set(here) - set(there)),
         "only_there": sorted(set(there) - set(here)),
     }
+
+
+def _require_same_classes(merged: Dict[str, Any], other: Dict[str, Any]) -> None:
+    if "level" not in merged or "level" not in other:
+        return  # what has no ground truth has no figures that could be taken for the other's
+    here, there = set(merged["class_iou"]), set(other["class_iou"])
+    levels = merged["level"], other["level"]
+    if levels[0] != levels[1] or here != there:
+        raise FleetError(
+            "--against: IoU is by %s here and by %s there; only here: %s; only there: %s; score "
+            "both with the same --grouping"
+            % (levels + (shown(sorted(here - there)), shown(sorted(there - here))))
+        )
+
+
+def _over(drives: List[str], folder: Folder, merged: Dict[str, Any]) -> Dict[str, Any]:
+    """The merged report of these drives of a folder."""
+    if len(drives) == len(merged["drives"]):
+        return merged
+    if not drives:
+        return {"mean_iou": None, "class_iou": {}}
+    return merge(folder, {row["report"] for row in merged["drives"] if row["drive"] in drives})
 
 
 def _difference(here: Dict[str, Any], there: Dict[str, Any]) -> Dict[str, Any]:

@@ -26,8 +26,9 @@ def fleet_text(merged: Dict[str, Any]) -> str:
     parts.append(report.table(ROW_HEADER, [_row(row) for row in merged["drives"][:SHOWN]]))
     if "against" in merged:
         rows = [_difference(row) for row in merged["against"]["drives"][:SHOWN]]
-        parts.append(report.table(DIFFERENCE_HEADER, rows))
-    return "\n\n".join(parts + [_summary(merged)])
+        parts.append(report.table(DIFFERENCE_HEADER, [_in_both(merged["against"])] + rows))
+        parts.append(_not_in_both(merged["against"]))
+    return "\n\n".join([part for part in parts if part] + [_summary(merged)])
 
 
 def fleet_page(merged: Dict[str, Any]) -> str:
@@ -46,7 +47,7 @@ def fleet_page(merged: Dict[str, Any]) -> str:
         sections.calibration(merged),
         _box("Drives, the worst first", ROW_HEADER, [_row(row) for row in merged["drives"]]),
         _against(merged),
-        _box("Failed", ["drive", "reason"], [[r["drive"], r["error"]] for r in merged["failed"]]),
+        _box("Failed", ["drive", "reason"], [[r["drive"], failure(r)] for r in merged["failed"]]),
         _box("Damaged or incomplete", ["drive", "what"], _problems(merged)),
     ]
     return "<!DOCTYPE html>\n%s\n" % element("html", head, element("body", *body), lang="en")
@@ -65,11 +66,25 @@ def _against(merged: Dict[str, Any]) -> Optional[Markup]:
         return None
     found = merged["against"]
     title = "Against %s, points of IoU, the greatest loss first" % found["model"]
-    rows = [_difference(dict(found["all"], drive="all drives"))]
-    rows += [_difference(row) for row in found["drives"]]
+    rows = [_in_both(found)] + [_difference(row) for row in found["drives"]]
     rows += [[name, "only here", "", ""] for name in found["only_here"]]
     rows += [[name, "only there", "", ""] for name in found["only_there"]]
     return join([_box(title, DIFFERENCE_HEADER, rows)])
+
+
+def _in_both(against: Dict[str, Any]) -> List[str]:
+    return _difference(dict(against["all"], drive="%d drives in both" % against["all"]["drives"]))
+
+
+def _not_in_both(against: Dict[str, Any]) -> str:
+    counts = len(against["only_here"]), len(against["only_there"])
+    return "not compared: %d drives only here, %d only there" % counts if any(counts) else ""
+
+
+def failure(item: Dict[str, Any]) -> str:
+    """Why a drive failed, and what was left out for that."""
+    older = "; its earlier report is left out" if item["left_out"] else ""
+    return "%s%s" % (item["error"], older)
 
 
 def _summary(merged: Dict[str, Any]) -> str:

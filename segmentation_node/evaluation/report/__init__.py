@@ -9,6 +9,7 @@ from segmentation_node.evaluation.report.text import (
     pace_table,
     percent,
     run_text,
+    show,
     table,
     write_json,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "pace_table",
     "percent",
     "run_text",
+    "show",
     "table",
     "write_json",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any, Dict, List, Optional, Sequence
 
 from segmentation_node.evaluation.run.accuracy import Scores
@@ -23,6 +24,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def show(text: str) -> None:
+    """Print it; what the terminal's encoding lacks, as in some names of files, is spelled out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def run_text(result: Dict[str, Any]) -> str:

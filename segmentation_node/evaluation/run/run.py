@@ -233,6 +233,8 @@ class Run:
             notes.append("%d frames were lost: no result came back" % len(self.lost_frames))
         if self.truth is None:
             notes.append("no ground truth: accuracy was not measured")
+        elif frames and not labelled:
+            notes.append("no frame has ground truth: accuracy was not measured")
         elif labelled < frames:
             notes.append(
                 "%d of %d frames have no ground truth: accuracy is that of the others"
