@@ -100,19 +100,23 @@ class WithoutBroken(Dataset):
         return self._dataset[self._indices[index]]
 
 
-def open_data(name: str, root: str, split: str, skip_broken: bool = False) -> Dataset:
+def open_data(
+    name: str, root: str, split: str, skip_broken: bool = False, limit: int | None = None
+) -> Dataset:
     """A split of a data set to learn from; says on stderr what of it is left out.
 
     ``skip_broken`` leaves out what cannot be read, which is a DatasetError otherwise: at once
-    where a file is missing, later where it cannot be read.
+    where a file is missing, later where it cannot be read. Of more than ``limit`` samples the
+    others will not be read.
     """
     dataset = open_dataset(name, root, split)
     for note in dataset.notes:
         print(f"warning: {note}", file=sys.stderr)
     if not skip_broken:
-        if dataset.known_problems:
+        problems = dataset.known_problems(limit)
+        if problems:
             raise DatasetError(
-                f"{dataset.known_problems[0]} (the first of {len(dataset.known_problems)}); "
+                f"{problems[0]} (the first of {len(problems)}); "
                 "--skip-broken leaves such pictures out"
             )
         return dataset

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.report import table, write_json
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
 from training import train
-from training.arguments import whole
+from training.arguments import add_skip_broken, whole
 from training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_weights
-from training.data import open_split
+from training.data import open_data, open_split
 from training.distributed import Group
 from training.errors import TrainingError
 from training.recipe import Recipe
@@ -43,10 +42,12 @@ def train_recipe(recipe: Path, root: str, run: Path, options: list[str]) -> None
         )
 
 
-def score_run(run: Path, root: str, split: str, limit: int | None = None) -> dict[str, float]:
+def score_run(
+    run: Path, root: str, split: str, limit: int | None = None, skip_broken: bool = False
+) -> dict[str, float]:
     """Mean IoU and global accuracy of a run's weights on a split, whole images, 0 to 1."""
     recipe = Recipe.read(run / "recipe.yaml")
-    dataset = open_dataset(recipe.dataset, root, split)
+    dataset = open_data(recipe.dataset, root, split, skip_broken, limit)
     images = open_split(dataset, torch.device("cpu"), "auto", limit)
     network = build_network(recipe.network, images.classes, recipe.network_options)
     load_weights(network, run / WEIGHTS_FILE)
@@ -77,28 +78,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--held-out", nargs="*", default=[], metavar="SPLIT")
     parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
+    add_skip_broken(parser)
     parsed = parser.parse_args(arguments)
 
     def compare() -> int:
-        rows = _study(parsed.recipes, parsed.root, parsed.output, parsed.held_out, parsed.limit)
-        print(summary(rows))
+        print(summary(_study(parsed)))
         return 0
 
     return exit_code(compare)
 
 
-def _study(
-    recipes: list[Path], root: str, output: Path, held_out: list[str], limit: int | None
-) -> list[dict[str, Any]]:
-    paths = [path for item in recipes for path in _files(item)]
+def _study(given: argparse.Namespace) -> list[dict[str, Any]]:
+    root, output, limit = given.root, given.output, given.limit
+    paths = [path for item in given.recipes for path in _files(item)]
     options = ["--limit", str(limit)] if limit else []
+    options += ["--skip-broken"] if given.skip_broken else []
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         print(f"recipe {number} of {len(paths)}: {path}", flush=True)
         recipe, run = Recipe.read(path), output / path.stem
         train_recipe(path, root, run, options)
-        splits = [recipe.val_split, *held_out] if recipe.val_split else held_out
-        scores = {split: score_run(run, root, split, limit) for split in splits}
+        splits = [split for split in (recipe.val_split, *given.held_out) if split]
+        scores = {split: score_run(run, root, split, limit, given.skip_broken) for split in splits}
         rows.append({"recipe": str(path), "seed": recipe.seed, "scores": scores})
         write_json(str(output / "study.json"), {"format": 1, "results": rows})
     return rows

@@ -74,7 +74,9 @@ def prepare_arithmetic(recipe: Recipe, threads: int | None) -> None:
 def _open(
     recipe: Recipe, split: str, arguments: argparse.Namespace, device: torch.device
 ) -> AnySplit:
-    dataset = open_data(recipe.dataset, arguments.root, split, arguments.skip_broken)
+    dataset = open_data(
+        recipe.dataset, arguments.root, split, arguments.skip_broken, arguments.limit
+    )
     with _told_how_to_go_on(arguments.skip_broken):
         return open_split(dataset, device, arguments.data, arguments.limit, arguments.workers)
 

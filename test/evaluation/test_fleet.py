@@ -451,8 +451,10 @@ def test_sequences_of_a_data_set(tmp_path, capsys):
     names = sorted(row["drive"] for row in result["drives"])
     assert names == ["kitti_step val 0002", "kitti_step val 0005"]
     assert expected["source"]["left_out"] == [note]
-    assert [row["problems"] for row in result["drives"]] == [[note]] * 2
-    assert "warning: 2 drives are damaged or incomplete" in capsys.readouterr().err
+    assert [row["problems"] for row in result["drives"]] == [[]] * 2
+    assert result["not_read"] == [note] and "README.txt" in fleet_page(result)
+    said = capsys.readouterr().err
+    assert "warning: " + note in said and "damaged" not in said
     for key in ("confusion_matrix", "mean_iou", "class_iou", "category_iou", "frames"):
         assert result[key] == expected[key]
     assert result["temporal_consistency"] == expected["temporal_consistency"]
@@ -490,9 +492,9 @@ def test_the_page_of_a_thousand_drives_is_small():
     rows = [dict(row, drive="d%d" % i, frames_skipped=0, problems=[]) for i in range(1000)]
     page = fleet_page(
         {
-            "model": "m", "drives": rows, "failed": [], "frames": 9000, "frames_skipped": 0,
-            "mean_iou": 0.5, "class_iou": {"road": 0.5}, "stages_ms": {}, "calibration": None,
-            "temporal_consistency": {"changed_share": 0.1},
+            "model": "m", "drives": rows, "failed": [], "not_read": [], "frames": 9000,
+            "frames_skipped": 0, "mean_iou": 0.5, "class_iou": {"road": 0.5}, "stages_ms": {},
+            "calibration": None, "temporal_consistency": {"changed_share": 0.1},
         }
     )  # fmt: skip
     assert page.count("<tr>") == 1003 and len(page) < 400_000

@@ -65,6 +65,15 @@ def test_a_limit_is_one_of_what_is_scored_too(recipes, tmp_path):
             assert row["scores"]["val"][key] == pytest.approx(float(logged[name]), abs=6e-5)
 
 
+def test_broken_pictures_are_skipped_where_that_is_asked_for(recipes, tmp_path, capsys):
+    root = write_camvid(tmp_path / "camvid", (("train", 8), ("val", 4)))
+    for labels in ("trainannot", "valannot"):
+        (root / labels / "3.png").unlink()
+    assert run(recipes, tmp_path) == 1
+    assert "--skip-broken leaves such pictures out" in capsys.readouterr().err
+    assert run(recipes, tmp_path, "--skip-broken") == 0
+
+
 def test_the_same_command_goes_on_and_trains_nothing_twice(recipes, tmp_path):
     write_camvid(tmp_path / "camvid", (("train", 8), ("val", 4)))
     assert run(recipes, tmp_path) == 0

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             recorder = Recorder(folder, clip.length, video)
             with joined_graph():
                 played = _play(clip, recorder, parameters)
-            if not played.sent:
+            if not played.sent and not played.interrupted:
                 why = [str(problem) for problem in recorder.left_out[:1]] + list(clip.notes())
                 raise DatasetError("nothing to segment: %s" % "; ".join(why or ["no frame came"]))
             lost = 0 if played.interrupted else played.sent - recorder.frames

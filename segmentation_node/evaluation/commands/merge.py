@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if incomplete:
         told = "%d drives are damaged or incomplete; --json and --html say in what" % incomplete
         print("warning: " + told, file=sys.stderr)
+    for note in merged["not_read"]:
+        print("warning: " + note, file=sys.stderr)
     for item in merged["failed"]:
         print("failed: %s" % failure(item), file=sys.stderr)
     return 1 if merged["failed"] else 0

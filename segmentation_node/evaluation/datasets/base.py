@@ -57,9 +57,11 @@ class Dataset:
         """The splits that there are, or can be, under this folder. Raises DatasetError."""
         return cls.splits
 
-    @property
-    def known_problems(self) -> Tuple[str, ...]:
-        """Why samples cannot be read, of those of which that is known without reading them."""
+    def known_problems(self, limit: Optional[int] = None) -> Tuple[str, ...]:
+        """Why samples cannot be read, of those of which that is known without reading them.
+
+        With a ``limit`` among so many first ones.
+        """
         return ()
 
     @property
@@ -171,9 +173,8 @@ class FileDataset(Dataset):
     def _find(self) -> List[SampleFiles]:
         raise NotImplementedError
 
-    @property
-    def known_problems(self) -> Tuple[str, ...]:
-        return tuple(files.problem for files in self.samples if files.problem)
+    def known_problems(self, limit: Optional[int] = None) -> Tuple[str, ...]:
+        return tuple(files.problem for files in self.samples[:limit] if files.problem)
 
     def _read_labels(self, path: str, image_hwc: np.ndarray) -> np.ndarray:
         return read_labels(path, self.label_set, image_hwc)

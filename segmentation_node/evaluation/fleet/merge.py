@@ -59,7 +59,8 @@ class _Merged:
     def __init__(self) -> None:
         self.rows: List[Dict[str, Any]] = []
         self.failures: Dict[str, Dict[str, Any]] = {}
-        self._report_of: Dict[str, str] = {}
+        self._not_read: Dict[str, None] = {}
+        self._report_of: Dict[str, Tuple[str, str]] = {}
         self._settings: Optional[str] = None
         self._model: Any = None
         self._predicted: Any = None
@@ -89,6 +90,7 @@ class _Merged:
                     self._stages_ms.setdefault(key[:-3], array("d")).append(value)
         self._frames += report["frames"]
         self._skipped += len(report["skipped"])
+        self._not_read.update(dict.fromkeys(report["source"].get("left_out", [])))
         self.rows.append(dict(_row(content["drive"], report), report=name))
 
     def _check(self, name: str, content: Dict[str, Any]) -> None:
@@ -101,11 +103,12 @@ class _Merged:
                 "another model, other options or another version than the reports before it: "
                 "give each its own --output"
             )
-        other = self._report_of.setdefault(content["drive"], name)
-        if other != name:
+        mine = content["report"]["source"].get("date", ""), name
+        other = self._report_of.setdefault(content["drive"], mine)
+        if other != mine:
             raise FleetError(
-                "a second report of %s beside %s: it changed between two runs; remove the older"
-                % (content["drive"], other)
+                "a second report of %s beside %s: it changed between two runs; remove the older, %s"
+                % (content["drive"], other[1], min(mine, other)[1])
             )
 
     def _add_accuracy(self, content: Dict[str, Any]) -> None:
@@ -155,6 +158,7 @@ class _Merged:
             stages_ms={stage: percentiles(np.array(v)) for stage, v in self._stages_ms.items()},
             drives=sorted(self.rows, key=_worst_first),
             failed=[self.failures[drive] for drive in sorted(self.failures)],
+            not_read=list(self._not_read),
         )
         return accuracy
 
@@ -174,7 +178,7 @@ def _row(drive: str, report: Dict[str, Any]) -> Dict[str, Any]:
         "changed_share": report["temporal_consistency"]["changed_share"],
         "frames": report["frames"],
         "frames_skipped": len(report["skipped"]),
-        "problems": source.get("bag_problems", []) + source.get("left_out", []),
+        "problems": source.get("bag_problems", []),
     }
 
 

@@ -49,6 +49,7 @@ def fleet_page(merged: Dict[str, Any]) -> str:
         _against(merged),
         _box("Failed", ["drive", "reason"], [[r["drive"], failure(r)] for r in merged["failed"]]),
         _box("Damaged or incomplete", ["drive", "what"], _problems(merged)),
+        _box("In the data set and not read", ["what"], [[note] for note in merged["not_read"]]),
     ]
     return "<!DOCTYPE html>\n%s\n" % element("html", head, element("body", *body), lang="en")
 

@@ -154,7 +154,8 @@ class PlayedRun(LiveRun):
                 factor=pace.rate,
             )
         finally:
-            scorer.note(repeated_stamps=replay.repeated_stamps, bag_problems=source.warnings())
+            told = {"bag_problems" if self._options.source.bag else "left_out": source.warnings()}
+            scorer.note(repeated_stamps=replay.repeated_stamps, **told)
             for line in source.warnings():
                 print("warning: " + line, file=sys.stderr)
 
