@@ -126,7 +126,7 @@ def remappings(cameras, image):
         if "__" in camera:
             raise RuntimeError(
                 "cameras: got '{}'; ROS remaps the image topic of no name with two underscores in "
-                "a row, so leave image out or choose another name".format(camera)
+                "a row; choose another name".format(camera)
             )
     return [(camera + "/image", camera + "/" + image) for camera in cameras]
 

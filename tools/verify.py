@@ -32,7 +32,7 @@ def run_tests(options: list[str]) -> tuple[int, list[str]]:
 def closing_of(lines: list[str]) -> str:
     """Pytest's last line."""
     found = (line.strip("= ") for line in reversed(lines) if line.startswith("="))
-    return next(found, "no closing line")
+    return next(found, "no closing line: it was killed")
 
 
 def write_report(closing: dict[str, str], skipped: list[str]) -> None:
@@ -68,7 +68,7 @@ def main() -> int:
     every = [line for _, lines in outcomes.values() for line in lines]
     write_report(closing, [line for line in every if line.startswith("SKIPPED")])
     print(f"wrote {REPORT.relative_to(ROOT)}")
-    return max(code for code, _ in outcomes.values())
+    return next((abs(code) for code, _ in outcomes.values() if code), 0)  # negative: a signal
 
 
 if __name__ == "__main__":

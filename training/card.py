@@ -26,6 +26,7 @@ from segmentation_node.model_card import (
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.checkpoint import WEIGHTS_FILE
+from training.errors import RecipeError
 from training.recipe import Recipe
 from training.run_folder import RECIPE_FILE
 
@@ -132,7 +133,7 @@ def inherited_licences(recipe: Recipe) -> list[str]:
     """Licences on the weights that training started from and on its teachers, each once.
 
     A card beside the weights says it, or the recipe of their run by its data and, in turn, by what
-    it started and learned from. Raises CardError or RecipeError where one of these cannot be read.
+    it started and learned from. Raises CardError where a card cannot be read.
     """
     found: dict[str, None] = {}
     seen: set[Path] = set()
@@ -145,7 +146,11 @@ def inherited_licences(recipe: Recipe) -> list[str]:
         if (folder / CARD_FILE).is_file():
             found[read_card(str(folder)).weights.licence] = None
         elif (folder / RECIPE_FILE).is_file():
-            earlier = Recipe.read(folder / RECIPE_FILE)
+            try:
+                earlier = Recipe.read(folder / RECIPE_FILE)
+            except RecipeError:  # of a version that had other keys
+                found[f"unknown for {folder}, whose {RECIPE_FILE} is of another version"] = None
+                continue
             found[DATA.get(earlier.dataset, UNKNOWN_DATA)[1]] = None
             waiting += _sources(earlier)
         else:

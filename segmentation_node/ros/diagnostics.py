@@ -93,7 +93,12 @@ def judge(seen: Observation, limits: Limits) -> Tuple[bytes, str]:
         return OK, seen.state
     if not seen.demanded:
         return OK, "idle, no subscriber"
-    return _judge_input(seen, limits) or _judge_work(seen, limits) or (OK, RUNNING)
+    return (
+        _judge_input(seen, limits)
+        or _judge_work(seen, limits)
+        or _judge_unheard(seen)
+        or (OK, RUNNING)
+    )
 
 
 def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]]:
@@ -118,13 +123,17 @@ def _judge_input(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str
         return level, "waiting for input on %s; %s" % (seen.topic, LARGE_IMAGE_HINT)
     if late:
         return STALE, "stale: no image on %s for %.1f s" % (seen.topic, seen.input_age_s)
-    if seen.incompatible:
-        return WARN, (
-            "QoS incompatible: %d of the %d publishers of %s offer best effort and are not heard, "
-            "input.reliability asks for reliable; set it to auto or best_effort"
-            % (seen.incompatible, seen.publishers, seen.topic)
-        )
     return None
+
+
+def _judge_unheard(seen: Observation) -> Optional[Tuple[bytes, str]]:
+    if not seen.incompatible:
+        return None
+    return WARN, (
+        "QoS incompatible: %d of the %d publishers of %s offer best effort and are not heard, "
+        "input.reliability asks for reliable; set it to auto or best_effort"
+        % (seen.incompatible, seen.publishers, seen.topic)
+    )
 
 
 def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]]:

@@ -113,9 +113,7 @@ class ImageInput:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
-            publishers = self._publishers()
-            for _ in range(2):  # by now all that was lost is reported
-                self._settle(publishers)
+            self._settle_last()
             give_memory_back()
 
     def publisher_count(self) -> int:
@@ -141,6 +139,15 @@ class ImageInput:
         missed = self._gaps.settle([tuple(item.endpoint_gid) for item in publishers])
         if missed:
             self._on_missed(missed)
+
+    def _settle_last(self) -> None:
+        """Once nothing comes any more, and all that was lost is reported."""
+        try:
+            publishers = self._publishers()
+        except RuntimeError:  # rclpy's RCLError: ROS was shut down before the node was stopped
+            return
+        for _ in range(2):
+            self._settle(publishers)
 
     def _choose_reliability(self, publishers: List[Any]) -> bool:
         if self._settings.reliability != "auto":
@@ -264,6 +271,8 @@ class Receiver:
             for event in self._events:
                 event.add_to_wait_set(wait_set)
             wait_set.wait(LOOK_NS)
+            if self._stopping.is_set():  # the books of this subscription are closed
+                return None
             self._take_events(wait_set)
             if subscription.pointer not in wait_set.get_ready_entities("subscription"):
                 return None

@@ -53,6 +53,7 @@ JUDGEMENTS = [
     ({"publishers": 0}, {}, "WARN", "no publisher on /image"),
     ({"incompatible": 1}, {}, "ERROR", "QoS incompatible"),
     ({"incompatible": 1, "publishers": 2}, {}, "WARN", "1 of the 2 publishers of /image offer"),
+    ({"incompatible": 1, "publishers": 2, "recent_failed": 3}, {}, "WARN", "3 frames failed"),
     ({"misfit": "sensor_msgs/msg/CompressedImage", "publishers": 0}, {}, "ERROR", MISFIT),
     ({"clock_waits": True}, {}, "WARN", "use_sim_time is set but nothing is on /clock"),
     ({"counts": Counts()}, {}, "OK", "waiting for input on /image"),

@@ -149,7 +149,9 @@ def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(r
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump({**base, **changes}))
 
-    write(run, start_weights="second/weights.safetensors", distillation={"teacher": ["carded"]})
+    teachers = ["carded", "old"]
+    write(run, start_weights="second/weights.safetensors", distillation={"teacher": teachers})
+    write("old", class_mix=0.5)
     write("second", start_weights="first/best.safetensors")
     write(
         "first",
@@ -163,8 +165,9 @@ def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(r
     Path("carded/model.yaml").write_text(yaml.safe_dump(card))
     assert read_card(str(export(run, monkeypatch=monkeypatch))).weights.licence == (
         "research use only, as CamVid's own terms (University of Cambridge) ask; of what it "
-        "started or learned from: ask Ann; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for "
-        "gone, where neither model.yaml nor recipe.yaml is"
+        "started or learned from: ask Ann; unknown for old, whose recipe.yaml is of another "
+        "version; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for gone, where neither "
+        "model.yaml nor recipe.yaml is"
     )
 
 
