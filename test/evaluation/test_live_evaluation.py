@@ -231,6 +231,10 @@ def test_a_run_that_is_stopped_leaves_a_partial_report(peer, bag, tiny_folder, t
     [
         (["--bag", "B"], "give --model to start a node, or --node"),
         (["--listen", "--model", "M"], "--listen needs --image-topic"),
+        (
+            ["--node", "/n", "--num-threads", "1", "--policy", "latest"],
+            "--policy, --num-threads: no",
+        ),
         (["--model", "M"], "nothing to play"),
         (["--model", "M", "--bag", "B", "--dataset", "camvid"], "either --bag or --dataset"),
     ],

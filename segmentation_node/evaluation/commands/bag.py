@@ -5,7 +5,6 @@ import sys
 from contextlib import closing
 from typing import Any, Iterable, Union
 
-from segmentation_node.errors import SegmentationError
 from segmentation_node.evaluation.commands.options import (
     OutputOptions,
     add_calibration_option,
@@ -16,6 +15,7 @@ from segmentation_node.evaluation.commands.options import (
     geometry_of,
     open_segmenters,
     output_options,
+    refuse_without_effect,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.frame import Problem, ScoredFrame
@@ -103,19 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise SegmentationError, which names them, where options are given that have no effect."""
-    names = OF_RECORDED if arguments.model else OF_A_MODEL
-    default_of = arguments.default_of
-    given = [name for name in names if getattr(arguments, name) != default_of(name)]
-    if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise SegmentationError(
-            "%s: no effect %s --model; %s it, or drop these options"
-            % (
-                options.replace("--calibration", "--no-calibration"),
-                "with" if arguments.model else "without",
-                "drop" if arguments.model else "add",
-            )
-        )
+    if arguments.model:
+        refuse_without_effect(arguments, OF_RECORDED, "with --model; drop it")
+    else:
+        refuse_without_effect(arguments, OF_A_MODEL, "without --model; add it")
 
 
 def _score_model(source: CameraSource, arguments: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from segmentation_node.evaluation.commands.options import (
     geometry_of,
     output_options,
     positive,
+    refuse_without_effect,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
@@ -22,6 +23,9 @@ from segmentation_node.labels import LABEL_SETS, Grouping
 
 if TYPE_CHECKING:
     from segmentation_node.evaluation.live.evaluate import LiveOptions
+
+
+OF_A_STARTED = ("policy", "backend", "device", "precision", "num_threads")
 
 
 def add_parser(commands: Any) -> None:
@@ -64,6 +68,7 @@ def add_parser(commands: Any) -> None:
         )
     )
     add_output_options(parser)
+    parser.set_defaults(default_of=parser.get_default)
 
 
 def _add_node_options(group: Any) -> None:
@@ -157,6 +162,8 @@ def _options(
 def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.node) == bool(arguments.model):
         raise SegmentationError("give --model to start a node, or --node to use one that runs")
+    if arguments.node:
+        refuse_without_effect(arguments, OF_A_STARTED, "on a node that runs; give --model")
     if arguments.bag and arguments.dataset:
         raise SegmentationError("give either --bag or --dataset")
     if arguments.listen and arguments.dataset:

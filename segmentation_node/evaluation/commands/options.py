@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence, Union
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.backends.choice import AUTO
-from segmentation_node.errors import BackendError, OutputError
+from segmentation_node.errors import BackendError, OutputError, SegmentationError
 from segmentation_node.evaluation.temperature import FIT, LEAST, MOST
 from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import Grouping, read_grouping
@@ -38,6 +38,21 @@ def add_backend_options(parser: Any) -> None:
         "--precision", default="fp32", help="auto: the fastest that keeps the classes, by the card"
     )
     parser.add_argument("--num-threads", type=at_least(0), default=0)
+
+
+def refuse_without_effect(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise SegmentationError, which names them, where one of these options was given.
+
+    ``arguments.default_of`` gives an option's default by name.
+    """
+    default_of = arguments.default_of
+    given = [name for name in names if getattr(arguments, name) != default_of(name)]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SegmentationError(
+            "%s: no effect %s, or drop these options"
+            % (options.replace("--calibration", "--no-calibration"), why)
+        )
 
 
 def add_geometry_options(parser: Any) -> None:
