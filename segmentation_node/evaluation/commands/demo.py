@@ -51,7 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
             recorder = Recorder(folder, clip.length, video)
             with joined_graph():
                 played = _play(clip, recorder, parameters)
-            if not played.sent and not played.interrupted:
+            if not played.sent and played.interrupted:
+                raise KeyboardInterrupt("before the first frame")
+            if not played.sent:
                 why = [str(problem) for problem in recorder.left_out[:1]] + list(clip.notes())
                 raise DatasetError("nothing to segment: %s" % "; ".join(why or ["no frame came"]))
             lost = 0 if played.interrupted else played.sent - recorder.frames
@@ -98,7 +100,8 @@ def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
                 replay.spin_for(1.1)  # one more report, with every frame in it
             except KeyboardInterrupt:
                 interrupted = True
-                print("interrupted: the results so far are kept", file=sys.stderr)
+                if replay.sent:
+                    print("interrupted: the results so far are kept", file=sys.stderr)
         return Played(interrupted, replay.sent, replay.status.diagnostics)
 
 

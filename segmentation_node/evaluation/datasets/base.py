@@ -226,7 +226,7 @@ def read_stored(path: str, image_hwc: np.ndarray) -> np.ndarray:
 def read_palette(path: str) -> np.ndarray:
     """The colours of a palette PNG by index: uint8 (N, 3) RGB; (0, 3) of any other picture.
 
-    Raises DatasetError where the file is no image.
+    The file is one that ``read_stored`` has read. Raises DatasetError where it is gone.
     """
     return _decoded(path, palette_of)
 

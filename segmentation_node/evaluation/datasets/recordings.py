@@ -80,45 +80,50 @@ class Video(Drive):
         """Every frame. Raises DatasetError when there is none."""
         capture = self._open()
         rhythm = _Rhythm(self.rate_hz)
-        read = number = decoded = 0
-        last_ns = START_NS - 1
-        step_ns = int(1e9 / (self.rate_hz or HIGHEST_RATE_HZ))
+        last_ns, step_ns = START_NS - 1, int(1e9 / (self.rate_hz or HIGHEST_RATE_HZ))
+        count = decoded = 0
         try:
-            while True:
-                found, bgr = capture.read()
-                if not found:
-                    read += 1
-                    # A broken frame, or the end: only a frame behind it tells.
-                    if read < (self.length or 0):
-                        continue
-                    break
-                for broken in range(number, read):
-                    yield self._broken(broken)
+            for number, bgr in self._pictures(capture):
+                if bgr is None:
+                    yield self._broken(number)
+                    continue
                 stamp_ns = None
                 if self.has_times:
                     stamp_ns = START_NS + int(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
                     if stamp_ns <= last_ns:
                         stamp_ns = last_ns + step_ns
-                    rhythm.take(stamp_ns, read - number)
+                    rhythm.take(stamp_ns, number)
                     last_ns = stamp_ns
                 image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-                yield Frame("%06d" % read, image, stamp_ns=stamp_ns, position=("", read))
-                decoded += 1
-                read += 1
-                number = read
+                yield Frame("%06d" % number, image, stamp_ns=stamp_ns, position=("", number))
+                count, decoded = number + 1, decoded + 1
         finally:
             capture.release()
-        if not number:
+        if not decoded:
             raise DatasetError("%s: not one frame can be decoded" % self._path)
         found_s = (last_ns - START_NS + step_ns) * 1e-9
         if not self.has_times:
-            found_s = number / (self.rate_hz or 1e9)
+            found_s = count / (self.rate_hz or 1e9)
         self.notes = self._missing(decoded, found_s)
         if self.rate_hz and rhythm.missing() and not self.notes:
             self.notes = (
                 "%s: damaged, or its camera left frames out: at %.4g frames a second %d are "
                 "missing in between" % (self._path, self.rate_hz, rhythm.missing()),
             )
+
+    def _pictures(self, capture: "cv2.VideoCapture") -> Iterator[Tuple[int, Optional[np.ndarray]]]:
+        """Number and BGR image of each frame; None of a broken one that another follows."""
+        number = told = 0
+        while True:
+            found, bgr = capture.read()
+            if found:
+                for broken in range(told, number):
+                    yield broken, None
+                yield number, bgr
+                told = number + 1
+            elif number + 1 >= (self.length or 0):  # the end, or broken to the end
+                return
+            number += 1
 
     def _broken(self, number: int) -> Problem:
         name = "%06d" % number
@@ -155,17 +160,17 @@ class _Rhythm:
 
     def __init__(self, rate_hz: Optional[float]) -> None:
         self._rate_hz = rate_hz or 0.0
-        self._last_ns = 0
+        self._last: Optional[Tuple[int, int]] = None
         self._steps = self._regular = self._missing = 0
 
-    def take(self, stamp_ns: int, broken: int) -> None:
-        """The next frame's time, and how many before it are named as broken."""
-        if self._last_ns:
-            periods = (stamp_ns - self._last_ns) * 1e-9 * self._rate_hz
+    def take(self, stamp_ns: int, number: int) -> None:
+        """The next frame's time, and its number, which counts broken ones too."""
+        if self._last is not None:
+            periods = (stamp_ns - self._last[0]) * 1e-9 * self._rate_hz
             self._steps += 1
             self._regular += abs(periods - 1.0) < REGULAR
-            self._missing += max(0, int(round(periods)) - 1 - broken)
-        self._last_ns = stamp_ns
+            self._missing += max(0, int(round(periods)) - (number - self._last[1]))
+        self._last = stamp_ns, number
 
     def missing(self) -> int:
         """0 also where the frames have no common rate."""

@@ -170,7 +170,6 @@ class _Merged:
 
 
 def _row(drive: str, report: Dict[str, Any]) -> Dict[str, Any]:
-    source = report["source"]
     return {
         "drive": drive,
         "mean_iou": report["mean_iou"],
@@ -178,7 +177,7 @@ def _row(drive: str, report: Dict[str, Any]) -> Dict[str, Any]:
         "changed_share": report["temporal_consistency"]["changed_share"],
         "frames": report["frames"],
         "frames_skipped": len(report["skipped"]),
-        "problems": source.get("bag_problems", []),
+        "problems": report["source"].get("bag_problems", []),
     }
 
 
@@ -234,7 +233,8 @@ def _over(drives: List[str], folder: Folder, merged: Dict[str, Any]) -> Dict[str
         return merged
     if not drives:
         return {"mean_iou": None, "class_iou": {}}
-    return merge(folder, {row["report"] for row in merged["drives"] if row["drive"] in drives})
+    report_of = {row["drive"]: row["report"] for row in merged["drives"]}
+    return merge(folder, {report_of[drive] for drive in drives})
 
 
 def _difference(here: Dict[str, Any], there: Dict[str, Any]) -> Dict[str, Any]:

@@ -31,7 +31,9 @@ class CommonLevel:
             )
         self.name = "class" if self.is_class_level else "category"
         self.names = truth.names if self.is_class_level else CATEGORIES
-        self._predicted, self._truth = predicted, truth
+        self._predicted_lut = predicted.category_lut()
+        self._truth_lut = truth.category_lut()
+        self._class_counts = len(truth), len(predicted)
 
     def bring(self, truth_hw: np.ndarray, predicted_hw: np.ndarray) -> Tuple[Any, Any]:
         """Both label images on the common level: uint8 (H, W) each.
@@ -40,16 +42,17 @@ class CommonLevel:
         """
         if self.is_class_level:
             return truth_hw, predicted_hw
+        of_truth, of_prediction = self._class_counts
         return (
-            _categories(self._truth, truth_hw, "truth"),
-            _categories(self._predicted, predicted_hw, "prediction"),
+            _categories(self._truth_lut, truth_hw, "truth", of_truth),
+            _categories(self._predicted_lut, predicted_hw, "prediction", of_prediction),
         )
 
     def by_category(self, matrix: ConfusionMatrix) -> ConfusionMatrix:
         """Counts on this level as counts of categories."""
         if not self.is_class_level:
             return matrix
-        return matrix.grouped(self._truth.category_lut(), len(CATEGORIES))
+        return matrix.grouped(self._truth_lut, len(CATEGORIES))
 
 
 class Accuracy:
@@ -152,11 +155,13 @@ class Accuracy:
         return figures
 
 
-def _categories(labels: LabelSet, train_ids_hw: np.ndarray, what: str) -> np.ndarray:
-    categories_hw = labels.category_lut()[train_ids_hw]
+def _categories(
+    category_lut: np.ndarray, train_ids_hw: np.ndarray, what: str, classes: int
+) -> np.ndarray:
+    categories_hw = category_lut[train_ids_hw]
     is_none = categories_hw == UNLABELLED - 1
     if is_none.any():
-        raise no_class(what, train_ids_hw[is_none].max(), len(labels))
+        raise no_class(what, train_ids_hw[is_none].max(), classes)
     return categories_hw
 
 
