@@ -19,8 +19,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # make test: a process for each core
 
 # Files that import this run in one process, so that what was learned is kept.
 KEPT_TOGETHER = "small_training"
-# Files that import one of these, or are called so, take longest, so they come first.
-LONG = (KEPT_TOGETHER, "test_export_command", "live", "training_runs")
+# Files that import one of these take longest, so they come first.
+LONG = (KEPT_TOGETHER, "small_exports", "live", "training_runs")
 BUILD_TIMEOUT_S = 1200.0
 # Above 101 a domain's ports reach into the range that Linux gives out.
 DOMAINS = range(1, 102)
@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     """Long files first, where several processes share the tests, so that they end together."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: [name not in _known_by(item.path) for name in LONG])
+        items.sort(key=lambda item: [name not in _imported(str(item.path)) for name in LONG])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,10 +133,6 @@ def vision_msgs(tmp_path_factory):
     built = subprocess.run(command, cwd=folder, capture_output=True, timeout=BUILD_TIMEOUT_S)
     assert built.returncode == 0, built.stderr.decode()
     return ["bash", "-c", '. "$0" && exec "$@"', str(folder / "install/local_setup.bash")]
-
-
-def _known_by(path):
-    return [path.stem, *_imported(str(path))]
 
 
 @functools.lru_cache(maxsize=None)

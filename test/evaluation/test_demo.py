@@ -196,6 +196,16 @@ def test_without_one_whole_picture_nothing_is_claimed(ros_environment, model, tm
     assert "nothing to segment: " in done.stderr and "f3.png" in done.stderr
 
 
+def test_ctrl_c_before_the_first_frame_leaves_nothing(tmp_path, images, capfd, monkeypatch):
+    monkeypatch.setattr(demo_command, "prepare_middleware", lambda: None)
+    played = demo_command.Played(interrupted=True, sent=0, statuses=[])
+    monkeypatch.setattr(demo_command, "_play", lambda *_: played)
+    words = ["--input", str(images), "--output", str(tmp_path / "out")]
+    assert demo_command.main(words) == 130
+    assert capfd.readouterr().err == "interrupted: before the first frame\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["D.MCAP", "d_0.db3.zst", "d.mcap.zstd", "._d.mcap"])
 def test_what_is_a_bag_by_its_name(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
