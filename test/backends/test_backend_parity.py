@@ -70,8 +70,8 @@ def cases():
             continue
         for card in cards("onnx"):
             if card.offers(BACKENDS[setting[0]].kind_for(setting[2])):
-                marks = slow_if_large(card.name) if setting[2] != "fp32" else []
-                yield pytest.param(card, setting, id="-".join((card.name, *setting)), marks=marks)
+                name, marks = "-".join((card.name, *setting)), slow_if_large(card.name)
+                yield pytest.param(card, setting, id=name, marks=marks)
 
 
 def least_equal_confidence(card):

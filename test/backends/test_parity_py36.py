@@ -12,13 +12,12 @@ import torch
 from support import linear_model, small_training
 from support.core.real_data import ROOT
 from support.ros_sources import PROJECT
-from support.shipped import each_of
+from support.shipped import each_network, each_of
 from support.vnni import need_vnni
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.model_card import CARD_FILE, read_card
-from segmentation_node.networks import NETWORKS
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.pipeline import Batch, Segmenter
 from training.onnx_graph import export_onnx
@@ -148,16 +147,17 @@ def test_a_shipped_int8_graph_gives_the_same_class_maps(python36, model, tmp_pat
     assert_same(found, expected, least_close=0.95, least_equal=0.99)
 
 
-@pytest.fixture(params=sorted(NETWORKS))
-def learned_model(request, tmp_path):
+@pytest.fixture
+def learned_model(network, tmp_path):
     """A model folder of a network that knows coloured blocks by heart, and its torch graph."""
     normalise = Normalise((128.0,) * 3, (64.0,) * 3)
-    graph = DeployGraph(normalise, small_training.learned(request.param), True).eval()
+    graph = DeployGraph(normalise, small_training.learned(network), True).eval()
     export_onnx(graph, BLOCKS_SIZE, 1, "camvid11", tmp_path / "model.onnx")
     linear_model.write_card(tmp_path, linear_model.card(tmp_path, BLOCKS_SIZE))
     return tmp_path, graph
 
 
+@each_network
 def test_every_networks_graph_gives_the_same_class_maps(python36, learned_model):
     """Unpooling, dilation, asymmetric and transposed convolutions as each run time has them."""
     folder, graph = learned_model

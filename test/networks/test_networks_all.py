@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support import small_training
+from support.shipped import each_network
 from torch.nn import functional
 
 from segmentation_node.evaluation.datasets import open_dataset
@@ -36,7 +37,7 @@ OPTIONS = [
     {"decoder_batch_norm": True},
     {"residual": True, "decoder_widths": (24, 16, 8), "batch_norm": True, "dilate_last": True},
 ]
-each_network = pytest.mark.parametrize("name", sorted(NETWORKS))
+each_name = pytest.mark.parametrize("name", sorted(NETWORKS))
 each_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o))
 
 
@@ -54,7 +55,7 @@ def test_published_figures(name, classes, options, parameters, gmacs):
         assert count_macs(network, size) / 1e9 == pytest.approx(gmac, rel=0.02), size
 
 
-@each_network
+@each_name
 def test_channels_last_changes_nothing(name):
     network = build_network(name, 3, {}).eval()
     image = torch.randn(1, 3, 33, 40)
@@ -66,14 +67,14 @@ def test_channels_last_changes_nothing(name):
 
 
 @each_network
-def test_one_batch_is_learned_by_heart(name):
-    network = small_training.learned(name)
-    assert small_training.accuracy(network, *small_training.coloured_blocks()) >= 0.99
+def test_one_batch_is_learned_by_heart(network):
+    learned = small_training.learned(network)
+    assert small_training.accuracy(learned, *small_training.coloured_blocks()) >= 0.99
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@each_network
+@each_name
 def test_two_street_frames_are_learned_by_heart(name):
     dataset = open_dataset("street", "", "val")
     middle = slice(136, 224), slice(240, 400)
@@ -163,7 +164,7 @@ def test_wrong_number_of_decoder_widths_is_refused():
         build_network("elu_squeezenet", 3, {"decoder_widths": (8, 8, 8)})
 
 
-@each_network
+@each_name
 def test_summary_adds_up(name):
     network, sizes = meta_network(name, 7, {}), [(64, 96), (128, 96)]
     layers = summarise(network, sizes)

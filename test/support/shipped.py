@@ -1,14 +1,22 @@
-"""The shipped models as parameters of a test."""
+"""The networks and the shipped models as parameters of a test, the large ones slow."""
 
 import pytest
 
-# Of 29 M parameters: seconds wherever it runs. Quick tests have it once, in test_backend_parity.
-LARGE = "segnet_camvid"
+from segmentation_node.networks import NETWORKS
+
+LARGE = ("segnet", "segnet_camvid")
+"""Of 29 M parameters: it trains and runs for seconds, and has the layers of ``segnet_basic``."""
 
 
 def slow_if_large(name):
-    """Marks for a test of this model."""
-    return [pytest.mark.slow] if name == LARGE else []
+    """Marks for a test of this network or model."""
+    return [pytest.mark.slow] if name in LARGE else []
+
+
+def each_network(function):
+    """Parametrise ``network`` by all of them; the large one is for ``make test-all``."""
+    names = [pytest.param(name, marks=slow_if_large(name)) for name in sorted(NETWORKS)]
+    return pytest.mark.parametrize("network", names)(function)
 
 
 def each_of(folders):

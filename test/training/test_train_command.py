@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from support.overfit import overfit_one_batch
+from support.shipped import each_network
 from support.training_runs import (
     CPU,
     IMAGES,
@@ -87,7 +87,7 @@ def test_a_data_set_trains_on_real_images(dataset, tmp_path):
     two_iterations("elu_squeezenet", dataset, tmp_path)
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS))
+@each_network
 def test_a_network_trains_on_real_images(network, tmp_path):
     two_iterations(network, "camvid", tmp_path)
 
@@ -123,28 +123,11 @@ def test_cityscapes_coarse_labels_train(tmp_path):
 
 
 # SegNet takes as long as the others together; what it computes is tested in test/networks, too.
-each_network = pytest.mark.parametrize(
-    "network",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "segnet"))
-        for name in sorted(NETWORKS)
-    ],
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", WITH_IMAGES)
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_every_network_trains_on_every_data_set(network, dataset, tmp_path):
     two_iterations(network, dataset, tmp_path)
-
-
-@each_network
-def test_a_network_learns_one_batch_by_heart(network, root):
-    split = Split(open_dataset("camvid", str(root), "train"), CPU, limit=2)
-    torch.manual_seed(0)
-    built = build_network(network, split.classes, {})
-    assert overfit_one_batch(built, split.images, split.labels) >= 0.99
 
 
 class Odd(Dataset):
