@@ -1,6 +1,7 @@
 """Which TensorRT a graph can go to, by the operator tables of its ONNX parser.
 
-From onnx-tensorrt's docs/operators.md at 8.2-GA, 8.5-GA, 8.6-GA and 10.1-GA. Those of 10.15 list
+From onnx-tensorrt's docs/operators.md at 8.2-GA, 8.5-GA, 8.6-GA and 10.1-GA. That of 8.2 has no
+Reciprocal, but its parser takes it, by the code that later tables tell of. Those of 10.15 list
 nothing less; that of 11 was not at hand, so 10's stands for it. No graph was given to a TensorRT.
 """
 
@@ -19,15 +20,15 @@ _8_2 = frozenset(
     GreaterOrEqual HardSigmoid Identity If ImageScaler InstanceNormalization IsNaN LRN LSTM
     LeakyRelu Less LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul Max MaxPool Mean
     Min Mul Neg NonMaxSuppression Not Or PRelu Pad ParametricSoftplus Pow QuantizeLinear RNN
-    RandomUniform RandomUniformLike Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence
-    Round ScaledTanh Scan Scatter ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Sinh Size
-    Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
+    RandomUniform RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+    ReverseSequence Round ScaledTanh Scan Scatter ScatterElements ScatterND Selu Shape Sigmoid Sign
+    Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
     ThresholdedRelu Tile TopK Transpose Unsqueeze Upsample Where""".split()
 )
 _8_5 = _8_2 | frozenset(
     """GridSample HardSwish MeanVarianceNormalization Mod NonZero OneHot RandomNormal
-    RandomNormalLike Reciprocal RoiAlign Shrink Trilu Xor""".split()
+    RandomNormalLike RoiAlign Shrink Trilu Xor""".split()
 )
 _8_6 = _8_5 | {"GroupNormalization", "IsInf", "LayerNormalization"}
 _10 = _8_6 | {"CastLike", "DeformConv", "Gelu", "Hardmax", "Mish"}

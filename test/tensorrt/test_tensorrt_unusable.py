@@ -21,7 +21,8 @@ types = {name: dialects._numpy_name(member) for name, member in trt.DataType.__m
 official = {name: numpy.dtype(trt.nptype(trt.DataType.__members__[name])).name
             for name in types if name in dialects.NUMPY_NAMES}
 lines = []
-logger = dialects.make_logger(trt, lines.append)
+logger = dialects.shared_logger(trt, lines.append)
+dialects.register_plugins(trt, logger)
 Severity = trt.ILogger.Severity
 for severity in (Severity.ERROR, Severity.INTERNAL_ERROR, Severity.WARNING, Severity.VERBOSE):
     logger.log(severity, severity.name)

@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TextIO
 
 from segmentation_node.backends.tensorrt.cuda import MIB, CudaRuntime
-from segmentation_node.backends.tensorrt.versions import last_error, make_logger
+from segmentation_node.backends.tensorrt.versions import last_error, register_plugins, shared_logger
 from segmentation_node.errors import BackendError, reason
 
 EXPLICIT_BATCH = 1  # bit 0 of the network's flags in 8 and 10; 11 ignores it
@@ -61,9 +61,10 @@ def onnx_kind(trt: Any, precision: str) -> str:
 
 def build(trt: Any, request: BuildRequest, report: Report) -> BuildResult:
     """Build. ``report`` hears what is being done. Raises BackendError with TensorRT's reason."""
-    logger = make_logger(trt, lambda message: _report_timing(message, report))
+    logger = shared_logger(trt, lambda message: _report_timing(message, report))
     notes: List[str] = []
     try:
+        register_plugins(trt, logger)
         builder = trt.Builder(logger)
         network = builder.create_network(EXPLICIT_BATCH)
         report("parsing the graph")
