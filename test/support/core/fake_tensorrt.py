@@ -136,7 +136,7 @@ class ParserError(Strict):
     def __init__(self, text):
         self._text = text
 
-    def desc(self):
+    def __str__(self):
         return self._text
 
 
