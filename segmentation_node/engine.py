@@ -40,7 +40,7 @@ from segmentation_node.backends.tensorrt.versions import (
     deserialize,
     dialect_of,
     import_tensorrt,
-    make_logger,
+    shared_logger,
 )
 from segmentation_node.errors import BackendError, OutputError, exit_code
 from segmentation_node.files import write_whole
@@ -149,7 +149,7 @@ def make_engine(job: Job, force: bool = False) -> str:
 
 def check_engine(trt: Any, plan: bytes, card: ModelCard) -> List[TensorInfo]:
     """The tensors of a new engine, after it was read back and held against the card."""
-    logger = make_logger(trt)
+    logger = shared_logger(trt)
     runtime, engine = deserialize(trt, plan, logger)
     tensors: List[TensorInfo] = DIALECTS[dialect_of(engine)](trt, engine).tensors()
     engine_files.check_tensors(tensors, card)

@@ -36,7 +36,7 @@ def in_contract(static: onnx.ModelProto, plan: Plan, variant: str = "uint8") -> 
     names = {item.name: PREFIX + item.name for item in core.graph.initializer}
     compose.add_prefix_graph(core.graph, PREFIX, inplace=True, name_map=names)
     graph = _Graph(opset_of(static))
-    _add_entry(graph, plan, variant, core.graph.input[0])
+    _add_entry(graph, plan, variant, core.graph)
     head = _head(core.graph)
     graph.nodes.extend(core.graph.node)
     is_float = core.graph.output[0].type.tensor_type.elem_type == FLOAT
@@ -106,16 +106,15 @@ class _Graph:
         return name
 
 
-def _add_entry(graph: _Graph, plan: Plan, variant: str, entry: onnx.ValueInfoProto) -> None:
-    """The picture, uint8 or float RGB (1, H, W, 3), as the network takes it."""
+def _add_entry(graph: _Graph, plan: Plan, variant: str, core: onnx.GraphProto) -> None:
+    """The picture, uint8 or float RGB (1, H, W, 3), as the network ``core`` takes it."""
+    entry = core.input[0]
     dtype = entry.type.tensor_type.elem_type
     channels, value = (1 if plan.entry.layout == "nchw" else 3), "image"
-    if plan.takes_bytes:
-        if IMAGE_TYPE[variant] != dtype:
-            value = graph.add("Cast", [value], to=dtype)
-    elif IMAGE_TYPE[variant] != FLOAT:
-        # TensorRT takes a uint8 input only into a Cast, so the cast comes first.
-        value = graph.add("Cast", [value], to=FLOAT)
+    # TensorRT takes a uint8 input only into a Cast, so the cast comes first; 8.2 casts to no uint8.
+    first = dtype if plan.takes_bytes and not _only_casts(core, entry.name) else FLOAT
+    if IMAGE_TYPE[variant] != first:
+        value = graph.add("Cast", [value], to=first)
     if channels == 1:
         value = graph.add("Transpose", [value], perm=[0, 3, 1, 2])
     if plan.order == "bgr":
@@ -133,6 +132,11 @@ def _add_entry(graph: _Graph, plan: Plan, variant: str, entry: onnx.ValueInfoPro
         graph.nodes[-1].output[0] = entry.name
     else:
         graph.add("Identity", [value], output=entry.name)
+
+
+def _only_casts(core: onnx.GraphProto, name: str) -> bool:
+    """Whether all that is done with a value begins with a cast, whatever its type."""
+    return all(node.op_type == "Cast" for node in core.node if name in taken(node))
 
 
 def _scale_and_shift(plan: Plan) -> tuple[np.ndarray, np.ndarray]:

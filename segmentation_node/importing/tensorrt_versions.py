@@ -1,7 +1,9 @@
 """Which TensorRT a graph can go to, by the operator tables of its ONNX parser.
 
-From onnx-tensorrt's docs/operators.md at 8.2-GA, 8.5-GA, 8.6-GA and 10.1-GA. Those of 10.15 list
-nothing less; that of 11 was not at hand, so 10's stands for it. No graph was given to a TensorRT.
+From onnx-tensorrt's docs/operators.md at 8.2-GA, 8.5-GA, 8.6-GA and 10.1-GA. That of 8.2 has no
+Reciprocal, but its parser takes it, by the code that later tables tell of. Those of 10.15 list
+nothing less; that of 11 was not at hand, so 10's stands for it. What is said of uint8 is from 8.2's
+convertDtype() and from what NvInferRuntime.h says of DataType. No graph was given to a TensorRT.
 """
 
 from typing import NamedTuple
@@ -19,15 +21,15 @@ _8_2 = frozenset(
     GreaterOrEqual HardSigmoid Identity If ImageScaler InstanceNormalization IsNaN LRN LSTM
     LeakyRelu Less LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul Max MaxPool Mean
     Min Mul Neg NonMaxSuppression Not Or PRelu Pad ParametricSoftplus Pow QuantizeLinear RNN
-    RandomUniform RandomUniformLike Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence
-    Round ScaledTanh Scan Scatter ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Sinh Size
-    Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
+    RandomUniform RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+    ReverseSequence Round ScaledTanh Scan Scatter ScatterElements ScatterND Selu Shape Sigmoid Sign
+    Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
     ThresholdedRelu Tile TopK Transpose Unsqueeze Upsample Where""".split()
 )
 _8_5 = _8_2 | frozenset(
     """GridSample HardSwish MeanVarianceNormalization Mod NonZero OneHot RandomNormal
-    RandomNormalLike Reciprocal RoiAlign Shrink Trilu Xor""".split()
+    RandomNormalLike RoiAlign Shrink Trilu Xor""".split()
 )
 _8_6 = _8_5 | {"GroupNormalization", "IsInf", "LayerNormalization"}
 _10 = _8_6 | {"CastLike", "DeformConv", "Gelu", "Hardmax", "Mish"}
@@ -71,9 +73,22 @@ def _refusal(model: onnx.ModelProto, parser: Parser) -> str:
         return "no " + ", ".join(operators)
     if opset_of(model) > parser.opset:
         return f"opset {opset_of(model)} is above {parser.opset}"
+    images = {
+        item.name
+        for item in model.graph.input
+        if item.type.tensor_type.elem_type == TensorProto.UINT8
+    }
     for node in model.graph.node:
+        if images.intersection(node.input) and node.op_type != "Cast":
+            return f"uint8 goes only into Cast, not into {node.op_type}"
+        if parser.variant == "float" and _casts_to_uint8(node):
+            return "no Cast to uint8"
         mode = {item.name: item.s for item in node.attribute}.get("mode", b"nearest")
         if node.op_type == "Resize" and mode not in RESIZE_MODES:
             return f"no Resize of mode {mode.decode()}"
     types = {item.data_type for item in model.graph.initializer} & set(UNKNOWN_TYPES)
     return "no " + ", ".join(sorted(UNKNOWN_TYPES[item] for item in types)) if types else ""
+
+
+def _casts_to_uint8(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8

@@ -117,6 +117,25 @@ def test_without_a_graph_it_runs_as_well_and_says_so(built, gpu, card, options, 
 
 
 @oldest_and_newest
+def test_what_tensorrt_says_of_a_second_engine_is_heard(built, gpu, card, options):
+    """It may go on telling the first one's logger."""
+    with open_engine(card, options):
+        gpu.set(**NO_CAPTURE)
+        with open_engine(card, options) as second:
+            (line,) = second.warnings
+            assert "(1: [runner] enqueue failed)" in line
+
+
+def test_an_engine_that_needs_a_plugin_is_built_and_read(dialect, gpu, card, options):
+    """In another process it is not the parser that has registered TensorRT's plugins."""
+    gpu.set(FAKE_TENSORRT_NEEDS_PLUGINS=1)
+    build(card, options)
+    gpu.install(dialect)
+    with open_engine(card, options) as backend:
+        assert_right(backend.run(batch()))
+
+
+@oldest_and_newest
 def test_a_graph_is_no_option_where_it_was_asked_for_or_refused(built, gpu, card, options):
     with open_engine(card, replace(options, execution="eager")) as backend:
         assert_right(backend.run(batch()))
@@ -285,7 +304,7 @@ NO_MEMORY = ("cudaMalloc of ", "out of memory", "close other programs", "smaller
         ({"FAKE_TENSORRT_NO_CONTEXT": 1}, ["cannot make an execution context", "GPU memory"]),
         ({"FAKE_CUDA_FAIL": "cudaStreamCreateWithFlags:1:700"}, ["CUDA error 700"]),
         ({"FAKE_CUDA_FAIL": "cudaStreamSynchronize:1:700"}, ["CUDA error 700"]),
-        ({"FAKE_CUDA_FAIL": "enqueue:1:700"}, ["execute_async_v", "failed"]),
+        ({"FAKE_CUDA_FAIL": "enqueue:1:700"}, ["first run", "execute_async_v", "(1: [runner] enq"]),
     ],
 )
 def test_what_fails_while_opening_is_one_line_and_leaves_nothing(

@@ -285,6 +285,22 @@ def test_a_graph_that_tensorrt_does_not_take(dialect, folder, monkeypatch):
     assert names(folder) == []
 
 
+@pytest.mark.parametrize(
+    "text, operators",
+    [
+        ("3: getPluginCreator could not find plugin: NonZero version: 1", ["NonZero"]),
+        ("Error Code 4: API Usage Error (Cannot find plugin: Det, version: 1)", ["Det"]),
+        ("In node 5 (importWhere): UNSUPPORTED_NODE: Assertion failed: x", ["Where"]),
+        ("In node 5 (importFallbackPluginImporter): UNSUPPORTED_NODE: creator", []),
+        ("In node -1 (importModel): INVALID_GRAPH: Assertion failed", []),
+        ("In node 7 with name: /Det and operator: Det (checkFallback): INVALID_NODE: c", ["Det"]),
+    ],
+)
+def test_a_refused_operator_is_found_in_what_the_versions_say(text, operators):
+    """The forms are those of parserErrorStr in the bindings, and of logs that users have shown."""
+    assert builder._operators([text]) == operators
+
+
 @pytest.mark.parametrize("dialect", ["8.2", "11"], indirect=True)
 def test_a_card_without_the_graph_that_is_needed(dialect, folder):
     kind = graph_of(dialect, "fp16")

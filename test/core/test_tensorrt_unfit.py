@@ -88,6 +88,7 @@ FAULTS = [
     (manifest_says(precision="fp16"), "it was built for precision fp16, expected fp32"),
     (manifest_says(tensorrt="7.1.3.0"), "for TensorRT 7.1.3.0, expected 10.3.0"),
     (manifest_says(compute_capability="8.7"), "for compute capability 8.7, expected 5.3"),
+    (manifest_says(gpu="Another GPU"), "for GPU Another GPU, expected Stand-in GPU"),
     (manifest_says(onnx_sha256="0" * 64), "sha256 of the ONNX file " + "0" * 64),
     (manifest_says(onnx_kind="onnx_int4"), "no artifact of kind onnx_int4"),
 ]

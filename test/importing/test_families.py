@@ -160,5 +160,27 @@ def test_a_tensorrt_that_lacks_an_operator_is_named(tmp_path):
     assert found["8.6"] == found["10"] == found["11"] == ""
 
 
+def test_8_2_takes_a_reciprocal_although_its_table_has_none(tmp_path):
+    """Its importer has been there since 7; the shipped graphs for a TX1 have one each."""
+    made = Network()
+    model = onnx.load(str(made.gives(made.add("Reciprocal", [made.scores])).save(tmp_path / "n")))
+    assert refusals({"uint8": model, "float": model})["8.2"] == ""
+
+
+@pytest.mark.parametrize(("bits", "known"), [("uint8", "8.5"), ("float", "8.2")])
+def test_a_use_of_uint8_that_a_tensorrt_has_not_is_named(bits, known):
+    dtype = onnx.TensorProto.UINT8 if bits == "uint8" else onnx.TensorProto.FLOAT
+    value = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Transpose", ["image"], ["turned"]),
+        onnx.helper.make_node("Cast", ["turned"], ["bytes"], to=onnx.TensorProto.UINT8),
+    ]
+    ends = [value("image", dtype, [2, 3])], [value("bytes", onnx.TensorProto.UINT8, [3, 2])]
+    opset = [onnx.helper.make_opsetid("", 13)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *ends), opset_imports=opset)
+    said = {"uint8": "uint8 goes only into Cast, not into Transpose", "float": "no Cast to uint8"}
+    assert refusals({"uint8": model, "float": model})[known] == said[bits]
+
+
 def weights_of_one():
     return np.ones(40, np.float32)

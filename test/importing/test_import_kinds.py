@@ -24,6 +24,7 @@ from segmentation_node.files import check_folder
 from segmentation_node.importing import original
 from segmentation_node.importing.__main__ import main
 from segmentation_node.importing.importer import LAYOUT
+from segmentation_node.importing.tensorrt_versions import refusals
 from segmentation_node.model_card import read_card
 from segmentation_node.pipeline import Batch, Segmenter
 
@@ -233,6 +234,34 @@ def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
     assert np.mean(equal) >= limit
     assert card.source.file == "net.onnx"
     assert "compared_on" in card.network.options
+
+
+def network_of_bytes():
+    """It takes the picture as it is, and casts it."""
+    network = Network()
+    network.input = helper.make_tensor_value_info("bytes", UINT8, [1, 3, *SIZE])
+    cast = helper.make_node("Cast", ["bytes"], ["floats"], to=FLOAT)
+    scale = network.constant("scale", np.array(1 / 255, np.float32))
+    network.nodes[:0] = [cast, helper.make_node("Mul", ["floats", scale], ["pixels"])]
+    return network.gives(network.scores)
+
+
+def test_bytes_are_cast_before_all_else_and_not_back(images, tmp_path):
+    """TensorRT has no other use for uint8, and 8.2 none at all."""
+    network_of_bytes().save(tmp_path / "net.onnx")
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    assert main([*arguments, "--images", str(images)]) == 0
+    card = read_card(str(folder))
+    graphs = {
+        variant: onnx.load(card.artifact_path(kind))
+        for variant, kind in (("uint8", "onnx"), ("float", "onnx_float"))
+    }
+    assert set(refusals(graphs).values()) == {""}
+    picture = read(sorted(images.iterdir())[0])
+    with open_backend("onnxruntime", card, BackendOptions()) as backend:
+        found = backend.run(picture[np.newaxis]).class_map_nhw[0]
+    assert (found == scores_of(picture).argmax(axis=0)).mean() >= LEAST
 
 
 def test_the_network_is_there_in_every_size_that_is_asked_for(images, tmp_path, capsys):

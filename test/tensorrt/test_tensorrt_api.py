@@ -35,8 +35,11 @@ def stand_in(dialect):
     """Class ("" is the module) -> public name -> what the stand-in has there."""
     module = fake_tensorrt.module(dialect)
     classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    functions = {name: value for name, value in vars(module).items() if inspect.isfunction(value)}
+    functions = {name: value for name, value in functions.items() if not name.startswith("_")}
     found = {name: public(value) for name, value in classes.items()}
-    return {**found, "Severity": public(module.ILogger.Severity), "": classes}
+    severity = public(module.ILogger.Severity)
+    return {**found, "Severity": severity, "": {**classes, **functions}}
 
 
 def public(kind):

@@ -21,7 +21,8 @@ types = {name: dialects._numpy_name(member) for name, member in trt.DataType.__m
 official = {name: numpy.dtype(trt.nptype(trt.DataType.__members__[name])).name
             for name in types if name in dialects.NUMPY_NAMES}
 lines = []
-logger = dialects.make_logger(trt, lines.append)
+logger = dialects.shared_logger(trt, lines.append)
+dialects.register_plugins(trt, logger)
 Severity = trt.ILogger.Severity
 for severity in (Severity.ERROR, Severity.INTERNAL_ERROR, Severity.WARNING, Severity.VERBOSE):
     logger.log(severity, severity.name)
@@ -34,6 +35,7 @@ print(json.dumps({
     "dialect": dialects.dialect_of(trt.ICudaEngine), "errors": list(logger.errors),
     "lines": lines, "has_monitor": isinstance(monitor, getattr(trt, "IProgressMonitor", ())),
     "shape": tuple(trt.Dims((1, 6, 8, 3))),
+    "tells_nodes": trt.ParserError.__str__ is not object.__str__,
     "kinds": [build.onnx_kind(trt, precision) for precision in ("fp32", "fp16")],
 }))
 """
@@ -86,6 +88,7 @@ def test_our_code_fits_the_official_classes(pin):
     ].items()
     assert all(found["types"][name] == dtype for name, dtype in found["official"].items())
     assert found["shape"] == [1, 6, 8, 3]
+    assert found["tells_nodes"]
     assert found["errors"] == ["ERROR", "INTERNAL_ERROR"]
     assert found["has_monitor"] == (major >= 10)
     assert found["lines"] == ["VERBOSE"] + ["phase", "phase 1/2"] * (major >= 10)

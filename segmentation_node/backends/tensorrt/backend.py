@@ -23,7 +23,7 @@ from segmentation_node.backends.tensorrt.versions import (
     deserialize,
     dialect_of,
     import_tensorrt,
-    make_logger,
+    shared_logger,
     take_reason,
 )
 from segmentation_node.errors import BackendError
@@ -88,7 +88,7 @@ class TensorRtBackend(Backend):
         machine = read_machine(str(trt.__version__), self._cuda, self._index)
         plan = engine_files.read_plan(self.card, self.options, machine)
         # The run time and its logger have to live as long as the engine.
-        self._logger = make_logger(trt)
+        self._logger = shared_logger(trt)
         self._engine: Any = None
         self._resources.callback(self._forget)
         try:
@@ -133,8 +133,12 @@ class TensorRtBackend(Backend):
         cuda, stream = self._cuda, self._stream
         self._graph = 0
         # Lazy set-up inside TensorRT must not happen while recording.
-        self._enqueue()
-        cuda.synchronize(stream)
+        try:
+            self._enqueue()
+            cuda.synchronize(stream)
+        except BackendError as error:
+            line = "the first run failed: %s%s" % (error, take_reason(self._logger))
+            raise BackendError(line) from error
         if self.options.execution == "eager":
             return
         try:

@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TextIO
 
 from segmentation_node.backends.tensorrt.cuda import MIB, CudaRuntime
-from segmentation_node.backends.tensorrt.versions import last_error, make_logger
+from segmentation_node.backends.tensorrt.versions import last_error, register_plugins, shared_logger
 from segmentation_node.errors import BackendError, reason
 
 EXPLICIT_BATCH = 1  # bit 0 of the network's flags in 8 and 10; 11 ignores it
@@ -20,9 +20,11 @@ MEMORY_FILE = "/proc/meminfo"
 # Estimates: TensorRT's and cuDNN's code and state on the host, and tactics tried on the GPU.
 HOST_MIB, HOST_PER_ONNX, GPU_MIB = 400, 4, 128
 REFRESH_S, LINE_S = 1.0, 10.0  # of progress on a terminal, and elsewhere
-# How 8 and 10 name the operator at which they stop, in what the parser says or logs.
+# How the versions name the operator at which they stop, in what the parser says or logs: 8 by the
+# function that takes it, or as a plugin that there is none of; 10 and later also by itself.
 _REFUSED_OPERATOR = re.compile(
-    r"could not find plugin: (\w+)|While parsing node number \d+ \[(\w+) |and operator: (\w+)"
+    r"(?:could not|Cannot) find plugin: (\w+)|While parsing node number \d+ \[(\w+) "
+    r"|and operator: (\w+)|In node \d+ \(import(?!FallbackPlugin)(\w+)\)"
 )
 _TIMED_LAYER = re.compile(r"Timing Runner: (.*)")
 
@@ -61,9 +63,10 @@ def onnx_kind(trt: Any, precision: str) -> str:
 
 def build(trt: Any, request: BuildRequest, report: Report) -> BuildResult:
     """Build. ``report`` hears what is being done. Raises BackendError with TensorRT's reason."""
-    logger = make_logger(trt, lambda message: _report_timing(message, report))
+    logger = shared_logger(trt, lambda message: _report_timing(message, report))
     notes: List[str] = []
     try:
+        register_plugins(trt, logger)
         builder = trt.Builder(logger)
         network = builder.create_network(EXPLICIT_BATCH)
         report("parsing the graph")
@@ -89,14 +92,20 @@ def _parse(trt: Any, network: Any, onnx: bytes, logger: Any) -> None:
     parser = trt.OnnxParser(network, logger)
     if parser.parse(onnx):
         return
-    messages = [reason(parser.get_error(index).desc()) for index in range(parser.num_errors)]
-    found = [_REFUSED_OPERATOR.search(text) for text in messages + list(logger.errors)]
-    operators = sorted({match.group(match.lastindex or 0) for match in found if match})
+    # Its desc() does not tell the node.
+    messages = [reason(str(parser.get_error(index))) for index in range(parser.num_errors)]
+    operators = _operators(messages + list(logger.errors))
     raise BackendError(
         "TensorRT %s does not take operator %s of the graph: %s; run the model on backend "
         "onnxruntime or torch, or export a network without it"
         % (trt.__version__, ", ".join(operators) or "?", "; ".join(messages) or last_error(logger))
     )
+
+
+def _operators(texts: Sequence[str]) -> List[str]:
+    """The operators that are named as refused."""
+    found = [_REFUSED_OPERATOR.search(text) for text in texts]
+    return sorted({match.group(match.lastindex or 0) for match in found if match})
 
 
 def _configure(trt: Any, builder: Any, request: BuildRequest, notes: List[str]) -> Any:

@@ -269,6 +269,8 @@ def _check_manifest(
         ("precision", manifest.precision, options.precision),
         ("TensorRT", manifest.tensorrt, machine.tensorrt),
         ("compute capability", manifest.compute_capability, machine.compute_capability),
+        # By NVIDIA an engine is for the model of GPU that it was built on; TensorRT only warns.
+        ("GPU", manifest.gpu, machine.gpu),
     ):
         if found != expected:
             raise BackendError("it was built for %s %s, expected %s" % (what, found, expected))

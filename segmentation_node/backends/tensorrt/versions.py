@@ -11,7 +11,8 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 from segmentation_node.errors import BackendError, reason
 
 KEPT_ERRORS = 50
-# TensorRT may go on using the first logger that it was given, so none is ever let go.
+# While anything lives that was made with the first logger, TensorRT goes on with that one, whatever
+# comes later: before 8.4 for all that it says. So there is one, and it is never let go.
 _LOGGERS: List[Any] = []
 # trt.nptype() fails with today's NumPy on TensorRT up to 8.5.
 NUMPY_NAMES = {
@@ -140,11 +141,29 @@ def import_tensorrt() -> Any:
         raise BackendError(_without_libraries(error)) from error
 
 
-def make_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) -> Any:
-    """A TensorRT logger that keeps what went wrong in ``errors`` and prints nothing.
+def shared_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) -> Any:
+    """TensorRT's logger in this process: it keeps what went wrong in ``errors``, from now on.
 
-    ``on_verbose`` gets every message that is no warning or error, from any thread.
+    It prints nothing. ``on_verbose`` gets every message that is no warning or error, from any
+    thread, until the next call of this.
     """
+    if not _LOGGERS:
+        _LOGGERS.append(_new_logger(trt))
+    logger = _LOGGERS[0]
+    logger.errors.clear()
+    logger.on_verbose = on_verbose
+    return logger
+
+
+def register_plugins(trt: Any, logger: Any) -> None:
+    """Let TensorRT find its own plugins, which some operators become, in a graph or an engine.
+
+    The parser of 8 does so itself, that of 10 does not, and nothing does where an engine is read.
+    """
+    trt.init_libnvinfer_plugins(logger, "")
+
+
+def _new_logger(trt: Any) -> Any:
     failures = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -152,20 +171,22 @@ def make_logger(trt: Any, on_verbose: Optional[Callable[[str], None]] = None) ->
             trt.ILogger.__init__(self)
             # Bounded, because an engine that fails does so every frame.
             self.errors: Deque[str] = deque(maxlen=KEPT_ERRORS)
+            self.on_verbose: Optional[Callable[[str], None]] = None
 
         def log(self, severity: Any, message: str) -> None:
+            on_verbose = self.on_verbose  # another thread may take it away
             if severity in failures:
                 self.errors.append(reason(message))
             elif on_verbose is not None and severity != trt.ILogger.Severity.WARNING:
                 on_verbose(message)
 
-    _LOGGERS.append(Logger())
-    return _LOGGERS[-1]
+    return Logger()
 
 
 def deserialize(trt: Any, plan: bytes, logger: Any) -> Tuple[Any, Any]:
     """Run time and engine; keep both. Raises BackendError with TensorRT's reason."""
     try:
+        register_plugins(trt, logger)
         runtime = trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(plan)
     except (TypeError, RuntimeError) as error:  # how the bindings say "no object"

@@ -38,9 +38,30 @@ ONNX_TYPES = {
 }
 NUMPY_TYPES = {"UINT8": np.uint8, "FLOAT": np.float32, "INT32": np.int32, "HALF": np.float16}
 
+PLUGIN = "InstanceNormalization_TRT"  # what a graph needs where the environment says so
+NO_PLUGIN = "3: getPluginCreator could not find plugin: %s version: 1" % PLUGIN
+
 # What tests look at.
 used_names = set()  # such as "ICudaEngine.num_io_tensors"
 alive = weakref.WeakSet()  # engines and execution contexts
+
+
+class Loggers(object):
+    """The first logger gets all messages while anything lives that was made with it."""
+
+    def __init__(self):
+        self._first = None
+        self._holders = weakref.WeakSet()
+
+    def given(self, holder, logger):
+        """The logger to which what this builder or run time says really goes."""
+        if not self._holders:
+            self._first = logger
+        self._holders.add(holder)
+        return self._first
+
+
+loggers = Loggers()
 
 
 class Strict(object):
@@ -115,7 +136,7 @@ class ParserError(Strict):
     def __init__(self, text):
         self._text = text
 
-    def desc(self):
+    def __str__(self):
         return self._text
 
 
@@ -168,7 +189,7 @@ class Builder(Strict):
     _dialect, _config_class = "", None
 
     def __init__(self, logger):
-        self._logger = logger
+        self._logger = loggers.given(self, logger)
 
     def create_network(self, flags):
         assert flags == 1  # EXPLICIT_BATCH
@@ -205,13 +226,19 @@ class FastHalf(object):
 
 
 class OnnxParser(Strict):
-    _dialect = ""
+    _dialect, _module = "", None
 
     def __init__(self, network, logger):
         self._network, self._logger = network, logger
         self._errors = []
 
     def parse(self, model):
+        if self._dialect in ("8.2", "8.6"):
+            self._module._has_plugins = True
+        if self._module._lacks_plugins():
+            self._logger._say(Severity.ERROR, NO_PLUGIN)
+            self._errors.append("In node 2 (instanceNorm): UNSUPPORTED_NODE: plugin != nullptr")
+            return False
         if UNSUPPORTED_OPERATOR in model:
             self._refuse(UNSUPPORTED_OPERATOR.decode())
             return False
@@ -364,9 +391,12 @@ class Runtime(Strict):
     _dialect, _module = "", None
 
     def __init__(self, logger):
-        self._logger = logger
+        self._logger = loggers.given(self, logger)
 
     def deserialize_cuda_engine(self, serialized_engine):
+        if self._module._lacks_plugins():
+            self._logger._say(Severity.ERROR, NO_PLUGIN)
+            return None
         try:
             onnx = read_plan(self._dialect, serialized_engine)
         except ValueError as error:
@@ -381,6 +411,17 @@ def module(dialect):
     new, has_flags = dialect in ("10", "11"), dialect != "11"
     made = types.ModuleType("tensorrt")
     made.__version__ = VERSIONS[dialect]
+    made._has_plugins = False
+
+    def init_libnvinfer_plugins(logger, namespace):
+        assert logger._made and namespace == ""
+        made._has_plugins = True
+        return True
+
+    def lacks_plugins():
+        return bool(os.environ.get("FAKE_TENSORRT_NEEDS_PLUGINS")) and not made._has_plugins
+
+    made.init_libnvinfer_plugins, made._lacks_plugins = init_libnvinfer_plugins, lacks_plugins
 
     def add(name, parts, **values):
         setattr(made, name, type(name, parts, values))
@@ -402,7 +443,7 @@ def module(dialect):
         _dialect=dialect,
         _config_class=made.IBuilderConfig,
     )
-    add("OnnxParser", (OnnxParser,), _dialect=dialect)
+    add("OnnxParser", (OnnxParser,), _dialect=dialect, _module=made)
     add("Runtime", (Runtime,), _dialect=dialect, _module=made)
     if named:
         made.TensorIOMode = enum.Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
