@@ -5,6 +5,7 @@ from importlib import metadata
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from support.ros_sources import PROJECT
 
@@ -63,3 +64,11 @@ def test_package_xml_names_the_licence_of_code_and_of_weights():
     named = {licence.get("file") for licence in licences}
     found = [*PROJECT.glob("LICENSE"), *PROJECT.glob("models/LICENSE")]
     assert named == {str(path.relative_to(PROJECT)) for path in found}
+
+
+def test_workflows_in_a_container_let_git_read_the_checkout():
+    """actions/checkout does for itself alone, and what is packed for a GPU is what git lists."""
+    for path in PROJECT.glob(".github/workflows/*.yml"):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            if "container" in job:
+                assert any("safe.directory" in step.get("run", "") for step in job["steps"])
