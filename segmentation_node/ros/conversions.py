@@ -215,7 +215,10 @@ def _bridge_converter(bridge: Any) -> RgbConverter:
     def convert(message: Any) -> np.ndarray:
         pixels = pixels_of(message)
         own = message.encoding == "rgb8" or message.encoding in OWN_ENCODINGS
-        if own or (message.is_bigendian != (sys.byteorder == "big") and pixels.dtype != np.uint8):
+        # cv_bridge takes each row for a whole number of pixels: another step shears the image.
+        padded = int(message.step) * int(message.height) != pixels.nbytes
+        swapped = message.is_bigendian != (sys.byteorder == "big") and pixels.dtype != np.uint8
+        if own or padded or swapped:
             return to_rgb(message)
         try:
             return bridge.imgmsg_to_cv2(message, "rgb8")
