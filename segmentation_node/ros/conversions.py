@@ -217,7 +217,8 @@ def _bridge_converter(bridge: Any) -> RgbConverter:
         own = message.encoding == "rgb8" or message.encoding in OWN_ENCODINGS
         # cv_bridge takes each row for a whole number of pixels: another step shears the image.
         padded = int(message.step) * int(message.height) != pixels.nbytes
-        swapped = message.is_bigendian != (sys.byteorder == "big") and pixels.dtype != np.uint8
+        # It swaps bytes of 8 bits too, and with NumPy 2 fails at that.
+        swapped = message.is_bigendian != (sys.byteorder == "big")
         if own or padded or swapped:
             return to_rgb(message)
         try:
