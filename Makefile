@@ -16,6 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # What has to keep to Python 3.6; bags, fleets and reports may be newer and are imported lazily.
 PY36_SOURCES := setup.py segmentation_node launch test/core test/support/core
 PY36_EXCEPT := segmentation_node/(evaluation/(bags|fleet|report)|importing)/.*\.py$$
+# What has to keep to Humble's Python 3.10.
+PY310_SOURCES := segmentation_node/evaluation segmentation_node/importing training tools benchmarks test
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-openvino setup-train setup-fleet setup-test setup-bench demo lint test-py36 checks test test-all bench clean
@@ -46,12 +48,13 @@ demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder
 	@$(RUN) python -m segmentation_node.evaluation.commands.demo --output out/demo \
 		--input="$$INPUT" --model="$$MODEL" --image-topic="$$TOPIC"
 
-lint: setup-test  ## ruff, mypy, and vermin for Python 3.6
+lint: setup-test  ## ruff, mypy, and vermin for Python 3.6 and 3.10
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	$(RUN) vermin -t=3.6- --eval-annotations --backport dataclasses --no-tips --violations \
 		--exclude-regex '$(PY36_EXCEPT)' $(PY36_SOURCES)
+	$(RUN) vermin -t=3.10- --eval-annotations --no-tips --violations $(PY310_SOURCES)
 
 test-py36:  ## test/core under Python 3.6, where one is found
 	tools/py36

@@ -59,7 +59,12 @@ class OnnxRuntimeBackend(Backend):
         try:
             import_onnxruntime()
         except ImportError as error:
-            return "ONNX Runtime is missing (%s); install it with: pip install onnxruntime" % error
+            # Of itself pip may put NumPy 2 before what OpenCV and cv_bridge were compiled against.
+            numpy = '"numpy<2" ' if np.__version__.startswith("1.") else ""
+            return "ONNX Runtime is missing (%s); install it with: pip install %sonnxruntime" % (
+                error,
+                numpy,
+            )
         return ""
 
     @classmethod

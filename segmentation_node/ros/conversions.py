@@ -93,18 +93,33 @@ def pixels_of(message: Any) -> np.ndarray:
             )
         height = height * halves // 2
     # The last row's padding may be missing: some drivers leave it out.
-    if len(message.data) < step * (height - 1) + row_bytes:
+    padding = (step - row_bytes) * (2 if message.encoding == "nv24" else 1)
+    if len(message.data) < step * height - padding:
         raise ImageError(
             "data has %d bytes; expected step * rows = %d * %d = %d"
             % (len(message.data), step, height, step * height)
         )
     data = np.frombuffer(message.data, np.uint8)
-    rows = np.lib.stride_tricks.as_strided(data, (height, row_bytes), (step, 1), writeable=False)
+    if padding and message.encoding == "nv24":
+        return _nv24_rows(data, height // 3, width, step)
+    rows = _rows(data, height, row_bytes, step)
     if size == 2:
         order = ">u2" if message.is_bigendian else "<u2"
         rows = np.ascontiguousarray(rows).view(order)
         rows = rows.astype(np.uint16, copy=False)
     return rows if channels == 1 else rows.reshape(height, width, channels)
+
+
+def _rows(data: np.ndarray, rows: int, row_bytes: int, step: int) -> np.ndarray:
+    """The bytes of rows that begin each ``step`` bytes."""
+    return np.lib.stride_tricks.as_strided(data, (rows, row_bytes), (step, 1), writeable=False)
+
+
+def _nv24_rows(data: np.ndarray, height: int, width: int, step: int) -> np.ndarray:
+    """The rows of both planes: one of colour is twice as long, and so is its padding (V4L2)."""
+    luma = _rows(data, height, width, step)
+    chroma = _rows(data[step * height :], height, 2 * width, 2 * step)
+    return np.concatenate([luma, chroma.reshape(2 * height, width)])
 
 
 def to_rgb(message: Any) -> np.ndarray:
@@ -200,7 +215,11 @@ def _bridge_converter(bridge: Any) -> RgbConverter:
     def convert(message: Any) -> np.ndarray:
         pixels = pixels_of(message)
         own = message.encoding == "rgb8" or message.encoding in OWN_ENCODINGS
-        if own or (message.is_bigendian != (sys.byteorder == "big") and pixels.dtype != np.uint8):
+        # cv_bridge takes each row for a whole number of pixels: another step shears the image.
+        padded = int(message.step) * int(message.height) != pixels.nbytes
+        # It swaps bytes of 8 bits too, and with NumPy 2 fails at that.
+        swapped = message.is_bigendian != (sys.byteorder == "big")
+        if own or padded or swapped:
             return to_rgb(message)
         try:
             return bridge.imgmsg_to_cv2(message, "rgb8")

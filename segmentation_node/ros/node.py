@@ -98,7 +98,9 @@ class SegmentationNode(LifecycleNode):
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Stop taking images; the frame in hand is finished and published."""
         with self._transitions:
-            self._guarded(self._pause)
+            done = self._guarded(self._pause)
+            if done != TransitionCallbackReturn.SUCCESS:
+                return done
             return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
@@ -110,8 +112,14 @@ class SegmentationNode(LifecycleNode):
         return self._guarded(lambda: self._release("finalized"))
 
     def on_error(self, state: Any) -> TransitionCallbackReturn:
-        """Come back to unconfigured after a transition that went wrong; ``error`` says why."""
-        return self._guarded(lambda: self._release("unconfigured"))
+        """Come back to unconfigured after a transition that went wrong; ``error`` says why.
+
+        Where that goes wrong too, the node is finalized.
+        """
+        done = self._guarded(lambda: self._release("unconfigured"))
+        if done != TransitionCallbackReturn.SUCCESS:
+            self.state = "finalized"
+        return done
 
     def _refuse_impossible_transitions(self) -> None:
         """Answer one that this state does not have with no: rclpy lets it end the process."""

@@ -176,8 +176,8 @@ class Session:
     def close(self) -> None:
         """Finish the frame in hand, free the model, take the topics off the graph."""
         self._closed = True
-        self._stop_input()
-        self._made.close()
+        with self._made:
+            self._stop_input()
         give_memory_back()
 
     def _tell_labels(self) -> None:

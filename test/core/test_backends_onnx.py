@@ -1,5 +1,6 @@
 """What only the run times of ONNX files can meet: graphs that do not do what their card says."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -167,3 +168,15 @@ def copied(file_name, folder):
     with open("%s/%s" % (tiny.DATA, file_name), "rb") as content:
         path.write_bytes(content.read())
     return path
+
+
+@pytest.mark.parametrize(
+    ("numpy", "command"),
+    [("1.21.5", 'pip install "numpy<2" onnxruntime'), ("2.4.6", "pip install onnxruntime")],
+)
+def test_where_it_is_missing_the_command_keeps_the_numpy_that_others_need(
+    numpy, command, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(np, "__version__", numpy)
+    assert BACKENDS["onnxruntime"].unavailable().endswith("install it with: " + command)

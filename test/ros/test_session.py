@@ -7,6 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
 from support import linear_model
 from support.live import TIMEOUT_S, Header, Parameter, Time, error_lines
 
@@ -40,6 +41,10 @@ def remains(node):
         if name.startswith("/%s/" % node.get_name()) and "transition_event" not in name
     ]
     return topics + [item.name for item in threading.enumerate() if "worker" in item.name]
+
+
+def lifecycle_state(node):
+    return node._state_machine.current_state[1]
 
 
 def spoil_backend(monkeypatch, closed):
@@ -172,6 +177,33 @@ def test_who_is_told_to_stop_waits_for_no_model(node, slow_model, capfd):
     assert error_lines(capfd.readouterr().err) == []
     slow_model.set()
     until_remains(node, [])
+
+
+def fails(*_):
+    raise RuntimeError("spoilt by the test")
+
+
+def test_a_pause_that_fails_ends_the_session(node):
+    """An inactive node takes no image, and an error of before is not told of one that runs."""
+    assert node.autostart()
+    node.session.pause = fails
+    assert node.trigger_deactivate() == TransitionCallbackReturn.ERROR
+    assert lifecycle_state(node) == node.state == "unconfigured"
+    assert "spoilt" in node.error and remains(node) == []
+    assert node.autostart() and node.error == ""
+
+
+@pytest.mark.parametrize("transition", ["deactivate", "cleanup", "shutdown"])
+def test_a_session_that_does_not_close_finalizes_and_leaves_nothing(node, transition):
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    if transition == "deactivate":
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    for name in ("pause", "_stop_input"):
+        setattr(node.session, name, fails)
+    assert getattr(node, "trigger_" + transition)() == TransitionCallbackReturn.ERROR
+    expected = "finalized" if transition == "deactivate" else "unconfigured"
+    assert lifecycle_state(node) == node.state == expected
+    assert "spoilt" in node.error and remains(node) == []
 
 
 def test_configuring_again_and_again_leaves_no_entity_behind(node):

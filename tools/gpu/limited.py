@@ -34,7 +34,7 @@ def run_limited(
         env=dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        process_group=0,
+        start_new_session=True,
     )
     reader = threading.Thread(target=_copy, args=(process, log), daemon=True)
     reader.start()
