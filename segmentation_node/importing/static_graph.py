@@ -15,6 +15,8 @@ from segmentation_node.importing.model_folder import OPSET
 
 RESIZE_BY_CENTRES = 11
 """The opset from which on Resize takes pixels for areas, not for points at their corners."""
+NOT_VALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+"""What ``onnx.checker`` raises of a graph."""
 # Operators whose newer form takes as an input what the older one has as an attribute.
 AXES_AS_ATTRIBUTE = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
 AXES_AS_ATTRIBUTE |= {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
@@ -217,7 +219,7 @@ def _express(model: onnx.ModelProto, version: int) -> bool:
             item.version = version
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+    except NOT_VALID:
         return False
     return True
 

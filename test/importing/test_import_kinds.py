@@ -284,6 +284,20 @@ def test_openvino_computes_the_original_in_float32(tmp_path):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+def test_a_quantised_network_is_imported_without_its_half_precision_form(images, tmp_path, capsys):
+    """QuantizeLinear takes no float16."""
+    network = Network()
+    step = [network.constant("step", np.float32(0.1)), network.constant("zero", np.uint8(128))]
+    codes = network.add("QuantizeLinear", [network.scores, *step])
+    network.gives(network.add("DequantizeLinear", [codes, *step])).save(tmp_path / "net.onnx")
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    assert main([*arguments, "--scale", str(1 / 255), "--images", str(images)]) == 0
+    kinds = {item.kind for item in read_card(str(folder)).artifacts}
+    assert kinds == {"onnx", "onnx_float"}
+    assert "left out      model_fp16.onnx" in capsys.readouterr().out
+
+
 def test_a_dry_run_says_everything_and_writes_nothing(images, tmp_path, capsys):
     logits(tmp_path / "net.onnx")
     labels = labels_file(tmp_path / "labels.yaml")
