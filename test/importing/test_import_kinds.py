@@ -18,6 +18,7 @@ from support.foreign_networks import (
     read,
     scores_of,
 )
+from support.int8_graph import count_int8_convolutions
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.files import check_folder
@@ -296,6 +297,21 @@ def test_a_quantised_network_is_imported_without_its_half_precision_form(images,
     kinds = {item.kind for item in read_card(str(folder)).artifacts}
     assert kinds == {"onnx", "onnx_float"}
     assert "left out      model_fp16.onnx" in capsys.readouterr().out
+
+
+def test_the_first_and_the_last_convolution_stay_in_float_though_none_has_a_name(images, tmp_path):
+    network, values = Network(), None
+    for index in range(3):
+        kernel = network.constant(
+            f"kernel {index}", 2 * np.eye(5, dtype=np.float32)[..., None, None]
+        )
+        values = network.add("Relu", [network.add("Conv", [values or network.scores, kernel])])
+    network.gives(values).save(tmp_path / "net.onnx")
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    assert main([*arguments, "--scale", str(1 / 255), "--images", str(images)]) == 0
+    graph = onnx.load(read_card(str(folder)).artifact_path("onnx_int8"))
+    assert count_int8_convolutions(graph) == 2
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(images, tmp_path, capsys):
