@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from segmentation_node.evaluation.run.confusion import ConfusionMatrix
 from segmentation_node.networks.deploy import Normalise
 from training.augment import Augmentation
 from training.checkpoint import BEST_FILE, WEIGHTS_FILE
@@ -121,10 +120,6 @@ class Trainer:
                 self.folder.save_weights(WEIGHTS_FILE)
             self._checkpoint()
         return self.mean_iou
-
-    def evaluate(self) -> ConfusionMatrix:
-        """Score the averaged weights on the validation split at full size."""
-        return self._score().matrix
 
     def _train_epoch(self) -> None:
         plan = self._plan_epoch()[self.state.step :]
