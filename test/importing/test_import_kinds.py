@@ -87,6 +87,16 @@ def opset_17(path):
     return [], CLASSES, expected
 
 
+def opset_20_that_looks_up_the_mirrored_place(path):
+    network = Network(opset=20)
+    places = [np.linspace(-1, 1, length, dtype=np.float32) for length in SIZE]
+    rows, columns = np.meshgrid(places[0], -places[1], indexing="ij")
+    grid = network.constant("grid", np.stack((columns, rows), axis=-1)[np.newaxis])
+    sampled = network.add("GridSample", [network.scores, grid], mode="linear", align_corners=1)
+    network.gives(sampled).save(path)
+    return [], CLASSES, lambda picture: scores_of(picture)[..., ::-1].argmax(axis=0)
+
+
 def sigmoids_without_background(path):
     network = Network(channels=3)
     network.gives(network.add("Sigmoid", [network.scores])).save(path)
@@ -200,6 +210,7 @@ KINDS = [
     softmax_channels_last_in_bgr_of_opset_9,
     constants_listed_as_inputs_of_opset_7,
     opset_17,
+    opset_20_that_looks_up_the_mirrored_place,
     sigmoids_without_background,
     sigmoids_beside_a_background,
     one_probability,
