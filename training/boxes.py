@@ -66,13 +66,17 @@ def frame_losses(head: BoxHead, sample: Sample, rng: np.random.Generator) -> tor
     labels = torch.from_numpy(targets.labels)
     features = head.join({stride: stage.float() for stride, stage in sample.stages.items()})
     logits, deltas = head.logits(features, torch.from_numpy(targets.rois_xyxy))
-    score_loss = torch.nn.functional.cross_entropy(logits, labels)
+    count = max(1, len(labels))  # an image may show nothing of these classes
+    score_loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / count
     is_thing = labels > 0
-    own = deltas.reshape(len(labels), -1, 4)[is_thing, labels[is_thing] - 1]
+    own = deltas.unflatten(1, (-1, 4))[is_thing, labels[is_thing] - 1]
     wanted = torch.from_numpy(targets.deltas)[is_thing]
-    box_loss = torch.nn.functional.smooth_l1_loss(
-        own / head.delta_std, wanted / head.delta_std, reduction="sum"
-    ) / len(labels)
+    box_loss = (
+        torch.nn.functional.smooth_l1_loss(
+            own / head.delta_std, wanted / head.delta_std, reduction="sum"
+        )
+        / count
+    )
     return torch.stack((score_loss, box_loss))
 
 

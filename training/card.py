@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.offline import (
@@ -23,12 +21,12 @@ from segmentation_node.model_card import (
     Size,
     read_card,
 )
-from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
 from training.checkpoint import WEIGHTS_FILE
 from training.errors import RecipeError
 from training.recipe import Recipe
 from training.run_folder import RECIPE_FILE
+from training.summary import count_parameters, meta_network
 
 MEASURED = {
     "uint8": {"fp32": ["onnxruntime"], "bf16": ["openvino"]},
@@ -94,7 +92,9 @@ def make_card(
         "network": {
             "name": recipe.network,
             "options": recipe.network_options,
-            "parameters": count_parameters(recipe, labels),
+            "parameters": count_parameters(
+                meta_network(recipe.network, len(labels), recipe.network_options)
+            ),
         },
         "label_set": labels.name if is_built_in(labels) else describe(labels),
         "input": {
@@ -163,13 +163,6 @@ def _sources(recipe: Recipe) -> list[Path]:
     start = [Path(recipe.start_weights).parent] if recipe.start_weights else []
     teachers = recipe.distillation.teachers if recipe.distillation else ()
     return [*start, *map(Path, teachers)]
-
-
-def count_parameters(recipe: Recipe, labels: LabelSet) -> int:
-    """Parameters of the recipe's network; a batch norm's statistics are none."""
-    with torch.device("meta"):
-        network = build_network(recipe.network, len(labels), recipe.network_options)
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def measure_confidence_on(folder: Path, dataset: Dataset) -> ConfidenceInfo:

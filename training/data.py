@@ -21,7 +21,7 @@ from training.errors import TrainingError
 
 MEMORY_SHARE = 0.3
 """Of the device's free memory that decoded images may take: the network needs the rest, and the
-host holds them twice while it stacks them."""
+host holds them twice while it stacks them. On the way to a GPU, of all memory of the host too."""
 LOOKAHEAD = 3
 """Batches that a streaming split reads ahead."""
 
@@ -236,9 +236,12 @@ def _labels(frame: Frame) -> np.ndarray:
 
 
 def _free_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE
+    is_cuda = device.type == "cuda"
+    # Free pages do not count the disk's cache, which may be most of a large host.
+    pages = os.sysconf("SC_PHYS_PAGES" if is_cuda else "SC_AVPHYS_PAGES")
+    host = pages * os.sysconf("SC_PAGE_SIZE")
+    free = min(host, torch.cuda.mem_get_info(device)[0]) if is_cuda else host
+    return free * MEMORY_SHARE
 
 
 def _collate(samples: Sequence[Frame], device: torch.device, pin: bool = False) -> tuple[Any, Any]:

@@ -50,7 +50,11 @@ class Group:
 def join_group(device_type: str) -> Iterator[tuple[Group, torch.device]]:
     """The group that torchrun's environment describes, and this process's device."""
     if "LOCAL_RANK" not in os.environ:
-        yield Group(), torch.device(device_type)
+        device = torch.device(device_type)
+        if device.type == "cuda" and device.index is not None:
+            # Streams, and with them CUDA graphs, are made on the current one.
+            torch.cuda.set_device(device)
+        yield Group(), device
         return
     is_cuda = device_type == "cuda"
     device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if is_cuda else device_type)

@@ -123,8 +123,9 @@ def load_start(
             + SAME_SHAPE
         )
     if widen:
+        others = [name for name in resized if own[name].shape[:1] != tensors[name].shape[:1]]
         try:
-            tensors = widened(network, tensors)
+            tensors = widened(network, tensors, others)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     fresh = [name for name in own if name in resized and tensors[name].shape != own[name].shape]

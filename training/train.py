@@ -66,9 +66,9 @@ def prepare_arithmetic(recipe: Recipe, threads: int | None) -> None:
     # Saturated ELUs make gradients so small that the CPU computes them many times slower.
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = True
-    is_exact = recipe.precision == "fp32"
-    torch.set_float32_matmul_precision("highest" if is_exact else "high")
-    torch.backends.cudnn.allow_tf32 = not is_exact
+    # The networks convolve. What is multiplied as matrices are positions in augmented images.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = recipe.precision != "fp32"
 
 
 def _open(

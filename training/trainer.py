@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from segmentation_node.evaluation.run.confusion import ConfusionMatrix
+from segmentation_node.networks.deploy import Normalise
 from training.augment import Augmentation
 from training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from training.data import AnySplit
@@ -84,6 +84,9 @@ class Trainer:
         self.network = self.state.model.network
         self.folder = RunFolder(output, recipe, self.state, self.group)
         self.augment = Augmentation.of(recipe)
+        self.normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(self.device)
+        # Before processes share the network: all get the first one's, with batch norms that sum.
+        measure_batch_norm(self.network, self.state.unmeasured, self.normalise, train)
         self.train_step = TrainStep(
             recipe,
             self.state,
@@ -93,8 +96,6 @@ class Trainer:
             self.options.compile_network,
             self.options.cuda_graph,
         )
-        self.normalise = self.train_step.normalise
-        measure_batch_norm(self.network, self.state.unmeasured, self.normalise, train)
         self.stop = StopRequest()
         self.steps_done = 0
         self.is_finished = False
@@ -119,10 +120,6 @@ class Trainer:
                 self.folder.save_weights(WEIGHTS_FILE)
             self._checkpoint()
         return self.mean_iou
-
-    def evaluate(self) -> ConfusionMatrix:
-        """Score the averaged weights on the validation split at full size."""
-        return self._score().matrix
 
     def _train_epoch(self) -> None:
         plan = self._plan_epoch()[self.state.step :]

@@ -5,7 +5,7 @@ Source: Chen, Goodfellow and Shlens 2016, "Net2Net: Accelerating Learning via Kn
 The paper breaks the copies' symmetry with noise; here unequal shares do, which changes no output.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -15,18 +15,21 @@ SHARE_SPREAD = 0.5
 WIDENED = (nn.Conv2d, nn.BatchNorm2d)
 
 
-def widened(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def widened(
+    network: nn.Module, tensors: Mapping[str, torch.Tensor], left: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
     """Weights for ``network`` that give the outputs of the narrower one that ``tensors`` are of.
 
     Every channel is repeated side by side, so pooling indices and concatenations keep their
-    meaning. Random shares come from torch's generator. Raises ValueError, one line, where a layer
-    is not a whole factor wider, or of a kind that this is not written for.
+    meaning. Tensors of ``left`` stay as they are. Random shares come from torch's generator. Raises
+    ValueError, one line, where a layer is not a whole factor wider, or of a kind that this is not
+    written for.
     """
     wide = dict(tensors)
     for name, module in network.named_modules():
         for kind, own in _own_tensors(module).items():
             key = f"{name}.{kind}".lstrip(".")
-            if own.shape != tensors[key].shape:
+            if own.shape != tensors[key].shape and key not in left:
                 _check(key, module, own, tensors[key])
                 wide[key] = _repeated(tensors[key], own.shape)
     return wide

@@ -3,7 +3,7 @@
 import importlib
 import re
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 
@@ -170,7 +170,7 @@ class TorchBackend(Backend):
         import torch
 
         try:
-            with torch.inference_mode(), thread_count(self.options.num_threads):
+            with torch.inference_mode(), self._runner.in_fp32():
                 inputs = [torch.tensor(values).to(self._torch_device) for values in arrays]
                 return [output.cpu().numpy() for output in module(*inputs)]
         except RuntimeError as error:
@@ -229,6 +229,10 @@ class CpuRunner:
             for kept, result in zip(self._maps, results):
                 kept.copy_(result)
         return self._maps_nhw
+
+    def in_fp32(self) -> ContextManager[None]:
+        """Around what runs beside the graphs."""
+        return thread_count(self._threads)
 
     def time_stages(self) -> None:
         """Nothing to do: a run is one part here."""

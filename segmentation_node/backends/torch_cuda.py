@@ -8,7 +8,7 @@ once.
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -198,6 +198,10 @@ class CudaRunner:
             self._mark(3)
             self._stream.synchronize()
         return self._host_maps_nhw
+
+    def in_fp32(self) -> ContextManager[None]:
+        """Around what runs beside the graphs: PyTorch's own choice for convolutions is TF32."""
+        return arithmetic(is_tf32=False)
 
     def time_stages(self) -> None:
         """From now on record CUDA events between the parts of a run."""

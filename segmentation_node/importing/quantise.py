@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,19 @@ def quantise_convolutions(
 
 
 def prepare(model: Path, output: Path) -> None:
-    """Write the float model that ``quantise`` takes: constants folded, shapes in the file."""
+    """Write the float model that ``quantise`` takes: constants folded, shapes in the file.
+
+    Every node has a name of its own, by which it is chosen; foreign ones may come without.
+    """
     # Shapes are static; the symbolic inference is for others.
     pre_process = import_onnxruntime(".quantization.shape_inference").quant_pre_process
     pre_process(str(model), str(output), skip_symbolic_shape=True)
+    prepared = onnx.load(output)
+    names = Counter(node.name for node in prepared.graph.node)
+    for number, node in enumerate(prepared.graph.node):
+        if not node.name or names[node.name] > 1:
+            node.name = f"{node.op_type}/{number}"
+    onnx.save(prepared, output)
 
 
 def convolutions_between(model: onnx.ModelProto, first: int = 1) -> list[str]:

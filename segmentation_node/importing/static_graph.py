@@ -15,9 +15,14 @@ from segmentation_node.importing.model_folder import OPSET
 
 RESIZE_BY_CENTRES = 11
 """The opset from which on Resize takes pixels for areas, not for points at their corners."""
+NOT_VALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+"""What ``onnx.checker`` raises of a graph."""
 # Operators whose newer form takes as an input what the older one has as an attribute.
 AXES_AS_ATTRIBUTE = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
 AXES_AS_ATTRIBUTE |= {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
+GRID_SAMPLE_OF_TODAY = 20
+OLDER_MODES = {b"linear": b"bilinear", b"cubic": b"bicubic"}
+"""What GridSample called its modes before that opset."""
 # What newer versions add, at the value with which it means what the older ones do.
 NEUTRAL = {
     "allowzero": 0,
@@ -217,7 +222,7 @@ def _express(model: onnx.ModelProto, version: int) -> bool:
             item.version = version
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+    except NOT_VALID:
         return False
     return True
 
@@ -243,6 +248,9 @@ def _express_node(
         del node.input[1]
     kept = []
     for attribute in node.attribute:
+        is_mode = node.op_type == "GridSample" and attribute.name == "mode"
+        if is_mode and version < GRID_SAMPLE_OF_TODAY:
+            attribute.s = OLDER_MODES.get(attribute.s, attribute.s)
         if attribute.name in schema.attributes:
             kept.append(attribute)
         elif helper.get_attribute_value(attribute) != NEUTRAL.get(attribute.name, attribute):

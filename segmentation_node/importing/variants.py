@@ -23,7 +23,7 @@ from segmentation_node.importing.quantise import (
     convolutions_between,
     quantise_convolutions,
 )
-from segmentation_node.importing.static_graph import opset_of
+from segmentation_node.importing.static_graph import NOT_VALID, opset_of
 from segmentation_node.importing.tensorrt_versions import refusals
 
 COMPARED_VARIANTS = 4
@@ -63,7 +63,7 @@ def add_variants(
                     raise NetworkImportError(
                         f"agrees on {share:.3%} of the pixels, expected {least:.1%}"
                     )
-            except NetworkImportError as error:
+            except (NetworkImportError, *NOT_VALID) as error:
                 say("left out", f"{path.name}: {reason(error)}")
                 continue
             write_form(folder, onnx.load(str(path)), form, card)

@@ -298,6 +298,15 @@ def test_tf32_is_this_backends_alone(cuda, spy, process_flags):
     assert torch.backends.cudnn.benchmark == benchmark
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_a_box_head_runs_in_fp32_beside_the_graphs(cuda, process_flags, precision):
+    seen = []
+    with open_gpu(precision=precision, execution="eager") as backend:
+        backend._eagerly(lambda values: seen.append(flags()) or [values], batch(0))
+    assert seen == [[False, False]]
+    assert flags() == process_flags
+
+
 def test_flags_are_restored_after_an_error():
     before = flags()
     with pytest.raises(KeyError):

@@ -18,6 +18,7 @@ from support.foreign_networks import (
     read,
     scores_of,
 )
+from support.int8_graph import count_int8_convolutions
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.files import check_folder
@@ -85,6 +86,16 @@ def opset_17(path):
         return (scores * np.clip(scores / 6 + 0.5, 0, 1)).argmax(axis=0)
 
     return [], CLASSES, expected
+
+
+def opset_20_that_looks_up_the_mirrored_place(path):
+    network = Network(opset=20)
+    places = [np.linspace(-1, 1, length, dtype=np.float32) for length in SIZE]
+    rows, columns = np.meshgrid(places[0], -places[1], indexing="ij")
+    grid = network.constant("grid", np.stack((columns, rows), axis=-1)[np.newaxis])
+    sampled = network.add("GridSample", [network.scores, grid], mode="linear", align_corners=1)
+    network.gives(sampled).save(path)
+    return [], CLASSES, lambda picture: scores_of(picture)[..., ::-1].argmax(axis=0)
 
 
 def sigmoids_without_background(path):
@@ -200,6 +211,7 @@ KINDS = [
     softmax_channels_last_in_bgr_of_opset_9,
     constants_listed_as_inputs_of_opset_7,
     opset_17,
+    opset_20_that_looks_up_the_mirrored_place,
     sigmoids_without_background,
     sigmoids_beside_a_background,
     one_probability,
@@ -311,6 +323,35 @@ def test_openvino_computes_the_original_in_float32(tmp_path):
     found = original.on_openvino(path, "pixels", pixels.shape, value)(pixels)[value]
     expected = original.on_onnxruntime(path, "pixels")(pixels)[value]
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_a_quantised_network_is_imported_without_its_half_precision_form(images, tmp_path, capsys):
+    """QuantizeLinear takes no float16."""
+    network = Network()
+    step = [network.constant("step", np.float32(0.1)), network.constant("zero", np.uint8(128))]
+    codes = network.add("QuantizeLinear", [network.scores, *step])
+    network.gives(network.add("DequantizeLinear", [codes, *step])).save(tmp_path / "net.onnx")
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    assert main([*arguments, "--scale", str(1 / 255), "--images", str(images)]) == 0
+    kinds = {item.kind for item in read_card(str(folder)).artifacts}
+    assert kinds == {"onnx", "onnx_float"}
+    assert "left out      model_fp16.onnx" in capsys.readouterr().out
+
+
+def test_the_first_and_the_last_convolution_stay_in_float_though_none_has_a_name(images, tmp_path):
+    network, values = Network(), None
+    for index in range(3):
+        kernel = network.constant(
+            f"kernel {index}", 2 * np.eye(5, dtype=np.float32)[..., None, None]
+        )
+        values = network.add("Relu", [network.add("Conv", [values or network.scores, kernel])])
+    network.gives(values).save(tmp_path / "net.onnx")
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    assert main([*arguments, "--scale", str(1 / 255), "--images", str(images)]) == 0
+    graph = onnx.load(read_card(str(folder)).artifact_path("onnx_int8"))
+    assert count_int8_convolutions(graph) == 2
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(images, tmp_path, capsys):

@@ -5,9 +5,25 @@ import socket
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.training_runs import command, losses, python, rows, start, write_recipe
+from support.training_runs import (
+    CPU,
+    command,
+    losses,
+    python,
+    read_recipe,
+    rows,
+    start,
+    write_recipe,
+)
+from torch import nn
 
+from segmentation_node.evaluation.datasets import open_dataset
+from training import state, step
+from training.data import Split
+from training.distributed import Group, join_group
+from training.pretrained import TrunkReport
 from training.train import main
+from training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
@@ -64,3 +80,33 @@ def test_two_processes_stop_and_resume_together(root, tmp_path):
     finish(torchrun(recipe, root, tmp_path / "parts", "--resume", "--accumulate", 2))
     finish(start(recipe, root, tmp_path / "one"))
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+
+
+def test_a_trunks_batch_norms_are_measured_before_gpus_share_them(root, tmp_path, monkeypatch):
+    """Then they are others, and DistributedDataParallel gives all processes the first one's."""
+    measured = []
+
+    def shared(model, device):
+        measured.append(model.network.stem[1].running_mean.abs().sum().item())
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    def trunk(network, path):
+        return TrunkReport(trunk="none", matched={}, unused=[], fresh=[], norms=["stem.1"])
+
+    monkeypatch.setattr(step, "_parallel", shared)
+    monkeypatch.setattr(state, "load_trunk", trunk)
+    recipe = read_recipe(tmp_path, network="fast_elu_squeezenet", trunk="file")
+    split = Split(open_dataset("camvid", str(root), "train"), CPU)
+    trainer = Trainer(recipe, split, None, tmp_path / "run", group=Group(0, 2))
+    assert measured[0] > 0
+    assert isinstance(trainer.network.stem[1], nn.SyncBatchNorm)
+
+
+def test_a_gpu_that_is_named_is_the_current_one(monkeypatch):
+    """A CUDA graph recorded on another one is empty, and its replays leave the loss as it was."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("cpu", "cuda", "cuda:1"):
+        with join_group(name) as (group, device):
+            assert (group, device) == (Group(), torch.device(name))
+    assert chosen == [torch.device("cuda:1")]

@@ -18,14 +18,14 @@ from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.pipeline import Batch, Segmenter
-from training import export
+from training import data, export
 from training.arguments import image_size
 from training.augment import Augmentation
 from training.card import DATA
 from training.losses import enet_weights
 from training.recipe import Recipe
 from training.state import make_optimiser, make_schedule
-from training.train import Split, Trainer
+from training.train import Split, Trainer, prepare_arithmetic
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
@@ -205,6 +205,24 @@ def test_jitter_changes_light_but_not_labels():
     assert jittered[0].min() >= 0 and jittered[0].max() <= 255
     changed = (plain[0] - jittered[0]).abs().flatten(1).mean(1)
     assert (changed > 1.0).sum() >= 6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_positions_in_an_image_are_never_rounded_to_tf32(precision, monkeypatch):
+    """affine_grid multiplies matrices: 10 bits of a position are a tenth of a pixel and more."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    prepare_arithmetic(dataclasses.replace(RECIPE, precision=precision), None)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32 == (precision != "fp32")
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
+
+
+@pytest.mark.parametrize("host, device, room", [(40, 20, 6), (10, 20, 3)])
+def test_images_for_a_gpu_need_room_on_the_host_too(host, device, room, monkeypatch):
+    """There they are decoded and stacked."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (device, 100))
+    monkeypatch.setattr(data.os, "sysconf", {"SC_PHYS_PAGES": host, "SC_PAGE_SIZE": 1}.__getitem__)
+    assert data._free_bytes(torch.device("cuda")) == pytest.approx(room)
 
 
 def test_a_seed_fixes_the_augmentation():

@@ -41,7 +41,7 @@ def weights(narrow, tmp_path):
     return path
 
 
-def started(weights, **changes):
+def started(weights, classes=CLASSES, **changes):
     settings = {"widen_start": True, "network_options": {"narrow": 4}, **changes}
     recipe = Recipe(
         network="segnet",
@@ -51,7 +51,7 @@ def started(weights, **changes):
         start_weights=str(weights),
         **settings,
     )
-    return TrainingState(recipe, CLASSES, 1, torch.device("cpu"))
+    return TrainingState(recipe, classes, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("divisor", [4, 2])
@@ -64,6 +64,13 @@ def test_the_wide_network_gives_the_narrow_ones_scores(name, divisor):
     image = torch.randn(1, 3, 75, 90)
     with torch.inference_mode():
         torch.testing.assert_close(wide(image), narrow(image), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2 * CLASSES, CLASSES + 2])
+def test_a_classifier_of_other_classes_is_fresh(weights, classes, capsys):
+    found = started(weights, classes=classes).model.network
+    assert "2 fresh (classifier.weight, classifier.bias)" in capsys.readouterr().out
+    assert not found.classifier.bias.any()
 
 
 def test_copies_of_a_channel_learn_different_things(narrow):
