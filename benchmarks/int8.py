@@ -3,7 +3,7 @@
 Int8 forms of a shipped model's graph against the graph as shipped: time in turns on ONNX Runtime,
 and on OpenVINO where it is installed; mean IoU on the validation split by the project's own
 evaluation; size of the file. The first form is the one that ``training.export`` makes
-(``training.quantise``); the others differ from it in what becomes int8, in notation or in how
+(``importing.quantise``); the others differ from it in what becomes int8, in notation or in how
 ranges are found. A form wins if it takes 5 % less time or better at the model's own size and loses
 one point of mean IoU or less. Sizes other than the model's are of the same weights and are timed
 only.
@@ -36,10 +36,11 @@ from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.importing import quantise as importing_quantise
+from segmentation_node.importing.quantise import CONVOLUTION, prepare
 from segmentation_node.model_card import ArtifactInfo, ModelCard, open_model, sha256_of
 from segmentation_node.pipeline import Batch, Segmenter
-from training import quantise as training_quantise
-from training.quantise import CONVOLUTION, calibration_images, prepare
+from training.calibration import calibration_images
 
 MOST_TIME = 0.95
 MOST_LOSS = 0.01
@@ -129,7 +130,7 @@ def quantise(
     Ranges are kept beside the prepared model, for the other variants.
     """
     quantization = import_onnxruntime(".quantization")
-    training_quantise.quantise(
+    importing_quantise.quantise(
         prepared,
         nodes_to_quantise(onnx.load(prepared), variant),
         images_nhwc,

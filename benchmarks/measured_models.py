@@ -123,9 +123,10 @@ def resized(card: ModelCard, size: Size, folder: Path, for_nodes: bool = False) 
     alone counts.
     """
     # Here, because a Jetson that measures the torch backend has no onnx package.
+    from segmentation_node.importing.quantise import quantise_convolutions
     from training.add_variants import graph_of
+    from training.calibration import calibration_images
     from training.onnx_graph import export_onnx, graph_variant
-    from training.quantise import calibration_images, quantise_convolutions
 
     target = folder / f"{card.name}_{size_text(size)}"
     target.mkdir(parents=True)

@@ -160,7 +160,7 @@ def inherited_licences(recipe: Recipe) -> list[str]:
 
 def _sources(recipe: Recipe) -> list[Path]:
     """Folders of the weights that training started from, and of its teachers."""
-    start = [Path(recipe.start_weights).parent] if recipe.start_weights else []
+    start = [Path(item).parent for item in (recipe.start_weights, recipe.trunk) if item]
     teachers = recipe.distillation.teachers if recipe.distillation else ()
     return [*start, *map(Path, teachers)]
 

@@ -34,23 +34,19 @@ from segmentation_node.importing.model_folder import (
     put_on_card,
     write_card,
 )
+from segmentation_node.importing.quantise import CALIBRATION_IMAGES, quantise_convolutions
 from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, image_size, whole
+from training.calibration import calibration_images, spread
 from training.card import make_card, measure_accuracies, measure_confidence_on
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.data import open_data
 from training.errors import ExportError
 from training.int8_weights import load_from_graph, round_weights, store_as_int8
 from training.onnx_graph import export_onnx, graph_variant
-from training.quantise import (
-    CALIBRATION_IMAGES,
-    calibration_images,
-    quantise_convolutions,
-    spread,
-)
 from training.recipe import Recipe
 from training.run_folder import RECIPE_FILE
 

@@ -77,7 +77,7 @@ class TrainStep:
 
     def _logits(self, images: torch.Tensor) -> list[torch.Tensor]:
         try:
-            found: list[torch.Tensor] = self.model(self._prepared(images, self.normalise))
+            found: list[torch.Tensor] = self.model(_prepared(images, self.normalise))
         except ValueError as error:  # of a batch norm that sees one value
             count, _, height, width = images.shape
             raise TrainingError(
@@ -103,9 +103,6 @@ class TrainStep:
         stride, step = self.recipe.loss_stride, self.state.schedule.last_epoch
         return values[..., step % stride :: stride, step // stride % stride :: stride]
 
-    def _prepared(self, images: torch.Tensor, normalise: Normalise) -> torch.Tensor:
-        return normalise(images).contiguous(memory_format=torch.channels_last)
-
     @torch.no_grad()
     def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
         if not self.teachers:
@@ -113,7 +110,7 @@ class TrainStep:
         # Each has all rows and columns that the loss looks at, then the next has them.
         turn = self.state.schedule.last_epoch // self.recipe.loss_stride**2
         network, normalise = self.teachers[turn % len(self.teachers)]
-        return self._thinned(network(self._prepared(images, normalise)))
+        return self._thinned(network(_prepared(images, normalise)))
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         dtype = AMP_TYPES.get(self.recipe.precision)
@@ -155,6 +152,10 @@ def _parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return DistributedDataParallel(model)
+
+
+def _prepared(images: torch.Tensor, normalise: Normalise) -> torch.Tensor:
+    return normalise(images).contiguous(memory_format=torch.channels_last)
 
 
 def _load_teachers(

@@ -18,6 +18,7 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.importing.model_folder import forms_of
+from segmentation_node.importing.quantise import prepare, quantise_convolutions
 from segmentation_node.labels import CAMVID_11
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
@@ -25,7 +26,6 @@ from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.pipeline import Batch, Segmenter
 from training.card import make_card
 from training.onnx_graph import export_onnx, graph_variant
-from training.quantise import prepare, quantise_convolutions
 from training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

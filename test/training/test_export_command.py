@@ -89,7 +89,7 @@ def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
 
 
 def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(run, monkeypatch):
-    """Kitti's by way of two runs that go round in a circle, a folder's by a card, one by none."""
+    """Kitti's by way of two runs that go round in a circle, a folder's by a card, two by none."""
     monkeypatch.chdir(run.parent)
     base = yaml.safe_load((run / "recipe.yaml").read_text())
 
@@ -97,9 +97,10 @@ def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(r
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump({**base, **changes}))
 
-    teachers = ["carded", "old"]
+    teachers = ["carded", "old", "pretrained"]
     write(run, start_weights="second/weights.safetensors", distillation={"teacher": teachers})
     write("old", class_mix=0.5)
+    write("pretrained", trunk="zoo/trunk.pth")
     write("second", start_weights="first/best.safetensors")
     write(
         "first",
@@ -114,8 +115,9 @@ def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(r
     assert read_card(str(export(run, monkeypatch=monkeypatch))).weights.licence == (
         "research use only, as CamVid's own terms (University of Cambridge) ask; of what it "
         "started or learned from: ask Ann; unknown for old, whose recipe.yaml is of another "
-        "version; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for gone, where neither "
-        "model.yaml nor recipe.yaml is"
+        "version; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for zoo, where neither "
+        "model.yaml nor recipe.yaml is; unknown for gone, where neither model.yaml nor "
+        "recipe.yaml is"
     )
 
 

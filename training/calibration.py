@@ -1,26 +1,9 @@
-"""The images that the ranges of an int8 graph come from; the graph is made by ``importing``."""
+"""The images of a data set that the ranges of an int8 graph come from."""
 
 import numpy as np
 
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.images import place, to_network
-from segmentation_node.importing.quantise import (
-    CALIBRATION_IMAGES,
-    CONVOLUTION,
-    prepare,
-    quantise,
-    quantise_convolutions,
-)
-
-__all__ = [
-    "CALIBRATION_IMAGES",
-    "CONVOLUTION",
-    "calibration_images",
-    "prepare",
-    "quantise",
-    "quantise_convolutions",
-    "spread",
-]
 
 
 def spread(frames: int, count: int) -> list[int]:
