@@ -261,6 +261,16 @@ def test_voc_without_a_labelmap_has_vocs_classes(voc):
     assert open_voc(voc).label_set is LABEL_SETS["voc21"]
 
 
+def test_vocs_classes_have_the_names_that_a_labelmap_of_them_has(voc):
+    """As in the development kit's ``VOCopts.classes``: a network of one is scored on the other."""
+    names = (
+        "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+        "motorbike person pottedplant sheep sofa train tvmonitor"
+    )
+    (voc / "labelmap.txt").write_text("".join(name + ":::\n" for name in names.split()))
+    assert open_voc(voc).label_set.names == LABEL_SETS["voc21"].names
+
+
 def test_voc_masks_may_be_colours_with_vocs_border(voc):
     rgb = np.array([[[0, 0, 0], [250, 0, 0], [0, 128, 0], [224, 224, 192]]] * 2, np.uint8)
     write(voc / "SegmentationClass" / "a.png", rgb[..., ::-1])

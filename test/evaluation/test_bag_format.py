@@ -1,7 +1,8 @@
 """What make-bag writes, held to rosbag2's own rules, read by other means than the package's.
 
-The rules are those of rosbag2's sources of Jazzy: the fields of its metadata (version 9), its
-tables (schema 4), its MCAP profile. rosbag2 itself is not on PyPI and was not run.
+The rules are those of rosbag2's sources of Humble to Jazzy: the fields of their metadata (version
+8, which all of them decode), their tables (schema 4), their MCAP profile. rosbag2 itself is not on
+PyPI and was not run.
 """
 
 import array
@@ -25,6 +26,7 @@ QOS = {
     "history", "depth", "reliability", "durability", "deadline", "lifespan", "liveliness",
     "liveliness_lease_duration", "avoid_ros_namespace_conventions",
 }  # fmt: skip
+KEEP_LAST, RELIABLE, AUTOMATIC, TRANSIENT_LOCAL, VOLATILE = 1, 1, 1, 1, 2
 TABLES = {
     "schema": ["schema_version", "ros_distro"],
     "metadata": ["id", "metadata_version", "metadata"],
@@ -57,9 +59,15 @@ def count(value):
     return value
 
 
+def offered_qos(topic):
+    """The QoS as Humble's and Iron's rosbag2 decode it: YAML in a text, with rmw's numbers."""
+    (profile,) = drives.yaml.safe_load(string(topic["offered_qos_profiles"]))
+    return profile
+
+
 def assert_rosbag2_decodes(information):
-    """Every field that rosbag2 reads from version 9, by the type that it reads it as."""
-    assert information["version"] == 9
+    """Every field that rosbag2 reads from version 8, by the type that it reads it as."""
+    assert information["version"] == 8
     assert information["storage_identifier"] in ("mcap", "sqlite3")
     count(information["duration"]["nanoseconds"])
     count(information["starting_time"]["nanoseconds_since_epoch"])
@@ -85,12 +93,12 @@ def assert_topic(topic):
     string(topic["type"])
     assert topic["serialization_format"] == "cdr"
     assert topic["type_description_hash"].startswith("RIHS01_")
-    (profile,) = topic["offered_qos_profiles"]
+    profile = offered_qos(topic)
     assert set(profile) == QOS
-    assert profile["history"] == "keep_last" and profile["depth"] > 0
-    assert profile["reliability"] == "reliable"
-    assert profile["durability"] in ("volatile", "transient_local")
-    assert profile["liveliness"] == "automatic"
+    assert profile["history"] == KEEP_LAST and profile["depth"] > 0
+    assert profile["reliability"] == RELIABLE
+    assert profile["durability"] in (TRANSIENT_LOCAL, VOLATILE)
+    assert profile["liveliness"] == AUTOMATIC
     assert profile["avoid_ros_namespace_conventions"] is False
     for name in ("deadline", "lifespan", "liveliness_lease_duration"):
         assert profile[name] == {"sec": 9223372036, "nsec": 854775807}
@@ -132,10 +140,10 @@ def test_metadata_is_what_rosbag2_decodes(bags, options):
 @FORMATS
 def test_only_the_label_info_is_latched(bags, options):
     offered = {
-        topic["topic_metadata"]["name"]: topic["topic_metadata"]["offered_qos_profiles"][0]
+        topic["topic_metadata"]["name"]: offered_qos(topic["topic_metadata"])
         for topic in drives.metadata(bags[tuple(options)])["topics_with_message_count"]
     }
-    latched = [name for name, qos in offered.items() if qos["durability"] == "transient_local"]
+    latched = [name for name, qos in offered.items() if qos["durability"] == TRANSIENT_LOCAL]
     assert latched == ["/ground_truth/label_info"]
 
 
@@ -157,7 +165,7 @@ def test_sqlite3_has_the_tables_of_schema_4(bags):
         index = connection.execute("SELECT sql FROM sqlite_master WHERE name='timestamp_idx'")
         assert "messages (timestamp ASC)" in index.fetchone()[0]
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert version == 9
+    assert version == 8
     assert_rosbag2_decodes(drives.yaml.safe_load(text))
 
 
@@ -176,8 +184,7 @@ def test_mcap_is_indexed_and_has_rosbag2s_profile(bags, options):
         assert {schema.encoding for schema in summary.schemas.values()} == {"ros2msg"}
         for channel in summary.channels.values():
             assert channel.message_encoding == "cdr"
-            (profile,) = drives.yaml.safe_load(channel.metadata["offered_qos_profiles"])
-            assert set(profile) == QOS
+            assert set(offered_qos(channel.metadata)) == QOS
     with open(path, "rb") as stream:
         records = StreamReader(stream, validate_crcs=True).records
         (inside,) = [record for record in records if isinstance(record, Metadata)]

@@ -1,4 +1,4 @@
-"""Write a rosbag2 bag that Jazzy's tools take: metadata version 9, MCAP or sqlite3 (schema 4)."""
+"""Write a rosbag2 bag that Humble's tools and later ones take: MCAP or sqlite3 (schema 4)."""
 
 import contextlib
 import glob
@@ -6,7 +6,7 @@ import os
 import re
 import sqlite3
 from pathlib import Path
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, Literal, Optional
 
 from rosbags.interfaces import (
     Qos,
@@ -27,6 +27,8 @@ from segmentation_node.files import Layout, new_folder
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 COMPRESSIONS = ("none", "zstd")
+# Of metadata.yaml: Humble refuses version 9, in which the QoS is no text any more.
+METADATA_VERSION: Literal[8] = 8
 # As rmw writes a duration without end.
 _FOREVER = QosTime(9223372036, 854775807)
 _DEPTH = 10
@@ -79,7 +81,9 @@ class BagWriter:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._folder)
             try:
-                self._writer = _Writer(folder, version=9, storage_plugin=STORAGES[self._storage])
+                self._writer = _Writer(
+                    folder, version=METADATA_VERSION, storage_plugin=STORAGES[self._storage]
+                )
                 if self._compression == "zstd":
                     self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
                 self._writer.open()
