@@ -111,7 +111,7 @@ class OnnxRuntimeBackend(Backend):
     def _open(self, artifact_path: str, model: bytes) -> Any:
         onnxruntime = import_onnxruntime()
         session_options = onnxruntime.SessionOptions()
-        session_options.intra_op_num_threads = self.options.num_threads
+        session_options.intra_op_num_threads = self.options.num_threads or _default_threads()
         # Waiting threads spin, which makes a run faster; between runs the host needs their cores.
         # Versions that do not know the entry ignore it.
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -186,6 +186,16 @@ def _run(session: Any, names: List[str], feed: Dict[str, np.ndarray]) -> List[An
     except Exception as error:
         raise BackendError("backend onnxruntime: the run failed: %s" % reason(error)) from error
     return outputs
+
+
+def _default_threads() -> int:
+    """As many as there are cores for this process; 0, ONNX Runtime's choice, where it has all.
+
+    That choice is a thread pinned to each core of the machine: to those too that are offline, or
+    that the process was kept off.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return cores if cores < os.sysconf("SC_NPROCESSORS_CONF") else 0
 
 
 def _gpu_index(device: str) -> Optional[int]:

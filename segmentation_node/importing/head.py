@@ -12,6 +12,8 @@ SCORES = ("logits", "softmax", "sigmoids", "probability", "score")
 IDS = "ids"
 SUM_TOLERANCE = 5e-3
 """How far from 1 the classes of a softmax may add up, which half precision needs."""
+ROUNDING = 1 / 512
+"""The same of each class, where the shares are stored in 8 bits."""
 COARSEST = 64
 """Pixels of the input, along an edge, to one of the output."""
 
@@ -53,8 +55,8 @@ def arrange(
 ) -> Arrangement:
     """The arrangement of an output of this shape, of an input of this size (height, width).
 
-    Several that fit are told apart by the number of ``classes``, if that is known, then by where
-    the input's channels lie. Raises NetworkImportError where none fits.
+    Several that fit are told apart by the number of ``classes``, if that is known, then by being
+    one channel, then by where the input's channels lie. Raises NetworkImportError where none fits.
     """
     shape = tuple(shape)
     inner = shape[1:] if len(shape) > 2 and shape[0] == 1 else shape
@@ -75,6 +77,7 @@ def arrange(
         found,
         key=lambda item: (
             classes not in (None, item.channels),
+            item.channels != 1,  # or a square of 256x256 would be 256 classes of 16x16
             item.channels_last != prefers_last,
             -item.grid[0],
         ),
@@ -138,7 +141,8 @@ def kind_of(planes: Sequence[np.ndarray]) -> tuple[str, str]:
     if low >= 0 and high <= 1 + SUM_TOLERANCE:
         sums = [plane.sum(axis=0, dtype=np.float64) for plane in planes]
         least, most = min(float(s.min()) for s in sums), max(float(s.max()) for s in sums)
-        if abs(least - 1) <= SUM_TOLERANCE and abs(most - 1) <= SUM_TOLERANCE:
+        tolerance = max(SUM_TOLERANCE, first.shape[0] * ROUNDING)
+        if max(abs(least - 1), abs(most - 1)) <= tolerance:
             return "softmax", f"{span}, and the classes of every pixel add up to 1"
         return "sigmoids", f"{span}, and the classes of a pixel add up to {least:.3g} to {most:.3g}"
     return "logits", f"{span}, which are no probabilities"

@@ -181,7 +181,7 @@ def _check(
     say: Say,
 ) -> None:
     compared = pictures.at_size(plan.size, plan.resize, COMPARED_PICTURES)
-    shares, maps = compare(foreign.path, folder, plan, run, compared)
+    shares, maps = compare(foreign.path, folder, plan, run, compared, say)
     for what, share in shares.items():
         say("agreement", f"{share:.4%} of the pixels: {what}, and the original on ONNX Runtime")
     missing = openvino_missing()

@@ -188,6 +188,11 @@ def _labels(
             f"{name}: {found} without names; give --labels with one of {', '.join(LABEL_SETS)}, or "
             "a labels.yaml"
         )
+    if kind == IDS and len(labels) == 1 and settled.settings.id_offset is None:
+        raise NetworkImportError(
+            f"{name}: its output is ids, and label set {labels.name} has one class, which may be 0 "
+            "or 1; give --id-offset 0, or --id-offset -1 where 0 is the background"
+        )
     if kind == IDS:
         seen = {int(value) + offset for plane in planes for value in np.unique(plane)}
         fits = all(value < len(labels) or value - offset >= UNLABELLED for value in seen)

@@ -61,7 +61,7 @@ def ultralytics_metadata(around: Surroundings) -> list[Told]:
 
 
 def hugging_face(around: Surroundings) -> list[Told]:
-    """``config.json``'s id2label; ``preprocessor_config.json``'s size, mean, std and scale."""
+    """``config.json``'s id2label; ``preprocessor_config.json``'s size and normalisation."""
     told = []
     config = around.find("config.json")
     if config is not None and "id2label" in (values := _mapping(read_json(str(config)), config)):
@@ -70,16 +70,18 @@ def hugging_face(around: Surroundings) -> list[Told]:
     processor = around.find("preprocessor_config.json")
     if processor is not None:
         values = _mapping(read_json(str(processor)), processor)
-        does_scale, does_normalise = (
-            values.get(key, True) for key in ("do_rescale", "do_normalize")
-        )
+        does_scale, turns_colors = values.get("do_rescale", True), "do_flip_channel_order" in values
+        # MobileViT's processor turns the colors, and neither normalises nor says so.
+        does_normalise = values.get("do_normalize", not turns_colors)
+        size = values.get("crop_size" if values.get("do_center_crop") else "size")
         settings = Settings(
             scale=_number(values.get("rescale_factor", 1 / 255), f"{processor}: rescale_factor")
             if does_scale
             else 1.0,
             mean=_triple(values, "image_mean", processor) if does_normalise else (0.0, 0.0, 0.0),
             std=_triple(values, "image_std", processor) if does_normalise else (1.0, 1.0, 1.0),
-            size=_size(values["size"], f"{processor}: size") if "size" in values else None,
+            order="bgr" if values.get("do_flip_channel_order") else None,
+            size=None if size is None else _size(size, f"{processor}: size"),
         )
         told.append(Told("preprocessor_config.json", settings))
     return told

@@ -1,5 +1,7 @@
 """What only the run times of ONNX files can meet: graphs that do not do what their card says."""
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -11,6 +13,17 @@ from support.core.tiny import assert_one_line
 from segmentation_node.backends import BACKENDS, BackendOptions, cpu, open_backend
 from segmentation_node.backends.onnxruntime import import_onnxruntime
 from segmentation_node.errors import BackendError, CardError
+
+ON_ONE_CORE = """
+import os, sys
+core = min(os.sched_getaffinity(0))
+os.sched_setaffinity(0, [core])
+from support.core import tiny
+from segmentation_node.backends import BackendOptions, open_backend
+with open_backend(sys.argv[1], tiny.card(), BackendOptions()) as backend:
+    backend.run(tiny.random_image(0)[None])
+    print([os.sched_getaffinity(int(thread)) == {core} for thread in os.listdir("/proc/self/task")])
+"""
 
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
@@ -49,6 +62,20 @@ def test_a_batch_that_the_file_is_not_made_for(name):
     with pytest.raises(BackendError) as caught:
         open_backend(name, tiny.card(), BackendOptions(batch=4))
     assert_one_line(caught, "onnx artifact of tiny", "batch of 1, not 4", "--batch 4")
+
+
+def test_it_keeps_to_the_cores_that_the_process_was_given(name):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("NOT RUN: there is one core alone")
+    paths = os.pathsep.join(filter(None, sys.path))
+    found = subprocess.run(
+        [sys.executable, "-c", ON_ONE_CORE, name],
+        env=dict(os.environ, PYTHONPATH=paths),
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+        check=True,
+    )
+    assert "True" in found.stdout and "False" not in found.stdout
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

@@ -66,6 +66,17 @@ def test_segformer(tmp_path):
     assert recognise(Surroundings(tmp_path / "net.onnx", {}))[0] == "segformer"
 
 
+@pytest.mark.parametrize("says_so", [False, True])
+def test_mobilevit_takes_blue_first_and_is_not_normalised(says_so, tmp_path):
+    processor = {"do_flip_channel_order": True, "do_rescale": True, "rescale_factor": 1 / 255}
+    processor.update(do_center_crop=True, crop_size={"height": 512, "width": 512})
+    processor.update(size={"shortest_edge": 544}, **({"do_normalize": None} if says_so else {}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    found = settled("segformer", tmp_path)
+    assert (found.order, found.scale, found.size) == ("bgr", 1 / 255, (512, 512))
+    assert (found.mean, found.std) == ((0, 0, 0), (1, 1, 1))
+
+
 def test_mmdeploy_paddleseg_and_others(tmp_path):
     steps = [{"type": "Normalize", "mean": [3, 2, 1], "std": [6, 5, 4], "to_rgb": False}]
     pipeline = {"pipeline": {"tasks": [{"name": "Preprocess", "transforms": steps}]}}

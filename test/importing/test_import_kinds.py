@@ -24,6 +24,7 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.files import check_folder
 from segmentation_node.importing import original
 from segmentation_node.importing.__main__ import main
+from segmentation_node.importing.head import arrange, kind_of
 from segmentation_node.importing.importer import LAYOUT
 from segmentation_node.importing.tensorrt_versions import refusals
 from segmentation_node.model_card import read_card
@@ -246,6 +247,41 @@ def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
     assert np.mean(equal) >= limit
     assert card.source.file == "net.onnx"
     assert "compared_on" in card.network.options
+
+
+@pytest.mark.parametrize("size", [(256, 256), (512, 1024), (1024, 1024)])
+@pytest.mark.parametrize("classes", [None, 2, 19])
+def test_a_map_of_the_inputs_size_is_one_channel(size, classes):
+    """Its side is the number of pixels of a grid of the input, too."""
+    found = arrange((1, *size), size, classes, prefers_last=True)
+    assert (found.channels, found.grid) == (1, size)
+
+
+def test_a_softmax_in_8_bits_adds_up_to_about_1():
+    scores = np.random.default_rng(0).normal(0, 3, (21, 64, 64))
+    shares = (np.clip(np.rint(softmax(scores) * 256), 0, 255) / 256).astype(np.float32)
+    assert np.abs(shares.sum(axis=0) - 1).max() > 0.01
+    assert kind_of([shares])[0] == "softmax"
+    assert kind_of([sigmoid(scores).astype(np.float32)])[0] == "sigmoids"
+
+
+def test_functions_of_the_files_own_are_no_obstacle(images, tmp_path, capsys):
+    """OpenVINO reads none; what is made of the file has none."""
+    network = Network(opset=17)
+    network.nodes.append(helper.make_node("Twice", [network.scores], ["twice"], domain="own"))
+    model = onnx.load(str(network.gives("twice").save(tmp_path / "net.onnx")))
+    body = [helper.make_node("Add", ["x", "x"], ["y"])]
+    opset = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("own", "Twice", ["x"], ["y"], body, opset))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    labels = labels_file(tmp_path / "labels.yaml")
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(tmp_path / "model"), "--dry-run"]
+    options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images)]
+    assert main([*arguments, *options]) == 0
+    said = capsys.readouterr().out
+    assert "the result on ONNX Runtime, and the original" in said
+    assert "the original on OpenVINO" not in said
 
 
 def network_of_bytes():

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import external_data_helper
-from support.foreign_networks import CLASSES, FLOAT, Network, labels_file, pictures
+from support.foreign_networks import CLASSES, FLOAT, INT64, Network, labels_file, pictures
 
 from segmentation_node.importing import importer
 from segmentation_node.importing.__main__ import main
@@ -138,6 +138,16 @@ def test_what_nobody_says(refused, network, tmp_path):
     made = Network()
     made.gives(made.scores).save(network, dynamic=True)
     assert "give --size HxW" in refused(network)
+
+
+def test_ids_of_one_class(refused, tmp_path):
+    """Where 0 alone is seen, it may be the class or what is none."""
+    made = Network()
+    ids = made.add("ArgMax", [made.scores], axis=1, keepdims=1)
+    none = made.add("Mul", [ids, made.constant("none", np.array(0))])
+    network = made.gives(none, INT64).save(tmp_path / "net.onnx")
+    line = refused(network, labels=1)
+    assert "has one class, which may be 0 or 1; give --id-offset 0, or --id-offset -1" in line
 
 
 def test_what_contradicts_the_file(refused, network):
