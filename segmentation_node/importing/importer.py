@@ -12,7 +12,7 @@ import onnx
 
 from segmentation_node.files import Layout, new_folder, plain_name
 from segmentation_node.importing import original
-from segmentation_node.importing.agreement import compare, openvino_missing
+from segmentation_node.importing.agreement import compare
 from segmentation_node.importing.contract import in_contract
 from segmentation_node.importing.foreign import Foreign, read_network
 from segmentation_node.importing.model_folder import FILES, Form
@@ -181,12 +181,7 @@ def _check(
     say: Say,
 ) -> None:
     compared = pictures.at_size(plan.size, plan.resize, COMPARED_PICTURES)
-    shares, maps = compare(foreign.path, folder, plan, run, compared, say)
-    for what, share in shares.items():
-        say("agreement", f"{share:.4%} of the pixels: {what}, and the original on ONNX Runtime")
-    missing = openvino_missing()
-    if missing:
-        say("agreement", f"not compared on OpenVINO: {missing}")
+    maps = compare(foreign.path, folder, plan, run, compared, say)
     if not pictures.are_real:
         say("note", "compared on drawn pictures; give --images FOLDER with 10 or more of your own")
     seen = np.unique(np.concatenate([np.unique(item) for item in maps]))

@@ -184,7 +184,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
             found = session.run(None, {entry.name: np.zeros(_shape(entry), _dtype(entry))})[0]
         except Exception as error:  # the run time's own exceptions share no base class
             raise NetworkImportError(
-                f"the graph cannot have this input size ({reason(error)}); give another --size"
+                f"the graph does not run on an input of {_shape(entry)} ({reason(error)}); give "
+                "another --size, or export it for a batch of 1"
             ) from error
         folded = onnx.load(options.optimized_model_filepath)
     del folded.graph.value_info[:]
