@@ -19,7 +19,8 @@ EXPORT = """
 import sys
 from pathlib import Path
 from support.core import tiny
-from training import export, quantise
+from segmentation_node.importing import quantise
+from training import export
 quantise.prepare(Path(tiny.card().artifact_path("onnx")), Path(sys.argv[1]) / "prepared.onnx")
 """
 PLAIN = "import onnxruntime"
