@@ -38,13 +38,6 @@ def test_onnx_runtime_is_installed_beside_the_numpy_of_a_distribution():
     assert all('"numpy<2"' in line for line in lines), lines
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_what_installs_a_distribution_and_builds_installs_colcon(page):
-    for block in blocks(page):
-        if "-ros-base" in block and "apt install" in block and "colcon build" in block:
-            assert "python3-colcon-common-extensions" in block, block
-
-
 @pytest.mark.parametrize("name", REQUIREMENTS)
 def test_pins_are_of_versions_that_humbles_python_takes(name):
     for pin in pinned(name):
