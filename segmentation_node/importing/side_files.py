@@ -15,6 +15,10 @@ MOST_LITERAL = 1 << 16
 """Characters of a Python literal in the metadata of a file."""
 
 
+OF_MASKS = ("detr", "eomt", "mask2former", "maskformer", "oneformer")
+"""What Hugging Face calls networks that classify masks, not pixels."""
+
+
 class Surroundings:
     """A network's metadata, and the files of its folder and of the one around it."""
 
@@ -61,10 +65,20 @@ def ultralytics_metadata(around: Surroundings) -> list[Told]:
 
 
 def hugging_face(around: Surroundings) -> list[Told]:
-    """``config.json``'s id2label; ``preprocessor_config.json``'s size and normalisation."""
+    """``config.json``'s id2label; ``preprocessor_config.json``'s size and normalisation.
+
+    Raises NetworkImportError on a network whose outputs are masks, each with a class of its own.
+    """
     told = []
     config = around.find("config.json")
-    if config is not None and "id2label" in (values := _mapping(read_json(str(config)), config)):
+    values = {} if config is None else _mapping(read_json(str(config)), config)
+    kind = values.get("model_type")
+    if kind in OF_MASKS:
+        raise NetworkImportError(
+            f"{config}: a {kind} gives masks with a class each; expected one score for each class "
+            "at each pixel, as SegFormer, UPerNet, BEiT, DPT or MobileViT give"
+        )
+    if "id2label" in values:
         names = _numbered(values["id2label"], f"{config}: id2label")
         told.append(Told("config.json", Settings(labels=label_set_of(around.name, names))))
     processor = around.find("preprocessor_config.json")

@@ -66,6 +66,14 @@ def test_segformer(tmp_path):
     assert recognise(Surroundings(tmp_path / "net.onnx", {}))[0] == "segformer"
 
 
+@pytest.mark.parametrize("kind", ["mask2former", "oneformer"])
+def test_a_network_that_classifies_masks_is_refused(kind, tmp_path):
+    config = {"model_type": kind, "id2label": {"0": "road", "1": "car"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NetworkImportError, match=f"a {kind} gives masks with a class each"):
+        settled("segformer", tmp_path)
+
+
 @pytest.mark.parametrize("says_so", [False, True])
 def test_mobilevit_takes_blue_first_and_is_not_normalised(says_so, tmp_path):
     processor = {"do_flip_channel_order": True, "do_rescale": True, "rescale_factor": 1 / 255}
