@@ -219,11 +219,10 @@ def spell_out_activations(model: bytes) -> bytes:
 
     ONNX Runtime's Elu and PRelu take longer than the same arithmetic in Clip, Exp and their like,
     which use all of a vector register:
-    ``elu(x) = max(x, exp(min(x, 0)) - 1)``; ``prelu(x, a) = max(x, 0) + a min(x, 0)``. The first
-    differs from Elu by the rounding of exp, at most some 1e-7; the second only
-    for minus infinity, which Clip makes the least number. A graph in another precision than
-    float32 or of an opset before 11 comes back as it is. Raises ValueError when ``model`` is not
-    protobuf.
+    ``elu(x) = max(x, exp(min(max(x, -87), 0)) - 1)``; ``prelu(x, a) = max(x, 0) + a min(x, 0)``.
+    The first differs from Elu by the rounding of exp, at most some 1e-7; the second only for minus
+    infinity, which Clip makes the least number. A graph in another precision than float32 or of an
+    opset before 11 comes back as it is. Raises ValueError when ``model`` is not protobuf.
     """
     fields = list(fields_of(model))
     return _with_graph(fields, _rewritten) if _opset(fields) >= CLIP_TAKES_INPUTS else model
@@ -275,14 +274,15 @@ def _spelled_out(node: bytes) -> bytes:
 
 
 _Node = Tuple[str, List[str], str]  # operator, inputs, output
-_ZERO, _ONE = "spelled_out_zero", "spelled_out_one"
-_CONSTANTS = {_ZERO: 0.0, _ONE: 1.0}
+_LEAST, _ZERO, _ONE = "spelled_out_least", "spelled_out_zero", "spelled_out_one"
+# Below -87 exp is a denormal number, which takes ten times as long; less one it is -1 all the same.
+_CONSTANTS = {_LEAST: -87.0, _ZERO: 0.0, _ONE: 1.0}
 
 
 def _elu(inputs: List[str], output: str) -> List[_Node]:
     negative, power, below = (output + "/" + part for part in ("negative", "power", "below"))
     return [
-        ("Clip", [inputs[0], "", _ZERO], negative),
+        ("Clip", [inputs[0], _LEAST, _ZERO], negative),
         ("Exp", [negative], power),
         ("Sub", [power, _ONE], below),
         # Below zero exp(x) - 1 is above x; from zero on it is 0, since x was clipped.
