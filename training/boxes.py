@@ -67,17 +67,14 @@ def frame_losses(head: BoxHead, sample: Sample, rng: np.random.Generator) -> tor
     features = head.join({stride: stage.float() for stride, stage in sample.stages.items()})
     logits, deltas = head.logits(features, torch.from_numpy(targets.rois_xyxy))
     count = max(1, len(labels))  # an image may show nothing of these classes
-    score_loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / count
+    score_loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     is_thing = labels > 0
     own = deltas.unflatten(1, (-1, 4))[is_thing, labels[is_thing] - 1]
     wanted = torch.from_numpy(targets.deltas)[is_thing]
-    box_loss = (
-        torch.nn.functional.smooth_l1_loss(
-            own / head.delta_std, wanted / head.delta_std, reduction="sum"
-        )
-        / count
+    box_loss = torch.nn.functional.smooth_l1_loss(
+        own / head.delta_std, wanted / head.delta_std, reduction="sum"
     )
-    return torch.stack((score_loss, box_loss))
+    return torch.stack((score_loss, box_loss)) / count
 
 
 def train(options: argparse.Namespace) -> int:

@@ -73,12 +73,26 @@ def compare(
     _hold(path, "the result and the original on ONNX Runtime", found, expected, say)
     missing = openvino_missing()
     try:
-        found = [] if missing else maps_of_folder(folder, "openvino", pictures)
+        if not missing:
+            found = maps_of_folder(folder, "openvino", pictures)
     except BackendError as error:
         missing = str(error)
     if missing:
         say("agreement", f"not compared on OpenVINO: {missing}")
-        return expected
+    else:
+        _compare_on_openvino(path, plan, pictures, found, expected, say)
+    return expected
+
+
+def _compare_on_openvino(
+    path: Path,
+    plan: Plan,
+    pictures: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    say: Say,
+) -> None:
+    """Hold the result, ``found``, against the original there, or else on ONNX Runtime."""
     try:
         shape = plan.entry.shape(plan.size, plan.entry.batch)
         foreign = original.on_openvino(path, plan.entry.name, shape, plan.head)
@@ -86,13 +100,12 @@ def compare(
         say("agreement", f"the original was not compared on OpenVINO: {error}")
         what = "the result on OpenVINO and the original on ONNX Runtime"
         _hold(path, what, found, expected, say)
-        return expected
+        return
     there = [original_on(foreign, plan)(picture) for picture in pictures]
     _hold(path, "the result and the original on OpenVINO", found, there, say)
     share = _told("the original on OpenVINO and on ONNX Runtime", there, expected, say)
     if share < LEAST_AGREEMENT:
         say("note", "the run times differ on the file itself; `backend` says which the node takes")
-    return expected
 
 
 def _told(what: str, maps: Sequence[np.ndarray], others: Sequence[np.ndarray], say: Say) -> float:

@@ -141,8 +141,14 @@ def kind_of(planes: Sequence[np.ndarray]) -> tuple[str, str]:
     if low >= 0 and high <= 1 + SUM_TOLERANCE:
         sums = [plane.sum(axis=0, dtype=np.float64) for plane in planes]
         least, most = min(float(s.min()) for s in sums), max(float(s.max()) for s in sums)
-        tolerance = max(SUM_TOLERANCE, first.shape[0] * ROUNDING)
-        if max(abs(least - 1), abs(most - 1)) <= tolerance:
+        furthest = max(abs(least - 1), abs(most - 1))
+        of_8_bits = max(SUM_TOLERANCE, first.shape[0] * ROUNDING)
+        if furthest <= SUM_TOLERANCE or (furthest <= of_8_bits and _is_in_8_bits(first)):
             return "softmax", f"{span}, and the classes of every pixel add up to 1"
         return "sigmoids", f"{span}, and the classes of a pixel add up to {least:.3g} to {most:.3g}"
     return "logits", f"{span}, which are no probabilities"
+
+
+def _is_in_8_bits(planes: np.ndarray) -> bool:
+    """Whether there are no more values than 8 bits tell apart."""
+    return np.unique(planes).size <= 256

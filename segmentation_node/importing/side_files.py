@@ -13,8 +13,6 @@ from segmentation_node.yaml_and_json import read_json, read_yaml
 
 MOST_LITERAL = 1 << 16
 """Characters of a Python literal in the metadata of a file."""
-
-
 OF_MASKS = ("detr", "eomt", "mask2former", "maskformer", "oneformer")
 """What Hugging Face calls networks that classify masks, not pixels."""
 

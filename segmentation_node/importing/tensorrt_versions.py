@@ -91,4 +91,5 @@ def _refusal(model: onnx.ModelProto, parser: Parser) -> str:
 
 
 def _casts_to_uint8(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8
+    to = {item.name: item.i for item in node.attribute}.get("to")
+    return node.op_type == "Cast" and to == TensorProto.UINT8

@@ -14,38 +14,22 @@ from support.foreign_networks import (
     UINT8,
     Network,
     labels_file,
-    pictures,
     read,
     scores_of,
+    sigmoid,
+    softmax,
 )
 from support.int8_graph import count_int8_convolutions
 
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.errors import BackendError
 from segmentation_node.files import check_folder
-from segmentation_node.importing import agreement, original
 from segmentation_node.importing.__main__ import main
-from segmentation_node.importing.head import arrange, kind_of
 from segmentation_node.importing.importer import LAYOUT
 from segmentation_node.importing.tensorrt_versions import refusals
 from segmentation_node.model_card import read_card
 from segmentation_node.pipeline import Batch, Segmenter
 
 LEAST = 0.999
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return pictures(tmp_path_factory.mktemp("images") / "pictures")
-
-
-def softmax(scores):
-    shares = np.exp(scores - scores.max(axis=0))
-    return shares / shares.sum(axis=0)
-
-
-def sigmoid(scores):
-    return 1 / (1 + np.exp(-scores))
 
 
 def full_size(planes):
@@ -250,88 +234,6 @@ def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
     assert "compared_on" in card.network.options
 
 
-@pytest.mark.parametrize("size", [(256, 256), (512, 1024), (1024, 1024)])
-@pytest.mark.parametrize("classes", [None, 2, 19])
-def test_a_map_of_the_inputs_size_is_one_channel(size, classes):
-    """Its side is the number of pixels of a grid of the input, too."""
-    found = arrange((1, *size), size, classes, prefers_last=True)
-    assert (found.channels, found.grid) == (1, size)
-
-
-def test_a_softmax_in_8_bits_adds_up_to_about_1():
-    scores = np.random.default_rng(0).normal(0, 3, (21, 64, 64))
-    shares = (np.clip(np.rint(softmax(scores) * 256), 0, 255) / 256).astype(np.float32)
-    assert np.abs(shares.sum(axis=0) - 1).max() > 0.01
-    assert kind_of([shares])[0] == "softmax"
-    assert kind_of([sigmoid(scores).astype(np.float32)])[0] == "sigmoids"
-
-
-def test_functions_of_the_files_own_are_no_obstacle(images, tmp_path, capsys):
-    """OpenVINO reads none; what is made of the file has none."""
-    network = Network(opset=17)
-    network.nodes.append(helper.make_node("Twice", [network.scores], ["twice"], domain="own"))
-    model = onnx.load(str(network.gives("twice").save(tmp_path / "net.onnx")))
-    body = [helper.make_node("Add", ["x", "x"], ["y"])]
-    opset = [helper.make_opsetid("", 17)]
-    model.functions.append(helper.make_function("own", "Twice", ["x"], ["y"], body, opset))
-    model.opset_import.append(helper.make_opsetid("own", 1))
-    onnx.save(model, str(tmp_path / "net.onnx"))
-    labels = labels_file(tmp_path / "labels.yaml")
-    arguments = [str(tmp_path / "net.onnx"), "--output", str(tmp_path / "model"), "--dry-run"]
-    options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images)]
-    assert main([*arguments, *options]) == 0
-    said = capsys.readouterr().out
-    assert "the result on OpenVINO and the original on ONNX Runtime" in said
-    assert "the original on OpenVINO and" not in said
-
-
-@pytest.fixture
-def tried(images, tmp_path, capsys):
-    """What a dry run of an import says of a small network that is sound."""
-    logits(tmp_path / "net.onnx")
-    labels = labels_file(tmp_path / "labels.yaml")
-    arguments = [str(tmp_path / "net.onnx"), "--output", str(tmp_path / "model"), "--dry-run"]
-    options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images)]
-
-    def run():
-        assert main([*arguments, *options]) == 0
-        return capsys.readouterr().out
-
-    return run
-
-
-def test_what_openvino_cannot_load_is_for_onnx_runtime(tried, monkeypatch):
-    """Operators of ONNX Runtime's own, say; at the node ``auto`` leaves OpenVINO out."""
-    made = agreement.maps_of_folder
-
-    def maps_of_folder(folder, backend, pictures):
-        if backend == "openvino":
-            raise BackendError("it has no operator Own")
-        return made(folder, backend, pictures)
-
-    monkeypatch.setattr(agreement, "maps_of_folder", maps_of_folder)
-    assert "not compared on OpenVINO: it has no operator Own" in tried()
-
-
-def test_run_times_may_differ_on_the_file_itself(tried, monkeypatch):
-    """Here each gives the classes in the other's reverse order, result and original alike."""
-    made = agreement.maps_of_folder
-
-    def maps_of_folder(folder, backend, pictures):
-        maps = made(folder, "onnxruntime", pictures)
-        return [CLASSES - 1 - item for item in maps] if backend == "openvino" else maps
-
-    def on_openvino(path, entry, shape, head):
-        run = original.on_onnxruntime(path, entry)
-        return lambda values: {name: value[:, ::-1] for name, value in run(values).items()}
-
-    monkeypatch.setattr(agreement, "maps_of_folder", maps_of_folder)
-    monkeypatch.setattr(original, "on_openvino", on_openvino)
-    said = tried()
-    assert "agreement     100.0000% of the pixels: the result and the original on OpenVINO" in said
-    assert "the run times differ on the file itself" in said
-
-
 def network_of_bytes():
     """It takes the picture as it is, and casts it."""
     network = Network()
@@ -393,20 +295,6 @@ def test_scores_give_the_confidence_of_the_class_that_was_chosen(images, tmp_pat
         found = backend.run(picture[np.newaxis], with_confidence=True).confidence_nhw[0]
     expected = softmax(scores_of(picture)).max(axis=0) * 255
     assert np.abs(found - expected).max() <= 1
-
-
-def test_openvino_computes_the_original_in_float32(tmp_path):
-    random = np.random.default_rng(0)
-    network = Network(channels=32)
-    value = network.scores
-    for index in range(3):
-        weights = random.normal(0, 0.1, (32, 32, 3, 3)).astype(np.float32)
-        value = network.add("Conv", [value, network.constant(f"w{index}", weights)], pads=[1] * 4)
-    path = network.gives(value).save(tmp_path / "net.onnx")
-    pixels = random.random((1, 3, *SIZE), np.float32)
-    found = original.on_openvino(path, "pixels", pixels.shape, value)(pixels)[value]
-    expected = original.on_onnxruntime(path, "pixels")(pixels)[value]
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_a_quantised_network_is_imported_without_its_half_precision_form(images, tmp_path, capsys):

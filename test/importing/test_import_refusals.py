@@ -10,11 +10,6 @@ from segmentation_node.importing import importer
 from segmentation_node.importing.__main__ import main
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return pictures(tmp_path_factory.mktemp("images") / "pictures")
-
-
 @pytest.fixture
 def network(tmp_path):
     made = Network()

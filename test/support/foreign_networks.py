@@ -116,3 +116,13 @@ def labels_file(path: Path, count=CLASSES, first="class 0"):
     lines = ["name: foreign", "classes:", *(f"- {{name: {name}}}" for name in names)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def softmax(scores):
+    """Shares by class: (channels, height, width)."""
+    shares = np.exp(scores - scores.max(axis=0))
+    return shares / shares.sum(axis=0)
+
+
+def sigmoid(scores):
+    return 1 / (1 + np.exp(-scores))
