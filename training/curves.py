@@ -51,6 +51,15 @@ def draw(logs: dict[str, dict[str, list[tuple[int, float]]]]) -> Any:
     return figure
 
 
+def _names(paths: list[Path]) -> list[str]:
+    """A run's folder or a log's stem; the whole path where two logs would share that."""
+    short = [path.parent.name if path.stem == "log" else path.stem for path in paths]
+    return [
+        str(path) if short.count(name) > 1 else name
+        for path, name in zip(paths, short, strict=True)
+    ]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Draw the logs that are given into one picture; a known error is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="training.curves", description=__doc__)
@@ -61,8 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _draw(paths: list[Path], output: Path) -> int:
-    names = [path.parent.name if path.stem == "log" else path.stem for path in paths]
-    logs = dict(zip(names, map(read_log, paths), strict=True))
+    logs = dict(zip(_names(paths), map(read_log, paths), strict=True))
     with writing(output, ValueError):
         draw(logs).savefig(output, dpi=110)
     print(f"wrote {output}")

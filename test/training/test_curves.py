@@ -33,3 +33,18 @@ def test_many_logs_are_told_apart_in_a_legend_that_fits():
     assert figure.bbox.y0 <= legend.y0 and legend.y1 <= figure.bbox.y1
     lines = figure.axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(logs)
+
+
+def test_two_runs_of_one_name_are_two_lines(tmp_path, monkeypatch):
+    folders = [tmp_path / place / "mine" for place in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "log.csv").write_bytes(LOG.read_bytes())
+    drawn = {}
+    draw = curves.draw
+    monkeypatch.setattr(curves, "draw", lambda logs: drawn.update(logs) or draw(logs))
+
+    logs = [str(folder / "log.csv") for folder in folders]
+    assert curves.main([*logs, "--output", str(tmp_path / "curves.svg")]) == 0
+
+    assert list(drawn) == logs
