@@ -202,7 +202,10 @@ def parse_label_set(values: Any, source: str) -> LabelSet:
     _check_keys(values, _KEYS, source, "the label set")
     name, entries = _text(values.get("name"), source, "name"), values.get("classes")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_CLASSES:
-        raise LabelsError("%s: classes must be a list of 1 to %d classes" % (source, MOST_CLASSES))
+        raise LabelsError(
+            "%s: classes must be a list of 1 to %d classes, found %s"
+            % (source, MOST_CLASSES, shown(entries))
+        )
     classes: List[LabelClass] = []
     ids: Dict[int, int] = {}
     for train_id, entry in enumerate(entries):
@@ -352,10 +355,16 @@ def _parse_class(entry: Any, train_id: int, source: str) -> Tuple[LabelClass, in
     name = _text(entry.get("name"), source, where + ".name")
     dataset_id = entry.get("id", train_id)
     if not _is_whole(dataset_id, HIGHEST_DATASET_ID):
-        raise LabelsError("%s: the id of %r must be 0 to %d" % (source, name, HIGHEST_DATASET_ID))
+        raise LabelsError(
+            "%s: the id of %r must be 0 to %d, found %s"
+            % (source, name, HIGHEST_DATASET_ID, shown(dataset_id))
+        )
     color = entry.get("color", list(default_color(train_id)))
     if not isinstance(color, list) or len(color) != 3 or not all(_is_whole(c, 255) for c in color):
-        raise LabelsError("%s: the color of %r must be [R, G, B], 0 to 255" % (source, name))
+        raise LabelsError(
+            "%s: the color of %r must be [R, G, B], 0 to 255, found %s"
+            % (source, name, shown(color))
+        )
     category = entry.get("category", "")
     if category not in ("",) + CATEGORIES:
         raise LabelsError(
@@ -367,13 +376,15 @@ def _parse_class(entry: Any, train_id: int, source: str) -> Tuple[LabelClass, in
 def _ignored_ids(found: Any, ids: Dict[int, int], classes: List[LabelClass], source: str) -> List:
     if not isinstance(found, list) or not all(_is_whole(i, HIGHEST_DATASET_ID) for i in found):
         raise LabelsError(
-            "%s: ignored_ids must be a list of ids, 0 to %d" % (source, HIGHEST_DATASET_ID)
+            "%s: ignored_ids must be a list of ids, 0 to %d, found %s"
+            % (source, HIGHEST_DATASET_ID, shown(found))
         )
     for dataset_id in found:
         if dataset_id in ids:
             raise LabelsError(
-                "%s: id %d is ignored, and is that of class %r"
-                % (source, dataset_id, classes[ids[dataset_id]].name)
+                "%s: id %d is ignored, and is that of class %r; ignored_ids, without which %d is "
+                "ignored, must leave it out"
+                % (source, dataset_id, classes[ids[dataset_id]].name, UNLABELLED)
             )
     return found
 
@@ -393,8 +404,10 @@ def _check_keys(values: Any, known: Tuple[str, ...], source: str, where: str) ->
 
 def _text(value: Any, source: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
+        hint = "" if value is None or isinstance(value, str) else ": put it into quotes"
         raise LabelsError(
-            "%s: %s must be a text of 1 to %d characters" % (source, where, LONGEST_NAME)
+            "%s: %s must be a text of 1 to %d characters, found %s%s"
+            % (source, where, LONGEST_NAME, shown(value), hint)
         )
     return value
 

@@ -26,6 +26,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PALETTE, _GREY = 3, 0
+# Before the TIFF that EXIF is, in JPEG, PNG and WebP.
+_EXIF = re.compile(rb"(?:Exif\0\0|eXIf|EXIF.{4})(?=II\*\0|MM\0\*)", re.DOTALL)
 # A marker that is neither a stuffed byte nor a restart ends a scan's data.
 _END_OF_SCAN = re.compile(b"\xff+[^\x00\xd0-\xd7\xff]")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -38,9 +40,9 @@ _PNM_HIGHEST = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d+)\s")
 class Header(NamedTuple):
     """What a picture's bytes say before they are decoded.
 
-    ``is_lossy``: the compression may have changed values, and with them ids. (Lossless WebP is not
-    told apart.) ``not_as_stored`` says why decoding gives other values than lie in the file; empty
-    where it gives those.
+    ``is_lossy``: the compression may have changed values, and with them ids. (WebP in its extended
+    form is taken to be.) ``not_as_stored`` says why decoding gives other values than lie in the
+    file; empty where it gives those.
     """
 
     format: str
@@ -107,6 +109,13 @@ def palette_of(data: bytes) -> np.ndarray:
     if data.startswith(_PNG_START) and data[25] == _PALETTE:
         found = next((content for kind, content in _png_chunks(data) if kind == b"PLTE"), b"")
     return np.frombuffer(found[: len(found) // 3 * 3], np.uint8).reshape(-1, 3)
+
+
+def orientation_of(data: bytes) -> int:
+    """How a picture's EXIF, or TIFF, has it shown: 2 to 8, as EXIF numbers it; 1: as it lies."""
+    exif = None if data[:4] in tiff.STARTS else _EXIF.search(data)
+    at = exif.end() if exif else 0
+    return tiff.orientation(data[at:]) if data[at : at + 4] in tiff.STARTS else 1
 
 
 def _check(data: bytes) -> Header:
@@ -229,7 +238,7 @@ def _webp(data: bytes) -> Header:
     else:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     whole = data[8:12] == b"WEBP" and len(data) >= 8 + size
-    return Header("WebP", height, width, whole, pictures, is_lossy=True)
+    return Header("WebP", height, width, whole, pictures, is_lossy=kind != b"VP8L")
 
 
 def _webp_frames(data: bytes) -> int:

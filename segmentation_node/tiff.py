@@ -127,6 +127,22 @@ def as_it_lies(data: bytes) -> bytes:
     return bytes(patched)
 
 
+def orientation(data: bytes) -> int:
+    """As EXIF numbers it, 1 to 8; 1 where the first directory does not say, or is broken."""
+    order = _order(data)
+    try:
+        (first,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, first)
+        for at in range(first + 2, first + 2 + 12 * entries, 12):
+            tag, type_ = struct.unpack_from(order + "HH", data, at)
+            if tag == _ORIENTATION and type_ in _TYPES:
+                (value,) = struct.unpack_from(order + _TYPES[type_], data, at + 8)
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
 def is_sound(data: bytes) -> bool:
     """Whether its strips, where they are deflated, decompress to all their rows.
 

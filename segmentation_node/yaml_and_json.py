@@ -46,7 +46,18 @@ def read_json(path: str) -> Any:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader, whose constructors of numbers and dates raise what they come upon."""
+    """The safe loader, whose constructors of numbers and dates raise what they come upon.
+
+    It takes no key twice, of which PyYAML keeps the last.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise _refused(key, "the key %s is there twice" % shown(key.value))
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if not isinstance(node, yaml.ScalarNode):

@@ -205,4 +205,5 @@ def _accuracy_on(
         if options.precision != "fp32":
             with open_segmenter(card, backend) as reference:
                 agreement = share_of_equal(segmenter, reference, dataset)
-        return accuracy_entry(segmenter, dataset_name, dataset.split, result, agreement)
+        name = dataset.name_on_card(dataset_name)
+        return accuracy_entry(segmenter, name, dataset.split, result, agreement)

@@ -90,6 +90,9 @@ class WithoutBroken(Dataset):
     def occurring_classes(self) -> tuple[int, ...]:
         return self._dataset.occurring_classes
 
+    def name_on_card(self, name: str) -> str:
+        return self._dataset.name_on_card(name)
+
     def sample_name(self, index: int) -> str:
         return self._dataset.sample_name(self._indices[index])
 

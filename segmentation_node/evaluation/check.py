@@ -27,6 +27,7 @@ class SplitContent:
         self.labels: LabelSet = dataset.label_set
         self.notes = list(dataset.notes)
         self.occurring = dataset.occurring_classes
+        self.turned = dataset.turned_pictures()
         self.sizes: Counter = Counter()
         self.pixels = np.zeros(len(self.labels), np.int64)
         self.pictures = np.zeros(len(self.labels), np.int64)
@@ -131,6 +132,12 @@ class DataCheck:
         lines = []
         for content in self.splits:
             lines += content.notes
+            if content.turned:
+                lines.append(
+                    "%s: an orientation in %d pictures, as %s: pixels count as they lie in the "
+                    "file; labels drawn on a turned picture do not fit them"
+                    % (content.split, len(content.turned), content.turned[0])
+                )
             if content.frames and content.near_empty():
                 lines.append(
                     "%s: on less than %g %% of the labelled pixels: %s"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import zlib
 
@@ -149,6 +150,43 @@ def test_the_name_of_a_built_in_label_set_is_taken(root):
 def test_labels_of_another_size_give_both_sizes(root):
     write(root / "labels" / "train" / "shot2.png", np.zeros((5, 6), np.uint8))
     refused(lambda: open_folder(root)[1], "labels/train/shot2.png", "6x5", "4x2")
+    write(root / "labels" / "train" / "shot2.png", np.zeros((4, 2), np.uint8))
+    refused(lambda: open_folder(root)[1], "2x4", "4x2, as it lies in its file, which no orient")
+
+
+def test_ids_in_three_equal_channels_are_told_from_colours(root):
+    write_sample(root, "train", "shot2", ids=np.full(TRAIN_IDS.shape + (3,), 7, np.uint8))
+    refused(lambda: open_folder(root)[1], "[7, 7, 7]", "if its greys are ids, save it with one")
+
+
+def test_the_id_that_is_ignored_unless_said_otherwise_is_explained(root):
+    """Masks of 0 and 255, as many tools write those of one class."""
+    masks = "{name: yard, %s classes: [{name: rest}, {name: rack, id: 255}]}"
+    (root / "labels.yaml").write_text(masks % "")
+    refused(lambda: open_folder(root), "id 255 is ignored", "'rack'", "ignored_ids, without which")
+    (root / "labels.yaml").write_text(masks % "ignored_ids: [],")
+    write_sample(root, "train", "shot2", ids=np.array([[0, 255, 255, 0]] * 2, np.uint8))
+    assert open_folder(root)[1].truth_hw[0].tolist() == [0, 1, 1, 0]
+
+
+def test_a_folder_of_other_files_says_what_is_there(root):
+    for path in (root / "images" / "val").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    refused(lambda: open_folder(root, "val"), "images/val: no pictures, but shot1.heic; expected")
+
+
+def test_a_card_tells_one_folder_from_another(root, tmp_path):
+    def name(root, split="train"):
+        return open_folder(root, split).name_on_card("folder")
+
+    assert name(root).startswith("folder yard ") and name(root) != name(root, "val")
+    moved = tmp_path / "elsewhere" / "yard"
+    shutil.copytree(str(root), str(moved))
+    assert name(moved) == name(root)
+    write_sample(moved, "train", "shot2", 77, train_ids=np.zeros((9, 9), np.uint8))
+    assert name(moved) != name(root)  # the same names, other pictures
+    (moved / "labels" / "train" / "shot1.png").unlink()
+    assert len({name(moved), name(root), name(moved, "val")}) == 3
 
 
 def test_what_is_missing_is_named_with_the_layout(root):
@@ -432,6 +470,18 @@ def test_a_class_of_next_to_nothing_and_a_picture_twice_are_warnings(root, capsy
     err = capsys.readouterr().err
     assert "warning: val: on less than 0.01 % of the labelled pixels: rack, person\n" in err
     assert "warning: twice: val: a, val: b" in err
+
+
+def test_pictures_that_ask_to_be_turned_are_a_warning(root, capsys):
+    """Annotation tools show them turned, and write labels that fit what they show."""
+    path = root / "images" / "val" / "shot1.png"
+    data = path.read_bytes()
+    exif = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 3, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(b"eXIf" + exif) & 0xFFFFFFFF)
+    path.write_bytes(data[:33] + struct.pack(">I", len(exif)) + b"eXIf" + exif + crc + data[33:])
+    assert check(root) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: val: an orientation in 1 pictures, as %s: " % path)
 
 
 def test_a_split_that_is_named_twice_is_read_once(root, capsys):

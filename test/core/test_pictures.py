@@ -90,6 +90,33 @@ def test_no_orientation_turns_the_pixels(orientation):
     assert pictures.decode_as_stored(turned).shape == (37, 53, 3)
 
 
+def webp_with_exif(content):
+    """The extended form, of a lossless picture."""
+    plain = encoded(".webp", SMOOTH, cv2.IMWRITE_WEBP_QUALITY, 101)
+    sizes = struct.pack("<I", 52)[:3] + struct.pack("<I", 36)[:3]
+    extended = b"VP8X" + struct.pack("<IB3x", 10, 0b1000) + sizes + plain[12:]
+    extended += b"EXIF" + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", 4 + len(extended)) + b"WEBP" + extended
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8, 9])
+def test_a_picture_tells_its_orientation(orientation):
+    data, segment = encoded(".jpg"), exif(orientation)
+    expected = orientation if orientation < 9 else 1
+    for turned in (
+        data[:2] + segment + data[2:],
+        png(0, 8, [[1, 2]], (b"eXIf", segment[10:])),
+        webp_with_exif(segment[10:]),
+        tiff((274, 3, orientation), order=">"),
+        tiff((274, 4, orientation), order=">"),
+    ):
+        assert pictures.decode_rgb(turned) is not None
+        assert pictures.orientation_of(turned) == expected
+    assert pictures.orientation_of(data) == 1
+    for length in range(len(segment)):
+        pictures.orientation_of(data[:2] + segment[:length])
+
+
 def values_of(bits):
     """Values of so many bits (5, 16), and the same packed, as rows of a PNG."""
     values = RANDOM.randint(0, 1 << bits, (5, 16))
@@ -307,7 +334,14 @@ def test_a_tiff_is_lossy_as_its_compression_is(code, is_lossy):
 
 @pytest.mark.parametrize("ending, is_lossy", [(".jpg", 1), (".webp", 1), (".png", 0), (".bmp", 0)])
 def test_formats_that_change_values_are_lossy(ending, is_lossy):
-    assert pictures.read_header(encoded(ending)).is_lossy == bool(is_lossy)
+    options = [cv2.IMWRITE_WEBP_QUALITY, 80] if ending == ".webp" else []
+    assert pictures.read_header(encoded(ending, SMOOTH, *options)).is_lossy == bool(is_lossy)
+
+
+def test_a_lossless_webp_is_none_of_them():
+    data = encoded(".webp", SMOOTH, cv2.IMWRITE_WEBP_QUALITY, 101)
+    assert not pictures.read_header(data).is_lossy
+    assert (pictures.decode_as_stored(data) == SMOOTH).all()
 
 
 @pytest.mark.parametrize("code", [8, 32946])

@@ -27,6 +27,7 @@ REFUSED = {
     "mean": ("a: [" + "1" * 400 + ", 0, 0]", "400 characters as int"),
     "sexagesimal": ("a: 1" + ":59" * 5000, "characters as int"),
     "real": ("a: 1." + "0" * 100, "102 characters as float"),
+    "twice": ("a: 1\nb: {c: 1,\n  'c': 2}", "the key 'c' is there twice (line 3)"),
     "nested": ("[" * 5000, "deeper than 32 levels"),
     "nested blocks": ("- " * 5000, "deeper than 32 levels"),
     "aliases": (BOMB, "alias *a0; expected values without aliases"),

@@ -96,7 +96,8 @@ def _write_on_card(
     from segmentation_node.importing.model_folder import accuracy_entry, add_to_card
 
     card, agreement = segmenter.card, _agreement(segmenter, dataset)
-    entry = accuracy_entry(segmenter, arguments.dataset, arguments.split, run.accuracy, agreement)
+    name = dataset.name_on_card(arguments.dataset)
+    entry = accuracy_entry(segmenter, name, arguments.split, run.accuracy, agreement)
     add_to_card(card.folder, accuracy=entry)
     print("%s: mean IoU %.4f" % (os.path.join(card.folder, CARD_FILE), entry["mean_iou"]))
     if agreement is not None:

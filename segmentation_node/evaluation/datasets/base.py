@@ -16,6 +16,7 @@ from segmentation_node.pictures import (
     ENDINGS,
     decode_as_stored,
     decode_rgb,
+    orientation_of,
     palette_of,
     read_header,
 )
@@ -64,10 +65,18 @@ class Dataset:
         """
         return ()
 
+    def turned_pictures(self) -> Tuple[str, ...]:
+        """Pictures that their files ask to show turned, which nothing here does; reads them all."""
+        return ()
+
     @property
     def occurring_classes(self) -> Tuple[int, ...]:
         """Train ids that occur in the data set: a network trained on it can know no others."""
         return tuple(range(len(self.label_set)))
+
+    def name_on_card(self, name: str) -> str:
+        """What a model's card calls the data set of this name; other data it calls otherwise."""
+        return name
 
     def sample_name(self, index: int) -> str:
         """What a sample is called, without reading it."""
@@ -179,6 +188,10 @@ class FileDataset(Dataset):
     def _read_labels(self, path: str, image_hwc: np.ndarray) -> np.ndarray:
         return read_labels(path, self.label_set, image_hwc)
 
+    def turned_pictures(self) -> Tuple[str, ...]:
+        paths = [sample.image for sample in self.samples if os.path.isfile(sample.image)]
+        return tuple(path for path in paths if orientation_of(read_bytes(path)) != 1)
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -216,9 +229,17 @@ def read_stored(path: str, image_hwc: np.ndarray) -> np.ndarray:
     """
     stored = _decoded(path, _decode_ids)
     if stored.shape[:2] != image_hwc.shape[:2]:
+        is_turned = stored.shape[1::-1] == image_hwc.shape[:2]
         raise DatasetError(
-            "%s: labels are %dx%d but their image is %dx%d"
-            % (path, stored.shape[1], stored.shape[0], image_hwc.shape[1], image_hwc.shape[0])
+            "%s: labels are %dx%d but their image is %dx%d%s"
+            % (
+                path,
+                stored.shape[1],
+                stored.shape[0],
+                image_hwc.shape[1],
+                image_hwc.shape[0],
+                ", as it lies in its file, which no orientation turns" if is_turned else "",
+            )
         )
     return stored
 
@@ -300,7 +321,10 @@ def paired(
     for files in (images, labels):
         require_folder(files.folder, layout)
         if not files.keys():
-            raise DatasetError("%s: no %s; expected %s" % (files.folder, files.kind, layout))
+            found = ", but %s" % files.others[0] if files.others else ""
+            raise DatasetError(
+                "%s: no %s%s; expected %s" % (files.folder, files.kind, found, layout)
+            )
     samples = []
     for key in asked or in_order(images.keys() | labels.keys()):
         problem = images.problem(key, asked[key] if asked else labels.path(key) + " is there")

@@ -10,6 +10,7 @@ from segmentation_node.labels import UNLABELLED, LabelSet, default_color
 
 Color = Tuple[int, int, int]
 BLACK: Color = (0, 0, 0)
+_IDS_AS_COLORS = "; if its greys are ids, save it with one channel"
 
 
 def read_mask(
@@ -95,9 +96,11 @@ def _from_colors(path: str, bgr_hwc: np.ndarray, by_color: Dict[int, int]) -> np
     strange = np.unique(codes[known[at] != codes])
     if strange.size:
         first = [int(strange[0]) >> shift & 255 for shift in (16, 8, 0)]
+        is_grey = (red == green).all() and (green == blue).all()
         raise DatasetError(
             "%s: %d of its colours are no class's, as %s; expected the classes' own, unsmoothed, "
-            "or black for no label" % (path, strange.size, first)
+            "or black for no label%s"
+            % (path, strange.size, first, _IDS_AS_COLORS if is_grey else "")
         )
     return np.array([by_color[code] for code in known.tolist()], np.uint8)[at]
 

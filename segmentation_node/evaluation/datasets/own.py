@@ -1,5 +1,6 @@
 """Data of one's own: the folder, not the code, says which classes and which splits there are."""
 
+import hashlib
 import os
 import re
 from typing import Any, Dict, List, Tuple
@@ -44,6 +45,15 @@ class PairedPictures(FileDataset):
     """Pictures and label images of the same stem, in classes that the folder may name itself."""
 
     void_colors: Tuple[Color, ...] = (BLACK,)
+
+    def name_on_card(self, name: str) -> str:
+        """With the folder's name, and a digest of the names and sizes of the split's files."""
+        digest = hashlib.blake2b(digest_size=4)
+        for sample in self.samples:
+            sizes = _bytes_in(sample.image), _bytes_in(sample.labels)
+            digest.update(repr((sample.name, sizes)).encode("utf-8", "backslashreplace"))
+        folder = os.path.basename(os.path.realpath(self.root))
+        return "%s %s %s" % (name, folder, digest.hexdigest())
 
     def _find(self) -> List[SampleFiles]:
         self.label_set = self._read_label_set()
@@ -139,6 +149,10 @@ class Voc(PairedPictures):
         self.notes = lists.left_out() + images.left_out() + labels.left_out()
         self.notes += left_out(labels.folder, "in no list", unlisted)
         return paired(images, labels, VOC_LAYOUT, stems[self.split])
+
+
+def _bytes_in(path: str) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def _stem(line: str) -> str:
