@@ -12,16 +12,17 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
-from segmentation_node.files import write_whole
 from segmentation_node.importing.model_folder import ARTIFACTS, Form, add_to_card, forms_of
+from segmentation_node.importing.settings import image_size
 from segmentation_node.model_card import WEIGHTS, ModelCard, Size, read_card
 from segmentation_node.networks import build_network
 from segmentation_node.networks.box_head import build_box_head
 from segmentation_node.networks.deploy import DeployGraph, Normalise
-from training.arguments import MAX_BATCH, image_size, whole
+from training.arguments import MAX_BATCH, whole
 from training.card import measure_accuracies, weights_artifact
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.errors import ExportError
@@ -53,18 +54,22 @@ def add_variants(
     forms = _forms(card, graphs, sizes, batch)
     graph = graph_of(card)
     if WEIGHTS in variants:
-        save_weights(folder / WEIGHTS_FILE, graph.network)
-        add_to_card(str(folder), artifacts=weights_artifact(folder / WEIGHTS_FILE))
+        with tempfile.TemporaryDirectory() as scratch:
+            made = Path(scratch, WEIGHTS_FILE)
+            save_weights(made, graph.network)
+            _add(folder, made, weights_artifact(made))
     for form in forms:
         with tempfile.TemporaryDirectory() as scratch:
-            made = Path(scratch)
-            export_form(graph, form, card.label_set, dataset, made, training)
-            write_whole(str(folder / form.file), (made / form.file).read_bytes())
-        add_to_card(str(folder), artifacts=form.artifact(folder))
+            export_form(graph, form, card.label_set, dataset, Path(scratch), training)
+            _add(folder, Path(scratch, form.file), form.artifact(Path(scratch)))
         if form.variant == "int8" or form.is_other_size:
             found = measure_accuracies(folder, dataset_name, dataset, form.variant, form.size)
             for entry in found:
                 add_to_card(str(folder), accuracy=entry)
+
+
+def _add(folder: Path, made: Path, artifact: dict[str, Any]) -> None:
+    add_to_card(str(folder), {made.name: made.read_bytes()}, artifacts=artifact)
 
 
 def _forms(

@@ -10,7 +10,6 @@ import torch
 from segmentation_node.errors import ContentError, shown
 from segmentation_node.yaml_and_json import parse_yaml
 
-MAX_PIXELS = 1 << 26
 MAX_BATCH = 1024
 MAX_CLASSES = 255
 """A class map is uint8, and 255 is unlabelled."""
@@ -40,16 +39,6 @@ def minutes(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no number of minutes")
     return number
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """``HxW`` as height and width in pixels."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and len(text) < 20):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not HxW, like 360x480")
-    if not 1 <= int(height) * int(width) <= MAX_PIXELS:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 to {MAX_PIXELS} pixels")
-    return int(height), int(width)
 
 
 def usable_device(text: str) -> str:

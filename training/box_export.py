@@ -11,7 +11,6 @@ import torch
 from segmentation_node.backends import open_backend
 from segmentation_node.backends.base import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
-from segmentation_node.files import write_whole
 from segmentation_node.images import place, to_network
 from segmentation_node.importing.model_folder import (
     OPSET,
@@ -61,9 +60,7 @@ def put_beside(
         content: dict[str, Any] = read_yaml(str(made / CARD_FILE))
         content["boxes"].update(found)
         write_card(made, content)
-        for file in files:
-            write_whole(str(folder / file), (made / file).read_bytes())
-        write_card(folder, content)
+        write_card(folder, content, {file: (made / file).read_bytes() for file in files})
 
 
 def _write_artifacts(

@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segmentation_node.errors import exit_code, reason
+from segmentation_node.importing.settings import image_size
 from segmentation_node.networks import NETWORKS, build_network
-from training.arguments import MAX_BATCH, MAX_CLASSES, image_size, network_options, whole
+from training.arguments import MAX_BATCH, MAX_CLASSES, network_options, whole
 from training.errors import TrainingError
 
 

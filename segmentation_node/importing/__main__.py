@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from segmentation_node.errors import INTERRUPTED, NetworkImportError, exit_code
+from segmentation_node.importing.settings import Settings, image_size
 from segmentation_node.interrupts import ending_at_once
 from segmentation_node.labels import MOST_CLASSES, label_set_by_name
-from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 
 WIDTH = 14
 """Of the column in which it says what a finding is of."""
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--labels", help="a label set's name, or a labels.yaml")
     made.add_argument(
         "--size",
-        type=_size,
+        type=image_size,
         action="append",
         default=[],
         metavar="HxW",
@@ -63,7 +63,6 @@ def _run(parsed: argparse.Namespace, given: list[str]) -> int:
     with ending_at_once(INTERRUPTED):
         try:
             from segmentation_node.importing.importer import Request, import_network
-            from segmentation_node.importing.settings import Settings
         except ImportError as error:
             raise NetworkImportError(
                 f"a package is missing ({error}); install what importing needs with: pip install "
@@ -93,15 +92,6 @@ def _run(parsed: argparse.Namespace, given: list[str]) -> int:
     )
     import_network(request, lambda what, text: print(f"{what:{WIDTH}}{text}", flush=True))
     return 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and len(text) < 20):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not HxW, like 360x480")
-    if not 1 <= int(height) * int(width) <= LARGEST_IMAGE_PIXELS:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 to {LARGEST_IMAGE_PIXELS} pixels")
-    return int(height), int(width)
 
 
 def _number(text: str) -> float:

@@ -1,6 +1,8 @@
 """What a model folder made here holds: its files by variant, and their card."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import yaml
 
 from segmentation_node.evaluation.run.accuracy import Accuracy
-from segmentation_node.files import write_whole
+from segmentation_node.files import new_file
 from segmentation_node.model_card import (
     CARD_FILE,
     ConfidenceInfo,
@@ -119,16 +121,19 @@ def accuracy_entry(
     return entry
 
 
-def add_to_card(folder: str, **entries: dict[str, Any]) -> None:
-    """Put an entry of ``artifacts`` or ``accuracy`` on the card in a folder.
+def add_to_card(
+    folder: str, files: Mapping[str, bytes] | None = None, **entries: dict[str, Any]
+) -> None:
+    """Put an entry of ``artifacts`` or ``accuracy`` on the card in a folder, with ``files``.
 
-    It replaces the one of the same file, or of the same data, size and precision. Raises CardError.
+    It replaces the one of the same file, or of the same data, size and precision. Raises as
+    ``write_card``.
     """
     content: dict[str, Any] = read_yaml(str(Path(folder) / CARD_FILE))
     for key, entry in entries.items():
         others = [item for item in content[key] if _identity(item) != _identity(entry)]
         content[key] = [*others, entry]
-    write_card(Path(folder), content)
+    write_card(Path(folder), content, files)
 
 
 def _identity(entry: dict[str, Any]) -> list[Any]:
@@ -150,8 +155,23 @@ def put_on_card(folder: str, **changes: Any) -> None:
     write_card(Path(folder), {**content, **changes})
 
 
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Validate the card and put it beside its artifacts."""
+def write_card(
+    folder: Path, card: dict[str, Any], files: Mapping[str, bytes] | None = None
+) -> None:
+    """Validate the card and put it beside its artifacts, of which it replaces ``files`` by name.
+
+    Raises CardError, or OutputError where one cannot be written: then none is replaced. All are on
+    the disk before the first is: a run that is stopped leaves the old model or the new one, which
+    everybody may read.
+    """
     text = yaml.safe_dump(card, sort_keys=False, width=96)
     parse_card(parse_yaml(text, CARD_FILE), str(folder))
-    write_whole(str(folder / CARD_FILE), text)
+    contents = {CARD_FILE: text.encode("utf-8"), **(files or {})}
+    with ExitStack() as taking_their_places:
+        for name, content in contents.items():
+            partial = taking_their_places.enter_context(new_file(str(folder / name)))
+            with open(partial, "wb") as out:
+                out.write(content)
+                out.flush()
+                os.fchmod(out.fileno(), 0o644)
+                os.fsync(out.fileno())

@@ -1,14 +1,27 @@
 """What is known of a foreign network, who says so, and which word counts."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from segmentation_node.errors import shown
 from segmentation_node.labels import LABEL_SETS, LabelSet, parse_label_set
+from segmentation_node.pictures import LARGEST_IMAGE_PIXELS
 
 ORDERS = ("rgb", "bgr")
 LAYOUTS = ("nchw", "nhwc")
 Triple = tuple[float, float, float]
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """An option's ``HxW`` as height and width in pixels. Raises argparse.ArgumentTypeError."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not HxW, like 360x480")
+    if not 1 <= int(height) * int(width) <= LARGEST_IMAGE_PIXELS:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 to {LARGEST_IMAGE_PIXELS} pixels")
+    return int(height), int(width)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ It is one factor on ``score - highest score``, in front of the exponential. The 
 the scores themselves and stays to the bit what it was.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from segmentation_node.backends.onnx_edits import keep_output
 from segmentation_node.backends.onnx_file import TEMPERATURE, temperature_text
 from segmentation_node.errors import CardError
-from segmentation_node.files import write_whole
 from segmentation_node.importing.model_folder import confidence_entry, write_card
 from segmentation_node.importing.original import on_onnxruntime
 from segmentation_node.model_card import (
@@ -24,7 +24,6 @@ from segmentation_node.model_card import (
     CARD_FILE,
     ModelCard,
     read_card,
-    sha256_of,
     verified_path,
 )
 from segmentation_node.yaml_and_json import read_yaml
@@ -49,7 +48,7 @@ def set_temperature(folder: Path, temperature: float) -> None:
     """Give all graphs of a model folder, and its card, this temperature.
 
     A confidence measured at another one leaves the card. Raises CardError where that of the graphs
-    is none that was made here; then nothing changes.
+    is none that was made here, and OutputError as ``write_card``; then nothing changes.
     """
     card, content = read_card(str(folder)), read_yaml(str(folder / CARD_FILE))
     graphs = [
@@ -58,16 +57,15 @@ def set_temperature(folder: Path, temperature: float) -> None:
     models = {item.file: onnx.load(verified_path(str(folder), item)) for item in graphs}
     for model in models.values():
         put_into(model, temperature, card.name)
-    for file, model in models.items():
-        write_whole(str(folder / file), model.SerializeToString())
+    files = {file: model.SerializeToString() for file, model in models.items()}
     for item in content["artifacts"]:
-        if item["file"] in models:
-            item["sha256"] = sha256_of(str(folder / item["file"]))
+        if item["file"] in files:
+            item["sha256"] = hashlib.sha256(files[item["file"]]).hexdigest()
     # What was measured at another temperature is not so any more.
     measured = card.confidence if temperature == card.temperature else None
     entry = confidence_entry(measured, temperature)
     content.pop("confidence", None)
-    write_card(folder, {**content, **({"confidence": entry} if entry else {})})
+    write_card(folder, {**content, **({"confidence": entry} if entry else {})}, files)
 
 
 def put_into(model: onnx.ModelProto, temperature: float, name: str) -> None:

@@ -1,5 +1,6 @@
 """The confidence's temperature: every form of the graph against NumPy, and what is fitted."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from support.foreign_networks import CLASSES, Network, labels_file, pictures
 import training.add_variants
 import training.export
 from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
-from segmentation_node.errors import BackendError, CardError, DatasetError
+from segmentation_node.errors import BackendError, CardError, DatasetError, OutputError
 from segmentation_node.evaluation import temperature as fitting
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.commands import confidence as command
@@ -26,7 +27,7 @@ from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.importing.__main__ import main as import_network
 from segmentation_node.importing.temperature import open_scores, set_temperature
 from segmentation_node.labels import parse_label_set
-from segmentation_node.model_card import read_card, verified_path
+from segmentation_node.model_card import read_card, sha256_of, verified_path
 from segmentation_node.networks import NETWORKS
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from segmentation_node.pipeline import open_segmenter
@@ -213,6 +214,36 @@ def test_a_temperature_can_be_changed_and_taken_back(folder):
             assert said == (None if temperature == 1.0 else f"{temperature:g}")
     for name, content in before.items():
         assert onnx.load(folder / name) == onnx.ModelProto.FromString(content)
+
+
+def test_a_temperature_that_cannot_be_written_whole_changes_nothing(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / ".model_float.onnx.partial").mkdir()
+    with pytest.raises(OutputError, match="model_float.onnx"):
+        set_temperature(folder, 2.5)
+    (folder / ".model_float.onnx.partial").rmdir()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_all_files_are_whole_before_the_first_takes_its_place(folder, monkeypatch):
+    """So that a kill finds the old model or the new one, but for the moment of the renames."""
+    taken = []
+
+    def replace(partial, place, replace=os.replace):
+        if not taken:
+            card = yaml.safe_load((folder / ".model.yaml.partial").read_text())
+            for item in card["artifacts"]:
+                made = folder / f".{item['file']}.partial"
+                assert not made.exists() or sha256_of(str(made)) == item["sha256"]
+            taken.extend(path.name for path in folder.glob(".*.partial"))
+        replace(partial, place)
+
+    monkeypatch.setattr("segmentation_node.files.os.replace", replace)
+    set_temperature(folder, 2.5)
+    graphs = [f".{path.name}.partial" for path in folder.glob("*.onnx")]
+    assert sorted(taken) == sorted([*graphs, ".model.yaml.partial"])
+    for artifact in read_card(str(folder)).artifacts:
+        assert verified_path(str(folder), artifact)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
