@@ -2,7 +2,8 @@
 
 import csv
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from segmentation_node.errors import reason, shown
-from segmentation_node.files import new_file, write_whole
+from segmentation_node.files import alone_in, new_file, write_whole
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
 from training.checkpoint import (
@@ -25,7 +26,7 @@ from training.checkpoint import (
 )
 from training.distributed import Group
 from training.errors import TrainingError, writing
-from training.recipe import Recipe
+from training.recipe import LIMIT, Recipe
 from training.scoring import Score
 from training.state import TrainingState
 
@@ -62,8 +63,20 @@ class RunFolder:
             self._check_others()
         self.group.wait()
         if self.group.is_first:
-            self.path.mkdir(parents=True, exist_ok=True)
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
             self.recipe.write(self.path / RECIPE_FILE)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While a run trains in it. Raises TrainingError where another one does."""
+        if not self.group.is_first:
+            yield
+            return
+        with alone_in(str(self.path), 0.0) as is_alone:
+            if not is_alone:
+                raise TrainingError(f"{self.path}: another run trains in it; choose another folder")
+            yield
 
     def _check_others(self) -> None:
         """What a run of this recipe left before its first checkpoint is replaced, nothing else."""
@@ -211,6 +224,15 @@ def _check_same_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
                 f"the run's {key}: {shown(saved[key])}; found {shown(now[key])}; take the run's "
                 "own data, as --root, --limit and --skip-broken chose them"
             )
+
+
+def epochs_logged(run: Path) -> int | None:
+    """How many epochs a run has finished by its log; None where there is none to read."""
+    path = run / LOG_FILE
+    try:
+        return len(_rows(path, LIMIT)) if path.is_file() else None
+    except TrainingError:
+        return None
 
 
 def _rows(path: Path, epochs: int) -> list[dict[str, str]]:

@@ -104,7 +104,8 @@ class DivergenceGuard:
 
     def _stop(self, found: str) -> None:
         raise DivergedError(
-            f"{found}; lower learning_rate (now {self.learning_rate:g}) or max_gradient_norm"
+            f"{found}; lower learning_rate (now {self.learning_rate:g}) or max_gradient_norm, "
+            "which limits nothing at 0"
         )
 
 

@@ -87,10 +87,12 @@ class Trainer:
         self.normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(self.device)
         # Before processes share the network: all get the first one's, with batch norms that sum.
         measure_batch_norm(self.network, self.state.unmeasured, self.normalise, train)
+        criterion = Criterion.of(recipe, train)
+        self._tell_of_absent(criterion.class_weights)
         self.train_step = TrainStep(
             recipe,
             self.state,
-            Criterion.of(recipe, train),
+            criterion,
             self.group,
             self.options.accumulate,
             self.options.compile_network,
@@ -110,7 +112,7 @@ class Trainer:
         self.mean_iou = float("nan")
         self._saved_at = time.monotonic()
         self._started_at = self._saved_at - self.state.elapsed_s
-        with self.stop, self._open_log() as self.log:
+        with self.folder.alone(), self.stop, self._open_log() as self.log:
             try:
                 while self.state.epoch < self.recipe.epochs:
                     self._train_epoch()
@@ -242,6 +244,14 @@ class Trainer:
             self.state.epoch,
             not self.group.is_first,
         )
+
+    def _tell_of_absent(self, class_weights: torch.Tensor) -> None:
+        """Say which classes no training image shows, where a weight of 0 comes of counting them."""
+        names = self.train_split.label_set.names
+        weights = zip(names, class_weights.tolist(), strict=True)
+        absent = [name for name, weight in weights if weight == 0]
+        if absent and self.group.is_first and isinstance(self.recipe.class_weights, str):
+            print(f"no training image shows, and none teaches: {', '.join(absent)}", flush=True)
 
     def _check_batch(self) -> None:
         batch, images = self.recipe.batch_size, len(self.train_split)

@@ -88,6 +88,17 @@ def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
         assert named(run) == f"python -m training.train {expected}"
 
 
+def test_the_card_says_that_a_run_is_not_finished(run, monkeypatch, capsys):
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "epochs": 3}))
+    log = "epoch,loss\n1,2.0\n2,1.5\n"
+    for text, told in ((log, True), (log + "3,1.0\n", False)):
+        (run / "log.csv").write_text(text)
+        card = read_card(str(export(run, monkeypatch=monkeypatch)))
+        assert card.weights.provenance.endswith(", unfinished: 2 of 3 epochs") == told
+        assert (f"warning: {run} is unfinished: 2 of 3" in capsys.readouterr().err) == told
+
+
 def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(run, monkeypatch):
     """Kitti's by way of two runs that go round in a circle, a folder's by a card, two by none."""
     monkeypatch.chdir(run.parent)

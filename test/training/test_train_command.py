@@ -397,6 +397,25 @@ def test_a_mistake_is_one_line(name, root, tmp_path, capsys):
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_two_runs_do_not_share_a_folder(root, tmp_path):
+    recipe = read_recipe(tmp_path, epochs=1)
+    with make_trainer(recipe, root, tmp_path / "run", val=False).folder.alone():
+        with pytest.raises(TrainingError, match="run: another run trains in it; choose another"):
+            make_trainer(recipe, root, tmp_path / "run", val=False).run()
+    assert not (tmp_path / "run" / "log.csv").exists()
+    make_trainer(recipe, root, tmp_path / "run", val=False, stop_after=1).run()
+
+
+def test_classes_that_no_training_image_shows_are_told(root, tmp_path, capsys):
+    make_trainer(read_recipe(tmp_path), root, tmp_path / "run", val=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no training image" in line]
+    absent = [name for index, name in enumerate(CAMVID_11.names) if index not in (0, 3, 8)]
+    assert line.endswith(": " + ", ".join(absent))
+    some = [0.0] * 3 + [1.0] * 8
+    make_trainer(read_recipe(tmp_path, class_weights=some), root, tmp_path / "run", val=False)
+    assert "no training image" not in capsys.readouterr().out
+
+
 def test_a_folder_with_a_run_is_not_overwritten(root, tmp_path):
     recipe = read_recipe(tmp_path, epochs=1)
     make_trainer(recipe, root, tmp_path / "run", val=False).run()
