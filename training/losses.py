@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from segmentation_node.labels import UNLABELLED
 from training.data import AnySplit
-from training.errors import RecipeError
+from training.errors import RecipeError, TrainingError
 from training.recipe import Distillation, Ohem, Recipe
 
 
@@ -51,6 +51,11 @@ def make_class_weights(recipe: Recipe, split: AnySplit) -> torch.Tensor:
     if recipe.class_weights == "none":
         return torch.ones(split.classes, device=split.device)
     counts = split.label_counts()
+    if not counts.any():
+        raise TrainingError(
+            f"no pixel of the {len(split)} training images is of a class: there is nothing to "
+            "learn; check-data says what their labels hold"
+        )
     if recipe.class_weights == "median_frequency":
         return median_frequency_weights(counts).to(split.device)
     return enet_weights(counts, recipe.class_weight_offset).to(split.device)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file
@@ -27,6 +28,7 @@ SQUEEZENET_FIRES = {"fires_at_4": (3, 4), "fires_at_8": (6, 7), "fires_at_16": (
 FIRE_PARTS = {"squeeze": "squeeze", "expand1": "expand1x1", "expand3": "expand3x3"}
 CONVOLUTION = ("weight", "bias")
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+WEIGHTS_FORMATS = "a file of safetensors, or what torch.save made of a state dict"
 SAME_SHAPE = (
     "; network and network_options must be those that the file was trained with, as in the "
     "recipe.yaml or model.yaml beside it"
@@ -218,14 +220,17 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises ValueError where it is neither.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a state dict of torchvision")
+        raise ValueError(f"{path}: no such file; expected {WEIGHTS_FORMATS}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are something else make torch raise nearly anything
-        why = reason(error)[:200]
-        raise ValueError(f"{path}: not a state dict of tensors alone: {why}") from error
+        # What torch says of a pickle advises to run whatever code is in it.
+        why = "" if isinstance(error, UnpicklingError) else f" ({reason(error)[:200]})"
+        raise ValueError(
+            f"{path}: not a state dict of tensors alone{why}; expected {WEIGHTS_FORMATS}"
+        ) from error
     if not isinstance(tensors, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
     ):

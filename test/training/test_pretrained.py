@@ -189,6 +189,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys, content):
     with pytest.raises(ValueError, match="not a state dict of tensors alone") as refusal:
         load_trunk(build_network("elu_squeezenet", 3, {}), path)
     assert "\n" not in str(refusal.value)
+    assert "weights_only" not in str(refusal.value)  # nor advised to be run
     assert "unpickled" not in capsys.readouterr().out
 
 

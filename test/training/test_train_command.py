@@ -20,6 +20,7 @@ from support.training_runs import (
     read_recipe,
     rows,
     start,
+    write_camvid,
     write_recipe,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -414,6 +415,13 @@ def test_classes_that_no_training_image_shows_are_told(root, tmp_path, capsys):
     some = [0.0] * 3 + [1.0] * 8
     make_trainer(read_recipe(tmp_path, class_weights=some), root, tmp_path / "run", val=False)
     assert "no training image" not in capsys.readouterr().out
+
+
+def test_labels_of_no_class_are_refused(tmp_path):
+    for path in write_camvid(tmp_path / "camvid").glob("trainannot/*.png"):
+        cv2.imwrite(str(path), np.full_like(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 11))
+    with pytest.raises(TrainingError, match="no pixel of the 12 training images is of a class: "):
+        make_trainer(read_recipe(tmp_path), tmp_path / "camvid", tmp_path / "run", val=False)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(root, tmp_path):
