@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.files import new_file
 from segmentation_node.model_card import (
@@ -100,8 +101,14 @@ def accuracy_entry(
 ) -> dict[str, Any]:
     """The card's entry for what a segmenter scored, over whole images and all classes.
 
-    ``agreement`` is the share of the pixels that get the class of fp32.
+    ``agreement`` is the share of the pixels that get the class of fp32. Raises DatasetError where
+    no pixel is labelled.
     """
+    if not result.matrix.counts.any():
+        raise DatasetError(
+            f"{dataset} {split}: no pixel is labelled, and the card's accuracy is measured on it; "
+            "label its pictures, or take another split"
+        )
     backend, card = segmenter.backend, segmenter.card
     precision = backend.options.precision
     entry: dict[str, Any] = {

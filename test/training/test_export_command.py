@@ -1,8 +1,10 @@
 """``training.export`` on a small run: files, card, and the check before anything appears."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -86,6 +88,18 @@ def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
     for epochs, expected in ((2, run / "recipe.yaml"), (1, "training/recipes/small.yaml")):
         shipped.write_text(yaml.safe_dump({**recipe, "epochs": epochs, "seed": 0}))
         assert named(run) == f"python -m training.train {expected}"
+
+
+def test_a_split_without_labels_gives_no_figures(run, monkeypatch, capsys):
+    class Unlabelled(TwoFrames):
+        def __getitem__(self, index):
+            frame = super().__getitem__(index)
+            return replace(frame, truth_hw=np.full_like(frame.truth_hw, 255))
+
+    monkeypatch.setattr(training.export, "open_data", lambda *_: Unlabelled())
+    assert not export(run, monkeypatch=monkeypatch).exists()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "camvid val: no pixel is labelled" in error
 
 
 def test_the_card_says_that_a_run_is_not_finished(run, monkeypatch, capsys):
