@@ -10,7 +10,7 @@ import numpy as np
 from segmentation_node.errors import GeometryError, ImageError, shown
 from segmentation_node.images import Box, view
 from segmentation_node.labels import UNLABELLED
-from segmentation_node.pictures import decode_as_stored, read_header
+from segmentation_node.pictures import decode_as_stored, palette_of, read_header
 
 ROTATIONS = (0, 90, 180, 270)
 LARGEST_SIDE = 1 << 26
@@ -122,7 +122,7 @@ def rotation_problem(rotation: Any) -> str:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """A PNG whose pixels other than 0 (black) are to be ignored: 255 there, else 0, uint8 (H, W).
+    """A PNG whose pixels other than black are to be ignored: 255 there, else 0, uint8 (H, W).
 
     Raises GeometryError, one line.
     """
@@ -131,16 +131,20 @@ def read_mask(path: str) -> np.ndarray:
             data = file.read(LARGEST_FILE_BYTES)
         if read_header(data).format != "PNG":
             raise ImageError("a %s; expected a PNG" % read_header(data).format)
-        pixels = decode_as_stored(data)
+        pixels, palette = decode_as_stored(data), palette_of(data)
     except OSError as error:
         raise GeometryError("the mask %s: %s" % (path, error.strerror)) from error
     except ImageError as error:
         raise GeometryError("the mask %s: %s" % (path, error)) from error
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         raise GeometryError("the mask %s: a PNG with an alpha channel; expected one without" % path)
+    if len(palette):  # whose index 0 need not be black
+        brightest = np.zeros(256, np.uint8)
+        brightest[: len(palette)] = palette.max(axis=1)
+        pixels = brightest[pixels]
     marked = pixels != 0 if pixels.ndim == 2 else pixels.any(axis=2)
     if marked.all():
         raise GeometryError(
-            "the mask %s: ignores every pixel; expected 0 (black) where the image counts" % path
+            "the mask %s: ignores every pixel; expected black where the image counts" % path
         )
     return np.where(marked, np.uint8(UNLABELLED), np.uint8(0))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from segmentation_node.backends import Backend, BackendOptions, Prediction, open_backend
-from segmentation_node.backends.choice import BackendChoice, choose
+from segmentation_node.backends.choice import BackendChoice, open_chosen
 from segmentation_node.boxes import Boxes, things_of
 from segmentation_node.errors import ImageError
 from segmentation_node.fast_rcnn import BoxFinder
@@ -157,7 +157,10 @@ def open_batch(
     pay for lazy set-up; close it when done. Raises BackendError or CardError.
     """
     options = options or BackendOptions()
-    choice = choose(card, backend, options)
+    return open_chosen(card, backend, options, lambda choice: _warm_batch(card, choice, options))
+
+
+def _warm_batch(card: ModelCard, choice: BackendChoice, options: BackendOptions) -> "Batch":
     options = replace(options, precision=choice.precision)
     batch = Batch(open_backend(choice.name, card, options), choice)
     try:

@@ -1,5 +1,6 @@
 """What every run time has in common: checks here, computation in the subclasses."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -31,6 +32,12 @@ class BackendOptions:
     engine_dir: str = "~/.cache/segmentation_node"
     execution: str = "auto"
     batch: int = 0
+
+
+def gpu_index(device: str) -> Optional[int]:
+    """Of the GPU that cuda or cuda:N names, 0 where it gives none; None for anything else."""
+    found = re.match(r"cuda(?::([0-9]+))?\Z", device)
+    return int(found.group(1) or 0) if found else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -51,6 +51,9 @@ class Candidate(NamedTuple):
 
 Times = Dict[Candidate, float]
 """Least time of a run in ms."""
+Failures = Dict[Candidate, str]
+"""Why each of them cannot be opened."""
+Opened = TypeVar("Opened")
 
 
 class BackendChoice(NamedTuple):
@@ -77,20 +80,46 @@ class BackendChoice(NamedTuple):
 
 
 def choose(
-    card: ModelCard, backend: str = AUTO, options: Optional[BackendOptions] = None
+    card: ModelCard,
+    backend: str = AUTO,
+    options: Optional[BackendOptions] = None,
+    failed: Optional[Failures] = None,
 ) -> BackendChoice:
     """The run time and precision that ``backend`` and ``options.precision`` ask for.
 
-    What is named is obeyed. Raises BackendError that says of each backend why it cannot be used,
-    or that none of those that could be loads; CardError where a file is not the card's.
+    What is named is obeyed. Those that ``failed`` are left out of what is measured. Raises
+    BackendError that says of each backend why it cannot be used, or that none of those that could
+    be loads; CardError where a file is not the card's.
     """
     options = options or BackendOptions()
     if AUTO not in (backend, options.precision):
         return BackendChoice(backend, options.precision, "as asked", "as asked")
     possible = _possible(card, backend, options)
     if len(possible.candidates) > 1:
-        return _fastest(card, possible, options)
+        return _fastest(card, possible, options, failed or {})
     return _explained(card, possible, options, possible.candidates[0], possible.short)
+
+
+def open_chosen(
+    card: ModelCard,
+    backend: str,
+    options: BackendOptions,
+    open_choice: Callable[[BackendChoice], Opened],
+) -> Opened:
+    """What ``open_choice`` gives for the choice that ``choose`` makes of these.
+
+    One that is remembered and cannot be opened any more is left out, with a warning, and the others
+    are chosen from. Raises as ``choose`` and ``open_choice`` do.
+    """
+    failed: Failures = {}
+    while True:
+        choice = choose(card, backend, options, failed)
+        try:
+            return open_choice(choice)
+        except BackendError as error:
+            if not choice.remembered:
+                raise
+            failed[Candidate(choice.name, choice.precision)] = reason(error)
 
 
 def keeps_classes(card: ModelCard, kind: str, precision: str) -> Tuple[bool, str]:
@@ -219,7 +248,7 @@ def _refusal(backend: Type[Backend], card: ModelCard, options: BackendOptions) -
 
 def measure(
     card: ModelCard, candidates: List[Candidate], options: BackendOptions
-) -> Tuple[Times, Dict[Candidate, str]]:
+) -> Tuple[Times, Failures]:
     """How long each takes, and why those that do not load or run fail.
 
     They take turns on one image for at most ``TIMING_S``, after each was loaded and ran once; what
@@ -228,7 +257,7 @@ def measure(
     image_nhwc = np.array([])
     opened: Dict[Candidate, Backend] = {}
     times_ms: Times = {}
-    failed: Dict[Candidate, str] = {}
+    failed: Failures = {}
     with ExitStack() as stack:
         for candidate in candidates:
             asked = replace(options, precision=candidate.precision)
@@ -268,23 +297,26 @@ class _Measured(NamedTuple):
 
     times_ms: Times
     day: str
-    failed: Dict[Candidate, str]
+    failed: Failures
     notes: List[str]
 
 
-def _fastest(card: ModelCard, possible: _Possible, options: BackendOptions) -> BackendChoice:
+def _fastest(
+    card: ModelCard, possible: _Possible, options: BackendOptions, failed: Failures
+) -> BackendChoice:
+    candidates = [candidate for candidate in possible.candidates if candidate not in failed]
     path = os.path.join(os.path.expanduser(options.engine_dir), CHOICES_FILE)
-    wanted = _conditions(card, possible.candidates, options)
-    times_ms, day = _found_in(_recalled(path)[0], wanted, possible.candidates)
+    wanted = _conditions(card, candidates, options)
+    times_ms, day = _found_in(_recalled(path)[0], wanted, candidates)
     found = _Measured(times_ms, day, {}, [])
     if not times_ms:
         # Nodes that start together would disturb one another, and may be after the same times.
         with alone_in(os.path.dirname(path), MOST_WAIT_S) as is_alone:
-            found = _recalled_or_measured(card, possible.candidates, options, path, wanted)
+            found = _recalled_or_measured(card, candidates, options, path, wanted)
         if not is_alone:
             waited = "others measured for over %.0f s, and disturb what is measured" % MOST_WAIT_S
             found.notes.append(waited)
-    refusals = {str(candidate): why for candidate, why in found.failed.items()}
+    refusals = {str(item): why for item, why in {**failed, **found.failed}.items()}
     times_ms = found.times_ms
     if not times_ms:
         raise BackendError("no backend can run %s: %s" % (card.name, _listed(refusals)))
@@ -311,7 +343,8 @@ def _recalled_or_measured(
     times_ms, failed = measure(card, candidates, options)
     notes = ["%s; measured anew" % problem] if problem else []
     # Where one failed, the next start tries it again, and says so again.
-    unwritten = "" if failed else _remember(path, known, wanted, times_ms)
+    is_whole = times_ms and not failed
+    unwritten = _remember(path, known, wanted, times_ms) if is_whole else ""
     return _Measured(times_ms, "", failed, ["; ".join(notes + [unwritten])] if unwritten else notes)
 
 

@@ -2,11 +2,11 @@
 
 import importlib
 import os
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from segmentation_node.backends.base import Backend, BackendOptions, Prediction
+from segmentation_node.backends.base import Backend, BackendOptions, Prediction, gpu_index
 from segmentation_node.backends.onnx_edits import (
     decode_weights,
     keep_output,
@@ -69,12 +69,12 @@ class OnnxRuntimeBackend(Backend):
 
     @classmethod
     def unready(cls, card: ModelCard, options: BackendOptions) -> str:
-        if _gpu_index(options.device) is None:
+        if gpu_index(options.device) is None:
             return ""
         return _missing_provider(options.execution)
 
     def _load(self, artifact_path: str) -> None:
-        self._gpu = _gpu_index(self.options.device)
+        self._gpu = gpu_index(self.options.device)
         self._check_device()
         model = _read(artifact_path)
         self._session = self._open(artifact_path, model)
@@ -95,7 +95,11 @@ class OnnxRuntimeBackend(Backend):
     def _check_device(self) -> None:
         options = self.options
         if self._gpu is None:
-            self._check_choice("device", options.device, ("auto", "cpu", "cuda", "cuda:N"))
+            if options.device not in ("auto", "cpu"):
+                raise BackendError(
+                    "backend onnxruntime: device %r is not offered; choose auto, cpu, cuda or "
+                    "cuda:N, N being a GPU's number" % options.device
+                )
             if options.execution == "compiled":
                 raise BackendError(
                     "backend onnxruntime: execution 'compiled' is TensorRT's, on a GPU; choose "
@@ -196,14 +200,6 @@ def _default_threads() -> int:
     """
     cores = len(os.sched_getaffinity(0))
     return cores if cores < os.sysconf("SC_NPROCESSORS_CONF") else 0
-
-
-def _gpu_index(device: str) -> Optional[int]:
-    """Of the GPU that cuda or cuda:N names; None for anything else."""
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index.isdigit() or device == "cuda"):
-        return None
-    return int(index or 0)
 
 
 def _gpu_providers(execution: str) -> List[str]:

@@ -1,15 +1,20 @@
 """PyTorch on CUDA or on the CPU: the network is built from ``networks/``, nothing is unpickled."""
 
 import importlib
-import re
 from contextlib import contextmanager
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 
-from segmentation_node.backends.base import EXECUTIONS, Backend, BackendOptions, Prediction
+from segmentation_node.backends.base import (
+    EXECUTIONS,
+    Backend,
+    BackendOptions,
+    Prediction,
+    gpu_index,
+)
 from segmentation_node.backends.torch_cuda import CudaRunner, choose_gpu, line_of
-from segmentation_node.errors import BackendError
+from segmentation_node.errors import BackendError, reason
 from segmentation_node.model_card import ModelCard
 
 # fp16 would work too, and take half as long again as fp32 (77 against 53 ms, with AVX512-FP16).
@@ -37,6 +42,8 @@ class TorchBackend(Backend):
             importlib.import_module("safetensors")
         except ImportError as error:
             return "PyTorch is missing (%s); install it with: pip install torch safetensors" % error
+        except OSError as error:  # of a library that it opens by itself, as CUDA's
+            return "PyTorch does not load (%s); install it anew" % reason(error)
         return ""
 
     @classmethod
@@ -276,7 +283,7 @@ def _choose_device(wanted: str, precision: str) -> Any:
 
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):
+    if wanted != "cpu" and gpu_index(wanted) is None:
         raise BackendError(
             "backend torch: device %r is not offered; choose auto, cpu, cuda or cuda:N" % wanted
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import List, Optional, Sequence
 
 from segmentation_node.backends import BACKENDS, Backend
-from segmentation_node.backends.choice import choose
+from segmentation_node.backends.choice import BackendChoice, open_chosen
 from segmentation_node.deadline import Ladder, Rung, rungs_of
 from segmentation_node.errors import LabelsError, SegmentationError
 from segmentation_node.labels import Grouping, LabelSet, read_grouping
@@ -42,39 +42,14 @@ class LoadedModel:
 
     def __init__(self, plan: ModelPlan, cameras: int) -> None:
         """Raises BackendError, CardError or SegmentationError."""
-        settings = plan.settings
-        self.choice = choose(plan.card, settings.backend, settings.options)
-        if self.choice.times_ms and not self.choice.remembered:
-            give_memory_back()
-        self.precision = self.choice.precision
+        self._plan = plan
         self._cameras = cameras
-        self._rungs = _rungs(plan.card, self.choice.name, self.precision, settings)
-        self._batches: List[Batch] = []
-        self._lacking_boxes: List[str] = []
-        self._segmenters: List[List[Segmenter]] = []
+        settings = plan.settings
+        open_chosen(plan.card, settings.backend, settings.options, self._open)
         self.ladder = None
         if settings.deadline_ms > 0:
             self.ladder = Ladder(settings.deadline_ms, [rung.text for rung in self._rungs])
-        with ExitStack() as made:
-            for rung in self._rungs:
-                self._open(settings, rung.card)
-                made.callback(self._batches[-1].close)
-                self._check_batch(self._batches[-1], settings.batch_window_ms)
-                self._offer_boxes(self._batches[-1], plan)
-                self._segmenters.append(
-                    [
-                        Segmenter(
-                            self._batches[-1],
-                            settings.output_resolution,
-                            plan.grouping,
-                            geometry,
-                            settings.detected,
-                        )
-                        for geometry in settings.geometries
-                    ]
-                )
-            self._made = made.pop_all()
-        self.labels = self.segmenters[0].labels
+        self.labels = self._segmenters[0][0].labels
         self.detected = settings.detected
         by_head = any(batch.box_finder is not None for batch in self._batches)
         if by_head and plan.card.boxes is not None:
@@ -155,20 +130,46 @@ class LoadedModel:
         self._made.close()
         give_memory_back()
 
-    def _open(self, settings: Settings, card: ModelCard) -> None:
-        name = self.choice.name
-        options = replace(settings.options, precision=self.precision)
+    def _open(self, choice: BackendChoice) -> None:
+        """All sizes that may run, or none."""
+        if choice.times_ms and not choice.remembered:
+            give_memory_back()
+        self.choice = choice
+        self._rungs = _rungs(self._plan.card, choice, self._plan.settings)
+        self._batches: List[Batch] = []
+        self._lacking_boxes: List[str] = []
+        self._segmenters: List[List[Segmenter]] = []
+        with ExitStack() as made:
+            for rung in self._rungs:
+                batch = self._open_batch(rung.card)
+                made.callback(batch.close)
+                self._check_batch(batch)
+                self._offer_boxes(batch)
+                self._batches.append(batch)
+                self._segmenters.append(self._segmenters_over(batch))
+            self._made = made.pop_all()
+
+    def _open_batch(self, card: ModelCard) -> Batch:
+        name, settings = self.choice.name, self._plan.settings
+        options = replace(settings.options, precision=self.choice.precision)
         if settings.batch_window_ms > 0:
-            kind = BACKENDS[name].kind_for(options.precision)
-            batch = card.batch_for(kind, self._cameras)
+            batch = card.batch_for(BACKENDS[name].kind_for(options.precision), self._cameras)
             if BACKENDS[name].takes_any_batch:
                 batch = self._cameras
             options = replace(options, batch=batch)
-        self._batches.append(open_batch(card, name, options))
+        return open_batch(card, name, options)
 
-    def _offer_boxes(self, batch: Batch, plan: ModelPlan) -> None:
+    def _segmenters_over(self, batch: Batch) -> List[Segmenter]:
+        settings, grouping = self._plan.settings, self._plan.grouping
+        resolution, detected = settings.output_resolution, settings.detected
+        return [
+            Segmenter(batch, resolution, grouping, geometry, detected)
+            for geometry in settings.geometries
+        ]
+
+    def _offer_boxes(self, batch: Batch) -> None:
         """Where the card has a box head, and boxes are not to be those of areas."""
-        if plan.settings.detected or plan.card.boxes is None:
+        if self._plan.settings.detected or self._plan.card.boxes is None:
             return
         lacking = batch.backend.lacks_boxes()
         if lacking:
@@ -177,7 +178,8 @@ class LoadedModel:
             # Its sessions take half as much memory again: they are for those who listen.
             batch.offer_boxes()
 
-    def _check_batch(self, batch: Batch, window_ms: float) -> None:
+    def _check_batch(self, batch: Batch) -> None:
+        window_ms = self._plan.settings.batch_window_ms
         if window_ms > 0 and batch.images == 1:
             raise SegmentationError(
                 "batch_window_ms is %g, but a run of model %s on %s takes one image; set it to 0, "
@@ -186,7 +188,7 @@ class LoadedModel:
             )
 
     def _one_size(self) -> str:
-        (height, width), kind = self.card.input_size, self.backend.kind_for(self.precision)
+        (height, width), kind = self.card.input_size, self.backend.kind_for(self.choice.precision)
         kind = "onnx" if kind == WEIGHTS else kind
         command = self.card.command_to_add(kind, (height // 2, width // 2))
         return (
@@ -196,11 +198,12 @@ class LoadedModel:
         )
 
 
-def _rungs(card: ModelCard, backend: str, precision: str, settings: Settings) -> List[Rung]:
+def _rungs(card: ModelCard, choice: BackendChoice, settings: Settings) -> List[Rung]:
     """The sizes that may run, the best first; without a deadline the card's own alone."""
-    if settings.deadline_ms <= 0 or backend not in BACKENDS:
+    if settings.deadline_ms <= 0:
         return [Rung(card, None)]
-    rungs = rungs_of(card, BACKENDS[backend].kind_for(precision), precision)
+    kind = BACKENDS[choice.name].kind_for(choice.precision)
+    rungs = rungs_of(card, kind, choice.precision)
     if len(rungs) > 1 and settings.output_resolution == "network":
         raise SegmentationError(
             "deadline_ms is %g, which changes the network's size as it runs, but output_resolution "

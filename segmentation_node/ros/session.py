@@ -144,7 +144,7 @@ class Session:
             ("backend_choice", self.model.choice.details),
             ("measured", self.model.choice.measured or "n/a"),
             ("device", backend.device),
-            ("precision", self.model.precision),
+            ("precision", self.model.choice.precision),
             ("execution", backend.execution),
             ("input_size", size_text(self.model.card.input_size)),
             *(self.model.ladder.facts() if self.model.ladder is not None else []),

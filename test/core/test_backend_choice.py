@@ -12,12 +12,13 @@ import pytest
 from support.core import tiny
 from support.core.tiny import assert_one_line
 
-from segmentation_node.backends import BACKENDS, BackendOptions, Prediction, choice, cpu
+from segmentation_node.backends import BACKENDS, BackendOptions, Prediction, choice, cpu, torch
 from segmentation_node.backends import open_backend as open_named
 from segmentation_node.backends.base import Backend
 from segmentation_node.errors import BackendError, CardError
 from segmentation_node.files import alone_in
 from segmentation_node.model_card import AccuracyInfo
+from segmentation_node.pipeline import open_batch
 
 IMPORTED = {name: name for name in ("onnxruntime", "openvino", "tensorrt", "torch")}
 CPUS = "model name\t: %s\nflags\t\t: %s\n\nmodel name\t: another\n"
@@ -445,6 +446,32 @@ def test_one_that_fails_to_load_is_named_and_tried_again(machine):
     assert not machine.path.exists()
 
 
+def test_a_remembered_one_that_no_longer_opens_is_left_out_and_said(two):
+    two.has("openvino", fp32=1.0, fails=["fp32"])
+    tried = [("openvino", "fp32"), ("onnxruntime", "fp32")]
+    for measured in (True, False):
+        two.loaded = []
+        batch = open_batch(tiny.card(), "auto", two.options)
+        assert batch.backend.name == "onnxruntime" and "not tensorrt" in batch.choice.summary
+        assert bool(batch.choice.remembered) != measured
+        assert two.loaded == tried + tried[1:] * measured
+        (line,) = batch.choice.warnings
+        assert line == "auto: left out openvino fp32, which failed: backend openvino: it is broken"
+    two.has("openvino", fp32=1.0)
+    batch = open_batch(tiny.card(), "auto", two.options)
+    assert batch.backend.name == "openvino" and batch.choice.warnings == ()
+
+
+def test_where_nothing_else_opens_each_reason_is_given(two):
+    two.has("openvino", fp32=1.0, fails=["fp32"])
+    two.has("onnxruntime", fp32=1.0, fails=["fp32"])
+    before = two.path.read_text()
+    with pytest.raises(BackendError) as caught:
+        open_batch(tiny.card(), "auto", two.options)
+    assert_one_line(caught, "openvino fp32: backend openvino", "onnxruntime fp32: backend")
+    assert two.path.read_text() == before
+
+
 def test_where_all_fail_each_reason_is_given(machine):
     machine.has("openvino", fp32=1.0, fails=["fp32"])
     machine.has("onnxruntime", fp32=9.0, fails=["fp32"])
@@ -478,6 +505,22 @@ def test_a_missing_run_time_says_what_to_install(name, monkeypatch):
     with pytest.raises(BackendError) as caught:
         open_named(name, tiny.card(), BackendOptions())
     assert_one_line(caught, "backend " + name, "is missing", "install")
+
+
+def test_a_run_time_whose_libraries_do_not_load_is_left_out(monkeypatch):
+    """PyTorch opens CUDA's by itself, and lets OSError through."""
+    imported = torch.importlib.import_module
+
+    def without_cuda(name):
+        if name == "torch":
+            raise OSError("libcublas.so.12: undefined symbol: cublasLtGetStatus")
+        return imported(name)
+
+    monkeypatch.setattr(torch.importlib, "import_module", without_cuda)
+    found = choice.choose(
+        tiny.card(), options=BackendOptions(num_threads=1, engine_dir="/proc/none")
+    )
+    assert "torch: PyTorch does not load (libcublas.so.12: undefined symbol" in found.details
 
 
 def test_fewer_cores_are_another_machine(two):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.core import tiny
 from support.core.tiny import assert_one_line
+from test_own_data import palette_png
 from test_pipeline import POLICIES, HandBackend, last_input
 
 from segmentation_node.backends import BackendOptions
@@ -227,6 +228,14 @@ def test_a_masks_pixels_other_than_black_are_ignored(tmp_path, channels):
     np.testing.assert_array_equal(geometry.ignored, marked * 255)
     assert geometry.facts() == {"roi": [1, 1, 5, 5], "rotation": 90, "ignore_mask": path}
     assert WHOLE_IMAGE.facts() == {}
+
+
+def test_of_a_masks_palette_the_colours_count(tmp_path):
+    """Programs that make files small order a palette as they like."""
+    marked = mask_of((13, 17)) // 255
+    path = tmp_path / "mask.png"
+    path.write_bytes(palette_png(1 - marked, [(255, 255, 255), (0, 0, 0)]))
+    np.testing.assert_array_equal(read_mask(str(path)), marked * 255)
 
 
 def test_what_is_no_mask_is_one_line(tmp_path):

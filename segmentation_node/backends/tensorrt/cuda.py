@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
+from segmentation_node.backends.base import gpu_index
 from segmentation_node.errors import BackendError
 
 # The oldest first: a driver runs every older run time, but no newer one.
@@ -223,10 +224,7 @@ def load_cuda_runtime() -> CudaRuntime:
 
 def parse_device(wanted: str) -> Optional[int]:
     """Index of the GPU that auto, cuda or cuda:N names; None for anything else."""
-    if wanted in ("auto", "cuda"):
-        return 0
-    kind, _, index = wanted.partition(":")
-    return int(index) if kind == "cuda" and index.isdigit() else None
+    return 0 if wanted == "auto" else gpu_index(wanted)
 
 
 def choose_device(runtime: CudaRuntime, wanted: str) -> int:
