@@ -47,9 +47,9 @@ class FrameCounters:
         """A frame's results are out."""
         self._add("processed", 1)
 
-    def drop(self, frames: int = 1) -> None:
-        """Frames were given up before work on them began."""
-        self._add("dropped", frames)
+    def drop(self) -> None:
+        """A frame was given up before work on it began."""
+        self._add("dropped", 1)
 
     def fail(self) -> None:
         """Work on a frame ended in an error."""

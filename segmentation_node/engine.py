@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 from segmentation_node.backends.base import BackendOptions
@@ -130,7 +131,7 @@ def make_engine(job: Job, force: bool = False) -> str:
     check_folder(os.path.dirname(path))
     check_memory(len(onnx), job.workspace_mib, gpu_free_mib(cuda, index))
     cache_path = timing_cache_path(job, machine)
-    cache = _read(cache_path) if os.path.isfile(cache_path) else b""
+    cache = Path(cache_path).read_bytes() if os.path.isfile(cache_path) else b""
     request = BuildRequest(onnx, job.options.precision, job.workspace_mib, cache)
     with BuildProgress() as progress, _interruptible():
         result = build(trt, request, progress.report)
@@ -269,14 +270,9 @@ def _gpu_text(machine: Machine) -> str:
 
 def _graph(card: ModelCard, kind: str, batch: int) -> bytes:
     """The graph of this kind without what a box head sees, which TensorRT is not asked for."""
-    graph = _read(card.artifact_path(kind, batch))
+    graph = Path(card.artifact_path(kind, batch)).read_bytes()
     has_features = kind == "onnx" and card.boxes is not None
     return decode_weights(keep_output(graph, *card.outputs) if has_features else graph)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as content:
-        return content.read()
 
 
 def _device(text: str) -> str:

@@ -38,20 +38,12 @@ class Geometry:
         """
         height, width = image_size
         left, top, roi_width, roi_height = self.roi or (0, 0, width, height)
-        if left + roi_width > width or top + roi_height > height:
+        right, bottom = left + roi_width, top + roi_height
+        if right > width or bottom > height:
             raise ImageError(
                 "the image is %dx%d, but the roi of %dx%d at (%d, %d) reaches (%d, %d); expected a "
                 "roi inside the image"
-                % (
-                    width,
-                    height,
-                    roi_width,
-                    roi_height,
-                    left,
-                    top,
-                    left + roi_width,
-                    top + roi_height,
-                )
+                % (width, height, roi_width, roi_height, left, top, right, bottom)
             )
         if self.ignored is not None and self.ignored.shape != image_size:
             raise ImageError(

@@ -53,13 +53,6 @@ class RollingPercentiles:
         if value == value:
             self._values.append(value)
 
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def clear(self) -> None:
-        """Forget every value."""
-        self._values.clear()
-
     def percentiles(self, ranks: Sequence[int] = PERCENTILES) -> Dict[int, float]:
         """Value by rank in percent; NaN while there is no value."""
         if not self._values:

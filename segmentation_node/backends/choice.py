@@ -292,60 +292,34 @@ def _timed_ms(backend: Backend, image_nhwc: np.ndarray) -> float:
     return (time.perf_counter() - started_s) * 1e3
 
 
-class _Measured(NamedTuple):
-    """Times, the day where they are remembered, those that failed and why, and what to warn of."""
-
-    times_ms: Times
-    day: str
-    failed: Failures
-    notes: List[str]
-
-
 def _fastest(
     card: ModelCard, possible: _Possible, options: BackendOptions, failed: Failures
 ) -> BackendChoice:
     candidates = [candidate for candidate in possible.candidates if candidate not in failed]
-    path = os.path.join(os.path.expanduser(options.engine_dir), CHOICES_FILE)
-    wanted = _conditions(card, candidates, options)
-    times_ms, day = _found_in(_recalled(path)[0], wanted, candidates)
-    found = _Measured(times_ms, day, {}, [])
+    memory = _Memory(card, candidates, options)
+    notes: List[str] = []
+    times_ms, day = memory.recall()
     if not times_ms:
         # Nodes that start together would disturb one another, and may be after the same times.
-        with alone_in(os.path.dirname(path), MOST_WAIT_S) as is_alone:
-            found = _recalled_or_measured(card, candidates, options, path, wanted)
+        with alone_in(memory.folder, MOST_WAIT_S) as is_alone:
+            times_ms, day = memory.recall()
+            if not times_ms:
+                times_ms, newly = measure(card, candidates, options)
+                failed = {**failed, **newly}
+                notes += memory.keep(times_ms)
         if not is_alone:
             waited = "others measured for over %.0f s, and disturb what is measured" % MOST_WAIT_S
-            found.notes.append(waited)
-    refusals = {str(item): why for item, why in {**failed, **found.failed}.items()}
-    times_ms = found.times_ms
+            notes.append(waited)
+    refusals = {str(candidate): why for candidate, why in failed.items()}
     if not times_ms:
         raise BackendError("no backend can run %s: %s" % (card.name, _listed(refusals)))
-    notes = found.notes + ["left out %s, which failed: %s" % item for item in refusals.items()]
+    notes += ["left out %s, which failed: %s" % item for item in refusals.items()]
     best = min(times_ms, key=lambda candidate: times_ms[candidate])
     possible.refusals.update(refusals)
     short = "fastest of %d, %.1f ms" % (len(times_ms), times_ms[best])
     return _explained(card, possible, options, best, short)._replace(
-        times_ms=times_ms, remembered=found.day, warnings=tuple("auto: " + note for note in notes)
+        times_ms=times_ms, remembered=day, warnings=tuple("auto: " + note for note in notes)
     )
-
-
-def _recalled_or_measured(
-    card: ModelCard,
-    candidates: List[Candidate],
-    options: BackendOptions,
-    path: str,
-    wanted: Dict[str, Any],
-) -> _Measured:
-    known, problem = _recalled(path)
-    times_ms, day = _found_in(known, wanted, candidates)
-    if times_ms:
-        return _Measured(times_ms, day, {}, [])
-    times_ms, failed = measure(card, candidates, options)
-    notes = ["%s; measured anew" % problem] if problem else []
-    # Where one failed, the next start tries it again, and says so again.
-    is_whole = times_ms and not failed
-    unwritten = _remember(path, known, wanted, times_ms) if is_whole else ""
-    return _Measured(times_ms, "", failed, ["; ".join(notes + [unwritten])] if unwritten else notes)
 
 
 def _explained(
@@ -369,6 +343,58 @@ def _listed(refusals: Dict[str, str]) -> str:
 
 
 # Remembered
+
+
+class _Memory:
+    """Times of these candidates, in a file beside those of other models, machines and versions."""
+
+    def __init__(
+        self, card: ModelCard, candidates: List[Candidate], options: BackendOptions
+    ) -> None:
+        self.folder = os.path.expanduser(options.engine_dir)
+        self._path = os.path.join(self.folder, CHOICES_FILE)
+        self._candidates = candidates
+        self._of = _conditions(card, candidates, options)
+
+    def recall(self) -> Tuple[Times, str]:
+        """The times and their day; nothing where there are none."""
+        for item in self._read()[0]:
+            if item.get("of") == self._of and len(item["times_ms"]) == len(self._candidates):
+                return dict(zip(self._candidates, item["times_ms"])), item["day"]
+        return {}, ""
+
+    def keep(self, times_ms: Times) -> List[str]:
+        """Put times beside the others, the oldest of which make room; what was wrong, or is.
+
+        Where some have none they are not kept: the next start tries those again, and says so again.
+        """
+        known, problem = self._read()
+        said = ["%s; measured anew" % problem] if problem else []
+        if not times_ms or len(times_ms) < len(self._candidates):
+            return said
+        times = [round(value, 3) for value in times_ms.values()]
+        entry = {"of": self._of, "times_ms": times, "day": time.strftime("%Y-%m-%d")}
+        kept = [item for item in known if item.get("of") != self._of][1 - MOST_REMEMBERED :]
+        content = json.dumps({"about": MARK, "measured": kept + [entry]}, indent=1)
+        try:
+            check_file(self._path, "what auto remembers", MARK)
+            write_whole(self._path, content + "\n")
+        except OutputError as error:
+            said = ["; ".join(said + [str(error)])]
+        return said
+
+    def _read(self) -> Tuple[List[Dict[str, Any]], str]:
+        """What was measured before; nothing, and why, where the file is none of that."""
+        if not os.path.lexists(self._path):
+            return [], ""
+        try:
+            content = read_json(self._path)
+        except ContentError as error:
+            return [], str(error)
+        known = content.get("measured") if isinstance(content, dict) else None
+        if not isinstance(known, list) or not all(map(_is_measurement, known)):
+            return [], "%s: not what auto remembers" % self._path
+        return known, ""
 
 
 def _conditions(
@@ -398,20 +424,6 @@ def _machine() -> str:
     return "%s, %d cores" % (" ".join(parts), len(os.sched_getaffinity(0)))
 
 
-def _recalled(path: str) -> Tuple[List[Dict[str, Any]], str]:
-    """What was measured before; nothing, and why, where the file is none of that."""
-    if not os.path.lexists(path):
-        return [], ""
-    try:
-        content = read_json(path)
-    except ContentError as error:
-        return [], str(error)
-    known = content.get("measured") if isinstance(content, dict) else None
-    if not isinstance(known, list) or not all(map(_is_measurement, known)):
-        return [], "%s: not what auto remembers" % path
-    return known, ""
-
-
 def _is_measurement(item: Any) -> bool:
     times = item.get("times_ms") if isinstance(item, dict) else None
     return (
@@ -420,29 +432,3 @@ def _is_measurement(item: Any) -> bool:
         and isinstance(item.get("day"), str)
         and len(item["day"]) <= len("2026-01-01")
     )
-
-
-def _found_in(
-    known: List[Dict[str, Any]], wanted: Dict[str, Any], candidates: List[Candidate]
-) -> Tuple[Times, str]:
-    """The times under these conditions and their day; nothing where there are none."""
-    for item in known:
-        if item.get("of") == wanted and len(item["times_ms"]) == len(candidates):
-            return dict(zip(candidates, item["times_ms"])), item["day"]
-    return {}, ""
-
-
-def _remember(
-    path: str, known: List[Dict[str, Any]], wanted: Dict[str, Any], times_ms: Times
-) -> str:
-    """Write the times beside the others, the oldest of which make room; why that failed."""
-    times = [round(value, 3) for value in times_ms.values()]
-    entry = {"of": wanted, "times_ms": times, "day": time.strftime("%Y-%m-%d")}
-    kept = [item for item in known if item.get("of") != wanted][1 - MOST_REMEMBERED :]
-    content = json.dumps({"about": MARK, "measured": kept + [entry]}, indent=1)
-    try:
-        check_file(path, "what auto remembers", MARK)
-        write_whole(path, content + "\n")
-    except OutputError as error:
-        return str(error)
-    return ""

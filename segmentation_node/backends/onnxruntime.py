@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class OnnxRuntimeBackend(Backend):
     def _load(self, artifact_path: str) -> None:
         self._gpu = gpu_index(self.options.device)
         self._check_device()
-        model = _read(artifact_path)
+        model = Path(artifact_path).read_bytes()
         self._session = self._open(artifact_path, model)
         graph = _described(self._session)
         self.input_shape = check_graph(artifact_path, graph, self.card)
@@ -95,11 +96,7 @@ class OnnxRuntimeBackend(Backend):
     def _check_device(self) -> None:
         options = self.options
         if self._gpu is None:
-            if options.device not in ("auto", "cpu"):
-                raise BackendError(
-                    "backend onnxruntime: device %r is not offered; choose auto, cpu, cuda or "
-                    "cuda:N, N being a GPU's number" % options.device
-                )
+            self._check_choice("device", options.device, ("auto", "cpu", "cuda", "cuda:0"))
             if options.execution == "compiled":
                 raise BackendError(
                     "backend onnxruntime: execution 'compiled' is TensorRT's, on a GPU; choose "
@@ -157,12 +154,12 @@ class OnnxRuntimeBackend(Backend):
 
     def _open_boxes(self) -> None:
         path = self.card.artifact_path(self.artifact_kind)
-        model = _read(path)
+        model = Path(path).read_bytes()
         self._features_sessions = [self._open(path, keep_output(model, "class_map", FEATURES))]
         if self.has_confidence:
             self._features_sessions.append(self._open(path, model))
         path = self.card.artifact_path(self.boxes_kind)
-        self._boxes_session = self._open(path, _read(path))
+        self._boxes_session = self._open(path, Path(path).read_bytes())
         check_boxes_graph(path, _described(self._boxes_session), self.card)
 
     def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:
@@ -230,8 +227,3 @@ def _described(session: Any) -> OnnxGraph:
         label_set=metadata.get("label_set"),
         temperature=metadata.get(TEMPERATURE),
     )
-
-
-def _read(artifact_path: str) -> bytes:
-    with open(artifact_path, "rb") as artifact:
-        return artifact.read()

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
@@ -81,8 +82,7 @@ class OpenVinoBackend(Backend):
         if refusal:
             raise BackendError("backend openvino: " + refusal)
         openvino = import_openvino()
-        with open(artifact_path, "rb") as artifact:
-            model = artifact.read()
+        model = Path(artifact_path).read_bytes()
         try:
             core = openvino.Core()
             described = _described(core.read_model(model))
@@ -136,8 +136,7 @@ class OpenVinoBackend(Backend):
     def _open_boxes(self) -> None:
         path = self.card.artifact_path(self.artifact_kind)
         boxes_path = self.card.artifact_path(self.boxes_kind)
-        with open(path, "rb") as artifact:
-            model = artifact.read()
+        model = Path(path).read_bytes()
         try:
             core = import_openvino().Core()
             seen = keep_output(model, "class_map", FEATURES)
@@ -145,8 +144,7 @@ class OpenVinoBackend(Backend):
             if self.has_confidence:
                 self._features_networks.append(self._open(core, model, "fp32"))
             path = boxes_path
-            with open(path, "rb") as artifact:
-                model = artifact.read()
+            model = Path(path).read_bytes()
             check_boxes_graph(path, _described(core.read_model(model)), self.card)
             self._boxes_network = self._open(core, model, "fp32")
         except RuntimeError as error:

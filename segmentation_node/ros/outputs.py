@@ -217,10 +217,7 @@ class Outputs:
             self.detections = None
             topics.destroy()
         elif self.detections is None and Detection2DArray is not None:
-            with ExitStack() as made:
-                made.callback(topics.destroy)
-                detections = topics.advertise(Detection2DArray, "~/detections")
-                made.pop_all()
+            detections = topics.advertise(Detection2DArray, "~/detections")
             if is_active:
                 topics.activate()
             self.detections = detections

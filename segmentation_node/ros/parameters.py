@@ -15,12 +15,12 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
+from segmentation_node.backends import BACKENDS, EXECUTIONS, PRECISIONS, BackendOptions
 from segmentation_node.errors import reason, shown
 from segmentation_node.geometry import Geometry, make_geometry, roi_problem, rotation_problem
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
-BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
+BACKEND_CHOICES = ("auto",) + tuple(sorted(BACKENDS))
 PRECISION_CHOICES = ("auto",) + PRECISIONS
 FRAME_POLICIES = ("latest", "every")
 TRANSPORTS = ("raw", "compressed")

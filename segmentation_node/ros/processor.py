@@ -77,17 +77,23 @@ class FrameProcessor:
         """Put a frame's image into the slot; None when that failed, which is booked."""
         timer = StageTimer(start_s=frame.received_s)
         timer.lap("queue")
-        confidence = self._outputs.confidence
         try:
             image = self._convert(frame.message)
             timer.lap("convert")
             segmenter.prepare(image, slot)
             timer.lap("preprocess")
+            return self._work_on(segmenter, frame, timer, image)
         except Exception as error:
             self.fail(error)
             return None
+
+    def _work_on(
+        self, segmenter: Segmenter, frame: Frame, timer: StageTimer, image: np.ndarray
+    ) -> FrameInWork:
+        """What is wanted of this frame, as things stand now."""
         # Its topic may be there while a model runs that gives none, before or after a change.
         gives_confidence = segmenter.backend.has_confidence
+        confidence = self._outputs.confidence
         with_confidence = gives_confidence and confidence is not None and confidence.wanted
         threshold = self._parameters["confidence.threshold"] if gives_confidence else 0.0
         health = self._accounts.model

@@ -20,8 +20,8 @@ def test_counters_book_each_fate():
         counters.receive()
     counters.process()
     counters.process()
-    counters.drop(3)
-    counters.drop()
+    for _ in range(4):
+        counters.drop()
     counters.fail()
     counters.lose(7)
     counters.replace(5)

@@ -86,7 +86,7 @@ def test_a_gpu(name, device):
     assert_one_line(caught, repr(device), offered[name])
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cuda:N", "cuda:\N{SUPERSCRIPT TWO}"])
 def test_a_device_that_is_none(name, device):
     with pytest.raises(BackendError) as caught:
         open_backend(name, tiny.card(), BackendOptions(device=device))

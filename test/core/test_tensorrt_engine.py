@@ -278,7 +278,7 @@ def test_a_graph_that_tensorrt_does_not_take(dialect, folder, monkeypatch):
         engine.make_engine(job(folder, card=card))
     said = "TensorRT %s does not take operator NonZero" % version, "onnxruntime or torch"
     assert_one_line(caught, *said)
-    monkeypatch.setattr(engine, "_read", lambda path: b"no graph\nat all")
+    monkeypatch.setattr(engine, "_graph", lambda *_: b"no graph\nat all")
     with pytest.raises(BackendError) as caught:
         engine.make_engine(job(folder))
     assert_one_line(caught, "MODEL_DESERIALIZE_FAILED")

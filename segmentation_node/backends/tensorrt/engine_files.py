@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from segmentation_node.backends.base import BackendOptions
@@ -122,8 +123,7 @@ def read_plan(card: ModelCard, options: BackendOptions, machine: Machine) -> byt
     try:
         manifest = read_manifest(manifest_path(path))
         _check_manifest(manifest, card, options, machine)
-        with open(path, "rb") as content:
-            plan = content.read()
+        plan = Path(path).read_bytes()
         _check_plan(manifest, plan)
     except (BackendError, OSError) as error:
         raise BackendError(
