@@ -488,20 +488,55 @@ def _own_labels(content: Any, path: str) -> LabelSet:
 def _check_values(card: ModelCard, path: str) -> None:
     if card.own_labels is None:
         _check_choice(card.label_set, sorted(LABEL_SETS), path, "label_set")
-    _check_choice(card.input.resize, RESIZE_POLICIES, path, "input.resize")
     for output in card.outputs:
         _check_choice(output, OUTPUTS, path, "outputs")
+    if "class_map" not in card.outputs:
+        raise CardError("%s: outputs %s lack 'class_map'" % (path, shown(card.outputs)))
+    trained = card.weights.trained_classes
+    if trained != sorted(set(trained) & set(range(len(card.labels)))):
+        raise CardError(
+            "%s: weights.trained_classes are %s; expected ascending train ids of %s, 0-%d"
+            % (path, shown(trained), card.label_set, len(card.labels) - 1)
+        )
+    _check_input(card.input, path)
     for index, accuracy in enumerate(card.accuracy):
-        _check_choice(accuracy.artifact, ARTIFACT_KINDS, path, "accuracy.artifact")
-        if accuracy.precision:
-            _check_choice(accuracy.precision, PRECISIONS, path, "accuracy.precision")
-        if accuracy.agreement is not None and not 0.0 <= accuracy.agreement <= 1.0:
-            raise CardError(
-                "%s: accuracy.agreement is %s; expected 0 to 1" % (path, accuracy.agreement)
-            )
-        _check_size(accuracy, path, "accuracy[%d]" % index)
+        _check_accuracy(accuracy, path, "accuracy[%d]" % index)
     for index, artifact in enumerate(card.artifacts):
         _check_artifact(artifact, path, "artifacts[%d]" % index)
+    _check_each_is_one(card, path)
+    _check_confidence(card, path)
+    _check_boxes(card, path)
+
+
+def _check_input(given: InputInfo, path: str) -> None:
+    _check_choice(given.resize, RESIZE_POLICIES, path, "input.resize")
+    if given.height < 1 or given.width < 1:
+        raise CardError(
+            "%s: input is %dx%d; width and height must be positive"
+            % (path, given.width, given.height)
+        )
+    mean_rgb, std_rgb = given.mean_rgb, given.std_rgb
+    if len(mean_rgb) != 3 or len(std_rgb) != 3:
+        raise CardError("%s: input.mean_rgb and input.std_rgb must have three values each" % path)
+    if not all(map(math.isfinite, mean_rgb + std_rgb)) or min(std_rgb) <= 0:
+        raise CardError(
+            "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
+            % (path, shown(mean_rgb), shown(std_rgb))
+        )
+
+
+def _check_accuracy(accuracy: AccuracyInfo, path: str, where: str) -> None:
+    _check_choice(accuracy.artifact, ARTIFACT_KINDS, path, "accuracy.artifact")
+    if accuracy.precision:
+        _check_choice(accuracy.precision, PRECISIONS, path, "accuracy.precision")
+    agreement = accuracy.agreement
+    if agreement is not None and not 0.0 <= agreement <= 1.0:
+        raise CardError("%s: accuracy.agreement is %s; expected 0 to 1" % (path, agreement))
+    _check_size(accuracy, path, where)
+
+
+def _check_each_is_one(card: ModelCard, path: str) -> None:
+    """Of a kind, size and batch there is one artifact."""
     kinds = [
         (item.kind, size_text(card._size_of(item)), item.batch or 1) for item in card.artifacts
     ]
@@ -511,29 +546,6 @@ def _check_values(card: ModelCard, path: str) -> None:
                 "%s: %d artifacts are of kind %r, size %s and batch %d; expected one, remove the "
                 "others" % ((path, kinds.count(kind)) + kind)
             )
-    trained = card.weights.trained_classes
-    if trained != sorted(set(trained) & set(range(len(card.labels)))):
-        raise CardError(
-            "%s: weights.trained_classes are %s; expected ascending train ids of %s, 0-%d"
-            % (path, shown(trained), card.label_set, len(card.labels) - 1)
-        )
-    _check_confidence(card, path)
-    _check_boxes(card, path)
-    if "class_map" not in card.outputs:
-        raise CardError("%s: outputs %s lack 'class_map'" % (path, shown(card.outputs)))
-    if card.input.height < 1 or card.input.width < 1:
-        raise CardError(
-            "%s: input is %dx%d; width and height must be positive"
-            % (path, card.input.width, card.input.height)
-        )
-    mean_rgb, std_rgb = card.input.mean_rgb, card.input.std_rgb
-    if len(mean_rgb) != 3 or len(std_rgb) != 3:
-        raise CardError("%s: input.mean_rgb and input.std_rgb must have three values each" % path)
-    if not all(map(math.isfinite, mean_rgb + std_rgb)) or min(std_rgb) <= 0:
-        raise CardError(
-            "%s: input.mean_rgb is %s and input.std_rgb %s; expected finite values, std above 0"
-            % (path, shown(mean_rgb), shown(std_rgb))
-        )
 
 
 def _check_artifact(artifact: ArtifactInfo, path: str, where: str) -> None:

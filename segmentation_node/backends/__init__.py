@@ -1,5 +1,7 @@
 """Run times behind one interface: one file each, one entry in ``BACKENDS`` each."""
 
+from typing import Type
+
 from segmentation_node.backends.base import (
     EXECUTIONS,
     LEAST_AGREEMENT,
@@ -30,14 +32,20 @@ __all__ = [
     "Backend",
     "BackendOptions",
     "Prediction",
+    "backend_class",
     "open_backend",
 ]
 
 
-def open_backend(name: str, card: ModelCard, options: BackendOptions) -> Backend:
-    """Load a card on the backend of this name. Raises BackendError or CardError."""
+def backend_class(name: str) -> Type[Backend]:
+    """The backend of this name. Raises BackendError that lists the known ones."""
     if name not in BACKENDS:
         raise BackendError(
             "unknown backend %r; known: auto, %s" % (name, ", ".join(sorted(BACKENDS)))
         )
-    return BACKENDS[name](card, options)
+    return BACKENDS[name]
+
+
+def open_backend(name: str, card: ModelCard, options: BackendOptions) -> Backend:
+    """Load a card on the backend of this name. Raises BackendError or CardError."""
+    return backend_class(name)(card, options)

@@ -17,7 +17,13 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Type,
 
 import numpy as np
 
-from segmentation_node.backends import BACKENDS, Backend, BackendOptions, open_backend
+from segmentation_node.backends import (
+    BACKENDS,
+    Backend,
+    BackendOptions,
+    backend_class,
+    open_backend,
+)
 from segmentation_node.backends.cpu import adds_int8_exactly, cpu_info
 from segmentation_node.errors import BackendError, ContentError, OutputError, reason
 from segmentation_node.files import alone_in, check_file, write_whole
@@ -203,11 +209,7 @@ def _takes_accelerator(name: str, options: BackendOptions) -> bool:
 
 def _reasons_against(name: str, card: ModelCard, options: BackendOptions) -> Dict[str, str]:
     """By precision that is in question, why it cannot be taken; empty: it can."""
-    if name not in BACKENDS:
-        raise BackendError(
-            "unknown backend %r; known: auto, %s" % (name, ", ".join(sorted(BACKENDS)))
-        )
-    backend = BACKENDS[name]
+    backend = backend_class(name)
     if options.precision != AUTO:
         return {options.precision: _refusal(backend, card, options)}
     reasons = {}

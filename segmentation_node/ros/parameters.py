@@ -158,7 +158,11 @@ PARAMETERS = (
     ParameterSpec(
         "execution", "auto", "How work reaches the device; auto: the backend's choice", EXECUTIONS
     ),
-    ParameterSpec("engine_dir", "~/.cache/segmentation_node", "Folder of TensorRT engines"),
+    ParameterSpec(
+        "engine_dir",
+        "~/.cache/segmentation_node",
+        "Folder of TensorRT engines and of what auto measured",
+    ),
     ParameterSpec(
         "frame_policy",
         "latest",

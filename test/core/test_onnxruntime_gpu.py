@@ -111,16 +111,6 @@ def test_a_provider_that_does_not_start_is_no_fallback(broken, built_with, tmp_p
     assert_one_line(caught, TENSORRT + " was asked for but did not start", "choose device cpu")
 
 
-@pytest.mark.parametrize(
-    "device", ["cuda:N", "cuda:", "cuda:-1", "cuda:\N{SUPERSCRIPT TWO}", "gpu"]
-)
-def test_what_names_no_gpu_is_not_taken_for_the_cpu(device, built_with, tmp_path):
-    built_with(CUDA)
-    with pytest.raises(BackendError) as caught:
-        on(device, tmp_path)
-    assert_one_line(caught, "device %r is not offered" % device, "cuda:0")
-
-
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_the_cpu_stays_the_cpu(device, built_with, tmp_path):
     providers = built_with(TENSORRT, CUDA)

@@ -35,13 +35,25 @@ class TensorInfo(NamedTuple):
     dtype: str
 
 
-class BindingsByIndex:
-    """TensorRT 8.2 (and what it leaves in 8.5 and 8.6)."""
+class _Dialect:
+    """An engine and its execution context, while there is one."""
 
     def __init__(self, trt: Any, engine: Any) -> None:
+        self._trt = trt
         self._engine = engine
         self._context: Any = None
-        self._addresses: List[int] = []
+
+    def unbind(self) -> None:
+        """Let go of the execution context."""
+        self._context = None
+
+    def release(self) -> None:
+        """Let go of the engine, whoever still holds this object, as a traceback may."""
+        self._context = self._engine = None
+
+
+class BindingsByIndex(_Dialect):
+    """TensorRT 8.2 (and what it leaves in 8.5 and 8.6)."""
 
     def tensors(self) -> List[TensorInfo]:
         """Inputs and outputs, in the engine's order."""
@@ -66,22 +78,9 @@ class BindingsByIndex:
         if not self._context.execute_async_v2(bindings=self._addresses, stream_handle=stream):
             raise BackendError("TensorRT's execute_async_v2 failed")
 
-    def unbind(self) -> None:
-        """Let go of the execution context."""
-        self._context = None
 
-    def release(self) -> None:
-        """Let go of the engine, whoever still holds this object, as a traceback may."""
-        self._context = self._engine = None
-
-
-class TensorsByName:
+class TensorsByName(_Dialect):
     """TensorRT 8.5 to 11."""
-
-    def __init__(self, trt: Any, engine: Any) -> None:
-        self._trt = trt
-        self._engine = engine
-        self._context: Any = None
 
     def tensors(self) -> List[TensorInfo]:
         """Inputs and outputs, in the engine's order."""
@@ -108,14 +107,6 @@ class TensorsByName:
         """Put one run into the stream. Raises BackendError when TensorRT refuses."""
         if not self._context.execute_async_v3(stream_handle=stream):
             raise BackendError("TensorRT's execute_async_v3 failed")
-
-    def unbind(self) -> None:
-        """Let go of the execution context."""
-        self._context = None
-
-    def release(self) -> None:
-        """Let go of the engine, whoever still holds this object, as a traceback may."""
-        self._context = self._engine = None
 
 
 DIALECTS: Dict[str, Any] = {"bindings": BindingsByIndex, "tensors": TensorsByName}
