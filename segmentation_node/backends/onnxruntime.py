@@ -71,12 +71,24 @@ class OnnxRuntimeBackend(Backend):
     @classmethod
     def unready(cls, card: ModelCard, options: BackendOptions) -> str:
         if gpu_index(options.device) is None:
-            return ""
-        return _missing_provider(options.execution)
+            if options.execution != "compiled":
+                return ""
+            return (
+                "execution 'compiled' is TensorRT's, on a GPU; choose device cuda, or execution "
+                "auto or eager"
+            )
+        missing = _missing_provider(options.execution)
+        if not missing and options.precision != "fp32":
+            missing = "on a GPU it computes in fp32, not %s" % options.precision
+        return missing and "device %r: %s" % (options.device, missing)
 
     def _load(self, artifact_path: str) -> None:
         self._gpu = gpu_index(self.options.device)
-        self._check_device()
+        if self._gpu is None:
+            self._check_choice("device", self.options.device, ("auto", "cpu", "cuda", "cuda:0"))
+        refusal = self.unready(self.card, self.options)
+        if refusal:
+            raise BackendError("backend onnxruntime: " + refusal)
         model = Path(artifact_path).read_bytes()
         self._session = self._open(artifact_path, model)
         graph = _described(self._session)
@@ -92,22 +104,6 @@ class OnnxRuntimeBackend(Backend):
         self._class_map_session = self._session
         if self.has_confidence:
             self._class_map_session = self._open(artifact_path, keep_output(model, "class_map"))
-
-    def _check_device(self) -> None:
-        options = self.options
-        if self._gpu is None:
-            self._check_choice("device", options.device, ("auto", "cpu", "cuda", "cuda:0"))
-            if options.execution == "compiled":
-                raise BackendError(
-                    "backend onnxruntime: execution 'compiled' is TensorRT's, on a GPU; choose "
-                    "device cuda, or execution auto or eager"
-                )
-            return
-        missing = _missing_provider(options.execution)
-        if not missing and options.precision != "fp32":
-            missing = "on a GPU it computes in fp32, not %s" % options.precision
-        if missing:
-            raise BackendError("backend onnxruntime: device %r: %s" % (options.device, missing))
 
     def _open(self, artifact_path: str, model: bytes) -> Any:
         onnxruntime = import_onnxruntime()

@@ -9,10 +9,10 @@ import pytest
 from support.core import tiny
 from support.core.tiny import assert_one_line
 
-from segmentation_node.backends import BackendOptions, onnxruntime, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, onnxruntime, open_backend
 from segmentation_node.backends.choice import choose
 from segmentation_node.errors import BackendError
-from segmentation_node.model_card import SourceInfo
+from segmentation_node.model_card import AccuracyInfo, SourceInfo
 
 CPU, CUDA, TENSORRT = (
     onnxruntime.CPU_PROVIDER,
@@ -147,3 +147,22 @@ def test_auto_says_why_no_backend_takes_an_imported_network(built_with):
         choose(card, options=BackendOptions(device="cuda"))
     weightless = "torch: an imported network has no weights for PyTorch"
     assert_one_line(caught, weightless, "install onnxruntime-gpu", "'cuda'")
+
+
+def test_auto_takes_no_precision_that_a_gpu_does_not_compute_in(built_with, tmp_path):
+    """It would be measured, fail and be warned of at every start."""
+    built_with(CUDA)
+    fp32 = AccuracyInfo("camvid", "val", 101, 0.684, 0.93)
+    card = replace(imported_card(), accuracy=[fp32, replace(fp32, artifact="onnx_int8")])
+    options = BackendOptions(device="cuda", precision="auto", engine_dir=str(tmp_path))
+    chosen = choose(card, "onnxruntime", options)
+    assert (chosen.precision, chosen.measured, chosen.warnings) == ("fp32", "", ())
+    assert "int8: device 'cuda': on a GPU it computes in fp32, not int8" in chosen.details
+
+
+def test_auto_leaves_an_execution_to_those_who_have_it(built_with, monkeypatch):
+    built_with(CUDA)
+    monkeypatch.setattr(BACKENDS["torch"], "unavailable", classmethod(lambda cls: ""))
+    chosen = choose(tiny.card(), options=BackendOptions(device="cpu", execution="compiled"))
+    assert chosen.name == "torch"
+    assert "onnxruntime: execution 'compiled' is TensorRT's, on a GPU" in chosen.details
