@@ -29,8 +29,11 @@ def plan_model(settings: Settings, threshold: float) -> ModelPlan:
     """What to load; ``threshold`` is that of the confidence. Raises SegmentationError."""
     card = open_model(settings.model)
     _check_threshold(card, threshold)
-    grouping = _read_grouping(settings.grouping, card.labels)
-    _check_detected(card, grouping, settings.detected)
+    grouping, labels = None, card.labels
+    if settings.grouping:
+        grouping = read_grouping(os.path.expanduser(settings.grouping))
+        labels = grouping.fold(labels)[0]
+    _check_detected(labels, settings.detected)
     return ModelPlan(settings, card, grouping)
 
 
@@ -220,16 +223,7 @@ def _check_threshold(card: ModelCard, threshold: float) -> None:
         )
 
 
-def _read_grouping(path: str, labels: LabelSet) -> Optional[Grouping]:
-    if not path:
-        return None
-    grouping = read_grouping(os.path.expanduser(path))
-    grouping.fold(labels)  # what does not fit is told before anything is loaded
-    return grouping
-
-
-def _check_detected(card: ModelCard, grouping: Optional[Grouping], names: Sequence[str]) -> None:
-    labels = card.labels if grouping is None else grouping.fold(card.labels)[0]
+def _check_detected(labels: LabelSet, names: Sequence[str]) -> None:
     try:
         labels.ids_of(names)
     except LabelsError as error:

@@ -9,6 +9,7 @@ from support.core.tiny import assert_one_line
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BackendOptions, Prediction
+from segmentation_node.backends import choice as backend_choice
 from segmentation_node.backends.base import Backend
 from segmentation_node.backends.choice import BackendChoice
 from segmentation_node.errors import BackendError, ImageError
@@ -239,10 +240,10 @@ def test_a_segmenter_is_opened_warm_on_the_backend_that_is_asked_for(monkeypatch
         names.append(name)
         return HandBackend(card, options)
 
-    def choose(card, backend, options):
+    def choose(card, backend, options, failed):
         return BackendChoice("hand" if backend == "auto" else backend, "fp32", "", "")
 
-    monkeypatch.setattr(pipeline, "choose", choose)
+    monkeypatch.setattr(backend_choice, "choose", choose)
     monkeypatch.setattr(pipeline, "open_backend", open_by_name)
     options = BackendOptions(precision="auto")
     with open_segmenter(tiny.card(), asked, options, "network") as a_segmenter:
