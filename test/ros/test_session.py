@@ -3,16 +3,23 @@
 import itertools
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from support import linear_model
+from support.core import tiny
 from support.live import TIMEOUT_S, Header, Parameter, Time, error_lines
 
+from segmentation_node.backends import choice
+from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
+from segmentation_node.errors import BackendError
 from segmentation_node.labels import CAMVID_11
+from segmentation_node.model_card import AccuracyInfo
 from segmentation_node.ros import main, session
+from segmentation_node.ros.loaded_model import LoadedModel, ModelPlan
 
 pytestmark = pytest.mark.ros
 
@@ -49,7 +56,6 @@ def lifecycle_state(node):
 
 def spoil_backend(monkeypatch, closed):
     """The run time loads the model and fails at its first run."""
-    from segmentation_node.backends.onnxruntime import OnnxRuntimeBackend
 
     def run(*_):
         raise RuntimeError("spoilt by the test")
@@ -270,3 +276,36 @@ def test_vision_label_info_says_ids_names_and_threshold(monkeypatch, messages):
     classes = [(item.class_id, item.class_name) for item in message.class_map]
     assert classes == list(enumerate(CAMVID_11.names))
     assert (message.header.stamp.sec, message.threshold) == (3, 0.5)
+
+
+def test_a_remembered_precision_that_no_longer_loads_is_left_out_and_said(
+    node, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(choice, "adds_int8_exactly", lambda: True)
+    times_ms = {"fp32": 1.0, "int8": 2.0}
+    monkeypatch.setattr(
+        choice,
+        "measure",
+        lambda _, found, __: ({one: times_ms[one.precision] for one in found}, {}),
+    )
+    settings = node.parameters.settings()
+    options = replace(settings.options, precision="auto", engine_dir=str(tmp_path))
+    settings = replace(settings, backend="onnxruntime", options=options)
+    fp32 = AccuracyInfo("camvid", "val", 101, 0.684, 0.93)
+    accuracy = [fp32, replace(fp32, artifact="onnx_int8")]
+    plan = ModelPlan(settings, replace(tiny.card(), accuracy=accuracy), None)
+    first, load = LoadedModel(plan, 1), OnnxRuntimeBackend._load
+    first.close()
+
+    def load_another(self, artifact_path):
+        if self.options.precision == "fp32":
+            raise BackendError("backend onnxruntime: spoilt by the test")
+        load(self, artifact_path)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "_load", load_another)
+    second = LoadedModel(plan, 1)
+    assert (first.choice.precision, second.choice.precision) == ("fp32", "int8")
+    assert second.backend.options.precision == "int8"
+    (line,) = [line for line in second.warnings if line.startswith("auto: ")]
+    assert "left out onnxruntime fp32, which failed: backend onnxruntime: spoilt" in line
+    second.close()
