@@ -4,11 +4,13 @@ import hashlib
 from collections import Counter
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
-import cv2
 import numpy as np
 
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.frame import Frame, Problem
+from segmentation_node.evaluation.run.accuracy import defined
+from segmentation_node.evaluation.run.confusion import ratio
+from segmentation_node.evaluation.run.true_boxes import THING
 from segmentation_node.labels import LabelSet, describe
 
 LEAST_SHARE = 1e-4
@@ -18,13 +20,15 @@ LEAST_SHARE = 1e-4
 class SplitContent:
     """What the frames of one split hold.
 
-    ``pixels`` and ``pictures``, int64 (classes,), count where a class is; ``broken`` are the
-    samples that cannot be read; ``by_digest`` names the pictures by their decoded pixels.
+    ``pixels`` and ``pictures``, int64 (classes,), count where a class is, of a data set without
+    labels by its boxes; ``broken`` are the samples that cannot be read; ``by_digest`` names the
+    pictures by their decoded pixels.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self.split = dataset.split
         self.labels: LabelSet = dataset.label_set
+        self.has_labels = dataset.has_labels
         self.notes = list(dataset.notes)
         self.occurring = dataset.occurring_classes
         self.turned = dataset.turned_pictures()
@@ -40,16 +44,17 @@ class SplitContent:
         if isinstance(frame, Problem):
             self.broken.append(frame)
             return
-        if frame.truth_hw is None:
-            self.broken.append(Problem(frame.name, "%s: no pixel is labelled" % frame.name))
-            return
-        height, width = frame.truth_hw.shape
+        height, width = frame.image_hwc.shape[:2]
         self.sizes["%dx%d" % (width, height)] += 1
-        counts = cv2.calcHist([frame.truth_hw], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
-        found = counts[: len(self.labels)]
-        self.pixels += found
-        self.pictures += found > 0
-        self.unlabelled_pixels += int(counts.sum() - found.sum())
+        if frame.truth_hw is not None:
+            counts = np.bincount(frame.truth_hw.ravel(), minlength=256)
+            found = counts[: len(self.labels)]
+            self.pixels += found
+            self.pictures += found > 0
+            self.unlabelled_pixels += int(counts.sum() - found.sum())
+        elif frame.true_boxes is not None:
+            is_thing = frame.true_boxes.kinds == THING
+            self.pictures[np.unique(frame.true_boxes.class_ids[is_thing])] += 1
         self.by_digest.setdefault(_digest(frame.image_hwc), []).append(frame.name)
 
     @property
@@ -64,8 +69,8 @@ class SplitContent:
         return labelled / total if total else None
 
     def shares(self) -> np.ndarray:
-        """Of the labelled pixels, by class: float64 (classes,)."""
-        return self.pixels / max(1, int(self.pixels.sum()))
+        """Of the labelled pixels, by class: float64 (classes,), NaN where there are none."""
+        return ratio(self.pixels, self.pixels.sum())
 
     def near_empty(self) -> List[str]:
         """Names of the classes that there is next to nothing of, though the data set has them."""
@@ -78,7 +83,7 @@ class SplitContent:
         classes = {
             name: {
                 "pixels": int(self.pixels[index]),
-                "share": float(shares[index]),
+                "share": defined(shares[index]),
                 "pictures": int(self.pictures[index]),
             }
             for index, name in enumerate(self.labels.names)
@@ -122,7 +127,7 @@ class DataCheck:
         lines = list(self.unopened.values())
         for content in self.splits:
             lines += [problem.reason for problem in content.broken]
-            if content.frames and not content.pixels.any():
+            if content.frames and content.has_labels and not content.pixels.any():
                 lines.append("%s: no pixel of it is labelled" % content.split)
         lines += ["the same picture: " + ", ".join(names) for names in self.shared_pictures()]
         return lines
@@ -138,7 +143,7 @@ class DataCheck:
                     "file; labels drawn on a turned picture do not fit them"
                     % (content.split, len(content.turned), content.turned[0])
                 )
-            if content.frames and content.near_empty():
+            if content.near_empty():
                 lines.append(
                     "%s: on less than %g %% of the labelled pixels: %s"
                     % (content.split, LEAST_SHARE * 100, ", ".join(content.near_empty()))

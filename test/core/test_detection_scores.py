@@ -16,6 +16,7 @@ from segmentation_node.evaluation.run.true_boxes import (
     LEFT_OUT,
     THING,
     boxes_of_instances,
+    inside,
     true_boxes,
 )
 from segmentation_node.geometry import Geometry
@@ -406,6 +407,6 @@ def test_a_run_scores_the_boxes_of_instances_that_its_geometry_leaves(roi, cars)
 
 def test_a_box_that_a_roi_cuts_is_what_is_left_of_it():
     boxes = true_boxes([[0, 0, 10, 10], [8, 4, 30, 20], [30, 0, 40, 10]], [CAR] * 3)
-    found = boxes.inside((5, 2, 20, 10))
+    found = inside(boxes, (5, 2, 20, 10))
     assert found.boxes_xyxy.tolist() == [[5, 2, 10, 10], [8, 4, 25, 12]]
-    assert boxes.inside(()) is boxes
+    assert inside(boxes, ()) is boxes

@@ -1,5 +1,7 @@
 """KITTI's object layout, made tiny in tmp_path, and what an evaluation makes of its boxes."""
 
+import json
+
 import numpy as np
 import pytest
 from support.core import tiny
@@ -9,6 +11,7 @@ from test_pipeline import HandBackend
 
 from segmentation_node.backends import BackendOptions
 from segmentation_node.errors import DatasetError
+from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.datasets import open_dataset, open_drive
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.evaluation.report.text import run_text
@@ -35,6 +38,19 @@ def test_boxes_are_read_with_their_kinds_and_the_camera(tmp_path):
     assert boxes.boxes_xyxy[0].tolist() == pytest.approx([387.63, 181.54, 423.81, 203.12], abs=1e-4)
     assert frame.calibration.projection == tuple(PROJECTION)
     assert (frame.calibration.width, frame.calibration.height) == (7, 5)
+
+
+def test_check_data_finds_nothing_wrong_with_boxes_that_are_sound(tmp_path, capsys):
+    for number in range(2):
+        write(tmp_path, "%06d" % number, tiny.random_image(number, (5, 7)))
+    report = tmp_path / "check.json"
+    words = ["--dataset", "kitti_object", "--root", str(tmp_path), "--json", str(report)]
+    assert main(["check-data", *words]) == 0 and not capsys.readouterr().err
+    train = json.loads(report.read_text())["splits"]["train"]
+    assert train["pictures"] == 2 and train["sizes"] == {"7x5": 2} and train["near_empty"] == []
+    found = {name: item["pictures"] for name, item in train["classes"].items() if item["pictures"]}
+    assert found == {"car": 2, "rider": 2}  # who sits counts neither way
+    assert train["classes"]["car"] == {"pixels": 0, "share": None, "pictures": 2}
 
 
 def test_an_image_without_things_has_no_boxes(tmp_path):

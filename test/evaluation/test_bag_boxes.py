@@ -187,6 +187,21 @@ def test_boxes_that_a_node_published_are_scored_as_they_were_recorded(tmp_path):
     assert found["ap_coco"]["class_ap"]["car"] == 0.0
 
 
+def test_recorded_boxes_count_where_the_geometry_looks(tmp_path):
+    """A surer car that is none lies left of the roi, or under the mask."""
+    cars = CITYSCAPES_19.ids_of(["car", "car"])
+    boxes = make_boxes([[8, 2, 30.25, 44], [0, 0, 5, 6]], cars, [0.5, 0.75])
+    bag = record_found(tmp_path / "bag", boxes_message(boxes, CITYSCAPES_19, 9, "c"))
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, :6] = 255
+    drives.write(tmp_path / "mask.png", mask)
+    # The true car, cut by the roi, is overlapped by 22.25 / 24.25, whole by 22.25 / 28.75.
+    ways = (["--roi", 6, 0, 58, 48], 0.9), (["--ignore-mask", tmp_path / "mask.png"], 0.6)
+    for geometry, precision in ways:
+        found = evaluate(tmp_path / "a.json", "bag", bag, *geometry)
+        assert found["ap_coco"]["class_ap"]["car"] == pytest.approx(precision)
+
+
 def test_boxes_that_cannot_be_read_are_named(tmp_path, capsys):
     bag = record_found(tmp_path / "bag", boxes_message(FOUND, CITYSCAPES_19, 9, "c")[:50])
     evaluate(tmp_path / "a.json", "bag", bag)

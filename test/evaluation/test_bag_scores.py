@@ -154,14 +154,14 @@ def frame_latency(stamp_ns, index, store=None, backend="onnxruntime"):
     return bytes(store.serialize_cdr(message, messages.FRAME_LATENCY))
 
 
-def record_predictions(path, pairs, label_set="camvid11", lose=(), broken=(), store=None):
+def record_predictions(path, pairs, label_set="camvid11", lose=(), broken=(), store=None, empty=()):
     """A bag as a recorder leaves it: class maps of the tiny model, ground truth, label infos.
 
     Latencies are of the type in ``store``, by default the present one.
     """
     labels = {"camvid11": CAMVID_11, "cityscapes19": CITYSCAPES_19}[label_set]
     with BagWriter(str(path), "sqlite3") as writer:
-        for name in (CLASS_MAP, "/ground_truth"):
+        for name in (CLASS_MAP, "/ground_truth", *empty):
             writer.add_topic(name, messages.IMAGE)
         for name, found in (("/segmentation_node", labels), ("/ground_truth", CAMVID_11)):
             writer.add_topic(name + "/label_info", messages.LABEL_INFO, latched=True)
@@ -221,12 +221,20 @@ def test_a_latency_that_is_cut_short_is_none():
         messages.stages_of(frame_latency(7, 3, old_typestore())[:-12])
 
 
-def test_a_prediction_that_is_missing_is_named(tmp_path):
+def test_a_camera_without_a_message_hides_no_recorded_frame(tmp_path):
+    pairs = drives.camvid(tmp_path / "data", 3)
+    bag = record_predictions(tmp_path / "bag", pairs, empty=["/camera/image_raw"])
+    result = evaluate(tmp_path, "bag", bag)
+    assert (result["frames"], result["skipped"], result["lost"]) == (3, [], [])
+
+
+def test_a_prediction_that_is_missing_is_named(tmp_path, capsys):
     pairs = drives.camvid(tmp_path / "data")
     result = evaluate(tmp_path, "bag", record_predictions(tmp_path / "bag", pairs, lose=[2]))
     assert result["frames"] == 4 and not result["skipped"]
     (lost,) = result["lost"]
     assert "000002 @ 1000000000.200000000" in lost["name"] and CLASS_MAP in lost["reason"]
+    assert "\nlost: %(name)s: %(reason)s\n" % lost in capsys.readouterr().out
     assert main(["bag", str(tmp_path / "bag"), "--strict"]) == 1
     # Across the gap nothing is compared.
     assert result["temporal_consistency"]["frame_pairs"] == 2

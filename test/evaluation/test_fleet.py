@@ -289,6 +289,8 @@ def test_sequences_of_a_data_set(tmp_path, capsys):
         (["missing.txt"], "missing.txt: no list of drives"),
         ([], "name the drives to score, or --dataset"),
         (["a", "--address", "auto"], "--address and --gpus-per-drive are Ray's"),
+        (["a", "--root", "R", "--split", "test"], "--root, --split: no effect without --dataset"),
+        (["--dataset", "street", "--labels", "camvid11"], "--labels: no effect with --dataset"),
     ],
 )
 def test_mistakes_take_one_line(fleet_data, words, message, tmp_path, capsys):

@@ -237,6 +237,16 @@ def test_a_run_that_is_stopped_leaves_a_partial_report(peer, bag, tiny_folder, t
         ),
         (["--model", "M"], "nothing to play"),
         (["--model", "M", "--bag", "B", "--dataset", "camvid"], "either --bag or --dataset"),
+        (
+            ["--model", "M", "--dataset", "street", "--rate", "1", "--also", "a", "--labels", "L"],
+            "--labels, --also, --rate: no effect on a data set",
+        ),
+        (["--model", "M", "--bag", "B", "--root", "R", "--split", "test"], "--root, --split: no"),
+        (["--model", "M", "--bag", "B", "--idle", "1"], "--idle: no effect without --listen"),
+        (
+            ["--model", "M", "--bag", "B", "--listen", "--hz", "5", "--in-flight", "1"],
+            "--hz, --in-flight: no effect with --listen",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(capsys, arguments, fragment):

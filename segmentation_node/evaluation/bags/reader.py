@@ -148,6 +148,8 @@ class Bag:
 
     def recorded_frames(self, topics: Topics) -> Iterator[Union[ScoredFrame, Problem]]:
         """The predictions that were recorded, with truth and image; see ``frames``."""
+        if topics.image is not None and not topics.image.count:
+            topics = topics._replace(image=None)  # it does not say which frames there were
         return self._checked(recorded_frames(*self._parts(topics)))
 
     def _parts(self, topics: Topics) -> Tuple[Any, Topics, BoxLabels, DriveCounter, Report]:

@@ -12,6 +12,7 @@ from segmentation_node.evaluation.commands.options import writable
 from segmentation_node.evaluation.commands.output import hand_out, progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.report.text import NAMED_PROBLEMS
+from segmentation_node.evaluation.run.accuracy import defined
 from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.files import check_file
 from segmentation_node.labels import describe
@@ -95,7 +96,8 @@ def _class_table(check: DataCheck) -> str:
     for index, item in enumerate(describe(check.splits[0].labels)["classes"]):
         row = [item["name"], str(item["id"])]
         for content in check.splits:
-            row += [report.percent(content.shares()[index]), str(content.pictures[index])]
+            share = defined(content.shares()[index])
+            row += [report.percent(share), str(content.pictures[index])]
         rows.append(row)
     return report.table(header, rows)
 

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from segmentation_node.errors import DatasetError, LabelsError, exit_code
 from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
+from segmentation_node.evaluation.commands.options import at_least
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.live.replay import Replay
@@ -169,7 +170,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--image-topic", default="", help="one of the bag's cameras")
     parser.add_argument("--model", default="", help="model folder or name")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--frames", type=int, default=0, help="play at most this many")
+    parser.add_argument("--frames", type=at_least(0), default=0, help="play at most this many")
     parser.add_argument("--output", default=os.path.join("out", "demo"))
     parsed = parser.parse_args(arguments)
     prepare_middleware()

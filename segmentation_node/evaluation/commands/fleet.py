@@ -12,10 +12,12 @@ from segmentation_node.evaluation.commands.options import (
     add_model_options,
     at_least,
     between,
+    refuse_without_effect,
 )
 from segmentation_node.evaluation.datasets import DATASETS
 
 ENGINES = ("local", "ray")
+OF_BAGS = ("image_topic", "truth_topic", "labels")
 
 
 def add_parser(commands: Any) -> None:
@@ -39,6 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--grouping", metavar="FILE", help="score the groups of this file")
     add_geometry_options(parser)
     _add_placement_options(parser)
+    parser.set_defaults(default_of=parser.get_default)
     parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
     parser.add_argument(
         "--fail-below",
@@ -97,6 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.executor != "ray" and (arguments.address or arguments.gpus_per_drive):
         raise FleetError("--address and --gpus-per-drive are Ray's: add --executor ray")
+    if arguments.dataset:
+        refuse_without_effect(arguments, OF_BAGS, "with --dataset; drop it")
+    else:
+        refuse_without_effect(arguments, ("root", "split"), "without --dataset; add it")
 
 
 def _placement(arguments: argparse.Namespace) -> Any:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 
 OF_A_STARTED = ("policy", "backend", "device", "precision", "num_threads")
+OF_A_BAG = ("truth_topic", "labels", "also", "rate", "sim_time")
+OF_A_DATASET = ("root", "split")
+OF_A_PLAYER = ("also", "rate", "hz", "in_flight")
 
 
 def add_parser(commands: Any) -> None:
@@ -172,3 +175,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SegmentationError("--listen needs --image-topic, or --bag to take it from")
     if not (arguments.listen or arguments.bag or arguments.dataset):
         raise SegmentationError("nothing to play: give --bag, or --dataset with --root and --split")
+    if arguments.dataset:
+        refuse_without_effect(arguments, OF_A_BAG, "on a data set; give --bag")
+    else:
+        refuse_without_effect(arguments, OF_A_DATASET, "without --dataset; add it")
+    if arguments.listen:
+        refuse_without_effect(arguments, OF_A_PLAYER, "with --listen; drop it")
+    else:
+        refuse_without_effect(arguments, ("idle",), "without --listen; add it")

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation import report
-from segmentation_node.evaluation.commands.options import positive
+from segmentation_node.evaluation.commands.options import at_least, positive
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, DRIVES, Drive, open_drive
 from segmentation_node.evaluation.sources import import_bags
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--rate", type=positive, metavar="HZ", help="of frames whose times the data does not give"
     )
-    parser.add_argument("--frames", type=int, default=0, help="stop after this many; 0: all")
+    parser.add_argument("--frames", type=at_least(0), default=0, help="the first N only; 0: all")
     parser.add_argument("--force", action="store_true", help="replace a bag that make-bag wrote")
 
 

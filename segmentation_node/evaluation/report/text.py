@@ -47,8 +47,8 @@ def run_text(result: Dict[str, Any]) -> str:
         parts.append(latency_table(result["stages_ms"]))
     parts.append(pace_table(result))
     parts += [
-        problems_text("skipped", result["skipped"]),
-        problems_text("lost", result["lost"]),
+        problems_text("skipped", [item["reason"] for item in result["skipped"]]),
+        problems_text("lost", ["%(name)s: %(reason)s" % item for item in result["lost"]]),
         "\n".join("note: " + note for note in result["notes"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -161,9 +161,9 @@ def pace_table(result: Dict[str, Any]) -> str:
     return table(["run", "value"], rows)
 
 
-def problems_text(title: str, problems: Sequence[Dict[str, str]]) -> str:
-    """Frames without a result and why, the first few by name."""
-    lines = ["%s: %s" % (title, problem["reason"]) for problem in problems[:NAMED_PROBLEMS]]
+def problems_text(title: str, problems: Sequence[str]) -> str:
+    """What is named under this title, the first few."""
+    lines = ["%s: %s" % (title, problem) for problem in problems[:NAMED_PROBLEMS]]
     if len(problems) > NAMED_PROBLEMS:
         lines.append("%s: %d more" % (title, len(problems) - NAMED_PROBLEMS))
     return "\n".join(lines)

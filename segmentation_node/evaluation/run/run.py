@@ -15,7 +15,7 @@ from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.evaluation.run.detection_scores import FIGURES, DetectionScores
 from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
-from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
+from segmentation_node.evaluation.run.true_boxes import are_hidden, boxes_of_instances, inside
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.labels import Grouping, LabelSet
 
@@ -155,16 +155,19 @@ class Run:
         if self.boxes is None:
             return
         true, boxes = frame.true_boxes, frame.boxes
+        if boxes is None:
+            boxes = things_of(frame.class_map_hw, None, self.boxes.predicted_ids)
         if true is not None:
-            true = true.inside(self._geometry.roi)
-            if self._left_out[1] is not None:
-                true = true.outside(self._left_out[1])
+            # Recorded boxes may be of the whole image.
+            true, boxes = (inside(found, self._geometry.roi) for found in (true, boxes))
+            left_out = self._left_out[1]
+            if left_out is not None:
+                true = true.outside(left_out)
+                boxes = boxes.take(~are_hidden(boxes.boxes_xyxy, left_out))
         elif frame.instances_hw is not None and frame.truth_hw is not None:
             true = boxes_of_instances(frame.instances_hw, frame.truth_hw, self.boxes.truth_ids)
         else:
             return
-        if boxes is None:
-            boxes = things_of(frame.class_map_hw, None, self.boxes.predicted_ids)
         self.boxes.add(true, boxes, frame.proposals_xyxy)
 
     def skip(self, name: str, reason: str) -> None:

@@ -1,13 +1,15 @@
 """The boxes of a frame's ground truth: things, what counts neither way, and areas of many."""
 
-from typing import NamedTuple, Sequence
+from typing import NamedTuple, Sequence, TypeVar
 
 import cv2
 import numpy as np
 
-from segmentation_node.boxes import area, component_boxes
+from segmentation_node.boxes import Boxes, area, component_boxes
 from segmentation_node.evaluation.run.instances import CLASS_SHIFT
 from segmentation_node.labels import UNLABELLED
+
+AnyBoxes = TypeVar("AnyBoxes", Boxes, "TrueBoxes")
 
 ANY_CLASS = -1
 THING, LEFT_OUT, AREA = 0, 1, 2
@@ -32,24 +34,30 @@ class TrueBoxes(NamedTuple):
         """Some of them: by index, or by a bool (N,)."""
         return TrueBoxes(*(values[indices] for values in self))
 
-    def inside(self, roi: Sequence[int]) -> "TrueBoxes":
-        """What lies in a roi (x, y, width, height) of the image, cut at its edge; empty: all."""
-        if not roi:
-            return self
-        x, y, width, height = roi
-        ends = np.array([x, y, x + width, y + height], np.float32)
-        boxes = np.clip(self.boxes_xyxy, ends[[0, 1, 0, 1]], ends[[2, 3, 2, 3]])
-        return self._replace(boxes_xyxy=boxes).take(area(boxes) > 0)
-
     def outside(self, left_out_hw: np.ndarray) -> "TrueBoxes":
-        """Those of which more than half is left out become areas; uint8 (H, W), not 0 there."""
-        sums = cv2.integral((left_out_hw != 0).astype(np.uint8))
-        height, width = left_out_hw.shape
-        corners = np.clip(np.rint(self.boxes_xyxy), 0, [width, height] * 2).astype(np.int64)
-        left, top, right, bottom = corners.T
-        hidden = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        is_hidden = 2 * hidden > (right - left) * (bottom - top)
+        """Those that are hidden become areas; see ``are_hidden``."""
+        is_hidden = are_hidden(self.boxes_xyxy, left_out_hw)
         return self._replace(kinds=np.where(is_hidden, AREA, self.kinds).astype(np.uint8))
+
+
+def inside(boxes: AnyBoxes, roi: Sequence[int]) -> AnyBoxes:
+    """What lies in a roi (x, y, width, height) of the image, cut at its edge; empty: all."""
+    if not roi:
+        return boxes
+    x, y, width, height = roi
+    ends = np.array([x, y, x + width, y + height], np.float32)
+    cut = np.clip(boxes.boxes_xyxy, ends[[0, 1, 0, 1]], ends[[2, 3, 2, 3]])
+    return boxes._replace(boxes_xyxy=cut).take(area(cut) > 0)
+
+
+def are_hidden(boxes_xyxy: np.ndarray, left_out_hw: np.ndarray) -> np.ndarray:
+    """Of which boxes (N, 4) more than half is left out, where uint8 (H, W) is not 0: bool (N,)."""
+    sums = cv2.integral((left_out_hw != 0).astype(np.uint8))
+    height, width = left_out_hw.shape
+    corners = np.clip(np.rint(boxes_xyxy), 0, [width, height] * 2).astype(np.int64)
+    left, top, right, bottom = corners.T
+    hidden = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return 2 * hidden > (right - left) * (bottom - top)
 
 
 def true_boxes(
