@@ -15,7 +15,7 @@ from typing import NamedTuple
 from benchmarks import BENCHMARKS, measures
 from benchmarks.record import RESULTS, ROOT, TRIALS, problem, read_record
 from segmentation_node.errors import ContentError
-from segmentation_node.evaluation.report import table
+from segmentation_node.evaluation.report.text import table
 
 INTERRUPTED = 130
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import BENCHMARKS, machine
 from benchmarks.shown import Shown, shown_of, text
 from segmentation_node.errors import ContentError
-from segmentation_node.evaluation.report import write_json
+from segmentation_node.evaluation.report.text import write_json
 from segmentation_node.yaml_and_json import read_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from string import Formatter
 from typing import Any, NamedTuple
 
-from segmentation_node.evaluation.report import table as text_table
+from segmentation_node.evaluation.report.text import table as text_table
 
 Record = dict[str, Any]
 """The content of a results file."""

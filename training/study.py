@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.report.text import table, write_json
 from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
 from training import train

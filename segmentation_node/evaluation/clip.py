@@ -9,7 +9,7 @@ import cv2
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.drive import Drive
-from segmentation_node.evaluation.datasets.listing import names_in
+from segmentation_node.evaluation.datasets.files import names_in
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.frame import Frame, Problem

@@ -16,7 +16,7 @@ import numpy as np
 
 from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.datasets.base import Dataset
-from segmentation_node.evaluation.frame import Frame, Lost, Problem, ScoredFrame
+from segmentation_node.evaluation.frame import Frame, Problem, ScoredFrame
 from segmentation_node.evaluation.read_ahead import done_ahead
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import DatasetSource
@@ -56,12 +56,9 @@ def measure_confidence(
     Raises DatasetError on a broken frame, BackendError where the model gives no confidence.
     """
     seen = []
-    with closing(DatasetSource(dataset, "").frames()) as frames:
-        for frame in progress(frames):
-            if isinstance(frame, Problem):
-                raise DatasetError(str(frame))
-            segmenter.prepare(frame.image_hwc)
-            seen.append(segmenter.certainty(segmenter.batch.run(True)))
+    for frame in sound_frames(dataset, progress):
+        segmenter.prepare(frame.image_hwc)
+        seen.append(segmenter.certainty(segmenter.batch.run(True)))
     means = np.array([item.mean for item in seen if item is not None])
     if means.size == 0:
         raise DatasetError("%s has no frame to measure the confidence on" % dataset.split)
@@ -78,15 +75,21 @@ def share_of_equal(
     Raises DatasetError on a broken frame.
     """
     equal = total = 0
+    for frame in sound_frames(dataset, progress):
+        found = segmenter.segment(frame.image_hwc).class_map_hw
+        expected = reference.segment(frame.image_hwc).class_map_hw
+        equal += int(np.count_nonzero(found == expected))
+        total += found.size
+    return round(equal / total, 5)
+
+
+def sound_frames(dataset: Dataset, progress: Progress) -> Iterator[Frame]:
+    """Every frame of a data set. Raises DatasetError on a broken one."""
     with closing(DatasetSource(dataset, "").frames()) as frames:
         for frame in progress(frames):
             if isinstance(frame, Problem):
                 raise DatasetError(str(frame))
-            found = segmenter.segment(frame.image_hwc).class_map_hw
-            expected = reference.segment(frame.image_hwc).class_map_hw
-            equal += int(np.count_nonzero(found == expected))
-            total += found.size
-    return round(equal / total, 5)
+            yield frame
 
 
 def segmented(
@@ -185,8 +188,7 @@ def leave_out(run: Run, problem: Problem, strict: bool) -> None:
     """Note a frame without a result in ``run``, or with ``strict`` raise DatasetError."""
     if strict:
         raise DatasetError(str(problem))
-    note = run.lost if isinstance(problem, Lost) else run.skip
-    note(problem.name, problem.reason)
+    run.leave_out(problem)
 
 
 class ScoringThread:

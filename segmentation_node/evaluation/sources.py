@@ -1,6 +1,6 @@
 """Where frames come from, a data set or a bag: labels, provenance, and the frames themselves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Generator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from segmentation_node.errors import BagError, DatasetError
@@ -34,18 +34,23 @@ class BoxTruth(NamedTuple):
         return DetectionScores(predicted, self.labels, self.classes)
 
 
+@dataclass
 class Source:
     """Frames to be scored, and what is known of them before the first is read.
 
-    ``truth`` is the label set of their ground truth, None where there is none; ``facts`` go into
-    the report as they are.
+    ``truth`` is the label set of their ground truth, None where there is none; ``length`` is None
+    where nobody knows it; ``facts`` go into the report as they are.
     """
 
-    truth: Optional[LabelSet]
-    length: int
-    facts: Dict[str, Any]
+    truth: Optional[LabelSet] = None
+    length: Optional[int] = None
+    facts: Dict[str, Any] = field(default_factory=dict)
     instance_classes: Tuple[str, ...] = ()
-    box_truth = BoxTruth()
+    box_truth: BoxTruth = BoxTruth()
+
+    def warnings(self) -> List[str]:
+        """What a reader of the score has to know of the data, once its frames were read."""
+        return []
 
     def new_run(
         self,
@@ -72,12 +77,12 @@ class DatasetSource(Source):
         self.instance_classes = dataset.instance_classes if dataset.with_instances else ()
 
     def warnings(self) -> List[str]:
-        """What a reader of the score has to know of the data set: what of it is not read."""
+        """What of the data set is not read."""
         return list(self._dataset.notes)
 
     def frames(self, indices: Optional[Sequence[int]] = None) -> Frames:
         """All frames, or those of ``indices``, read on a thread in advance."""
-        wanted = range(self.length) if indices is None else indices
+        wanted = range(len(self._dataset)) if indices is None else indices
         return read_ahead(self, wanted)
 
     def __getitem__(self, index: int) -> Union[Frame, Problem]:
@@ -119,7 +124,7 @@ class BagSource(Source):
                 self.facts[part + "_topic"] = topic.name
 
     def warnings(self) -> List[str]:
-        """What a reader of the score has to know of the bag, once its frames were read."""
+        """Damage of the bag, and that it has no ground truth."""
         lines = list(self.bag.damage)
         if not self._has_truth:
             lines.append("%s: no ground truth; it has %s" % (self.bag.path, self.bag.listing()))

@@ -4,7 +4,6 @@ Guo et al. 2017: of softmax(scores / T) the T under which the labels are likelie
 over 1 / T, in which the mean negative log likelihood is convex.
 """
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any, List, NamedTuple, Sequence, Tuple, Union
 
@@ -12,10 +11,8 @@ import numpy as np
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import Dataset
-from segmentation_node.evaluation.frame import Problem
-from segmentation_node.evaluation.offline import Progress
+from segmentation_node.evaluation.offline import Progress, sound_frames
 from segmentation_node.evaluation.run.calibration import Calibration
-from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.images import NearestMapper, Placement, place, to_network
 from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ModelCard, read_card
@@ -151,19 +148,16 @@ def _read(card: ModelCard, dataset: Dataset, progress: Progress) -> Tuple[List[P
     random = np.random.RandomState(0)
     image_hwc = np.zeros(card.input_size + (3,), np.uint8)
     found, drives = [], []
-    with closing(DatasetSource(dataset, "").frames()) as frames:
-        for frame in progress(frames):
-            if isinstance(frame, Problem):
-                raise DatasetError(str(frame))
-            placement = place(card.input.resize, frame.image_hwc.shape[:2], card.input_size)
-            image_hwc.fill(0)
-            to_network(frame.image_hwc, placement, image_hwc)
-            labels = channels[_as_seen(frame.truth_hw, placement)].ravel()
-            chosen = random.permutation(np.flatnonzero(labels >= 0))[:count]
-            if chosen.size:
-                differences = scores.run(image_hwc).reshape(len(scores.ids), -1)[:, chosen].T
-                found.append(Pixels(np.ascontiguousarray(differences), labels[chosen]))
-                drives.append(frame.position[0] if frame.position else "")
+    for frame in sound_frames(dataset, progress):
+        placement = place(card.input.resize, frame.image_hwc.shape[:2], card.input_size)
+        image_hwc.fill(0)
+        to_network(frame.image_hwc, placement, image_hwc)
+        labels = channels[_as_seen(frame.truth_hw, placement)].ravel()
+        chosen = random.permutation(np.flatnonzero(labels >= 0))[:count]
+        if chosen.size:
+            differences = scores.run(image_hwc).reshape(len(scores.ids), -1)[:, chosen].T
+            found.append(Pixels(np.ascontiguousarray(differences), labels[chosen]))
+            drives.append(frame.position[0] if frame.position else "")
     return found, drives
 
 

@@ -7,9 +7,9 @@ import pytest
 from support.core import tiny
 
 from segmentation_node.backends import BACKENDS
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.frame import ScoredFrame
+from segmentation_node.evaluation.report import text as report
 from segmentation_node.evaluation.run.calibration import BINS, Calibration
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.geometry import Geometry

@@ -12,7 +12,7 @@ from support.core import tiny
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import open_dataset, open_drive
 from segmentation_node.evaluation.datasets.base import read_ids, read_image
-from segmentation_node.evaluation.datasets.listing import files_below, in_order, names_in
+from segmentation_node.evaluation.datasets.files import files_below, in_order, names_in
 from segmentation_node.evaluation.frame import Frame, Problem
 
 PICTURE = cv2.resize(np.random.RandomState(0).randint(0, 256, (5, 6, 3)).astype(np.uint8), (64, 48))

@@ -10,8 +10,8 @@ from support.core.real_data import PROJECT
 from support.core.tiny import assert_one_line
 
 from segmentation_node.errors import DatasetError, LabelsError
-from segmentation_node.evaluation import report
-from segmentation_node.evaluation.frame import ScoredFrame
+from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
+from segmentation_node.evaluation.report import text as report
 from segmentation_node.evaluation.report.page import run_page
 from segmentation_node.evaluation.run.best_and_worst import Examples, reduced
 from segmentation_node.evaluation.run.instances import instance_ids
@@ -200,8 +200,8 @@ def test_a_truth_that_does_not_fit_is_named_and_counts_nothing(labels, truth, fr
 def test_skipped_and_lost_frames_are_named_everywhere():
     run = new_run()
     run.add(ScoredFrame("a", SEEN, truth_hw=TRUTH))
-    run.skip("b", "b.png: not a readable image")
-    run.lost("c", "stamp 12: no class map came back")
+    run.leave_out(Problem("b", "b.png: not a readable image"))
+    run.leave_out(Lost("c", "stamp 12: no class map came back"))
     run.finish(partial=True)
     result = run.as_json()
     assert result["partial"]

@@ -112,4 +112,4 @@ def test_a_topic_of_several_types_cannot_be_played_beside_the_images(tmp_path):
         with open_played(options):
             pass
     with open_played(replace(options, also=[TRUTH])) as played:
-        assert set(played.other_topics) == {TRUTH} and played.length == 2
+        assert set(played.other_topics) == {TRUTH} and played.data.length == 2

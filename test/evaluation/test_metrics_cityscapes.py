@@ -12,10 +12,10 @@ from cityscapesscripts.helpers.labels import category2labels, labels, name2label
 from support.core.real_data import folder_of
 
 from segmentation_node.backends import BackendOptions, open_backend
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.evaluation.report import text as report
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.geometry import WHOLE_IMAGE

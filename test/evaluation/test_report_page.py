@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from segmentation_node.evaluation.frame import ScoredFrame
-from segmentation_node.evaluation.report import percent, write_json
+from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
 from segmentation_node.evaluation.report.gallery import UNLABELLED_RGB, WRONG_RGB
 from segmentation_node.evaluation.report.page import run_page
+from segmentation_node.evaluation.report.text import percent, write_json
 from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.run.true_boxes import true_boxes
@@ -107,8 +107,8 @@ def page_of(run):
 @pytest.fixture(scope="module")
 def run():
     run = filled_run()
-    run.skip("broken.png", "broken.png: not a readable image")
-    run.lost("frame 99", "no class map came back")
+    run.leave_out(Problem("broken.png", "broken.png: not a readable image"))
+    run.leave_out(Lost("frame 99", "no class map came back"))
     run.finish(partial=True)
     return run
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.report import write_json
+from segmentation_node.evaluation.report.text import write_json
 from segmentation_node.yaml_and_json import read_json
 from tools.gpu import (
     CAMVID_FILE,

@@ -17,7 +17,7 @@ from benchmarks import gpu, paper_tables
 from benchmarks.record import problem, read_record
 from benchmarks.shown import Shown, text
 from segmentation_node.errors import SegmentationError, exit_code, reason
-from segmentation_node.evaluation.report import table, write_json
+from segmentation_node.evaluation.report.text import table, write_json
 from segmentation_node.files import new_folder, write_whole
 from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.model_card import CARD_FILE, ModelCard, read_card

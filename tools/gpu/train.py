@@ -18,7 +18,7 @@ import torch
 
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import open_dataset
-from segmentation_node.evaluation.report import write_json
+from segmentation_node.evaluation.report.text import write_json
 from tools.gpu import ROOT, START_FOLDER, TRAININGS, TRUNK_FILE
 from tools.gpu.parts import Parts
 from tools.gpu.pictures import SPLITS

@@ -12,6 +12,7 @@ from segmentation_node.evaluation.commands.options import (
     add_jobs_option,
     add_model_options,
     add_output_options,
+    add_topic_options,
     geometry_of,
     open_segmenters,
     output_options,
@@ -29,7 +30,6 @@ from segmentation_node.evaluation.sources import (
     RecordedSource,
     import_bags,
 )
-from segmentation_node.labels import LABEL_SETS
 
 OF_A_MODEL = (
     "size", "backend", "device", "precision", "num_threads", "engine_dir", "calibration", "jobs",
@@ -50,6 +50,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("bag", metavar="BAG", help="the bag's folder, or its .mcap or .db3 file")
     add_model_options(parser, required=False)
     add_topic_options(parser)
+    parser.add_argument(
+        "--prediction-topic", metavar="TOPIC", help="without --model; default: .../class_map"
+    )
+    parser.add_argument(
+        "--prediction-labels", metavar="LABELS", help="label set of recorded predictions"
+    )
     add_calibration_option(parser)
     add_jobs_option(parser)
     add_geometry_options(parser)
@@ -57,47 +63,21 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(default_of=parser.get_default)
 
 
-def add_topic_options(parser: argparse.ArgumentParser) -> None:
-    """Which topics of a bag are meant; by default those that stand out."""
-    parser.add_argument("--image-topic", metavar="TOPIC", help="default: the bag's one camera")
-    parser.add_argument(
-        "--truth-topic", metavar="TOPIC", help="default: /ground_truth; '' leaves it out"
-    )
-    parser.add_argument(
-        "--prediction-topic", metavar="TOPIC", help="without --model; default: .../class_map"
-    )
-    parser.add_argument(
-        "--labels",
-        metavar="LABELS",
-        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
-        % ", ".join(LABEL_SETS),
-    )
-    parser.add_argument(
-        "--prediction-labels",
-        metavar="LABELS",
-        help="the same of recorded predictions",
-    )
-
-
-def bag_options(arguments: argparse.Namespace) -> BagOptions:
-    """What ``add_topic_options`` asked for."""
-    return BagOptions(
+def run(arguments: argparse.Namespace) -> int:
+    """Score, print, and optionally write, the figures; gives the exit code."""
+    _check(arguments)
+    options = BagOptions(
         arguments.image_topic,
         arguments.truth_topic,
         arguments.prediction_topic,
         arguments.labels,
         arguments.prediction_labels,
     )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Score, print, and optionally write, the figures; gives the exit code."""
-    _check(arguments)
     with import_bags().open_bag(arguments.bag, arguments.strict) as bag:
         if arguments.model:
-            _score_model(CameraSource(bag, bag_options(arguments)), arguments)
+            _score_model(CameraSource(bag, options), arguments)
         else:
-            _score_recorded(RecordedSource(bag, bag_options(arguments)), arguments)
+            _score_recorded(RecordedSource(bag, options), arguments)
     return 0
 
 

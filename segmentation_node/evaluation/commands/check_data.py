@@ -6,12 +6,11 @@ from contextlib import closing
 from typing import Any, List, Sequence
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.check import DataCheck, SplitContent
 from segmentation_node.evaluation.commands.options import writable
 from segmentation_node.evaluation.commands.output import hand_out, progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
-from segmentation_node.evaluation.report.text import NAMED_PROBLEMS
+from segmentation_node.evaluation.report.text import NAMED_PROBLEMS, percent, table
 from segmentation_node.evaluation.run.accuracy import defined
 from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.files import check_file
@@ -72,7 +71,7 @@ def _read(check: DataCheck, split: str) -> None:
 
 def _text(check: DataCheck) -> str:
     header = ["split", "pictures", "broken", "labelled %", "sizes"]
-    tables = [report.table(header, [_split_row(content) for content in check.splits])]
+    tables = [table(header, [_split_row(content) for content in check.splits])]
     if check.splits:
         tables.append(_class_table(check))
     return "\n\n".join(tables)
@@ -82,7 +81,7 @@ def _split_row(content: SplitContent) -> List[str]:
     sizes = ["%s (%d)" % size for size in content.sizes.most_common(SIZES)]
     if len(content.sizes) > SIZES:
         sizes.append("%d more" % (len(content.sizes) - SIZES))
-    labelled = report.percent(content.labelled_share())
+    labelled = percent(content.labelled_share())
     counts = [str(content.frames), str(len(content.broken)), labelled]
     return [content.split] + counts + [", ".join(sizes)]
 
@@ -97,9 +96,9 @@ def _class_table(check: DataCheck) -> str:
         row = [item["name"], str(item["id"])]
         for content in check.splits:
             share = defined(content.shares()[index])
-            row += [report.percent(share), str(content.pictures[index])]
+            row += [percent(share), str(content.pictures[index])]
         rows.append(row)
-    return report.table(header, rows)
+    return table(header, rows)
 
 
 def _tell(kind: str, lines: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from segmentation_node.errors import DatasetError, LabelsError, exit_code
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.clip import Clip, open_clip
 from segmentation_node.evaluation.commands.options import at_least
 from segmentation_node.evaluation.commands.output import progress_bar
@@ -19,6 +18,7 @@ from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, prepare_middleware
 from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
+from segmentation_node.evaluation.report.text import accuracy_table, latency_table, write_json
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.files import Layout, new_folder, write_whole
 from segmentation_node.labels import LabelSet
@@ -140,12 +140,12 @@ def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) 
         "stages_ms": recorder.stages_ms(),
     }
     write_whole(os.path.join(folder, "diagnostics.txt"), _diagnostics_text(statuses))
-    print(report.latency_table(content["stages_ms"]))
+    print(latency_table(content["stages_ms"]))
     if recorder.accuracy is not None:
         content["accuracy"] = recorder.accuracy.as_json()
         print()
-        print(report.accuracy_table(content["accuracy"]))
-    report.write_json(os.path.join(folder, "latency.json"), content)
+        print(accuracy_table(content["accuracy"]))
+    write_json(os.path.join(folder, "latency.json"), content)
     print()
 
 

@@ -10,6 +10,7 @@ from segmentation_node.errors import FleetError
 from segmentation_node.evaluation.commands.options import (
     add_geometry_options,
     add_model_options,
+    add_topic_options,
     at_least,
     between,
     refuse_without_effect,
@@ -35,9 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dataset", choices=sorted(DATASETS), help="its sequences are the drives")
     parser.add_argument("--root", default="", help="the data set's folder")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--image-topic", metavar="TOPIC", help="default: the bag's one camera")
-    parser.add_argument("--truth-topic", metavar="TOPIC", help="default: /ground_truth")
-    parser.add_argument("--labels", metavar="LABELS", help="label set of the ground truth")
+    add_topic_options(parser)
     parser.add_argument("--grouping", metavar="FILE", help="score the groups of this file")
     add_geometry_options(parser)
     _add_placement_options(parser)

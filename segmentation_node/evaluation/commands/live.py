@@ -9,6 +9,7 @@ from segmentation_node.evaluation.commands.options import (
     add_backend_options,
     add_geometry_options,
     add_output_options,
+    add_topic_options,
     at_least,
     geometry_of,
     output_options,
@@ -19,7 +20,7 @@ from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.sources import BagOptions
 from segmentation_node.geometry import Geometry
-from segmentation_node.labels import LABEL_SETS, Grouping
+from segmentation_node.labels import Grouping
 
 if TYPE_CHECKING:
     from segmentation_node.evaluation.live.evaluate import LiveOptions
@@ -43,14 +44,7 @@ def add_parser(commands: Any) -> None:
     source.add_argument("--root", default="", help="the data set's folder")
     source.add_argument("--split", default="val")
     source.add_argument("--no-iiou", dest="iiou", action="store_false", help="no instance files")
-    source.add_argument("--image-topic", help="default: the only camera of the bag")
-    source.add_argument("--truth-topic", help="default: /ground_truth; empty: none")
-    source.add_argument(
-        "--labels",
-        metavar="LABELS",
-        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
-        % ", ".join(LABEL_SETS),
-    )
+    add_topic_options(source)
     source.add_argument(
         "--also", nargs="+", default=[], metavar="TOPIC", help="play these as well, or all"
     )
@@ -116,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         _options(arguments, output.grouping, geometry)
     ) as live:
         with reported(live.run, output):
-            live.score(progress_bar(live.length)(None))
+            live.score(progress_bar(live.source.data.length)(None))
         missing = live.losses()
     if missing and arguments.allow_loss:
         print("warning: " + missing, file=sys.stderr)

@@ -6,10 +6,10 @@ import sys
 from typing import Any, Optional
 
 from segmentation_node.errors import DatasetError
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.options import at_least, positive
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, DRIVES, Drive, open_drive
+from segmentation_node.evaluation.report.text import table
 from segmentation_node.evaluation.sources import import_bags
 
 
@@ -100,7 +100,7 @@ def _length(drive: Drive, most: int) -> Optional[int]:
 
 
 def _print_content(bag: str, done: Any) -> None:
-    print(report.table(["topic", "messages"], [[t, str(n)] for t, n in done.topics.items()]))
+    print(table(["topic", "messages"], [[t, str(n)] for t, n in done.topics.items()]))
     print()
     print(
         "%s: %d frames%s, %d with ground truth, %.3f s, %.1f MB"

@@ -13,7 +13,7 @@ from segmentation_node.backends.choice import AUTO
 from segmentation_node.errors import BackendError, OutputError, SegmentationError
 from segmentation_node.evaluation.temperature import FIT, LEAST, MOST
 from segmentation_node.geometry import Geometry, make_geometry
-from segmentation_node.labels import Grouping, read_grouping
+from segmentation_node.labels import LABEL_SETS, Grouping, read_grouping
 from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
 
@@ -53,6 +53,20 @@ def refuse_without_effect(arguments: argparse.Namespace, names: Sequence[str], w
             "%s: no effect %s, or drop these options"
             % (options.replace("--calibration", "--no-calibration"), why)
         )
+
+
+def add_topic_options(parser: Any) -> None:
+    """Which topics of a bag are meant, by default those that stand out; for a parser or a group."""
+    parser.add_argument("--image-topic", metavar="TOPIC", help="default: the bag's one camera")
+    parser.add_argument(
+        "--truth-topic", metavar="TOPIC", help="default: /ground_truth; '' leaves it out"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="label set of the ground truth, where no LabelInfo in the bag says it: %s, or a file"
+        % ", ".join(LABEL_SETS),
+    )
 
 
 def add_geometry_options(parser: Any) -> None:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, Optional
 
 from segmentation_node.errors import BackendError, OutputError, ReplayError
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.commands.options import OutputOptions
 from segmentation_node.evaluation.report.page import PAGE_MARK, run_page
+from segmentation_node.evaluation.report.text import run_text, show, write_json
 from segmentation_node.evaluation.run.run import Run
 from segmentation_node.files import check_file, write_whole
 
@@ -49,11 +49,11 @@ def hand_out(
     """
     try:
         if json:
-            report.write_json(json, figures)
+            write_json(json, figures)
         if html:
             write_whole(html, page())
     finally:
-        report.show(text)
+        show(text)
 
 
 @contextmanager
@@ -86,6 +86,6 @@ def _report(run: Run, options: OutputOptions, is_partial: bool = False) -> None:
     frames = len(run.frames) + len(run.skipped) + len(run.lost_frames)
     result = run.as_json()
     page = partial(run_page, run, result)
-    hand_out(report.run_text(result), result, options.json, options.html, page)
+    hand_out(run_text(result), result, options.json, options.html, page)
     if run.skipped:
         print("warning: %d of %d frames skipped" % (len(run.skipped), frames), file=sys.stderr)

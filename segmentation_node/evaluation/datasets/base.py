@@ -7,8 +7,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tu
 import numpy as np
 
 from segmentation_node.errors import DatasetError, ImageError
-from segmentation_node.evaluation.datasets.contents import read_bytes
-from segmentation_node.evaluation.datasets.listing import files_below, in_order, left_out
+from segmentation_node.evaluation.datasets.files import files_below, in_order, left_out, read_bytes
 from segmentation_node.evaluation.frame import DrivePosition, Frame
 from segmentation_node.evaluation.run.instances import instance_ids
 from segmentation_node.labels import UNLABELLED, LabelSet

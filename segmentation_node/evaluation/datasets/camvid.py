@@ -6,8 +6,7 @@ from typing import Dict, List, Optional
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import FileDataset, Files, SampleFiles, paired
-from segmentation_node.evaluation.datasets.contents import read_list
-from segmentation_node.evaluation.datasets.listing import in_order, left_out, names_in
+from segmentation_node.evaluation.datasets.files import in_order, left_out, names_in, read_list
 from segmentation_node.labels import CAMVID_11
 
 # Val shows a drive that train shows too: choices are checked on a drive kept out of training.

@@ -18,7 +18,7 @@ from segmentation_node.evaluation.datasets.base import (
     require_folder,
 )
 from segmentation_node.evaluation.datasets.drive import Drive, frame_or_problem
-from segmentation_node.evaluation.datasets.listing import in_order
+from segmentation_node.evaluation.datasets.files import in_order
 from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.labels import CITYSCAPES_19

@@ -21,9 +21,8 @@ from segmentation_node.evaluation.datasets.base import (
     require_folder,
     to_train_ids,
 )
-from segmentation_node.evaluation.datasets.contents import read_text
 from segmentation_node.evaluation.datasets.drive import Calibration, Drive, frame_or_problem
-from segmentation_node.evaluation.datasets.listing import in_order, left_out, names_in
+from segmentation_node.evaluation.datasets.files import in_order, left_out, names_in, read_text
 from segmentation_node.evaluation.frame import DrivePosition, Frame, Problem
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX, instance_ids
 from segmentation_node.labels import CITYSCAPES_19, CITYSCAPES_19_AS_TRAIN_IDS

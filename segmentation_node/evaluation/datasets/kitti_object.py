@@ -13,7 +13,7 @@ from segmentation_node.evaluation.datasets.base import (
     paired,
     read_image,
 )
-from segmentation_node.evaluation.datasets.contents import read_text
+from segmentation_node.evaluation.datasets.files import read_text
 from segmentation_node.evaluation.frame import Calibration, Frame
 from segmentation_node.evaluation.run.true_boxes import (
     ANY_CLASS,

@@ -15,8 +15,13 @@ from segmentation_node.evaluation.datasets.base import (
     paired,
     require_folder,
 )
-from segmentation_node.evaluation.datasets.contents import read_list, read_text
-from segmentation_node.evaluation.datasets.listing import in_order, left_out, names_in
+from segmentation_node.evaluation.datasets.files import (
+    in_order,
+    left_out,
+    names_in,
+    read_list,
+    read_text,
+)
 from segmentation_node.evaluation.datasets.masks import BLACK, Color, read_mask
 from segmentation_node.labels import (
     LABEL_SETS,

@@ -10,7 +10,7 @@ import numpy as np
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets.base import read_image, require_folder
 from segmentation_node.evaluation.datasets.drive import START_NS, Drive, frame_or_problem
-from segmentation_node.evaluation.datasets.listing import left_out, names_in
+from segmentation_node.evaluation.datasets.files import left_out, names_in
 from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.pictures import ENDINGS, LARGEST_IMAGE_PIXELS
 

@@ -2,11 +2,10 @@
 
 from typing import Any, Dict, List, Optional
 
-from segmentation_node.evaluation import report
 from segmentation_node.evaluation.report import sections
-from segmentation_node.evaluation.report.markup import Markup, element, join, section, table
-from segmentation_node.evaluation.report.page import POLICY
-from segmentation_node.evaluation.report.style import STYLE
+from segmentation_node.evaluation.report import text as report
+from segmentation_node.evaluation.report.markup import Markup, element, section, table
+from segmentation_node.evaluation.report.page import document
 
 SHOWN = 10
 """Drives that the terminal names, the worst; the JSON and the page name all."""
@@ -34,14 +33,8 @@ def fleet_text(merged: Dict[str, Any]) -> str:
 def fleet_page(merged: Dict[str, Any]) -> str:
     """The page of what ``merge`` gave."""
     title = "%s on %d drives" % (merged["model"], len(merged["drives"]))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", title),
-        element("style", Markup(STYLE)),
-    )
-    body = [
+    return document(
+        title,
         element("header", element("h1", title), element("p", _summary(merged), class_="soft")),
         _box("Classes", ["class", "IoU %"], _classes(merged)),
         sections.calibration(merged),
@@ -50,8 +43,7 @@ def fleet_page(merged: Dict[str, Any]) -> str:
         _box("Failed", ["drive", "reason"], [[r["drive"], failure(r)] for r in merged["failed"]]),
         _box("Damaged or incomplete", ["drive", "what"], _problems(merged)),
         _box("In the data set and not read", ["what"], [[note] for note in merged["not_read"]]),
-    ]
-    return "<!DOCTYPE html>\n%s\n" % element("html", head, element("body", *body), lang="en")
+    )
 
 
 def _box(title: str, header: List[str], rows: List[List[str]]) -> Optional[Markup]:
@@ -70,7 +62,7 @@ def _against(merged: Dict[str, Any]) -> Optional[Markup]:
     rows = [_in_both(found)] + [_difference(row) for row in found["drives"]]
     rows += [[name, "only here", "", ""] for name in found["only_here"]]
     rows += [[name, "only there", "", ""] for name in found["only_there"]]
-    return join([_box(title, DIFFERENCE_HEADER, rows)])
+    return _box(title, DIFFERENCE_HEADER, rows)
 
 
 def _in_both(against: Dict[str, Any]) -> List[str]:

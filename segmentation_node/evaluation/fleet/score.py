@@ -6,7 +6,7 @@ import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Iterator, Optional
 
 from segmentation_node.backends import BackendOptions
 from segmentation_node.errors import BagError, SegmentationError, reason
@@ -20,10 +20,11 @@ from segmentation_node.evaluation.sources import (
     BagOptions,
     CameraSource,
     DatasetSource,
+    Frames,
     Source,
     import_bags,
 )
-from segmentation_node.labels import Grouping, LabelSet, describe, read_grouping
+from segmentation_node.labels import describe, read_grouping
 from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter, open_segmenter
 
@@ -76,43 +77,36 @@ def _report(task: Task, run: Run) -> str:
         "drive": task.drive.name,
         "settings": task.settings.digest(),
         "predicted": describe(run.predicted),
-        "truth": _described(run.truth),
+        "truth": run.truth and describe(run.truth),
         "report": run.as_json(),
     }
     return json.dumps(content, allow_nan=False) + "\n"
 
 
-def _described(labels: Optional[LabelSet]) -> Optional[Dict[str, Any]]:
-    return None if labels is None else describe(labels)
-
-
 def _scored(task: Task) -> Run:
-    grouping = read_grouping(task.settings.grouping) if task.settings.grouping else None
-    return (_score_sequence if task.drive.indices else _score_bag)(task, grouping)
-
-
-def _score_bag(task: Task, grouping: Optional[Grouping]) -> Run:
     settings, name = task.settings, task.drive.name
+    source: Source
+    if task.drive.indices:
+        dataset = open_dataset(str(settings.dataset), settings.root, settings.split)
+        source = DatasetSource(dataset, str(settings.dataset))
+        run = _run(settings, source, source.frames(task.drive.indices))
+        run.source["left_out"] = source.warnings()
+        return run
     options = BagOptions(settings.image_topic, settings.truth_topic, labels=settings.labels)
     with _local(name, settings.endpoint_url) as path, import_bags().open_bag(path) as bag:
         bag.path = name
         source = CameraSource(bag, options)
-        segmenter = _segmenter(settings)
-        run = _new_run(source, segmenter, grouping)
-        with closing(source.frames()) as frames:
-            score_frames(segmented(segmenter, frames, run, with_calibration=True), run)
-        run.finish()
-        run.source["bag_problems"] = _at(name, path, source.warnings())
+        run = _run(settings, source, source.frames())
+        run.source["bag_problems"] = [line.replace(path, name) for line in source.warnings()]
     return run
 
 
-def _score_sequence(task: Task, grouping: Optional[Grouping]) -> Run:
-    settings = task.settings
-    dataset = open_dataset(str(settings.dataset), settings.root, settings.split)
-    source, segmenter = DatasetSource(dataset, str(settings.dataset)), _segmenter(settings)
-    run = _new_run(source, segmenter, grouping)
-    run.source["left_out"] = source.warnings()
-    with closing(source.frames(task.drive.indices)) as frames:
+def _run(settings: Settings, source: Source, found: Frames) -> Run:
+    grouping = read_grouping(settings.grouping) if settings.grouping else None
+    with closing(found) as frames:
+        segmenter = _segmenter(settings)
+        facts = run_facts(segmenter)
+        run = source.new_run(segmenter.labels, facts, grouping, segmenter.geometry)
         score_frames(segmented(segmenter, frames, run, with_calibration=True), run)
     run.finish()
     return run
@@ -126,10 +120,6 @@ def _segmenter(settings: Settings) -> Segmenter:
     )
     card, geometry = open_model(settings.model, settings.size), settings.geometry()
     return open_segmenter(card, settings.backend, options, geometry=geometry)
-
-
-def _new_run(source: Source, segmenter: Segmenter, grouping: Optional[Grouping]) -> Run:
-    return source.new_run(segmenter.labels, run_facts(segmenter), grouping, segmenter.geometry)
 
 
 @contextmanager
@@ -146,7 +136,3 @@ def _local(name: str, endpoint_url: Optional[str]) -> Iterator[str]:
         path = os.path.join(scratch, os.path.basename(name.rstrip("/")))
         files.get(name, path, recursive=files.isdir(name))
         yield path
-
-
-def _at(name: str, path: str, lines: List[str]) -> List[str]:
-    return [line.replace(path, name) for line in lines]

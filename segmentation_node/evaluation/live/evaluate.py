@@ -4,9 +4,9 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, Iterator, Optional, Union
 
-from segmentation_node.evaluation.frame import Frame
+from segmentation_node.evaluation.frame import Frame, Lost
 from segmentation_node.evaluation.live.listening import Listening
 from segmentation_node.evaluation.live.pairing import Collector, Result
 from segmentation_node.evaluation.live.played import (
@@ -30,7 +30,6 @@ from segmentation_node.evaluation.live.target import (
     TargetOptions,
     target_of,
 )
-from segmentation_node.evaluation.run.run import Run
 from segmentation_node.labels import Grouping
 
 READY_TIMEOUT_S = 120.0
@@ -79,28 +78,16 @@ class LiveRun:
         collector: Collector,
         process: Union[NodeProcess, RunningNode],
     ) -> None:
-        facts = collector.status.facts(options.target)
-        facts.update(source.facts, **self.how(options))
-        self.run = Run(
-            collector.status.labels(),
-            source.truth,
-            facts,
-            source.instance_classes,
-            options.grouping,
-            options.target.geometry,
-            source.boxes.scores(collector.status.labels(), options.grouping),
+        target, status = options.target, collector.status
+        self.run = source.data.new_run(
+            status.labels(), status.facts(target), options.grouping, target.geometry
         )
         if self.run.boxes is not None:
             self.run.source["boxes"] = "~/detections" if collector.hears_boxes else "class map"
-        self.length = source.length
-        self._options = options
         self.source = source
         self.collector = collector
+        self._options = options
         self._process = process
-
-    def how(self, options: LiveOptions) -> Dict[str, Any]:
-        """How images are played, for the report."""
-        return {}
 
     def score(self, bar: Any) -> None:
         """Fill the run; ``bar`` is a progress bar. Raises ReplayError when the node ends."""
@@ -111,6 +98,11 @@ class LiveRun:
             with LiveScorer(self.run, self._options.source.strict, bar, pids) as scorer:
                 self.fill(scorer)
         finally:
+            warnings = self.source.data.warnings()
+            key = "left_out" if self._options.source.dataset else "bag_problems"
+            self.run.source[key] = warnings
+            for line in warnings:
+                print("warning: " + line, file=sys.stderr)
             if self.collector.pairing.unpaired_count:
                 self.run.source["unpaired_results"] = self.collector.pairing.unpaired_count
 
@@ -130,34 +122,28 @@ class PlayedRun(LiveRun):
     source: PlayedSource
     collector: Replay
 
-    def how(self, options: LiveOptions) -> Dict[str, Any]:
-        """The pace, as far as it was asked for."""
-        pace = options.pace
-        asked = {"rate": pace.rate, "hz": pace.hz, "sim_time": options.target.sim_time}
-        found: Dict[str, Any] = {"in_flight": pace.in_flight}
-        found.update({key: value for key, value in asked.items() if value})
-        return found
-
     def fill(self, scorer: LiveScorer) -> None:
         """Play everything."""
-        source, replay, pace = self.source, self.collector, self._options.pace
+        replay, pace = self.collector, self._options.pace
+        asked = {"rate": pace.rate, "hz": pace.hz, "sim_time": self._options.target.sim_time}
+        given = {key: value for key, value in asked.items() if value}
+        scorer.note(in_flight=pace.in_flight, **given)
         replay.pairing.on_result = lambda result: scorer.take(
             result, result.payload, played_stages(result)
         )
-        replay.pairing.on_lost = lambda result, why: scorer.lose(result.payload.name, why)
+        replay.pairing.on_lost = lambda result, why: scorer.leave_out(
+            Lost(result.payload.name, why)
+        )
         try:
             replay.play(
-                scorer.playable(source.items),
+                scorer.playable(self.source.items),
                 self._process,
                 rate_hz=pace.hz,
                 in_flight=pace.in_flight,
                 factor=pace.rate,
             )
         finally:
-            told = {"bag_problems" if self._options.source.bag else "left_out": source.warnings()}
-            scorer.note(repeated_stamps=replay.repeated_stamps, **told)
-            for line in source.warnings():
-                print("warning: " + line, file=sys.stderr)
+            scorer.note(repeated_stamps=replay.repeated_stamps)
 
 
 class HeardRun(LiveRun):
@@ -192,10 +178,7 @@ class HeardRun(LiveRun):
             scorer.note(
                 listener_lost=listening.middleware_lost,
                 unusable_truths=listening.unusable_truths,
-                bag_problems=expected.warnings(),
             )
-            for line in expected.warnings():
-                print("warning: " + line, file=sys.stderr)
 
 
 @contextmanager
@@ -204,36 +187,31 @@ def live_run(options: LiveOptions) -> Iterator[LiveRun]:
 
     Raises ReplayError when it does not get ready, and SegmentationError of source and model.
     """
+    opened: Any = open_played
+    collector_of: Any = _player
+    kind: Any = PlayedRun
     if options.listen:
-        with open_expected(options.source) as expected:
-            options = _with_boxes(options, expected)
-            with _ready(options, expected, _listener(options, expected)) as (listening, process):
-                yield HeardRun(options, expected, listening, process)
-        return
-    with open_played(options.source) as played:
-        options = _with_boxes(options, played)
-        with _ready(options, played, _player(options, played)) as (replay, process):
-            yield PlayedRun(options, played, replay, process)
+        opened, collector_of, kind = open_expected, _listener, HeardRun
+    with opened(options.source) as source:
+        options = _with_boxes(options, source)
+        topic, is_compressed = source.image_topic, source.compressed
+        with collector_of(options, source) as collector, target_of(
+            options.target, collector, topic, is_compressed
+        ) as process:
+            has_boxes = source.data.box_truth.labels is not None
+            collector.wants_boxes = has_boxes and options.grouping is None
+            collector.wait_until_ready(process, READY_TIMEOUT_S)
+            yield kind(options, source, collector, process)
 
 
 def _with_boxes(options: LiveOptions, source: LiveSource) -> LiveOptions:
     """The options with a node that, where it is started, gives boxes of what has true ones."""
-    if options.target.node or source.boxes.labels is None:
+    if options.target.node or source.data.box_truth.labels is None:
         return options
     labels = options.target.card().labels
-    scores = source.boxes.scores(labels, options.grouping)
+    scores = source.data.box_truth.scores(labels, options.grouping)
     names = [labels.names[index] for index in scores.predicted_ids] if scores else []
     return replace(options, target=replace(options.target, detected=names))
-
-
-@contextmanager
-def _ready(options: LiveOptions, source: LiveSource, collector: Collector) -> Iterator[Any]:
-    with collector, target_of(
-        options.target, collector, source.image_topic, source.compressed
-    ) as process:
-        collector.wants_boxes = source.boxes.labels is not None and options.grouping is None
-        collector.wait_until_ready(process, READY_TIMEOUT_S)
-        yield collector, process
 
 
 def _player(options: LiveOptions, source: PlayedSource) -> Replay:

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import (
     Any,
-    Callable,
+    ContextManager,
     Dict,
     Iterable,
     Iterator,
@@ -24,12 +24,12 @@ from segmentation_node.evaluation.live.replay import PlayedMessage
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 from segmentation_node.evaluation.sources import (
     BagOptions,
-    BoxTruth,
     CameraSource,
     DatasetSource,
+    Source,
     import_bags,
 )
-from segmentation_node.labels import LabelSet, label_set_by_name
+from segmentation_node.labels import label_set_by_name
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 # A data set's images have no topic of their own.
@@ -62,31 +62,22 @@ class SourceOptions:
 
 @dataclass
 class LiveSource:
-    """What is known of the images before the first one comes.
+    """Images that reach the node, and ``data``: what is known before the first one comes.
 
-    ``image_topic`` is in full, without ``/compressed``; ``truth`` is the label set of the ground
-    truth, None where there is none; ``length`` is None where nobody knows it.
+    ``image_topic`` is in full, without ``/compressed``.
     """
 
     image_topic: str
     compressed: bool
-    truth: Optional[LabelSet]
-    length: Optional[int]
-    facts: Dict[str, Any]
-    instance_classes: Sequence[str] = ()
-    boxes: BoxTruth = BoxTruth()
+    data: Source
 
 
 @dataclass
 class PlayedSource(LiveSource):
-    """Images to play. ``other_topics``: name -> type, latched.
-
-    ``warnings`` gives what else a reader of the score has to know, once ``items`` are through.
-    """
+    """Images to play. ``other_topics``: name -> type, latched."""
 
     items: Iterator[Played] = iter(())
     other_topics: Dict[str, Tuple[str, bool]] = field(default_factory=dict)
-    warnings: Callable[[], List[str]] = list
 
 
 @dataclass
@@ -119,22 +110,18 @@ class ExpectedSource(LiveSource):
         """What is left in the end, all results being there."""
         return iter(())
 
-    def warnings(self) -> List[str]:
-        """What else a reader of the score has to know, after ``rest``."""
-        return []
-
 
 @dataclass
 class ExpectedBag(ExpectedSource):
     """A bag's frames: image and truth are taken from it, whatever the listener misses of them.
 
-    ``bag`` is what the frames are of; they are read once, in their order, in which results come.
+    They are read once, in their order, in which results come.
     """
 
-    bag: Any = None
+    data: CameraSource
 
     def __post_init__(self) -> None:
-        self._frames = self.bag.frames()
+        self._frames = self.data.frames()
         self._reached = -1
         self._kept: "OrderedDict[int, Frame]" = OrderedDict()
         self._given: List[Tuple[int, str]] = []
@@ -168,9 +155,6 @@ class ExpectedBag(ExpectedSource):
             if name not in self._answered:
                 yield Lost(name, self._reasons.get(stamp_ns, NOTHING_CAME))
 
-    def warnings(self) -> List[str]:
-        return list(self.bag.warnings())
-
     def close(self) -> None:
         """End the reading."""
         self._frames.close()
@@ -188,20 +172,18 @@ class ExpectedBag(ExpectedSource):
         return item is not None
 
 
-@contextmanager
-def open_played(options: SourceOptions) -> Iterator[PlayedSource]:
+def open_played(options: SourceOptions) -> ContextManager[PlayedSource]:
     """The bag or the data set that the options name."""
-    with (_played_bag if options.bag else _played_dataset)(options) as source:
-        yield source
+    return (_played_bag if options.bag else _played_dataset)(options)
+
+
+def open_expected(options: SourceOptions) -> ContextManager[ExpectedSource]:
+    """What the bag holds, without a bag what the topics say. Raises SegmentationError."""
+    return (_expected_bag if options.bag else _expected_topics)(options)
 
 
 @contextmanager
-def open_expected(options: SourceOptions) -> Iterator[ExpectedSource]:
-    """What the bag holds, without a bag what the topics say. Raises SegmentationError."""
-    if options.bag:
-        with _expected_bag(options) as source:
-            yield source
-        return
+def _expected_topics(options: SourceOptions) -> Iterator[ExpectedSource]:
     topics = options.topics
     if topics.truth_topic and not topics.labels:
         raise SegmentationError(
@@ -211,9 +193,7 @@ def open_expected(options: SourceOptions) -> Iterator[ExpectedSource]:
     yield ExpectedSource(
         base_topic(image_topic),
         image_topic.endswith("/compressed"),
-        label_set_by_name(topics.labels) if topics.labels else None,
-        None,
-        {},
+        Source(label_set_by_name(topics.labels) if topics.labels else None),
         truth_topic=topics.truth_topic or "",
     )
 
@@ -231,17 +211,8 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
     )
     source = DatasetSource(dataset, options.dataset)
     with closing(source.frames()) as frames:
-        yield PlayedSource(
-            base_topic(options.topics.image_topic or DATASET_TOPIC),
-            False,
-            source.truth,
-            source.length,
-            source.facts,
-            source.instance_classes,
-            source.box_truth,
-            items=frames,
-            warnings=source.warnings,
-        )
+        topic = base_topic(options.topics.image_topic or DATASET_TOPIC)
+        yield PlayedSource(topic, False, source, frames)
 
 
 @contextmanager
@@ -254,17 +225,8 @@ def _played_bag(options: SourceOptions) -> Iterator[PlayedSource]:
         frames = bag.frames(source.topics)
         items = _in_recorded_order(frames, beside.messages(sorted(others)) if others else ())
         with closing(iterate_ahead(items)) as ahead:
-            yield PlayedSource(
-                base_topic(image.name),
-                image.type == COMPRESSED,
-                source.truth,
-                source.length,
-                source.facts,
-                boxes=source.box_truth,
-                items=ahead,
-                other_topics=others,
-                warnings=source.warnings,
-            )
+            is_compressed = image.type == COMPRESSED
+            yield PlayedSource(base_topic(image.name), is_compressed, source, ahead, others)
 
 
 def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple[str, bool]]:
@@ -308,13 +270,9 @@ def _expected_bag(options: SourceOptions) -> Iterator[ExpectedSource]:
         expected = ExpectedBag(
             base_topic(image.name),
             image.type == COMPRESSED,
-            source.truth,
-            image.count,
-            source.facts,
-            boxes=source.box_truth,
+            source,
             numbers=numbers,
             repeated=repeated,
-            bag=source,
         )
         with closing(expected):
             yield expected

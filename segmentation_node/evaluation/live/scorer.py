@@ -68,10 +68,6 @@ class LiveScorer:
         self._watch_memory()
         self._progress.update()
 
-    def lose(self, name: str, reason: str) -> None:
-        """An image without a result."""
-        self.leave_out(Lost(name, reason))
-
     def leave_out(self, problem: Problem) -> None:
         """A frame that could not be read, or was lost: that is for the whole run to judge.
 

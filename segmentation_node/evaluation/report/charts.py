@@ -63,33 +63,28 @@ def histogram(values: np.ndarray, unit: str, title: str) -> Markup:
     x = Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
     top_px = MARK_TOP + 3 * MARK_STEP
     y = Scale(0.0, float(max(counts)), HEIGHT - BOTTOM, top_px)
+    ends = ["to %.2f" % edge for edge in edges[1:]]
+    label = unit
+    if outliers:
+        ends[-1] = "and more"
+        label = "%s (%d frames above %.1f in the last bar)" % (unit, outliers, edges[-2])
     drawn = [
         element(
             "rect",
-            element("title", _bin_text(low, high, count, unit, last and outliers)),
+            element("title", "%.2f %s %s: %d frames" % (low, end, unit, count)),
             x=x(low) + 0.5,
             y=y(count),
             width=max(1.0, x(high) - x(low) - 1.0),
             height=y(0.0) - y(count),
             class_="fill",
         )
-        for low, high, count, last in _with_last(edges, counts)
+        for low, high, end, count in zip(edges, edges[1:], ends, counts)
     ]
     marks = []
     for row, rank in enumerate((50, 95, 99)):
         value = float(np.percentile(values, rank))
         if value <= edges[-1]:
             marks.append(_mark(x(value), "p%d %.1f" % (rank, value), row))
-    label = (
-        unit
-        if not outliers
-        else "%s (%d frames above %.1f in the last bar)"
-        % (
-            unit,
-            outliers,
-            edges[-2],
-        )
-    )
     return _chart(title, "frames", _axes(x, y, label, whole_y=True) + drawn + marks)
 
 
@@ -181,14 +176,8 @@ def _groups(values: np.ndarray, unit: str, x: Scale, y: Scale) -> List[Markup]:
         if not found.size:
             continue
         low, mean, high = float(found.min()), float(found.mean()), float(found.max())
-        text = "frames %d-%d: %.2f to %.2f, mean %.2f %s" % (
-            part[0],
-            part[-1],
-            low,
-            high,
-            mean,
-            unit,
-        )
+        found_in = (part[0], part[-1], low, high, mean, unit)
+        text = "frames %d-%d: %.2f to %.2f, mean %.2f %s" % found_in
         drawn.append(
             element(
                 "rect",
@@ -213,16 +202,6 @@ def _unbroken(values: np.ndarray) -> List[np.ndarray]:
 def _line(points: Sequence[Tuple[float, float]]) -> Markup:
     text = " ".join("%.1f,%.1f" % point for point in points)
     return element("polyline", points=text, class_="line")
-
-
-def _with_last(edges: List[float], counts: List[int]) -> List[Tuple[float, float, int, bool]]:
-    final = len(counts) - 1
-    return [(edges[i], edges[i + 1], count, i == final) for i, count in enumerate(counts)]
-
-
-def _bin_text(low: float, high: float, count: int, unit: str, outliers: int) -> str:
-    upper = "and more" if outliers else "to %.2f" % high
-    return "%.2f %s %s: %d frames" % (low, upper, unit, count)
 
 
 def _mark(at_px: float, text: str, row: int) -> Markup:

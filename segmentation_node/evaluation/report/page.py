@@ -19,16 +19,8 @@ PAGE_MARK = "img-src data:; style-src"
 def run_page(run: Run, result: Dict[str, Any]) -> str:
     """The page of a run whose ``as_json`` is ``result``."""
     title = "%s on %s" % (result.get("model", "class maps"), data_name(result))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", title),
-        element("style", Markup(STYLE)),
-    )
-    body = element(
-        "body",
+    return document(
+        title,
         element(
             "header",
             element("h1", title),
@@ -39,7 +31,7 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             "main",
             _tiles(result),
             sections.accuracy(run, result),
-            sections.boxes(run, result),
+            sections.boxes(result),
             sections.confusion(result),
             sections.calibration(result),
             sections.latency(run, result),
@@ -50,7 +42,19 @@ def run_page(run: Run, result: Dict[str, Any]) -> str:
             sections.source(result),
         ),
     )
-    return "<!DOCTYPE html>\n%s\n" % element("html", head, body, lang="en")
+
+
+def document(title: str, *body: Optional[Markup]) -> str:
+    """A page of these parts that loads nothing."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("title", title),
+        element("style", Markup(STYLE)),
+    )
+    return "<!DOCTYPE html>\n%s\n" % element("html", head, element("body", *body), lang="en")
 
 
 def data_name(result: Dict[str, Any]) -> str:

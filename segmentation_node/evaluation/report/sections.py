@@ -14,7 +14,9 @@ from segmentation_node.evaluation.report.markup import (
     table,
 )
 from segmentation_node.evaluation.report.text import (
+    BOX_HEADER,
     THRESHOLD_HEADER,
+    box_rows,
     calibration_line,
     milliseconds,
     percent,
@@ -90,21 +92,17 @@ def _pixel_share(result: Dict[str, Any], index: int) -> Optional[float]:
     return sum(pixels[index]) / total if total else None
 
 
-def boxes(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
+def boxes(result: Dict[str, Any]) -> Optional[Markup]:
     """Average precision of boxes by class, and the recall of proposals."""
     if not result["true_boxes"]:
         return None
-    coco, levels = result["ap_coco"], ("easy", "moderate", "hard")
-    rows: List[List[Any]] = []
-    for name, count in result["true_boxes"].items():
-        score = coco["class_ap"][name]
-        row = [name, bar(score), percent(score)]
-        row += [percent(result["ap_kitti"].get(name, {}).get(level)) for level in levels]
-        rows.append(row + ["%d" % count])
-    header = ["class", "", "COCO AP %"] + ["KITTI %s %%" % level for level in levels]
+    coco = result["ap_coco"]
+    rows: List[List[Any]] = [
+        [name, bar(coco["class_ap"][name]), *cells] for name, *cells in box_rows(result)
+    ]
     return section(
         "Boxes",
-        table(header + ["true boxes"], rows),
+        table(("class", "") + BOX_HEADER, rows),
         element(
             "p",
             "COCO's mean AP %s %%, at IoU 0.5 %s %%, at 0.75 %s %%; %s."

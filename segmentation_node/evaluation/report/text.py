@@ -6,11 +6,13 @@ import sys
 from typing import Any, Dict, List, Optional, Sequence
 
 from segmentation_node.evaluation.run.accuracy import Scores
+from segmentation_node.evaluation.run.kitti_ap import DIFFICULTIES
 from segmentation_node.files import write_whole
 from segmentation_node.timing import PERCENTILES
 
 NAMED_PROBLEMS = 10
 """Skipped and lost frames that the terminal names; the JSON and the page name all."""
+BOX_HEADER = ("true", "COCO AP %") + tuple("KITTI %s %%" % level for level in DIFFICULTIES)
 THRESHOLD_HEADER = ("confidence from", "pixels kept %", "right of these %")
 
 
@@ -79,17 +81,20 @@ def category_table(result: Dict[str, Any]) -> str:
 
 def boxes_table(result: Dict[str, Any]) -> str:
     """Average precision of boxes by class; then COCO's means."""
-    levels = ["easy", "moderate", "hard"]
-    coco = result["ap_coco"]
-    rows = [
-        [name, "%d" % count, percent(coco["class_ap"][name])]
-        + [percent(result["ap_kitti"].get(name, {}).get(level)) for level in levels]
-        for name, count in result["true_boxes"].items()
-    ]
+    rows = box_rows(result)
     for title, key in (("mean", "ap"), ("mean at IoU 0.5", "ap50"), ("mean at IoU 0.75", "ap75")):
-        rows.append([title, "", percent(coco[key]), "", "", ""])
-    header = ["boxes", "true", "COCO AP %"] + ["KITTI %s %%" % level for level in levels]
-    return table(header, rows)
+        rows.append([title, "", percent(result["ap_coco"][key]), "", "", ""])
+    return table(("boxes",) + BOX_HEADER, rows)
+
+
+def box_rows(result: Dict[str, Any]) -> List[List[str]]:
+    """By class: true boxes, COCO's average precision, and KITTI's by difficulty."""
+    levels = [result["ap_kitti"].get(name, {}) for name in result["true_boxes"]]
+    return [
+        [name, "%d" % count, percent(result["ap_coco"]["class_ap"][name])]
+        + [percent(level.get(difficulty)) for difficulty in DIFFICULTIES]
+        for (name, count), level in zip(result["true_boxes"].items(), levels)
+    ]
 
 
 def recall_text(result: Dict[str, Any]) -> str:
@@ -141,7 +146,11 @@ def calibration_line(calibration: Dict[str, Any]) -> str:
 
 def latency_table(stages_ms: Dict[str, Dict[str, Optional[float]]]) -> str:
     """Percentiles by stage in ms."""
-    return _percentiles_table("stage, ms", stages_ms)
+    names = ["p%d" % rank for rank in PERCENTILES]
+    rows = [
+        [key] + [milliseconds(values[name]) for name in names] for key, values in stages_ms.items()
+    ]
+    return table(["stage, ms"] + names, rows)
 
 
 def pace_table(result: Dict[str, Any]) -> str:
@@ -151,7 +160,7 @@ def pace_table(result: Dict[str, Any]) -> str:
         ["frames scored", "%d" % result["frames"]],
         ["frames skipped", "%d" % len(result["skipped"])],
         ["frames lost", "%d" % len(result["lost"])],
-        ["frames per second", _plain(result["rate_hz"])],
+        ["frames per second", milliseconds(result["rate_hz"])],
         ["interval p50, ms", milliseconds(result["interval_ms"]["p50"])],
         ["jitter (std of intervals), ms", milliseconds(jitter["std"])],
         ["jitter (step between intervals) p95, ms", milliseconds(jitter["p95"])],
@@ -175,20 +184,7 @@ def percent(value: Optional[float]) -> str:
 
 
 def milliseconds(value: Optional[float]) -> str:
-    """A time in ms; n/a where not measurable."""
-    return _plain(value)
-
-
-def _percentiles_table(title: str, values: Dict[str, Dict[str, Optional[float]]]) -> str:
-    names = ["p%d" % rank for rank in PERCENTILES]
-    rows = [
-        [key] + [milliseconds(percentiles[name]) for name in names]
-        for key, percentiles in values.items()
-    ]
-    return table([title] + names, rows)
-
-
-def _plain(value: Optional[float]) -> str:
+    """A time in ms, or a rate; n/a where not measurable."""
     return "n/a" if value is None or value != value else "%.2f" % value
 
 

@@ -170,13 +170,9 @@ class Run:
             return
         self.boxes.add(true, boxes, frame.proposals_xyxy)
 
-    def skip(self, name: str, reason: str) -> None:
-        """A frame that could not be read or segmented."""
-        self.skipped.append(Problem(name, reason))
-
-    def lost(self, name: str, reason: str) -> None:
-        """A frame that was sent but whose result never came."""
-        self.lost_frames.append(Lost(name, reason))
+    def leave_out(self, problem: Problem) -> None:
+        """A frame without a result: skipped, or lost where that never came."""
+        (self.lost_frames if isinstance(problem, Lost) else self.skipped).append(problem)
 
     def finish(self, partial: bool = False) -> None:
         """Stop the clock; ``partial`` marks a run that ended before its data did."""

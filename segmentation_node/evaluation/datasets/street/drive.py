@@ -7,12 +7,12 @@ import numpy as np
 
 from segmentation_node.evaluation.datasets.street import cars, figures, scenery
 from segmentation_node.evaluation.datasets.street.camera import Bend, Camera
-from segmentation_node.evaluation.datasets.street.classes import UNLABELLED
 from segmentation_node.evaluation.datasets.street.houses import Houses
 from segmentation_node.evaluation.datasets.street.light import Light
 from segmentation_node.evaluation.datasets.street.sprites import Sprite
 from segmentation_node.evaluation.datasets.street.surfaces import Background, Ground, shadows
 from segmentation_node.evaluation.datasets.street.world import ROWS, Item, items
+from segmentation_node.labels import UNLABELLED
 
 CAR_KINDS = ("parked", "lead", "oncoming")
 _RANGE_M = {row.kind: row.range_m for row in ROWS}

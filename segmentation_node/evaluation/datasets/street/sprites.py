@@ -5,7 +5,7 @@ from typing import List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from segmentation_node.evaluation.datasets.street.classes import UNLABELLED
+from segmentation_node.labels import UNLABELLED
 
 Point = Tuple[float, float]
 Colour = Sequence[float]
