@@ -53,13 +53,13 @@ def measure(
         replay.wait_until_ready(process)
         images = street_images(size, CHUNK_FRAMES)
         replay.play(images[:WARM_UP_FRAMES], process, in_flight=1)
-        replay.results.clear()
+        replay.pairing.results.clear()
         cpu_ms = []
         for _ in range(max(1, options.frames // CHUNK_FRAMES)):
             before_s = cpu_s([process])
             replay.play(images, process, in_flight=1)
             cpu_ms.append((cpu_s([process]) - before_s) / CHUNK_FRAMES * 1e3)
-        latencies = [result.latency for result in replay.results]
+        latencies = [result.latency for result in replay.pairing.results]
     times_ms = {
         stage: np.array([getattr(item, stage + "_ms") for item in latencies])
         for stage in (*HOST_STAGES, "inference", "transport")

@@ -23,6 +23,7 @@ from segmentation_node.evaluation.sources import DatasetSource
 from segmentation_node.model_card import ConfidenceInfo
 from segmentation_node.pipeline import Segmenter
 
+SCORED_BEHIND = 3
 Progress = Callable[[Iterator[Union[Frame, Problem]]], Iterable[Union[Frame, Problem]]]
 
 
@@ -67,15 +68,13 @@ def measure_confidence(
     return ConfidenceInfo(*(round(float(value), 4) for value in figures))
 
 
-def share_of_equal(
-    segmenter: Segmenter, reference: Segmenter, dataset: Dataset, progress: Progress = iter
-) -> float:
+def share_of_equal(segmenter: Segmenter, reference: Segmenter, dataset: Dataset) -> float:
     """Share of the pixels to which two segmenters give the same class, 0-1.
 
     Raises DatasetError on a broken frame.
     """
     equal = total = 0
-    for frame in sound_frames(dataset, progress):
+    for frame in sound_frames(dataset):
         found = segmenter.segment(frame.image_hwc).class_map_hw
         expected = reference.segment(frame.image_hwc).class_map_hw
         equal += int(np.count_nonzero(found == expected))
@@ -83,7 +82,7 @@ def share_of_equal(
     return round(equal / total, 5)
 
 
-def sound_frames(dataset: Dataset, progress: Progress) -> Iterator[Frame]:
+def sound_frames(dataset: Dataset, progress: Progress = iter) -> Iterator[Frame]:
     """Every frame of a data set. Raises DatasetError on a broken one."""
     with closing(DatasetSource(dataset, "").frames()) as frames:
         for frame in progress(frames):
@@ -192,12 +191,11 @@ def leave_out(run: Run, problem: Problem, strict: bool) -> None:
 
 
 class ScoringThread:
-    """Counts frames in order on a thread of its own, a few behind at most."""
+    """Counts frames in order on a thread of its own, ``SCORED_BEHIND`` behind at most."""
 
-    def __init__(self, run: Run, strict: bool, depth: int = 3) -> None:
+    def __init__(self, run: Run, strict: bool) -> None:
         self._run = run
         self._strict = strict
-        self._depth = depth
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._waiting: Deque[Tuple[str, Future]] = deque()
 
@@ -213,7 +211,7 @@ class ScoringThread:
 
     def add(self, frame: ScoredFrame) -> None:
         self._waiting.append((frame.name, self._pool.submit(self._run.add, frame)))
-        while len(self._waiting) > self._depth:
+        while len(self._waiting) > SCORED_BEHIND:
             self._take_first()
 
     def _take_first(self) -> None:

@@ -34,9 +34,9 @@ def done_ahead(
                 future.cancel()
 
 
-def iterate_ahead(items: Iterable[Any], depth: int = 3) -> Generator[Any, None, None]:
+def iterate_ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
     """The same for something that can only be iterated; its iterator runs on the thread."""
-    with closing(read_ahead(_Next(iter(items)), count(), depth)) as found:
+    with closing(read_ahead(_Next(iter(items)), count())) as found:
         for item in found:
             if item is _END:
                 return

@@ -267,7 +267,7 @@ def test_few_frames_are_shown_once_each():
 
 def test_only_frames_that_are_shown_keep_their_pictures():
     examples = offered([(index * 7919 % 1000) / 1000.0 for index in range(1000)], 3)
-    assert len(examples._highest) == len(examples._lowest) == 3
+    assert len(examples._kept) == 6
 
 
 def test_pictures_are_copies_of_bounded_size():

@@ -55,7 +55,10 @@ def test_a_table_fills_figures_that_some_frames_lack():
     np.testing.assert_array_equal(table.column("x"), [1.0, NAN, 3.0])
     np.testing.assert_array_equal(table.column("y"), [NAN, 2.0, 4.0])
     assert np.isnan(table.column("never")).tolist() == [True] * 3
-    rows = table.rows(["y"])
+    rows = table.rows()
     assert [row["name"] for row in rows] == ["a", "b", "c"]
     assert [row["stamp_ns"] for row in rows] == [5, None, 7]
-    assert rows[2] == {"name": "c", "stamp_ns": 7, "y": 4.0}
+    assert rows[1:] == [
+        {"name": "b", "stamp_ns": None, "x": None, "y": 2.0},
+        {"name": "c", "stamp_ns": 7, "x": 3.0, "y": 4.0},
+    ]

@@ -55,7 +55,7 @@ def assert_right(results, indices):
 def test_images_of_one_stamp_are_never_mistaken_for_each_other(node, stamp_ns):
     with replaying(node) as replay:
         replay.play([played(index, stamp_ns) for index in range(8)], node.process, in_flight=4)
-        assert_right(replay.results, range(8))
+        assert_right(replay.pairing.results, range(8))
         assert (replay.repeated_stamps, replay.pairing.unpaired_count) == (7, 0)
 
 
@@ -65,18 +65,18 @@ def test_an_image_that_fails_in_the_node_is_lost_at_once_and_the_reason_known(no
     # Longer than the whole test may take: the loss is seen by what came after it.
     with replaying(node, quiet_s=600.0) as replay:
         replay.play(items, node.process, in_flight=3)
-        assert_right(replay.results, [0, 1, 2, 4, 5])
-        ((result, reason),) = replay.lost
+        assert_right(replay.pairing.results, [0, 1, 2, 4, 5])
+        ((result, reason),) = replay.pairing.lost
         assert result.payload.name == "3" and " received, 0 dropped, 1 failed, 0 lost" in reason
-        assert replay.missing() == [recorded.stamp_ns(3)]
+        assert result.stamp_ns == recorded.stamp_ns(3) and not replay.in_flight
 
 
 def test_after_a_silence_no_later_image_of_that_stamp_is_sent(node):
     broken = played(0, message=recorded.broken_image_bytes(0, SIZE))
     with replaying(node, quiet_s=2.0) as replay:
         replay.play([broken, played(5, broken.stamp_ns), played(6)], node.process, in_flight=1)
-        assert_right(replay.results, [6])
-        reasons = [reason for _, reason in replay.lost]
+        assert_right(replay.pairing.results, [6])
+        reasons = [reason for _, reason in replay.pairing.lost]
         assert reasons[0] == "no result within 2 s" and reasons[1].startswith("not sent: ")
 
 
@@ -88,7 +88,7 @@ def test_results_of_another_camera_are_unpaired(node):
         stranger.publish(image_message(image.tobytes(), SIZE, "rgb8"))
         node.until(lambda: replay.spin_for(0.1) or replay.pairing.unpaired_count, "its result")
         replay.play([played(1)], node.process)
-        assert_right(replay.results, [1])
+        assert_right(replay.pairing.results, [1])
         assert replay.pairing.unpaired_count == 2  # class map and latency
 
 
@@ -115,10 +115,10 @@ def test_a_node_on_simulated_time_lives_in_recorded_time(peer, tiny_folder, tmp_
             replay.play(items, node.process, factor=0.5)
             # Ten frames at 20 Hz take 0.45 s from first to last, twice that at half the rate.
             assert time.monotonic() - start_s > 0.9
-            assert_right(replay.results, range(10))
+            assert_right(replay.pairing.results, range(10))
             # 250 ms, but clock and images come on two threads: on a busy machine one is ahead of
             # the other by some frames. (The wall clock would be years away.)
-            delays_ms = [result.latency.transport_ms for result in replay.results]
+            delays_ms = [result.latency.transport_ms for result in replay.pairing.results]
             assert all(-1000.0 < delay_ms < 1000.0 for delay_ms in delays_ms), delays_ms
             assert max(delays_ms) > 150.0, delays_ms
 

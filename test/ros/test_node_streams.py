@@ -66,8 +66,9 @@ def play_all(node, size, frames, **options):
     images = [linear_model.blocks(size, seed) for seed in range(frames)]
     with replaying(node, quiet_s=TIMEOUT_S) as replay:
         replay.play(images, node.process, **options)
-        assert [len(replay.results), replay.missing()] == [frames, []]
-        return images, replay.results
+        results = replay.pairing.results
+        assert (len(results), replay.in_flight, replay.pairing.lost) == (frames, 0, [])
+        return images, results
 
 
 @pytest.mark.parametrize("size", [(360, 640), (720, 1280)], ids=["640x360", "1280x720"])
@@ -112,14 +113,14 @@ def test_latest_stays_fresh_when_the_camera_is_faster(peer, tmp_path, log_path):
             end_s = time.monotonic() + duration_s
 
             def goes_on(due_s):
-                few = len(replay.results) < 5 and due_s < end_s + TIMEOUT_S
+                few = len(replay.pairing.results) < 5 and due_s < end_s + TIMEOUT_S
                 return due_s < end_s or few
 
             for due_s in itertools.takewhile(goes_on, itertools.count(time.monotonic(), period_s)):
                 replay.send(next(images))
                 replay.spin_for(max(0.0, due_s + period_s - time.monotonic()))
             replay.spin_for(1.0)
-            latencies = [result.latency for result in replay.results]
+            latencies = [result.latency for result in replay.pairing.results]
             assert replay.sent > 1.2 * len(latencies), "the camera was not faster"
             seen = len(node.statuses)
 

@@ -133,7 +133,7 @@ def assert_node_tells_of(model, image, folder):
         replay.wait_until_ready(process)
         replay.play([image], process, in_flight=1)
     replay.destroy_node()
-    info, (result,) = replay.status.label_info, replay.results
+    info, (result,) = replay.status.label_info, replay.pairing.results
     labels = read_card(str(model)).labels
     assert [item.name for item in info.classes] == ["ground", "rack", "person"]
     assert [tuple(item.color_rgb) for item in info.classes] == [

@@ -87,9 +87,9 @@ def test_the_node_gives_the_trained_networks_class_maps(ros, trained, backend, t
         replay.play(images, process, in_flight=1)
         assert process.stop() == 0
     replay.destroy_node()
-    assert replay.missing() == [] and "rror" not in log_path.read_text()
+    assert not replay.in_flight and not replay.pairing.lost and "rror" not in log_path.read_text()
     assert replay.status.label_info.model == "small"
-    for result, class_map in zip(replay.results, expected):
+    for result, class_map in zip(replay.pairing.results, expected):
         assert result.headers_match
         assert np.array_equal(result.class_map_hw, class_map)
     right = [(found == sample.truth_hw).mean() for found, sample in zip(expected, samples)]

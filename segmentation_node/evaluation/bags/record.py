@@ -21,7 +21,6 @@ from segmentation_node.evaluation.frame import Frame, Problem
 from segmentation_node.evaluation.read_ahead import iterate_ahead
 from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
 
-IMAGE_FORMS = ("raw", "jpeg", "png")
 IMAGE_TOPIC = "/camera/image_raw"
 RATE_HZ = 10.0
 

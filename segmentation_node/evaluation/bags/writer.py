@@ -26,7 +26,6 @@ from segmentation_node.evaluation.bags.records import DATASET
 from segmentation_node.files import Layout, new_folder
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
-COMPRESSIONS = ("none", "zstd")
 # Of metadata.yaml: Humble refuses version 9, in which the QoS is no text any more.
 METADATA_VERSION: Literal[8] = 8
 # As rmw writes a duration without end.

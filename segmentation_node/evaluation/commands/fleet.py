@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from contextlib import closing
+from dataclasses import fields
 from typing import Any, List, Tuple
 
 from segmentation_node.errors import FleetError
@@ -117,13 +118,8 @@ def _placement(arguments: argparse.Namespace) -> Any:
 def _settings(arguments: argparse.Namespace, threads: int) -> Any:
     from segmentation_node.evaluation.fleet.drives import Settings
 
-    names = (
-        "model", "output", "backend", "device", "precision", "engine_dir", "image_topic",
-        "truth_topic", "labels", "grouping", "dataset", "root", "split", "endpoint_url",
-        "rotation", "ignore_mask", "size",
-    )  # fmt: skip
-    given = {name: getattr(arguments, name) for name in names}
-    settings = Settings(num_threads=threads, roi=tuple(arguments.roi), **given)
+    given = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
+    settings = Settings(**{**given, "num_threads": threads, "roi": tuple(arguments.roi)})
     settings.geometry()  # what no image can have is told before any drive is scored
     return settings
 

@@ -6,7 +6,7 @@ The one publisher and collector: the demo, live evaluation and the latency tests
 import importlib
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterable, Optional, Set, Tuple, Union
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -95,7 +95,7 @@ class Replay(Collector):
     An ``image_topic`` that is empty is where the node takes its images, once it does.
     ``pairing.on_result`` gets each complete result, in the order of completion,
     ``pairing.on_lost`` each image without one, with the reason; where they are not set, both stay
-    in ``results`` and ``lost``.
+    in ``pairing.results`` and ``pairing.lost``.
     ``other_topics`` are those of played messages: name -> type such as
     ``sensor_msgs/msg/CameraInfo``, and whether it is latched. ``with_clock`` publishes recorded
     time on /clock.
@@ -134,23 +134,9 @@ class Replay(Collector):
         self.pairing = Pairing(self, target, with_overlay)
 
     @property
-    def results(self) -> List[Result]:
-        """Every complete result, while nobody else takes them."""
-        return self.pairing.results
-
-    @property
-    def lost(self) -> List[Tuple[Result, str]]:
-        """Every image without one, and why, while nobody else takes them."""
-        return self.pairing.lost
-
-    @property
     def in_flight(self) -> int:
         """Images sent whose results are neither complete nor lost."""
         return self.pairing.in_flight
-
-    def missing(self) -> List[int]:
-        """Stamps in ns of the images in flight, and of those in ``lost``."""
-        return sorted(self.pairing.stamps() + [result.stamp_ns for result, _ in self.lost])
 
     def wait_until_ready(self, process: Any, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Spin until the node has a model and takes images. Raises ReplayError otherwise."""

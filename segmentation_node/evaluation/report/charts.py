@@ -69,14 +69,10 @@ def histogram(values: np.ndarray, unit: str, title: str) -> Markup:
         ends[-1] = "and more"
         label = "%s (%d frames above %.1f in the last bar)" % (unit, outliers, edges[-2])
     drawn = [
-        element(
-            "rect",
-            element("title", "%.2f %s %s: %d frames" % (low, end, unit, count)),
-            x=x(low) + 0.5,
-            y=y(count),
-            width=max(1.0, x(high) - x(low) - 1.0),
-            height=y(0.0) - y(count),
-            class_="fill",
+        _bar(
+            "%.2f %s %s: %d frames" % (low, end, unit, count),
+            (x(low) + 0.5, x(high) - 0.5),
+            (y(count), y(0.0)),
         )
         for low, high, end, count in zip(edges, edges[1:], ends, counts)
     ]
@@ -105,14 +101,10 @@ def reliability(bins: Sequence[Dict[str, Any]]) -> Markup:
             100.0 * found["pixels_share"],
         )
         drawn.append(
-            element(
-                "rect",
-                element("title", text),
-                x=x(found["above"]) + 0.5,
-                y=y(found["right_share"]),
-                width=x(found["up_to"]) - x(found["above"]) - 1.0,
-                height=y(0.0) - y(found["right_share"]),
-                class_="fill",
+            _bar(
+                text,
+                (x(found["above"]) + 0.5, x(found["up_to"]) - 0.5),
+                (y(found["right_share"]), y(0.0)),
                 fill_opacity=0.25 + 0.75 * math.sqrt(found["pixels_share"]),
             )
         )
@@ -179,13 +171,10 @@ def _groups(values: np.ndarray, unit: str, x: Scale, y: Scale) -> List[Markup]:
         found_in = (part[0], part[-1], low, high, mean, unit)
         text = "frames %d-%d: %.2f to %.2f, mean %.2f %s" % found_in
         drawn.append(
-            element(
-                "rect",
-                element("title", text),
-                x=x(part[0]),
-                y=y(high),
-                width=max(1.0, x(part[-1] + 1.0) - x(part[0])),
-                height=max(1.0, y(low) - y(high)),
+            _bar(
+                text,
+                (x(part[0]), x(part[-1] + 1.0)),
+                (y(high), max(y(low), y(high) + 1.0)),
                 class_="range",
             )
         )
@@ -202,6 +191,26 @@ def _unbroken(values: np.ndarray) -> List[np.ndarray]:
 def _line(points: Sequence[Tuple[float, float]]) -> Markup:
     text = " ".join("%.1f,%.1f" % point for point in points)
     return element("polyline", points=text, class_="line")
+
+
+def _bar(
+    title: str,
+    x_px: Tuple[float, float],
+    y_px: Tuple[float, float],
+    class_: str = "fill",
+    fill_opacity: Optional[float] = None,
+) -> Markup:
+    """A rectangle from left to right and from top to bottom, one pixel wide at least."""
+    return element(
+        "rect",
+        element("title", title),
+        x=x_px[0],
+        y=y_px[0],
+        width=max(1.0, x_px[1] - x_px[0]),
+        height=y_px[1] - y_px[0],
+        class_=class_,
+        fill_opacity=fill_opacity,
+    )
 
 
 def _mark(at_px: float, text: str, row: int) -> Markup:

@@ -43,7 +43,6 @@ def number(value: Any) -> str:
 def table(
     header: Iterable[Child],
     rows: Iterable[Iterable[Child]],
-    caption: Optional[str] = None,
     class_: str = "figures",
 ) -> Markup:
     """A table in a box that scrolls where it is too wide; a row's first cell is its head."""
@@ -56,7 +55,6 @@ def table(
         "div",
         element(
             "table",
-            None if caption is None else element("caption", caption),
             element("thead", element("tr", *[element("th", c, scope="col") for c in header])),
             element("tbody", *body),
             class_=class_,

@@ -26,7 +26,7 @@ h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere
 h2 { font-size: 20px; margin: 44px 0 6px; }
 h3 { font-size: 15px; margin: 24px 0 6px; }
 p { margin: 4px 0 12px; max-width: 75ch; }
-.soft, figcaption, caption { color: var(--soft); }
+.soft, figcaption { color: var(--soft); }
 .banner {
   margin: 12px 0; padding: 10px 14px; border-left: 4px solid var(--warn-line);
   background: var(--warn-paper); border-radius: 4px; overflow-wrap: anywhere;
@@ -43,7 +43,6 @@ p { margin: 4px 0 12px; max-width: 75ch; }
 .tile dd small { font-size: 14px; font-weight: 400; color: var(--soft); margin-left: 5px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; }
-caption { text-align: left; padding: 4px 0; font-size: 13px; }
 .figures th, .figures td { padding: 4px 12px 4px 0; text-align: right; white-space: nowrap; }
 .figures th:first-child { text-align: left; font-weight: 400; }
 .figures thead th {

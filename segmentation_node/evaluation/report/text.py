@@ -12,7 +12,7 @@ from segmentation_node.timing import PERCENTILES
 
 NAMED_PROBLEMS = 10
 """Skipped and lost frames that the terminal names; the JSON and the page name all."""
-BOX_HEADER = ("true", "COCO AP %") + tuple("KITTI %s %%" % level for level in DIFFICULTIES)
+BOX_HEADER = ("COCO AP %", *("KITTI %s %%" % level for level in DIFFICULTIES), "true boxes")
 THRESHOLD_HEADER = ("confidence from", "pixels kept %", "right of these %")
 
 
@@ -83,18 +83,20 @@ def boxes_table(result: Dict[str, Any]) -> str:
     """Average precision of boxes by class; then COCO's means."""
     rows = box_rows(result)
     for title, key in (("mean", "ap"), ("mean at IoU 0.5", "ap50"), ("mean at IoU 0.75", "ap75")):
-        rows.append([title, "", percent(result["ap_coco"][key]), "", "", ""])
+        rows.append([title, percent(result["ap_coco"][key]), "", "", "", ""])
     return table(("boxes",) + BOX_HEADER, rows)
 
 
 def box_rows(result: Dict[str, Any]) -> List[List[str]]:
-    """By class: true boxes, COCO's average precision, and KITTI's by difficulty."""
-    levels = [result["ap_kitti"].get(name, {}) for name in result["true_boxes"]]
-    return [
-        [name, "%d" % count, percent(result["ap_coco"]["class_ap"][name])]
-        + [percent(level.get(difficulty)) for difficulty in DIFFICULTIES]
-        for (name, count), level in zip(result["true_boxes"].items(), levels)
-    ]
+    """By class: COCO's average precision, KITTI's by difficulty, and how many true boxes."""
+    rows = []
+    for name, count in result["true_boxes"].items():
+        kitti = result["ap_kitti"].get(name, {})
+        scores = [result["ap_coco"]["class_ap"][name]] + [
+            kitti.get(level) for level in DIFFICULTIES
+        ]
+        rows.append([name, *map(percent, scores), "%d" % count])
+    return rows
 
 
 def recall_text(result: Dict[str, Any]) -> str:
@@ -119,7 +121,7 @@ def _score_table(level: str, columns: Dict[str, Scores]) -> str:
 def calibration_text(calibration: Dict[str, Any]) -> str:
     """What each threshold leaves, and how far confidence and truth are apart."""
     return "%s\n\n%s" % (
-        table(list(THRESHOLD_HEADER), threshold_rows(calibration)),
+        table(THRESHOLD_HEADER, threshold_rows(calibration)),
         calibration_line(calibration),
     )
 

@@ -99,10 +99,6 @@ class Accuracy:
         """IoU by name on the common level; None where it is undefined."""
         return _scores(zip(self.level.names, self.matrix.class_iou()))
 
-    def class_accuracy(self) -> Scores:
-        """Recall by name on the common level; None for a class that never occurs."""
-        return _scores(zip(self.level.names, self.matrix.class_accuracy()))
-
     def category_iou(self) -> Scores:
         """IoU by category, whatever the common level."""
         return _scores(zip(CATEGORIES, self.level.by_category(self.matrix).class_iou()))
@@ -134,7 +130,7 @@ class Accuracy:
             "frequency_weighted_iou": defined(self.matrix.frequency_weighted_iou()),
             "frames": self.frames,
             "level": self.level.name,
-            "class_accuracy": self.class_accuracy(),
+            "class_accuracy": _scores(zip(self.level.names, self.matrix.class_accuracy())),
             "mean_class_iiou": _mean(class_iiou),
             "class_iiou": class_iiou,
             "calibration": self.calibration.as_json(),

@@ -1,6 +1,6 @@
 """The frames of a run with the highest and the lowest scores: only these keep their pictures."""
 
-import heapq
+import bisect
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
@@ -28,16 +28,12 @@ class Example:
     before_hw: Optional[np.ndarray]
 
 
-Entry = Tuple[float, int, Example]
-
-
 class Examples:
     """Keeps few frames of the highest and of the lowest scores."""
 
     def __init__(self, count: int = FRAMES_KEPT) -> None:
         self._count = count
-        self._highest: List[Entry] = []
-        self._lowest: List[Entry] = []  # scores negated: heapq keeps the smallest in front
+        self._kept: List[Tuple[float, int, Example]] = []  # from the lowest to the highest
         self._seen = 0
 
     def offer(
@@ -51,10 +47,11 @@ class Examples:
     ) -> None:
         """Keep a reduced copy if the frame is among the highest or the lowest so far."""
         self._seen += 1
-        # Of equal scores the earlier frame's counts as the higher one: no frame is both.
-        is_high = self._enters(self._highest, (score, -self._seen))
-        is_low = self._enters(self._lowest, (-score, self._seen))
-        if not is_high and not is_low:
+        # Of equal scores the earlier frame's counts as the higher one.
+        key = (score, -self._seen)
+        place = bisect.bisect(self._kept, key)
+        is_full = len(self._kept) == 2 * self._count
+        if is_full and place == self._count:
             return
         example = Example(
             name,
@@ -64,37 +61,17 @@ class Examples:
             None if truth_hw is None else reduced(truth_hw),
             None if before_hw is None else reduced(before_hw),
         )
-        if is_high:
-            self._push(self._highest, (score, -self._seen, example))
-        if is_low:
-            self._push(self._lowest, (-score, self._seen, example))
+        self._kept.insert(place, (*key, example))
+        if is_full:
+            del self._kept[self._count]  # the one in the middle
 
     def highest(self) -> List[Example]:
         """The upper half of what is kept, from the highest score."""
-        kept = self._kept()
-        return kept[len(kept) // 2 :][::-1]
+        return [example for _, _, example in self._kept[len(self._kept) // 2 :][::-1]]
 
     def lowest(self) -> List[Example]:
         """The lower half of what is kept, from the lowest score."""
-        kept = self._kept()
-        return kept[: len(kept) // 2]
-
-    def _kept(self) -> List[Example]:
-        """From the lowest to the highest; a run of few frames has some of them in both heaps."""
-        entries = self._highest + [
-            (-score, -order, example) for score, order, example in self._lowest
-        ]
-        by_order = {entry[1]: entry for entry in entries}
-        return [entry[2] for entry in sorted(by_order.values(), key=lambda entry: entry[:2])]
-
-    def _enters(self, heap: List[Entry], key: Tuple[float, int]) -> bool:
-        return len(heap) < self._count or key > heap[0][:2]
-
-    def _push(self, heap: List[Entry], entry: Entry) -> None:
-        if len(heap) < self._count:
-            heapq.heappush(heap, entry)
-        else:
-            heapq.heappushpop(heap, entry)
+        return [example for _, _, example in self._kept[: len(self._kept) // 2]]
 
 
 def reduced(array: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from segmentation_node.boxes import Boxes, iou_matrix
 from segmentation_node.evaluation.run.accuracy import defined
-from segmentation_node.evaluation.run.coco_ap import THRESHOLDS, CocoPrecision
+from segmentation_node.evaluation.run.coco_ap import CocoPrecision
 from segmentation_node.evaluation.run.instances import AVERAGE_SIZE_PX
 from segmentation_node.evaluation.run.kitti_ap import (
     DIFFICULTIES,
@@ -99,8 +99,8 @@ class DetectionScores:
 
         return {
             "ap": mean(slice(None)),
-            "ap50": mean(_column(0.5)),
-            "ap75": mean(_column(0.75)),
+            "ap50": mean([0]),  # of THRESHOLDS
+            "ap75": mean([5]),
             "class_ap": {name: defined(row.mean()) for name, row in zip(self.names, values)},
         }
 
@@ -126,10 +126,6 @@ def things_among(labels: LabelSet) -> Tuple[str, ...]:
 
 def _kind(name: str) -> str:
     return SAME.get(name, name)
-
-
-def _column(threshold: float) -> Tuple[int, ...]:
-    return (int(np.argmin(np.abs(THRESHOLDS - threshold))),)
 
 
 def _looked_up(ids: np.ndarray, table: List[int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from segmentation_node.boxes import things_of
 from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
-from segmentation_node.evaluation.run.accuracy import Accuracy, defined
+from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.evaluation.run.detection_scores import FIGURES, DetectionScores
@@ -208,7 +208,7 @@ class Run:
         content.update(pace(self.frames.column("done_s")))
         content.update({name: self.source[name] for name in NAMES if name in self.source})
         content["source"] = self.source
-        content["per_frame"] = self._per_frame()
+        content["per_frame"] = self.frames.rows()
         return content
 
     def notes(self) -> List[str]:
@@ -251,16 +251,6 @@ class Run:
                 % (self.predicted.name, self.truth.name)
             )
         return notes
-
-    def _per_frame(self) -> List[Dict[str, Any]]:
-        rows = self.frames.rows(self.frames.keys())
-        return [
-            {
-                key: defined(value) if isinstance(value, float) else value
-                for key, value in row.items()
-            }
-            for row in rows
-        ]
 
 
 def _folded(ids_hw: Optional[np.ndarray], lut: Optional[np.ndarray]) -> Any:

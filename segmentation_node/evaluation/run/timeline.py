@@ -1,7 +1,7 @@
 """Figures by frame, and what follows from when results came out: rate and jitter."""
 
 from array import array
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
@@ -37,15 +37,11 @@ class FrameTable:
             return np.full(len(self), np.nan)
         return np.array(self._columns[key])
 
-    def keys(self) -> List[str]:
-        """The figures that any frame has, in order of appearance."""
-        return list(self._columns)
-
-    def rows(self, keys: Sequence[str]) -> List[Dict[str, Any]]:
-        """A dict a frame: name, stamp_ns and ``keys``."""
-        columns = [self.column(key).tolist() for key in keys]
+    def rows(self) -> List[Dict[str, Any]]:
+        """A dict a frame: name, stamp_ns and the figures that any frame has; None for NaN."""
+        columns = [[None if x != x else x for x in values] for values in self._columns.values()]
         return [
-            dict(zip(["name", "stamp_ns"] + list(keys), row))
+            dict(zip(["name", "stamp_ns", *self._columns], row))
             for row in zip(self.names, self.stamps_ns, *columns)
         ]
 
