@@ -163,13 +163,11 @@ class Bag:
             part: self.label_set_of(topic) for part, topic in names.items() if topic is not None
         }
         labels = {part: labels for part, labels in found.items() if labels is not None}
-        return self._read_all(topics), topics, labels, self.drive_counter(), self._report
+        return self._read_all(topics), topics, labels, self._drive_counter(), self._report
 
-    def drive_counter(self) -> DriveCounter:
-        """What numbers the bag's frames from the first one on."""
-        return DriveCounter(
-            self.custom_data.get(SINGLE) == "true" or self._tells_of_single_images()
-        )
+    def _drive_counter(self) -> DriveCounter:
+        is_noted = self.custom_data.get(SINGLE) == "true"
+        return DriveCounter(is_noted or self._tells_of_single_images())
 
     def _tells_of_single_images(self) -> bool:
         """Whether the truth's LabelInfo does: a bag that is recorded again has no custom_data."""

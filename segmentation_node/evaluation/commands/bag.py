@@ -16,6 +16,7 @@ from segmentation_node.evaluation.commands.options import (
     geometry_of,
     open_segmenters,
     output_options,
+    picked,
     refuse_without_effect,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
@@ -66,13 +67,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; gives the exit code."""
     _check(arguments)
-    options = BagOptions(
-        arguments.image_topic,
-        arguments.truth_topic,
-        arguments.prediction_topic,
-        arguments.labels,
-        arguments.prediction_labels,
-    )
+    options = picked(BagOptions, arguments)
     with import_bags().open_bag(arguments.bag, arguments.strict) as bag:
         if arguments.model:
             _score_model(CameraSource(bag, options), arguments)

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from contextlib import closing
-from dataclasses import fields
 from typing import Any, List, Tuple
 
 from segmentation_node.errors import FleetError
@@ -14,6 +13,7 @@ from segmentation_node.evaluation.commands.options import (
     add_topic_options,
     at_least,
     between,
+    picked,
     refuse_without_effect,
 )
 from segmentation_node.evaluation.datasets import DATASETS
@@ -118,8 +118,7 @@ def _placement(arguments: argparse.Namespace) -> Any:
 def _settings(arguments: argparse.Namespace, threads: int) -> Any:
     from segmentation_node.evaluation.fleet.drives import Settings
 
-    given = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
-    settings = Settings(**{**given, "num_threads": threads, "roi": tuple(arguments.roi)})
+    settings = picked(Settings, arguments, num_threads=threads, roi=tuple(arguments.roi))
     settings.geometry()  # what no image can have is told before any drive is scored
     return settings
 

@@ -13,6 +13,7 @@ from segmentation_node.evaluation.commands.options import (
     at_least,
     geometry_of,
     output_options,
+    picked,
     positive,
     refuse_without_effect,
 )
@@ -39,8 +40,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     source = parser.add_argument_group("what is played")
-    source.add_argument("--bag", help="a rosbag2 bag: its folder, .mcap or .db3 file")
-    source.add_argument("--dataset", choices=sorted(DATASETS))
+    source.add_argument("--bag", default="", help="a rosbag2 bag: its folder, .mcap or .db3 file")
+    source.add_argument("--dataset", default="", choices=sorted(DATASETS))
     source.add_argument("--root", default="", help="the data set's folder")
     source.add_argument("--split", default="val")
     source.add_argument("--no-iiou", dest="iiou", action="store_false", help="no instance files")
@@ -69,8 +70,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_node_options(group: Any) -> None:
-    group.add_argument("--model", help="a model folder, or a shipped model's name")
-    group.add_argument("--node", help="a node that runs already, by its full name: start none")
+    group.add_argument("--model", default="", help="a model folder, or a shipped model's name")
+    group.add_argument(
+        "--node", default="", help="a node that runs already, by its full name: start none"
+    )
     group.add_argument("--policy", default="every", choices=["every", "latest"])
     add_backend_options(group)
 
@@ -126,34 +129,10 @@ def _options(
     from segmentation_node.evaluation.live.played import SourceOptions
     from segmentation_node.evaluation.live.target import TargetOptions
 
-    return LiveOptions(
-        TargetOptions(
-            arguments.node or "",
-            arguments.model or "",
-            arguments.policy,
-            arguments.backend,
-            arguments.device,
-            arguments.precision,
-            arguments.num_threads,
-            arguments.sim_time,
-            geometry,
-        ),
-        SourceOptions(
-            arguments.bag or "",
-            arguments.dataset or "",
-            arguments.root,
-            arguments.split,
-            arguments.iiou,
-            BagOptions(arguments.image_topic, arguments.truth_topic, labels=arguments.labels),
-            arguments.also,
-            arguments.strict,
-        ),
-        PaceOptions(
-            arguments.rate, arguments.hz, arguments.in_flight, arguments.timeout, arguments.idle
-        ),
-        arguments.listen,
-        grouping,
-    )
+    pace = picked(PaceOptions, arguments, timeout_s=arguments.timeout, idle_s=arguments.idle)
+    source = picked(SourceOptions, arguments, topics=picked(BagOptions, arguments))
+    target = picked(TargetOptions, arguments, geometry=geometry)
+    return LiveOptions(target, source, pace, arguments.listen, grouping)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Sequence, Union
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Iterator, Optional, Sequence, Type, TypeVar, Union
 
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
@@ -16,6 +16,8 @@ from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import LABEL_SETS, Grouping, read_grouping
 from segmentation_node.model_card import open_model
 from segmentation_node.pipeline import Segmenter
+
+Picked = TypeVar("Picked")
 
 
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -38,6 +40,12 @@ def add_backend_options(parser: Any) -> None:
         "--precision", default="fp32", help="auto: the fastest that keeps the classes, by the card"
     )
     parser.add_argument("--num-threads", type=at_least(0), default=0)
+
+
+def picked(kind: Type[Picked], arguments: argparse.Namespace, **others: Any) -> Picked:
+    """A dataclass of what the options called as its fields give, and of ``others``."""
+    names = [field.name for field in fields(kind) if hasattr(arguments, field.name)]  # type: ignore[arg-type]
+    return kind(**{**{name: getattr(arguments, name) for name in names}, **others})
 
 
 def refuse_without_effect(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
@@ -149,7 +157,7 @@ def add_calibration_option(parser: argparse.ArgumentParser) -> None:
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
     """What ``add_output_options`` asked for."""
     grouping = read_grouping(arguments.grouping) if arguments.grouping else None
-    return OutputOptions(grouping, arguments.json, arguments.html, arguments.strict)
+    return picked(OutputOptions, arguments, grouping=grouping)
 
 
 def add_jobs_option(parser: argparse.ArgumentParser) -> None:

@@ -92,9 +92,7 @@ def box_rows(result: Dict[str, Any]) -> List[List[str]]:
     rows = []
     for name, count in result["true_boxes"].items():
         kitti = result["ap_kitti"].get(name, {})
-        scores = [result["ap_coco"]["class_ap"][name]] + [
-            kitti.get(level) for level in DIFFICULTIES
-        ]
+        scores = [result["ap_coco"]["class_ap"][name], *map(kitti.get, DIFFICULTIES)]
         rows.append([name, *map(percent, scores), "%d" % count])
     return rows
 
