@@ -9,7 +9,7 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
-from support.core.tiny import assert_one_line
+from support.core.tiny import assert_one_line, write
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
@@ -27,11 +27,6 @@ KITTI_VALUES = np.array([[7, 8, 26, 26], [24, 0, 29, 26]], np.uint16) * 256 + np
 )
 KITTI_NUMBERS = np.array([[0, 0, 1, 200], [3, 0, 0, 0]])
 STEP_NUMBERS = np.array([[0, 0, 1, 300], [65535, 0, 0, 0]])
-
-
-def write(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image if image.ndim == 2 else image[..., ::-1])
 
 
 class Layout:

@@ -2,10 +2,10 @@
 
 import os
 
-import cv2
 import numpy as np
 import pytest
 from support.core import tiny
+from support.core.tiny import write
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.datasets import DRIVES, open_drive
@@ -14,11 +14,6 @@ from segmentation_node.evaluation.frame import Frame
 from segmentation_node.labels import CITYSCAPES_19
 
 CALIBRATION = "S_rect_02: 8.0e+00 6.0e+00\nP_rect_02: 7 0 4 1 0 7 3 2 0 0 1 3\n"
-
-
-def write(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image if image.ndim == 2 else image[..., ::-1])
 
 
 def kitti(root, numbers=(0, 1), drive="2011_09_26_drive_0001_sync"):

@@ -119,9 +119,7 @@ def test_without_truth_accuracy_is_null_and_the_report_says_why():
 def test_where_no_frame_has_truth_none_is_said_to():
     run = new_run()
     run.add(ScoredFrame("a", SEEN))
-    assert run.notes() == [
-        "no frame has ground truth beside its class map: accuracy was not measured"
-    ]
+    assert run.notes() == ["no ground truth beside the class maps: accuracy was not measured"]
 
 
 def test_frames_without_truth_are_counted_apart():

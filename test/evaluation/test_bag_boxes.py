@@ -19,7 +19,6 @@ from segmentation_node.errors import ImageError
 from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.box_messages import (
-    boxes_message,
     boxes_of,
     true_boxes_message,
     true_boxes_of,
@@ -42,17 +41,23 @@ FOUND = make_boxes(
 )
 
 
+def boxes_message(boxes, labels, stamp_ns, frame_id):
+    """Boxes as the node publishes them, serialised."""
+    plain = true_boxes(boxes.boxes_xyxy.tolist(), boxes.class_ids.tolist())
+    data = true_boxes_message(plain, labels, stamp_ns, frame_id)
+    message = messages.deserialize(data, messages.DETECTIONS)
+    for item, score in zip(message.detections, boxes.scores.tolist()):
+        item.results[0].hypothesis.score = score
+    return messages.serialize(message, messages.DETECTIONS)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model"), (48, 64), "cityscapes19")
 
 
 def evaluate(path, *words):
-    words = [str(word) for word in words] + ["--json", str(path)]
-    if "--model" in words:
-        words += ["--backend", "onnxruntime", "--num-threads", "1"]
-    assert main(words) == 0
-    result = json.loads(path.read_text())
+    result = drives.evaluate(path, *words)
     return {name: result[name] for name in FIGURES}
 
 

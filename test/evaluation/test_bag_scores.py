@@ -34,14 +34,8 @@ def cityscapes_model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model"), (48, 64), "cityscapes19")
 
 
-def evaluate(tmp_path, command, *arguments):
-    """The JSON of a command that must succeed."""
-    path = tmp_path / "scores.json"
-    words = [command, *[str(argument) for argument in arguments], "--json", str(path)]
-    if "--model" in words:
-        words += ["--backend", "onnxruntime", "--num-threads", "1"]
-    assert main(words) == 0
-    return json.loads(path.read_text())
+def evaluate(tmp_path, *words):
+    return drives.evaluate(tmp_path / "scores.json", *words)
 
 
 def figures(result):

@@ -4,15 +4,16 @@ What is expected of a bag is computed from what was written here, never through 
 reader of bags.
 """
 
+import json
 import shutil
 import sqlite3
 from pathlib import Path
 
-import cv2
 import numpy as np
 import yaml
 from mcap.reader import make_reader
 from support.core import tiny
+from support.core.tiny import write
 
 from segmentation_node.evaluation.__main__ import main
 
@@ -29,11 +30,13 @@ P_rect_02: 721.5377 0.0 609.5593 44.85728 0.0 721.5377 172.854 0.2163791 0.0 0.0
 """
 
 
-def write(path, image):
-    """Write an RGB image or ids as PNG."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image if image.ndim == 2 else image[..., ::-1])
+def evaluate(path, *words):
+    """The JSON of a command that must succeed, which it leaves at this path."""
+    words = [str(word) for word in words] + ["--json", str(path)]
+    if "--model" in words:
+        words += ["--backend", "onnxruntime", "--num-threads", "1"]
+    assert main(words) == 0
+    return json.loads(Path(path).read_text())
 
 
 def images(count, size=SIZE):

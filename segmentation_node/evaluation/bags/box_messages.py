@@ -42,18 +42,11 @@ def true_boxes_message(boxes: TrueBoxes, labels: LabelSet, stamp_ns: int, frame_
         name = DONT_CARE if class_id == ANY_CLASS else labels.names[class_id]
         said = {"kind": names[kind], "occlusion": str(occlusion), "truncation": "%g" % truncation}
         words = ["%s=%s" % item for item in said.items() if item[1] != DEFAULTS[item[0]]]
-        stamp = header(stamp_ns, frame_id)
-        detections.append(_detection(stamp, box, name, 1.0, " ".join(words)))
-    return _serialized(detections, stamp_ns, frame_id)
-
-
-def boxes_message(boxes: Boxes, labels: LabelSet, stamp_ns: int, frame_id: str) -> bytes:
-    """Boxes as the node publishes them, serialised."""
-    detections = [
-        _detection(header(stamp_ns, frame_id), box, labels.names[class_id], score, "")
-        for box, class_id, score in zip(*(values.tolist() for values in boxes))
-    ]
-    return _serialized(detections, stamp_ns, frame_id)
+        detections.append(_detection(header(stamp_ns, frame_id), box, name, " ".join(words)))
+    message = typestore().types[DETECTIONS](
+        header=header(stamp_ns, frame_id), detections=detections
+    )
+    return serialize(message, DETECTIONS)
 
 
 def true_boxes_of(data: bytes, labels: LabelSet) -> TrueBoxes:
@@ -77,14 +70,7 @@ def boxes_of(data: bytes, labels: LabelSet) -> Boxes:
     return boxes_in(deserialize(data, DETECTIONS), labels)
 
 
-def _serialized(detections: List[Any], stamp_ns: int, frame_id: str) -> bytes:
-    message = typestore().types[DETECTIONS](
-        header=header(stamp_ns, frame_id), detections=detections
-    )
-    return serialize(message, DETECTIONS)
-
-
-def _detection(stamp: Any, box: List[float], name: str, score: float, said: str) -> Any:
+def _detection(stamp: Any, box: List[float], name: str, said: str) -> Any:
     def made(type_: str, **fields: Any) -> Any:
         return typestore().types[type_](**fields)
 
@@ -96,7 +82,7 @@ def _detection(stamp: Any, box: List[float], name: str, score: float, said: str)
         results=[
             made(
                 "vision_msgs/msg/ObjectHypothesisWithPose",
-                hypothesis=made("vision_msgs/msg/ObjectHypothesis", class_id=name, score=score),
+                hypothesis=made("vision_msgs/msg/ObjectHypothesis", class_id=name, score=1.0),
                 pose=made(
                     "geometry_msgs/msg/PoseWithCovariance",
                     pose=made(

@@ -14,7 +14,7 @@ _IDS_AS_COLORS = "; if its greys are ids, save it with one channel"
 
 
 def read_mask(
-    path: str, label_set: LabelSet, image_hwc: np.ndarray, void_colors: Sequence[Color] = (BLACK,)
+    path: str, label_set: LabelSet, image_hwc: np.ndarray, void_colors: Sequence[Color]
 ) -> np.ndarray:
     """Read a label image of ids or of the classes' colours: train ids, uint8 (H, W).
 

@@ -60,16 +60,6 @@ class PairedPictures(FileDataset):
         folder = os.path.basename(os.path.realpath(self.root))
         return "%s %s %s" % (name, folder, digest.hexdigest())
 
-    def _find(self) -> List[SampleFiles]:
-        self.label_set = self._read_label_set()
-        return self._find_pairs()
-
-    def _read_label_set(self) -> LabelSet:
-        raise NotImplementedError
-
-    def _find_pairs(self) -> List[SampleFiles]:
-        raise NotImplementedError
-
     def _read_labels(self, path: str, image_hwc: np.ndarray) -> np.ndarray:
         return read_mask(path, self.label_set, image_hwc, self.void_colors)
 
@@ -101,7 +91,8 @@ class Folder(PairedPictures):
             )
         return labels
 
-    def _find_pairs(self) -> List[SampleFiles]:
+    def _find(self) -> List[SampleFiles]:
+        self.label_set = self._read_label_set()
         images = _pictures(os.path.join(self.root, "images", self.split), ".png (or .jpg, ...)")
         labels = _pictures(os.path.join(self.root, "labels", self.split))
         samples = paired(images, labels, FOLDER_LAYOUT)
@@ -136,11 +127,9 @@ class Voc(PairedPictures):
         require_folder(folder, VOC_LAYOUT)
         return Files(folder, ".txt", find=names_in)
 
-    def _read_label_set(self) -> LabelSet:
+    def _find(self) -> List[SampleFiles]:
         path = os.path.join(self.root, "labelmap.txt")
-        return _read_labelmap(path) if os.path.lexists(path) else LABEL_SETS["voc21"]
-
-    def _find_pairs(self) -> List[SampleFiles]:
+        self.label_set = _read_labelmap(path) if os.path.lexists(path) else LABEL_SETS["voc21"]
         images = _pictures(os.path.join(self.root, "JPEGImages"), ".jpg (or .png, ...)")
         labels = _pictures(os.path.join(self.root, "SegmentationClass"))
         lists = self._lists_in(self.root)

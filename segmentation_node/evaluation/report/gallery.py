@@ -1,7 +1,7 @@
 """The page's best and worst frames, their pictures as data URIs: it needs no other file."""
 
 import base64
-from typing import List, NamedTuple, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -16,7 +16,10 @@ from segmentation_node.labels import UNLABELLED, LabelSet
 
 WRONG_RGB = (255, 59, 48)
 UNLABELLED_RGB = (58, 76, 110)
-JPEG_QUALITY = 82
+QUALITY = {
+    "jpeg": [cv2.IMWRITE_JPEG_QUALITY, 82],
+    "png": [cv2.IMWRITE_PNG_COMPRESSION, 9],
+}
 IOU_TEXT = "mean IoU %s %%"
 CHANGED_TEXT = "%s %% of pixels change class"
 
@@ -46,10 +49,10 @@ def _example(run: Run, example: Example, text: str) -> Markup:
     shown = [
         element(
             "div",
-            element("img", src=picture.uri, alt="%s of %s" % (picture.caption, example.name)),
-            picture.caption,
+            element("img", src=uri, alt="%s of %s" % (caption, example.name)),
+            caption,
         )
-        for picture in pictures(example, run.predicted, run.truth)
+        for caption, uri in pictures(example, run.predicted, run.truth)
     ]
     caption = element(
         "figcaption", element("b", example.name), " · " + text % percent(example.score)
@@ -75,37 +78,30 @@ def _legends(run: Run) -> List[Markup]:
     ]
 
 
-class Picture(NamedTuple):
-    """A picture's caption and its content."""
-
-    caption: str
-    uri: str
-
-
-def pictures(example: Example, predicted: LabelSet, truth: Optional[LabelSet]) -> List[Picture]:
-    """Image, truth, prediction and errors of a frame; without truth, what changed instead."""
+def pictures(
+    example: Example, predicted: LabelSet, truth: Optional[LabelSet]
+) -> List[Tuple[str, str]]:
+    """Image, truth, prediction and errors of a frame, or what changed: captions and data URIs."""
     found = []
     if example.image_hwc is not None:
-        found.append(Picture("image", _uri(example.image_hwc, ".jpg")))
+        found.append(("image", _uri(example.image_hwc, "jpeg")))
     if example.truth_hw is not None and truth is not None:
-        found.append(Picture("truth", _colours(example.truth_hw, truth)))
+        found.append(("truth", _colours(example.truth_hw, truth)))
     if example.before_hw is not None:
-        found.append(Picture("frame before", _colours(example.before_hw, predicted)))
-    found.append(Picture("prediction", _colours(example.class_map_hw, predicted)))
+        found.append(("frame before", _colours(example.before_hw, predicted)))
+    found.append(("prediction", _colours(example.class_map_hw, predicted)))
     if example.truth_hw is not None and truth is not None:
         level = CommonLevel(predicted, truth)
         right, seen = level.bring(example.truth_hw, example.class_map_hw)
-        found.append(
-            Picture("errors", _uri(_marked(example, right != seen, right == UNLABELLED), ".png"))
-        )
+        found.append(("errors", _uri(_marked(example, right != seen, right == UNLABELLED), "png")))
     elif example.before_hw is not None:
         changed = example.before_hw != example.class_map_hw
-        found.append(Picture("changed", _uri(_marked(example, changed, None), ".png")))
+        found.append(("changed", _uri(_marked(example, changed, None), "png")))
     return found
 
 
 def _colours(class_map_hw: np.ndarray, labels: LabelSet) -> str:
-    return _uri(colourise(class_map_hw, labels.palette()), ".png")
+    return _uri(colourise(class_map_hw, labels.palette()), "png")
 
 
 def _marked(
@@ -126,11 +122,7 @@ def _marked(
     return marked
 
 
-def _uri(rgb_hwc: np.ndarray, ending: str) -> str:
-    kind = "jpeg" if ending == ".jpg" else "png"
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    if kind == "png":
-        options = [cv2.IMWRITE_PNG_COMPRESSION, 9]
+def _uri(rgb_hwc: np.ndarray, kind: str) -> str:
     bgr = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(ending, bgr, options)
+    _, encoded = cv2.imencode("." + kind, bgr, QUALITY[kind])
     return "data:image/%s;base64,%s" % (kind, base64.b64encode(encoded.tobytes()).decode("ascii"))

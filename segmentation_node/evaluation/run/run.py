@@ -233,9 +233,7 @@ class Run:
         if self.truth is None:
             notes.append("no ground truth: accuracy was not measured")
         elif frames and not labelled:
-            notes.append(
-                "no frame has ground truth beside its class map: accuracy was not measured"
-            )
+            notes.append("no ground truth beside the class maps: accuracy was not measured")
         elif labelled < frames:
             notes.append(
                 "%d of %d frames have no ground truth: accuracy is that of the others"

@@ -7,6 +7,7 @@
 import ctypes
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -64,12 +65,18 @@ def random_image(seed, size=SIZE):
     return np.random.RandomState(seed).randint(0, 256, size + (3,)).astype(np.uint8)
 
 
+def write(path, image):
+    """Write an RGB image or ids as PNG."""
+    path = Path(str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image if image.ndim == 2 else image[..., ::-1])
+
+
 def write_camvid(root, split, samples):
     """Write {file name: (image RGB, label ids)} in SegNet's layout under the folder ``root``."""
     for name, (image_hwc, ids_hw) in samples.items():
-        for folder, content in ((split, image_hwc[..., ::-1]), (split + "annot", ids_hw)):
-            os.makedirs(os.path.join(str(root), folder), exist_ok=True)
-            assert cv2.imwrite(os.path.join(str(root), folder, name), content)
+        write(os.path.join(str(root), split, name), image_hwc)
+        write(os.path.join(str(root), split + "annot", name), ids_hw)
 
 
 def assert_one_line(error_info, *fragments):
