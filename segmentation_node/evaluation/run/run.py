@@ -159,8 +159,8 @@ class Run:
             boxes = things_of(frame.class_map_hw, None, self.boxes.predicted_ids)
         if true is not None:
             # Recorded boxes may be of the whole image.
-            true, boxes = (inside(found, self._geometry.roi) for found in (true, boxes))
-            left_out = self._left_out[1]
+            roi, left_out = self._geometry.roi, self._left_out[1]
+            true, boxes = inside(true, roi), inside(boxes, roi)
             if left_out is not None:
                 true = true.outside(left_out)
                 boxes = boxes.take(~are_hidden(boxes.boxes_xyxy, left_out))
