@@ -164,9 +164,11 @@ class ExpectedBag(ExpectedSource):
         if isinstance(item, Problem):
             self._problems.append(item)
         elif item is not None:
-            self._reached = self.numbers[item.stamp_ns]
-            self._given.append((item.stamp_ns, item.name))
-            self._kept[item.stamp_ns] = item
+            stamp_ns = item.stamp_ns
+            assert stamp_ns is not None, "a bag's frames have stamps"
+            self._reached = self.numbers[stamp_ns]
+            self._given.append((stamp_ns, item.name))
+            self._kept[stamp_ns] = item
             if len(self._kept) > FRAMES_KEPT:
                 self._kept.popitem(last=False)
         return item is not None
