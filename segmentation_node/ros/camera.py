@@ -3,7 +3,7 @@
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -14,6 +14,42 @@ from segmentation_node.ros.outputs import Outputs
 from segmentation_node.ros.parameters import NodeParameters, Settings
 from segmentation_node.ros.processor import FrameProcessor
 from segmentation_node.ros.worker import Frame, FrameQueue
+
+
+class Instant(NamedTuple):
+    """One moment on the monotonic clock and on the node's."""
+
+    monotonic_s: float
+    ros_ns: int
+
+
+class InputAge:
+    """How long nothing has come; safe to use from several threads.
+
+    On simulated time it is told in that, which stands still with a bag; else on the monotonic
+    clock, since the system's may be set meanwhile.
+    """
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self.begin()
+
+    def begin(self) -> Instant:
+        """It is zero now; when that is."""
+        self._since = self._now()
+        return self._since
+
+    def seconds(self) -> float:
+        """How long ago it was zero."""
+        now, since = self._now(), self._since
+        if not self._clock.ros_time_is_active:
+            return now.monotonic_s - since.monotonic_s
+        if not 0 < since.ros_ns <= now.ros_ns:  # the clock began, or went back
+            self._since = since = now
+        return (now.ros_ns - since.ros_ns) * 1e-9
+
+    def _now(self) -> Instant:
+        return Instant(time.monotonic(), self._clock.now().nanoseconds)
 
 
 class Camera:
@@ -40,10 +76,10 @@ class Camera:
         self.geometry = settings.geometries[number]
         self.accounts = Accounts()
         self.demanded = False
-        self.input_since_ns = 0  # the last image, or when images were first asked for
         self._node = node
         self._settings = settings
         self._clock = node.get_clock()
+        self._input_age = InputAge(self._clock)
         self._active = False
         # Transitions and the demand timer run on different threads and share the subscription.
         self._demand_lock = threading.RLock()
@@ -76,11 +112,10 @@ class Camera:
         missed = self.accounts.counters.snapshot().missed
         return missed if missed or self.input.knows_missed else None
 
-    def input_age_s(self, now_ns: int) -> float:
-        """Time since the last image, or since images were first asked for, in the node's clock."""
-        if not 0 < self.input_since_ns <= now_ns:  # the clock began, or went back
-            self.input_since_ns = now_ns
-        return (now_ns - self.input_since_ns) * 1e-9
+    @property
+    def input_age_s(self) -> float:
+        """Time since the last image, or since images were first asked for."""
+        return self._input_age.seconds()
 
     @property
     def backlog_s(self) -> float:
@@ -89,7 +124,6 @@ class Camera:
 
     def start(self) -> None:
         """Take images as soon as anybody listens."""
-        self.accounts.counters.reset()
         self._active = True
 
     def give_confidence(self, is_given: bool, is_active: bool = False) -> None:
@@ -109,7 +143,7 @@ class Camera:
                 return
             demanded = self.outputs.wanted
             if demanded and not self.demanded:
-                self.input_since_ns = self._clock.now().nanoseconds
+                self._input_age.begin()
                 self.accounts.begin()
             if demanded != self.demanded:
                 self._queue.expect(self.number, demanded)
@@ -128,6 +162,5 @@ class Camera:
         self._made.close()
 
     def _on_image(self, message: Any) -> None:
-        received_s, now_ns = time.monotonic(), self._clock.now().nanoseconds
-        self.input_since_ns = now_ns
-        self._queue.put(Frame(message, received_s, now_ns, self.number))
+        now = self._input_age.begin()
+        self._queue.put(Frame(message, now.monotonic_s, now.ros_ns, self.number))

@@ -50,7 +50,7 @@ class Observation:
     """What the node knows about itself at one moment.
 
     ``recent_*`` count since the last report; ``input_age_s`` is the time since the last frame,
-    or since the input began, in the node's clock; ``misfit`` is the message type of a topic that
+    or since the input began; ``misfit`` is the message type of a topic that
     carries no images of this ``transport``; ``backlog_s`` is how long the oldest image under
     frame policy every has waited; rates are NaN where there are none yet.
     """
@@ -314,7 +314,7 @@ def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> O
         transport=camera.transport,
         clock_waits=now_ns == 0,
         counts=accounts.counters.snapshot(),
-        input_age_s=camera.input_age_s(now_ns),
+        input_age_s=camera.input_age_s,
         frame_policy=camera.frame_policy,
         backlog_s=camera.backlog_s,
         recent_failed=accounts.rates.recent("failed"),

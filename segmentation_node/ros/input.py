@@ -152,6 +152,8 @@ class ImageInput:
     def _choose_reliability(self, publishers: List[Any]) -> bool:
         if self._settings.reliability != "auto":
             return self._settings.reliability == "reliable"
+        if self._subscription is not None and not publishers:
+            return self._reliable  # a camera that is started anew offers what it did
         # Before there is a publisher: reliable, so that nothing has to be made anew, and no frame
         # is missed meanwhile, when a reliable one appears.
         return all(_is_reliable(item) for item in publishers)

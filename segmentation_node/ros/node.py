@@ -40,6 +40,11 @@ class SegmentationNode(LifecycleNode):
         super().__init__(name, **node_arguments)
         self._told_to_stop = told_to_stop
         self.parameters = NodeParameters(self)
+        unknown = self.parameters.unknown()
+        if unknown:
+            self.get_logger().warning(
+                "given, but no parameters of this node, so without effect: " + ", ".join(unknown)
+            )
         self.state = "unconfigured"
         self.error = ""  # why configuring failed; empty when it did not
         self.session: Optional[Session] = None

@@ -1,5 +1,6 @@
 """The node's parameters: one table, declared with descriptors, read into ``Settings``."""
 
+import difflib
 import re
 import threading
 from dataclasses import dataclass, replace
@@ -320,6 +321,18 @@ class NodeParameters:
         specs = [*PARAMETERS, *_specs_of_cameras(self["cameras"])]
         found = [spec.refusal(self[spec.name], False) for spec in specs]
         return list(self._refused.values()) + [line for line in found if line]
+
+    def unknown(self) -> List[str]:
+        """Parameters given at start that the node has not, each with the name that is nearest."""
+        endings = tuple("." + spec.name for spec in PARAMETERS if spec.per_camera)
+        found = []
+        for name in sorted(self._node._parameter_overrides):
+            # A camera's may be named later; rclpy declares those of QoS with their topic.
+            if self._node.has_parameter(name) or name.endswith(endings) or name.startswith("qos_"):
+                continue
+            near = difflib.get_close_matches(name, list(self._specs), 1)
+            found.append("%s (%s?)" % (name, near[0]) if near else name)
+        return found
 
     def settings(self) -> Settings:
         """The values that hold from configure to cleanup. Raises GeometryError on a mask."""

@@ -211,7 +211,8 @@ class FrameProcessor:
         stamp_ns = stamp_nanoseconds(frame.message.header.stamp)
         transport_ms, self.stamp_problem = latency_since_stamp(stamp_ns, frame.received_ns)
         end_to_end_ms = float("nan")
-        if not self.stamp_problem:
+        # The clock may have gone back meanwhile: a bag began anew, or the time was set.
+        if not self.stamp_problem and published_ns >= frame.received_ns:
             end_to_end_ms = (published_ns - stamp_ns) * 1e-6
         times_ms = {stage: timer.stages_ms.get(stage, 0.0) for stage in STAGES}
         times_ms["processing"] = sum(times_ms.values())

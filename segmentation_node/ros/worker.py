@@ -62,8 +62,11 @@ class FrameQueue:
         self._in_hand = False
 
     def open(self) -> None:
-        """Take frames."""
+        """Take frames, and count them from zero."""
         with self._changed:
+            # At once: a frame of the last subscription, still on its way, may come between.
+            for counters in self._counters:
+                counters.reset()
             self._open = True
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from types import SimpleNamespace
+import time
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from support.live import (
 
 from segmentation_node.accounting import Counts
 from segmentation_node.evaluation.live.target import NodeProcess
-from segmentation_node.ros.camera import Camera
+from segmentation_node.ros.camera import InputAge
 from segmentation_node.ros.diagnostics import (
     LATENCIES,
     Limits,
@@ -102,6 +102,15 @@ def test_figures_are_not_available_rather_than_zero():
     assert some["queue_ms_p95"] == "2.000" and some["queue_ms_p99"] == "n/a"
 
 
+class FakeClock:
+    def __init__(self, nanoseconds, ros_time_is_active):
+        self.nanoseconds = nanoseconds
+        self.ros_time_is_active = ros_time_is_active
+
+    def now(self):
+        return self
+
+
 @pytest.mark.parametrize(
     ("since_ns", "now_ns", "then_ns"),
     [
@@ -112,11 +121,23 @@ def test_figures_are_not_available_rather_than_zero():
     ],
 )
 def test_the_age_of_the_input_follows_a_clock_that_jumps(since_ns, now_ns, then_ns):
-    camera = SimpleNamespace(input_since_ns=since_ns)
-    assert Camera.input_age_s(camera, now_ns) == (now_ns - then_ns) * 1e-9
-    assert Camera.input_age_s(camera, now_ns + 3 * 10**9) == pytest.approx(
-        (now_ns - then_ns) * 1e-9 + (3.0 if now_ns else 0.0)
-    )
+    clock = FakeClock(since_ns, ros_time_is_active=True)
+    age = InputAge(clock)
+    clock.nanoseconds = now_ns
+    assert age.seconds() == (now_ns - then_ns) * 1e-9
+    clock.nanoseconds = now_ns + 3 * 10**9
+    expected_s = (now_ns - then_ns) * 1e-9 + (3.0 if now_ns else 0.0)
+    assert age.seconds() == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize("now_ns", [0, 5, 10**18], ids=["back", "on", "far ahead"])
+def test_the_age_of_the_input_is_none_of_a_system_clock_that_is_set(now_ns):
+    """A machine without a battery for its clock learns the time from the network."""
+    clock = FakeClock(5, ros_time_is_active=False)
+    age = InputAge(clock)
+    clock.nanoseconds = now_ns
+    time.sleep(0.01)
+    assert 0.01 <= age.seconds() < 5.0
 
 
 def test_status():

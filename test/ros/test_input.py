@@ -171,6 +171,26 @@ def test_publishers_of_another_type_are_none(hearing):
     assert (found.publisher_count(), found.incompatible_publishers()) == (0, 0)
 
 
+def test_a_best_effort_camera_that_is_started_anew_is_heard_at_once(hearing):
+    node, camera = hearing("again"), hearing("again_camera")
+    found = ImageInput(node, InputSettings("raw"), print, print, "again/image")
+
+    def follow(publishers):
+        eventually(lambda: found.publisher_count() == publishers, "the camera's coming or going")
+        found.update(True)
+        return found.reliable
+
+    found.update(True)
+    assert found.reliable
+    publisher = camera.create_publisher(Image, "again/image", BEST_EFFORT)
+    assert not follow(1)
+    camera.destroy_publisher(publisher)
+    assert not follow(0)
+    camera.create_publisher(Image, "again/image", RELIABLE)
+    assert follow(1)
+    found.drop()
+
+
 def test_it_is_dropped_after_ros_was_shut_down(ros):
     context = ros.Context()
     ros.init(args=[], context=context)

@@ -164,6 +164,23 @@ def test_a_camera_has_its_parameters_as_soon_as_it_is_named(parameters_of):
     assert parameters.settings().geometries[0].rotation == 180
 
 
+@pytest.mark.ros
+def test_what_was_given_and_is_no_parameter_is_named(parameters_of):
+    good = {
+        "use_sim_time": False,
+        "cameras": ["front"],
+        "front.input.roi": [],
+        "later.input.roi": [],
+    }
+    misspelt = {"input.reliabilty": "best_effort", "colours": 0.1, "front.input.rol": [1]}
+    parameters, _ = parameters_of({**good, **misspelt, "qos_overrides./a.publisher.depth": 1})
+    assert parameters.unknown() == [
+        "colours",
+        "front.input.rol (front.input.roi?)",
+        "input.reliabilty (input.reliability?)",
+    ]
+
+
 @pytest.fixture(scope="module")
 def node(peer, tiny_folder, tmp_path_factory):
     parameters = {"model": tiny_folder, "num_threads": 1}

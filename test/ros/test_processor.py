@@ -76,6 +76,22 @@ def test_a_frame_is_out_before_anybody_looks_at_its_health():
     assert accounts.counters.snapshot().processed == 1
 
 
+@pytest.mark.parametrize(
+    ("published_s", "end_to_end_ms"),
+    [(7.25, 1250.0), (6.875, float("nan")), (2.0, float("nan"))],
+    ids=["on", "back", "far back"],
+)
+def test_a_clock_that_goes_back_while_a_frame_is_in_work_gives_no_end_to_end(
+    published_s, end_to_end_ms
+):
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=int(published_s * 1e9)))
+    processor = FrameProcessor(None, None, None, Accounts(), clock, None)
+    message = SimpleNamespace(header=live.Header(stamp=live.Time(sec=6)))
+    times_ms = processor._times_ms(Frame(message, 0.0, 7 * 10**9), StageTimer())
+    assert times_ms["transport"] == pytest.approx(1000.0)
+    assert times_ms["end_to_end"] == pytest.approx(end_to_end_ms, nan_ok=True)
+
+
 @pytest.mark.parametrize("topic", ["class map", "overlay"])
 def test_an_image_that_no_file_format_takes_is_one_line(topic):
     """OpenCV's JPEG ends at 65,500 columns, its PNG at 1,000,000."""

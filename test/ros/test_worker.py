@@ -52,6 +52,16 @@ def test_latest_keeps_the_newest():
     assert queue.get(0.0) == []
 
 
+def test_it_counts_from_zero_once_it_is_opened_again():
+    queue, counters = open_queue("latest")
+    queue.put(frame(0))
+    queue.close()
+    queue.open()
+    assert counters.snapshot() == Counts()
+    queue.put(frame(1))
+    assert counters.snapshot() == Counts(received=1, queued=1)
+
+
 def test_every_keeps_all_in_order_up_to_its_limit(monkeypatch):
     monkeypatch.setattr("segmentation_node.ros.worker.BACKLOG_BYTES", 5 * SIZE_BYTES)
     queue, counters = open_queue("every")
