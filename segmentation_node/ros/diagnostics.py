@@ -20,6 +20,7 @@ OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 RUNNING = "running"
+PAUSED = "paused: simulated time stands still, and no image comes"
 LATENCIES = STAGES + ("processing", "transport", "end_to_end")
 
 # Nobody means to be this far behind; under ``latest`` no image waits for more than one other.
@@ -51,7 +52,8 @@ class Observation:
 
     ``recent_*`` count since the last report; ``input_age_s`` is the time since the last frame,
     or since the input began; ``misfit`` is the message type of a topic that
-    carries no images of this ``transport``; ``backlog_s`` is how long the oldest image under
+    carries no images of this ``transport``; ``paused``: simulated time has stood still since the
+    last report, and no image came; ``backlog_s`` is how long the oldest image under
     frame policy every has waited; rates are NaN where there are none yet.
     """
 
@@ -65,6 +67,7 @@ class Observation:
     misfit: str = ""
     transport: str = "raw"
     clock_waits: bool = False
+    paused: bool = False
     counts: Counts = Counts()
     input_age_s: float = 0.0
     frame_policy: str = "latest"
@@ -97,7 +100,7 @@ def judge(seen: Observation, limits: Limits) -> Tuple[bytes, str]:
         _judge_input(seen, limits)
         or _judge_work(seen, limits)
         or _judge_unheard(seen)
-        or (OK, RUNNING)
+        or (OK, PAUSED if seen.paused and seen.counts.queued == 0 else RUNNING)
     )
 
 
@@ -226,6 +229,7 @@ class Reporter:
         self._name = node.get_fully_qualified_name().lstrip("/")
         # Transitions and the timer report from different threads.
         self._lock = threading.Lock()
+        self._reported_ns = -1
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def report(self, state: str, error: str, session: Optional[Session]) -> None:
@@ -236,10 +240,11 @@ class Reporter:
                 statuses = self._statuses_of_cameras(state, error, session, now.nanoseconds)
             else:
                 camera = session.cameras[0] if session is not None else None
-                seen = _observe(state, error, camera, now.nanoseconds)
+                seen = self._observe(state, error, camera, now.nanoseconds)
                 verdict = self._judge_node(seen)
                 pairs = _identity(state, session) + _figures_of(camera)
                 statuses = [self._status(NODE_STATUS, session, verdict, pairs)]
+            self._reported_ns = now.nanoseconds
         message = DiagnosticArray(status=statuses)
         message.header.stamp = now.to_msg()
         self._publisher.publish(message)
@@ -251,7 +256,7 @@ class Reporter:
         statuses = []
         verdicts = {}
         for camera in session.cameras:
-            verdict = judge(_observe(state, "", camera, now_ns), self._limits())
+            verdict = judge(self._observe(state, "", camera, now_ns), self._limits())
             pairs = [("state", state)] + _figures_of(camera)
             statuses.append(self._status(camera.name, session, verdict, pairs))
             verdicts[camera.name] = verdict
@@ -259,6 +264,13 @@ class Reporter:
         if own[0] == OK and state == "active":
             own = summary(verdicts)
         return [self._status(NODE_STATUS, session, own, _identity(state, session)), *statuses]
+
+    def _observe(
+        self, state: str, error: str, camera: Optional[Camera], now_ns: int
+    ) -> Observation:
+        seen = _observe(state, error, camera, now_ns)
+        came = camera is not None and camera.accounts.rates.recent("received") > 0
+        return replace(seen, paused=now_ns == self._reported_ns and not came)
 
     def _judge_node(self, seen: Observation) -> Verdict:
         return judge(replace(seen, namesakes=self._namesakes()), self._limits())

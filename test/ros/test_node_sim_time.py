@@ -75,6 +75,7 @@ def test_times_follow_the_simulated_clock(sim_node, peer):
             node.status("WARN", "no transport latency", reason)
             peer.node.destroy_timer(timer)
         assert_reports_at_1_hz(node)  # the clock stands still
+        node.status("OK", "paused: simulated time stands still")
         assert latency_at(100.5, 100.25).transport_ms == pytest.approx(250.0)
 
 
