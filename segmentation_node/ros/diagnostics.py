@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.duration import Duration
@@ -281,10 +281,12 @@ class Reporter:
         device = session.model.backend.device if session is not None else ""
         return diagnostic_status("%s: %s" % (self._name, name), device, verdict, pairs)
 
-    def wait_for_subscriber(self, timeout_s: float) -> None:
-        """Give those who watch the time to be found."""
+    def wait_for_subscriber(self, timeout_s: float, abandoned: Callable[[], bool]) -> None:
+        """Give those who watch the time to be found, unless it is ``abandoned``."""
         deadline_s = time.monotonic() + timeout_s
         while self._publisher.get_subscription_count() == 0 and time.monotonic() < deadline_s:
+            if abandoned():
+                return
             time.sleep(0.02)
 
     def wait_for_delivery(self, timeout_s: float) -> None:

@@ -77,10 +77,14 @@ class SegmentationNode(LifecycleNode):
         self._reporter.report(self.state, self.error, self.session)
 
     def report_last(self, timeout_s: float) -> None:
-        """Publish the diagnostics and see them delivered: the process is about to exit."""
-        self._reporter.wait_for_subscriber(timeout_s)
+        """Publish the diagnostics and see them delivered: the process is about to exit.
+
+        Told to stop, it only publishes them.
+        """
+        self._reporter.wait_for_subscriber(timeout_s, lambda: self.stopping)
         self.report()
-        self._reporter.wait_for_delivery(timeout_s)
+        if not self.stopping:
+            self._reporter.wait_for_delivery(timeout_s)
 
     def stop(self) -> None:
         """End cleanly from any state, within the frame in hand; the process is about to exit."""

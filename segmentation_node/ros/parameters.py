@@ -327,8 +327,9 @@ class NodeParameters:
         endings = tuple("." + spec.name for spec in PARAMETERS if spec.per_camera)
         found = []
         for name in sorted(self._node._parameter_overrides):
-            # A camera's may be named later; rclpy declares those of QoS with their topic.
-            if self._node.has_parameter(name) or name.endswith(endings) or name.startswith("qos_"):
+            # A camera may be named later; rclpy declares those of QoS with their topic.
+            comes = name.endswith(endings) or name.startswith("qos_overrides.")
+            if comes or self._node.has_parameter(name):
                 continue
             near = difflib.get_close_matches(name, list(self._specs), 1)
             found.append("%s (%s?)" % (name, near[0]) if near else name)

@@ -3,12 +3,15 @@
 import contextlib
 import importlib.util
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from support import linear_model
-from support.live import LiveNode, error_lines, values_of
+from support.live import TIMEOUT_S, LiveNode, error_lines, values_of
+
+from segmentation_node.ros.node import SegmentationNode
 
 pytestmark = pytest.mark.ros
 
@@ -146,6 +149,15 @@ def test_before_it_exits_the_error_is_in_the_diagnostics(peer, tmp_path, log_pat
             if [status for status in node.statuses if status.level == b"\x02"]:
                 return
     raise AssertionError("no diagnostic ERROR from three nodes that failed")
+
+
+def test_its_last_words_wait_for_nobody_once_it_is_told_to_stop(ros):
+    node = SegmentationNode("told_to_stop", told_to_stop=lambda: True)
+    start_s = time.monotonic()
+    node.report_last(TIMEOUT_S)
+    assert time.monotonic() - start_s < TIMEOUT_S / 2
+    node.stop()
+    node.destroy_node()
 
 
 def test_without_autostart_it_stays_and_says_why_until_it_is_put_right(

@@ -183,9 +183,15 @@ def test_what_was_given_and_is_no_parameter_is_named(parameters_of):
 
 @pytest.fixture(scope="module")
 def node(peer, tiny_folder, tmp_path_factory):
-    parameters = {"model": tiny_folder, "num_threads": 1}
+    parameters = {"model": tiny_folder, "num_threads": 1, "overlay.alfa": 0.5}
     with LiveNode(peer, parameters, tmp_path_factory.mktemp("log")) as found:
         yield found.active()
+
+
+@pytest.mark.ros
+def test_the_log_names_what_is_no_parameter(node):
+    (line,) = [line for line in node.log.splitlines() if "overlay.alfa" in line]
+    assert "[WARN]" in line and line.endswith("overlay.alfa (overlay.alpha?)")
 
 
 @pytest.mark.ros
