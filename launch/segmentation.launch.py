@@ -96,7 +96,7 @@ def segmentation_node(given):
         parameters=parameter_sources(given),
         remappings=remappings(cameras, given["image"]) if given["image"] else [],
         ros_arguments=["--log-level", given["log_level"]],
-        additional_env=big_image_profile(),
+        additional_env=big_image_profile(is_true("localhost_only", given["localhost_only"])),
         output="both",
         on_exit=stop_on_failure if required else None,
     )
@@ -181,12 +181,15 @@ def is_true(name, text):
     return known[text.lower()]
 
 
-def big_image_profile():
+def big_image_profile(localhost_only):
     """Variables that let the node send big images; the user's own choice stays."""
     chosen = any(os.environ.get(variable) for variable in PROFILE_VARIABLES)
     middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
     if chosen or not middleware.startswith("rmw_fastrtps"):
         return {}
+    local = localhost_only or os.environ.get("ROS_LOCALHOST_ONLY") == "1"
+    if local and os.environ.get("ROS_DISTRO") == "humble":
+        return {}  # it only adds a local transport to those of a profile, which stay open
     profile = os.path.join(CONFIG, "fastdds_large_images.xml")
     # From Kilted on Fast DDS warns of the first one, which those before it need.
     known = {"humble": PROFILE_VARIABLES[:1], "jazzy": PROFILE_VARIABLES[:1]}

@@ -16,6 +16,7 @@ from support.core.real_data import folder_of
 from support.live import FrameLatency
 
 from segmentation_node.evaluation.__main__ import main
+from segmentation_node.evaluation.live.target import prepare_middleware
 
 pytestmark = pytest.mark.ros
 
@@ -29,6 +30,13 @@ TIMEOUT_S = 280
 def evaluate(*arguments):
     command = COMMAND + [str(argument) for argument in arguments]
     return subprocess.run(command, cwd=str(ROOT), capture_output=True, text=True, timeout=TIMEOUT_S)
+
+
+@pytest.mark.parametrize(("distribution", "is_given"), [("humble", False), ("jazzy", True)])
+def test_no_profile_opens_what_stays_on_this_machine(monkeypatch, distribution, is_given):
+    monkeypatch.setattr(os, "environ", {"ROS_DISTRO": distribution})
+    prepare_middleware()
+    assert ("FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ) == is_given
 
 
 def error_line(run):

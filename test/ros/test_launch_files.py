@@ -236,6 +236,21 @@ def test_the_middleware_gets_the_variable_that_it_knows(stand_in, distribution, 
     assert stand_in.call("cpu", ROS_DISTRO=distribution)["profiles"] == profiles
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "profile"),
+    [
+        ([], {}, PROFILE),
+        (["localhost_only:=true"], {}, ""),
+        ([], {"ROS_LOCALHOST_ONLY": "1"}, ""),
+    ],
+    ids=["network", "argument", "variable"],
+)
+def test_no_profile_opens_what_is_to_stay_local_on_humble(stand_in, arguments, variables, profile):
+    """Its rmw_fastrtps adds a local transport to those of a profile, of which UDP stays open."""
+    call = stand_in.call("cpu", *arguments, ROS_DISTRO="humble", **variables)
+    assert call["profiles"] == [profile, ""]
+
+
 def test_a_node_that_fails_ends_the_launch_with_an_error(stand_in):
     code, output = stand_in.run("cpu", STAND_IN_FAILS="segmentation_node")
     assert code == 1

@@ -256,10 +256,13 @@ def joined_graph() -> Iterator[None]:
 
 def prepare_middleware(stay_local: bool = True) -> None:
     """Give big images a large shared-memory segment and stay on this machine, unless told."""
+    is_humble = os.environ.get("ROS_DISTRO") == "humble"
     if stay_local:
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        if os.environ.get("ROS_DISTRO") == "humble":
+        if is_humble:
             os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
+    if is_humble and os.environ.get("ROS_LOCALHOST_ONLY") == "1":
+        return  # Humble only adds a local transport to those of a profile, which stay open
     profile = os.path.join(os.path.dirname(models_folder()), "config", "fastdds_large_images.xml")
     variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     if os.path.isfile(profile) and not any(name in os.environ for name in variables):
