@@ -1,6 +1,7 @@
 """Whether the new graph gives what the original gives, on both CPU run times."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,19 @@ import numpy as np
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.openvino import OpenVinoBackend
 from segmentation_node.errors import BackendError, NetworkImportError
+from segmentation_node.evaluation.run.confusion import joint_histogram
 from segmentation_node.importing import original
 from segmentation_node.importing.plan import Plan
 from segmentation_node.importing.planning import Say
+from segmentation_node.labels import UNLABELLED, LabelSet
 from segmentation_node.model_card import read_card
 
 LEAST_AGREEMENT = 0.999
 """Share of the pixels to which original and result must give the same class."""
+LEAST_OF_CLASS = 0.8
+"""The same of each class alone: its IoU, since a small one could be lost within the rest."""
+FEWEST_PIXELS = 100
+"""Of a class, in all pictures, from which on that is asked: of fewer the edges are too much."""
 
 Classify = Callable[[np.ndarray], np.ndarray]
 """A picture, uint8 RGB (H, W, 3) of the network's size -> classes, uint8 (H, W)."""
@@ -49,9 +56,44 @@ def openvino_missing() -> str:
     return OpenVinoBackend.unavailable()
 
 
-def share_of_equal(maps: Iterable[np.ndarray], others: Iterable[np.ndarray]) -> float:
-    """Share of the pixels that are equal."""
-    return float(np.mean([(one == other).mean() for one, other in zip(maps, others, strict=True)]))
+@dataclass(frozen=True)
+class Agreement:
+    """Share of the pixels that are equal; of the class that is told apart worst, name and IoU."""
+
+    pixels: float
+    worst_class: str
+    class_iou: float
+
+    def __str__(self) -> str:
+        whole = f"{self.pixels:.4%} of the pixels"
+        return whole + (
+            f", {self.class_iou:.1%} of {self.worst_class}" if self.class_iou < 1 else ""
+        )
+
+    def lacks(self, least_pixels: float, least_of_class: float) -> str:
+        """What is too little of it; empty where nothing is."""
+        if self.pixels < least_pixels:
+            return f"agree on {self.pixels:.3%} of the pixels, expected {least_pixels:.1%}"
+        if self.class_iou < least_of_class:
+            return (
+                f"agree on {self.class_iou:.1%} of the pixels that either gives to "
+                f"{self.worst_class}, expected {least_of_class:.0%}"
+            )
+        return ""
+
+
+def agreement_of(
+    maps: Sequence[np.ndarray], others: Sequence[np.ndarray], labels: LabelSet
+) -> Agreement:
+    """How far class maps, uint8 (H, W) each, agree: in all, and on each class of them."""
+    pairs = np.sum([joint_histogram(*both) for both in zip(maps, others, strict=True)], axis=0)
+    equal = np.diagonal(pairs)
+    either = pairs.sum(axis=0) + pairs.sum(axis=1) - equal
+    counted = np.flatnonzero(either >= FEWEST_PIXELS)
+    iou = equal[counted] / either[counted]
+    worst, least = (int(counted[iou.argmin()]), float(iou.min())) if counted.size else (0, 1.0)
+    name = "unlabelled" if worst == UNLABELLED else labels.names[worst]
+    return Agreement(float(equal.sum() / pairs.sum()), name, least)
 
 
 def compare(
@@ -64,13 +106,13 @@ def compare(
 ) -> list[np.ndarray]:
     """Say how far result and original agree on each run time; the original's on ONNX Runtime.
 
-    Raises NetworkImportError where a result has less than ``LEAST_AGREEMENT``. What OpenVINO cannot
-    load, and where it differs from ONNX Runtime on the file itself, as it may in int8, is only
+    Raises NetworkImportError where a result has less than ``LEAST_AGREEMENT``, or of a class less
+    than ``LEAST_OF_CLASS``. What OpenVINO cannot load, and where it differs from ONNX Runtime on the file itself, as it may in int8, is only
     said: neither is a fault of the result.
     """
     expected = [original_on(run, plan)(picture) for picture in pictures]
     found = maps_of_folder(folder, "onnxruntime", pictures)
-    _hold(path, "the result and the original on ONNX Runtime", found, expected, say)
+    _hold(path, "the result and the original on ONNX Runtime", found, expected, plan, say)
     missing = openvino_missing()
     try:
         if not missing:
@@ -99,27 +141,35 @@ def _compare_on_openvino(
     except NetworkImportError as error:  # functions of the file's own, or sequences
         say("agreement", f"the original was not compared on OpenVINO: {error}")
         what = "the result on OpenVINO and the original on ONNX Runtime"
-        _hold(path, what, found, expected, say)
+        _hold(path, what, found, expected, plan, say)
         return
     there = [original_on(foreign, plan)(picture) for picture in pictures]
-    _hold(path, "the result and the original on OpenVINO", found, there, say)
-    share = _told("the original on OpenVINO and on ONNX Runtime", there, expected, say)
-    if share < LEAST_AGREEMENT:
+    _hold(path, "the result and the original on OpenVINO", found, there, plan, say)
+    what = "the original on OpenVINO and on ONNX Runtime"
+    if _told(what, there, expected, plan, say).lacks(LEAST_AGREEMENT, LEAST_OF_CLASS):
         say("note", "the run times differ on the file itself; `backend` says which the node takes")
 
 
-def _told(what: str, maps: Sequence[np.ndarray], others: Sequence[np.ndarray], say: Say) -> float:
-    share = share_of_equal(maps, others)
-    say("agreement", f"{share:.4%} of the pixels: {what}")
-    return share
+def _told(
+    what: str,
+    maps: Sequence[np.ndarray],
+    others: Sequence[np.ndarray],
+    plan: Plan,
+    say: Say,
+) -> Agreement:
+    agreement = agreement_of(maps, others, plan.labels)
+    say("agreement", f"{agreement}: {what}")
+    return agreement
 
 
 def _hold(
-    path: Path, what: str, maps: Sequence[np.ndarray], others: Sequence[np.ndarray], say: Say
+    path: Path,
+    what: str,
+    maps: Sequence[np.ndarray],
+    others: Sequence[np.ndarray],
+    plan: Plan,
+    say: Say,
 ) -> None:
-    share = _told(what, maps, others, say)
-    if share < LEAST_AGREEMENT:
-        raise NetworkImportError(
-            f"{path.name}: {what} agree on {share:.3%} of the pixels, expected "
-            f"{LEAST_AGREEMENT:.1%}; nothing was written"
-        )
+    lack = _told(what, maps, others, plan, say).lacks(LEAST_AGREEMENT, LEAST_OF_CLASS)
+    if lack:
+        raise NetworkImportError(f"{path.name}: {what} {lack}; nothing was written")

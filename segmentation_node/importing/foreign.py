@@ -1,5 +1,6 @@
 """A foreign file as it comes: what it holds, and what its input is."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,24 @@ from segmentation_node.model_card import sha256_of
 COLORS = 3
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 ONNX = ".onnx"
-ONLY_OPENVINO = {
-    ".xml": "export the network that it was made of to ONNX",
-    ".bin": "export the network that it was made of to ONNX",
-    ".tflite": "convert it: python -m tf2onnx.convert --tflite FILE --opset 13 --output NET.onnx",
+_OPENVINO = "OpenVINO reads this but writes no ONNX, which a model folder holds"
+_TORCH = (
+    "PyTorch's, which holds no ONNX graph; export it in the code that made it: torch.onnx.export("
+    "network.eval(), (torch.zeros(1, 3, HEIGHT, WIDTH),), 'NET.onnx'); what training/ made: python "
+    "-m training.export"
+)
+_KERAS = "Keras's; export it there: model.export('NET.onnx', format='onnx')"
+_TENSORRT = "an engine of TensorRT, for one GPU; give the ONNX file that it was built of"
+OTHER_FORMATS = {
+    ".xml": f"{_OPENVINO}; export the network that it was made of to ONNX",
+    ".bin": "weights of OpenVINO or PyTorch; export the network that they are of to ONNX",
+    ".tflite": f"{_OPENVINO}; convert it: python -m tf2onnx.convert --tflite FILE --opset 13 "
+    "--output NET.onnx",
+    **dict.fromkeys((".pt", ".pth", ".pt2", ".ckpt", ".safetensors"), _TORCH),
+    **dict.fromkeys((".keras", ".h5"), _KERAS),
+    **dict.fromkeys((".engine", ".plan", ".trt"), _TENSORRT),
 }
-"""What OpenVINO reads and writes no ONNX of, and what to do."""
+"""By ending what a file is that is no ONNX, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +56,8 @@ def read_network(path: Path) -> Foreign:
     """
     if not path.is_file():
         raise NetworkImportError(f"{path}: no such file; expected a network, {ONNX}")
-    if path.suffix.lower() in ONLY_OPENVINO:
-        raise NetworkImportError(
-            f"{path}: OpenVINO reads this but writes no ONNX, which a model folder holds; "
-            f"{ONLY_OPENVINO[path.suffix.lower()]}"
-        )
+    if path.suffix.lower() in OTHER_FORMATS:
+        raise NetworkImportError(f"{path}: {OTHER_FORMATS[path.suffix.lower()]}")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
@@ -59,11 +69,16 @@ def read_network(path: Path) -> Foreign:
 
 
 def _load_external(path: Path, model: onnx.ModelProto) -> None:
-    folder = path.resolve().parent
+    folder = path.absolute().parent  # as the run times have it, even where the file is a link
     for tensor in model.graph.initializer:
         if not external_data_helper.uses_external_data(tensor):
             continue
         location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        if (folder / location).is_symlink():  # as Hugging Face's cache has it; onnx follows none
+            raise NetworkImportError(
+                f"{path}: its weights are in {shown(location)}, which is a link; copy both as files: "
+                f"cp -rL {shlex.quote(str(folder))} COPY"
+            )
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # missing, too short, outside of the folder: no common class

@@ -15,6 +15,8 @@ from segmentation_node.errors import NetworkImportError, reason
 from segmentation_node.importing.head import IDS
 from segmentation_node.importing.plan import Entry, Plan
 
+NEWER_FORMAT = "Unsupported model IR version"
+"""What ONNX Runtime says of a file whose format is newer than itself."""
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """The network's input -> its outputs by name."""
 
@@ -29,8 +31,15 @@ def on_onnxruntime(path: Path, entry: str) -> Run:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # the run time's own exceptions share no base class
+        found, way_out = reason(error), ""
+        if NEWER_FORMAT in found:  # packages of onnx are ahead of ONNX Runtime's
+            found = found[found.index(NEWER_FORMAT) :]
+            way_out = (
+                '; update onnxruntime, or write the file anew: python3 -c "import onnx; network = '
+                f"onnx.load({str(path)!r}); network.ir_version = 10; onnx.save(network, 'NET.onnx')\""
+            )
         raise NetworkImportError(
-            f"{path.name}: ONNX Runtime cannot load it ({reason(error)})"
+            f"{path.name}: ONNX Runtime cannot load it ({found}){way_out}"
         ) from error
     names = [item.name for item in session.get_outputs() if item.type.startswith("tensor(")]
     if not names:

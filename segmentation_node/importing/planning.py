@@ -138,6 +138,14 @@ def _normalisation(
             f"{name}: scale {scale}, mean {list(mean)}, std {list(std)}; expected finite numbers, "
             "scale and std above 0"
         )
+    if by.get("scale") != "given" and "given" in (by.get("mean"), by.get("std")):
+        brightest = 255 * scale
+        if max(mean) > brightest or max(*mean, *std) <= 1 < brightest:
+            raise NetworkImportError(
+                f"{name}: mean {_listed(mean)} and std {_listed(std)}, but pixels of 0 to "
+                f"{brightest:g} (scale {scale:.6g}, {by.get('scale', NONE_GIVEN)}); give --scale "
+                "too: 0.00392157 (1/255) where the network sees 0 to 1, 1 where it sees 0 to 255"
+            )
     tellers = sorted({by.get(key, NONE_GIVEN) for key in ("scale", "mean", "std")})
     formula = f"(pixel * {scale:.6g} - {_listed(mean)}) / {_listed(std)}"
     say("normalisation", f"{formula} ({'; '.join(tellers)})")

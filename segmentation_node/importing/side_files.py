@@ -30,10 +30,15 @@ class Surroundings:
         return self.network.stem
 
     def find(self, file: str) -> Path | None:
-        """A file beside the network; exporters that make a folder ``onnx`` leave it around that."""
-        folder = self.network.resolve().parent
-        folders = [folder, folder.parent] if folder.name == "onnx" else [folder]
-        return next((place / file for place in folders if (place / file).is_file()), None)
+        """A file beside the network, or beside what that is a link to.
+
+        Exporters that make a folder ``onnx`` leave it around that.
+        """
+        for folder in (self.network.absolute().parent, self.network.resolve().parent):
+            for place in [folder, folder.parent] if folder.name == "onnx" else [folder]:
+                if (place / file).is_file():
+                    return place / file
+        return None
 
 
 Reader = Callable[[Surroundings], list[Told]]

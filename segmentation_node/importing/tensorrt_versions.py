@@ -11,6 +11,7 @@ from typing import NamedTuple
 import onnx
 from onnx import TensorProto
 
+from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.importing.static_graph import opset_of
 
 _8_2 = frozenset(
@@ -63,11 +64,16 @@ PARSERS = {
 
 
 def refusals(graphs: dict[str, onnx.ModelProto]) -> dict[str, str]:
-    """By version why it does not take the graph, empty where it does; ``graphs`` by variant."""
-    return {name: _refusal(graphs[item.variant], item) for name, item in PARSERS.items()}
+    """By version why it does not take the graph, empty where it does; ``graphs`` by variant.
+
+    One of them may be missing, since it was left out.
+    """
+    return {name: _refusal(graphs.get(item.variant), item) for name, item in PARSERS.items()}
 
 
-def _refusal(model: onnx.ModelProto, parser: Parser) -> str:
+def _refusal(model: onnx.ModelProto | None, parser: Parser) -> str:
+    if model is None:
+        return f"{ARTIFACTS[parser.variant][0]} was left out"
     operators = sorted({node.op_type for node in model.graph.node} - parser.operators)
     if operators:
         return "no " + ", ".join(operators)

@@ -11,7 +11,7 @@ import onnx
 
 from segmentation_node.errors import NetworkImportError, reason
 from segmentation_node.importing import original
-from segmentation_node.importing.agreement import maps_of_folder, share_of_equal
+from segmentation_node.importing.agreement import agreement_of, maps_of_folder
 from segmentation_node.importing.contract import in_contract
 from segmentation_node.importing.half_precision import halved
 from segmentation_node.importing.model_folder import Form, write_card
@@ -29,6 +29,8 @@ from segmentation_node.importing.tensorrt_versions import refusals
 COMPARED_VARIANTS = 4
 LEAST_OF_VARIANT = {"float": 0.9999, "fp16": 0.995, "int8": 0.99}
 """Share of the pixels to which a variant must give the class of the uint8 one."""
+LEAST_OF_CLASS = 0.5
+"""IoU of each class with that of the uint8 one: below, the variant has as good as lost it."""
 
 
 def write_form(folder: Path, model: onnx.ModelProto, form: Form, card: dict[str, Any]) -> None:
@@ -58,16 +60,16 @@ def add_variants(
             path = Path(scratch) / form.file
             try:
                 _make_variant(variant, static, plan, pictures, folder / usual.file, path)
-                share = share_of_equal(_maps_of_file(path, variant, compared), expected)
-                if share < least:
-                    raise NetworkImportError(
-                        f"agrees on {share:.3%} of the pixels, expected {least:.1%}"
-                    )
+                found = _maps_of_file(path, variant, compared)
+                agreement = agreement_of(found, expected, plan.labels)
+                lack = agreement.lacks(least, LEAST_OF_CLASS)
+                if lack:
+                    raise NetworkImportError(f"it and {usual.file} {lack}")
             except (NetworkImportError, *NOT_VALID) as error:
                 say("left out", f"{path.name}: {reason(error)}")
                 continue
             write_form(folder, onnx.load(str(path)), form, card)
-            say("variant", f"{path.name}: agrees with {usual.file} on {share:.4%}")
+            say("variant", f"{path.name}: agrees with {usual.file} on {agreement}")
 
 
 def _make_variant(
@@ -94,16 +96,17 @@ def _make_variant(
 def _maps_of_file(path: Path, variant: str, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     run = original.on_onnxruntime(path, "image")
     dtype = np.float32 if variant == "float" else np.uint8
-    return [run(item[np.newaxis].astype(dtype))["class_map"][0] for item in pictures]
+    return [
+        run(item[np.newaxis].astype(dtype))["class_map"][0].astype(np.uint8) for item in pictures
+    ]
 
 
 def say_tensorrt(folder: Path, usual: Form, say: Say) -> None:
     """Which TensorRT has all operators of the graph that it would be given, and why others not."""
-    graphs = {
-        variant: onnx.load(str(folder / replace(usual, variant=variant).file))
-        for variant in ("uint8", "float")
-    }
-    found = refusals(graphs)
+    files = {item: folder / replace(usual, variant=item).file for item in ("uint8", "float")}
+    found = refusals(
+        {variant: onnx.load(str(path)) for variant, path in files.items() if path.is_file()}
+    )
     takes = [version for version, why in found.items() if not why]
     say("TensorRT", f"{', '.join(takes) or 'none'} list all of its operators (not run)")
     for version, why in found.items():

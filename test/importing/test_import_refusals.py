@@ -1,5 +1,8 @@
 """What cannot be imported is one line, exit code 1, and nothing left behind."""
 
+import shlex
+import subprocess
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +11,7 @@ from support.foreign_networks import CLASSES, FLOAT, INT64, Network, labels_file
 
 from segmentation_node.importing import importer
 from segmentation_node.importing.__main__ import main
+from segmentation_node.importing.foreign import read_network
 
 
 @pytest.fixture
@@ -94,6 +98,22 @@ def test_weights_that_are_elsewhere(refused, network):
     assert "its weights are in 'w.bin', which cannot be read" in refused(network)
 
 
+def test_weights_behind_a_link(refused, network):
+    """As in Hugging Face's cache; onnx follows none. Copied as the line says they are read."""
+    model = onnx.load(str(network))
+    external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
+    folder = network.parent / "snapshot"
+    folder.mkdir()
+    onnx.save(model, str(folder / "net.onnx"))
+    (folder / "w.bin").rename(network.parent / "blob")
+    (folder / "w.bin").symlink_to(network.parent / "blob")
+    line = refused(folder / "net.onnx", "--dry-run")
+    assert "its weights are in 'w.bin', which is a link" in line
+    command = line[line.index("cp -rL") :].strip().replace("COPY", str(network.parent / "copy"))
+    subprocess.run(shlex.split(command), check=True)
+    read_network(network.parent / "copy" / "net.onnx")
+
+
 def test_weights_beside_the_file(network, tmp_path, images):
     model = onnx.load(str(network))
     external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
@@ -119,12 +139,39 @@ def test_what_is_no_network(refused, tmp_path):
     assert "no whole ONNX file" in refused(path)
 
 
-@pytest.mark.parametrize("ending, advice", [(".xml", "to ONNX"), (".tflite", "tf2onnx")])
-def test_what_openvino_alone_reads(ending, advice, refused, tmp_path):
+@pytest.mark.parametrize(
+    "ending, whose, advice",
+    [
+        (".xml", "OpenVINO reads this but writes no ONNX", "to ONNX"),
+        (".tflite", "OpenVINO reads this but writes no ONNX", "tf2onnx"),
+        (".bin", "weights of OpenVINO or PyTorch", "to ONNX"),
+        (".pt", "PyTorch's", "torch.onnx.export("),
+        (".PTH", "PyTorch's", "torch.onnx.export("),
+        (".safetensors", "PyTorch's", "torch.onnx.export("),
+        (".keras", "Keras's", "format='onnx'"),
+        (".engine", "TensorRT", "the ONNX file that it was built of"),
+    ],
+)
+def test_what_others_read(ending, whose, advice, refused, tmp_path):
     path = tmp_path / ("net" + ending)
     path.write_bytes(b"anything")
     line = refused(path)
-    assert "OpenVINO reads this but writes no ONNX" in line and advice in line
+    assert whose in line and advice in line
+
+
+def test_a_format_that_is_newer_than_onnx_runtime(refused, network, tmp_path, monkeypatch):
+    """What the line says to do is done, and the file is imported."""
+    model = onnx.load(str(network))
+    model.ir_version = 99
+    onnx.save(model, str(network))
+    line = refused(network)
+    assert "ONNX Runtime cannot load it (Unsupported model IR version: 99" in line
+    command = line[line.index('"') + 1 : line.rindex('"')]
+    monkeypatch.chdir(tmp_path)
+    exec(command)
+    labels = labels_file(tmp_path / "labels.yaml")
+    options = ["--scale", "0.004", "--labels", str(labels), "--dry-run"]
+    assert main(["NET.onnx", "--output", str(tmp_path / "model"), *options]) == 0
 
 
 def test_what_nobody_says(refused, network, tmp_path):
@@ -153,6 +200,23 @@ def test_what_contradicts_the_file(refused, network):
     assert "5 channels of logits, but label set foreign has 7 classes" in line
     assert "leave --threshold out" in refused(network, "--threshold", "0.5")
     assert "std [0.0, 1.0, 1.0]; expected" in refused(network, "--std", "0", "1", "1")
+
+
+@pytest.mark.parametrize(
+    "options, found",
+    [
+        ([*"--mean .485 .456 .406 --std .229 .224 .225".split()], "0 to 255 (scale 1, default)"),
+        ([*"--from smp --mean 123.7 116.3 103.5 --std 58.4 57.1 57.4".split()], "0 to 1 (scale"),
+        (
+            [*"--from open_model_zoo --mean .5 .5 .5 --std .5 .5 .5".split()],
+            "0 to 255 (scale 1, usu",
+        ),
+    ],
+)
+def test_a_mean_of_another_range_than_the_pixels(options, found, refused, network):
+    """A mean of 0 to 1 under pixels of 0 to 255 gives a class map, and a wrong one."""
+    line = refused(network, *options, scale=False)
+    assert f"but pixels of {found}" in line and "give --scale too" in line
 
 
 def test_an_unknown_family(refused, network):
