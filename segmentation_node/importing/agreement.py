@@ -107,8 +107,8 @@ def compare(
     """Say how far result and original agree on each run time; the original's on ONNX Runtime.
 
     Raises NetworkImportError where a result has less than ``LEAST_AGREEMENT``, or of a class less
-    than ``LEAST_OF_CLASS``. What OpenVINO cannot load, and where it differs from ONNX Runtime on the file itself, as it may in int8, is only
-    said: neither is a fault of the result.
+    than ``LEAST_OF_CLASS``. What OpenVINO cannot load, and where it differs from ONNX Runtime on
+    the file itself, as it may in int8, is only said: neither is a fault of the result.
     """
     expected = [original_on(run, plan)(picture) for picture in pictures]
     found = maps_of_folder(folder, "onnxruntime", pictures)

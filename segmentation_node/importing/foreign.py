@@ -76,8 +76,8 @@ def _load_external(path: Path, model: onnx.ModelProto) -> None:
         location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
         if (folder / location).is_symlink():  # as Hugging Face's cache has it; onnx follows none
             raise NetworkImportError(
-                f"{path}: its weights are in {shown(location)}, which is a link; copy both as files: "
-                f"cp -rL {shlex.quote(str(folder))} COPY"
+                f"{path}: its weights are in {shown(location)}, which is a link; copy both "
+                f"as files: cp -rL {shlex.quote(str(folder))} COPY"
             )
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))

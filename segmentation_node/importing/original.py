@@ -35,12 +35,12 @@ def on_onnxruntime(path: Path, entry: str) -> Run:
         if NEWER_FORMAT in found:  # packages of onnx are ahead of ONNX Runtime's
             found = found[found.index(NEWER_FORMAT) :]
             way_out = (
-                '; update onnxruntime, or write the file anew: python3 -c "import onnx; network = '
-                f"onnx.load({str(path)!r}); network.ir_version = 10; onnx.save(network, 'NET.onnx')\""
+                '; update onnxruntime, or write the file anew: python3 -c "import onnx; '
+                f"network = onnx.load({str(path)!r}); network.ir_version = 10; "
+                "onnx.save(network, 'NET.onnx')\""
             )
-        raise NetworkImportError(
-            f"{path.name}: ONNX Runtime cannot load it ({found}){way_out}"
-        ) from error
+        what = f"ONNX Runtime cannot load it ({found}){way_out}"
+        raise NetworkImportError(f"{path.name}: {what}") from error
     names = [item.name for item in session.get_outputs() if item.type.startswith("tensor(")]
     if not names:
         raise NetworkImportError(f"{path.name}: none of its outputs is a tensor, expected scores")

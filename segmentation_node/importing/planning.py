@@ -187,28 +187,31 @@ def _labels(
 ) -> LabelSet:
     """The label set, whose number of classes fits what the network gives."""
     labels, offset = settled.settings.labels, settled.settings.id_offset or 0
-    highest = max(int(plane.max()) for plane in planes) if kind == IDS else 0
-    found = f"ids up to {highest}" if kind == IDS else f"{channels} channels of {kind}"
+    ids = {int(value) for plane in planes for value in np.unique(plane)} if kind == IDS else set()
+    found = (
+        f"ids up to {max(ids)}" if ids else f"{channels} channel{'s' * (channels > 1)} of {kind}"
+    )
     if kind != IDS and channels > MOST_CLASSES:
         raise NetworkImportError(f"{name}: {channels} classes, expected at most {MOST_CLASSES}")
+
+    def fits(count: int) -> bool:
+        if kind == IDS:
+            return all(value + offset < count or value >= UNLABELLED for value in ids)
+        return count - offset in (channels, channels + (kind not in ("logits", "softmax")))
+
     if labels is None:
+        known = ", ".join(key for key, item in LABEL_SETS.items() if fits(len(item)))
+        others = f", or with one of {known}" if known else ""
         raise NetworkImportError(
-            f"{name}: {found} without names; give --labels with one of {', '.join(LABEL_SETS)}, or "
-            "a labels.yaml"
+            f"{name}: {found} without names; give --labels with a labels.yaml, as "
+            f"docs/importing.md shows one{others}"
         )
     if kind == IDS and len(labels) == 1 and settled.settings.id_offset is None:
         raise NetworkImportError(
             f"{name}: its output is ids, and label set {labels.name} has one class, which may be 0 "
             "or 1; give --id-offset 0, or --id-offset -1 where 0 is the background"
         )
-    if kind == IDS:
-        seen = {int(value) + offset for plane in planes for value in np.unique(plane)}
-        fits = all(value < len(labels) or value - offset >= UNLABELLED for value in seen)
-    elif kind in ("logits", "softmax"):
-        fits = channels + offset == len(labels)
-    else:
-        fits = len(labels) - offset in (channels, channels + 1)
-    if not fits:
+    if not fits(len(labels)):
         more = f", with --id-offset {offset}" if offset else ""
         raise NetworkImportError(
             f"{name}: {found}{more}, but label set {labels.name} has {len(labels)} classes; give "

@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def _keep_one_output(model: onnx.ModelProto, head: str) -> None:
     del graph.output[:]
     graph.output.extend(kept)
     needed, nodes = {head}, []
-    for node in reversed(graph.node):
+    for node in reversed(_sorted(graph.node)):
         if needed.intersection(node.output):
             nodes.append(node)
             needed.update(taken(node))
@@ -98,6 +99,19 @@ def _keep_one_output(model: onnx.ModelProto, head: str) -> None:
     graph.node.extend(reversed(nodes))
     # What was inferred, or declared, may be wrong, and of other sizes.
     del graph.value_info[:]
+
+
+def _sorted(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Nodes after all that they need.
+
+    So a file should have them, but converters to float16 append their casts, and run times sort.
+    """
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needs = {
+        index: {makers[name] for name in taken(node) if name in makers} - {index}
+        for index, node in enumerate(nodes)
+    }
+    return [nodes[index] for index in TopologicalSorter(needs).static_order()]
 
 
 def taken(node: onnx.NodeProto) -> set[str]:

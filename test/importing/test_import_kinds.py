@@ -23,8 +23,10 @@ from support.int8_graph import count_int8_convolutions
 
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.files import check_folder
+from segmentation_node.importing import original
 from segmentation_node.importing.__main__ import main
 from segmentation_node.importing.importer import LAYOUT
+from segmentation_node.importing.static_graph import make_static
 from segmentation_node.importing.tensorrt_versions import refusals
 from segmentation_node.model_card import read_card
 from segmentation_node.pipeline import Batch, Segmenter
@@ -232,6 +234,23 @@ def test_the_node_sees_what_the_family_sees(kind, images, tmp_path, capsys):
     assert np.mean(equal) >= limit
     assert card.source.file == "net.onnx"
     assert "compared_on" in card.network.options
+
+
+def test_nodes_may_stand_before_what_they_need(images, tmp_path):
+    """Converters to float16, Ultralytics's too, append the casts of the input; run times sort."""
+    network = Network(opset=11)
+    network.gives(network.add("Softmax", [network.add("Relu", [network.scores])], axis=1))
+    network.nodes.reverse()
+    path = network.save(tmp_path / "net.onnx")
+    head = network.nodes[0].output[0]
+    static = make_static(onnx.load(str(path)), "pixels", (1, 3, *SIZE), head)
+    onnx.save(static, str(tmp_path / "static.onnx"))
+    pixels = read(sorted(images.iterdir())[0]).transpose(2, 0, 1)[np.newaxis] / np.float32(255)
+    found, expected = (
+        original.on_onnxruntime(tmp_path / name, "pixels")(pixels)[head]
+        for name in ("static.onnx", "net.onnx")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def network_of_bytes():

@@ -177,6 +177,11 @@ def test_a_format_that_is_newer_than_onnx_runtime(refused, network, tmp_path, mo
 def test_what_nobody_says(refused, network, tmp_path):
     assert "give --from FAMILY, or --scale, --mean and --std" in refused(network, scale=False)
     assert "5 channels of logits without names; give --labels" in refused(network, labels=0)
+    assert "one of" not in refused(network, labels=0)  # no built-in set has five classes
+    made = Network()
+    made.gives(made.add("ArgMax", [made.scores], axis=1), INT64).save(network)
+    line = refused(network, labels=0)
+    assert "ids up to 4 without names" in line and "or with one of ade20k150, camvid11" in line
     made = Network()
     made.gives(made.scores).save(network, dynamic=True)
     assert "give --size HxW" in refused(network)
