@@ -181,7 +181,7 @@ def test_what_nobody_says(refused, network, tmp_path):
     made = Network()
     made.gives(made.add("ArgMax", [made.scores], axis=1), INT64).save(network)
     line = refused(network, labels=0)
-    assert "ids up to 4 without names" in line and "or with one of ade20k150, camvid11" in line
+    assert "ids up to 3 without names" in line and "or with one of ade20k150, camvid11" in line
     made = Network()
     made.gives(made.scores).save(network, dynamic=True)
     assert "give --size HxW" in refused(network)
