@@ -1,4 +1,4 @@
-"""Start one segmentation node for several cameras, or with ``separate`` one for each."""
+"""Start one segmentation node for several cameras, or with ``separate`` a node for each."""
 
 import os
 
@@ -19,13 +19,13 @@ PASSED_ON = ("model", "backend", "deadline_ms", "image", "log_level", "localhost
 
 ARGUMENTS = (
     ("cameras", "front,left,right", "Names of the cameras, separated by commas"),
-    ("separate", "false", "true: a node for each camera, in the namespace of its name"),
-    ("target", "cpu", "Whose config file is taken"),
+    ("separate", "false", "true: a node for each camera, in a namespace of that name"),
+    ("target", "cpu", "cpu, desktop or tx1: which config file is used"),
     ("image", "image_raw", "Image topic, relative to each camera's name"),
     ("model", "", "As in segmentation.launch.py"),
     ("backend", "", "As in segmentation.launch.py"),
-    ("deadline_ms", "", "As in segmentation.launch.py; one ladder for all cameras of a node"),
-    ("params_file", "", "Parameter file; empty: the target's"),
+    ("deadline_ms", "", "As in segmentation.launch.py; one size for all cameras of a node"),
+    ("params_file", "", "Parameter file; empty: that of target"),
     ("log_level", "info", "As in segmentation.launch.py"),
     ("localhost_only", "false", "As in segmentation.launch.py"),
 )

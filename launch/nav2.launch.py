@@ -1,6 +1,6 @@
 """Start the node on the topics of Nav2's semantic segmentation layer: mask, confidence, labels.
 
-`evaluation nav2-config` writes the layer's parameters for a model; docs/nav2.md has the whole way.
+`evaluation nav2-config` writes the layer's parameters for a model; docs/nav2.md has all steps.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ LABELS = ("~/vision_label_info", "label_info")
 
 ARGUMENTS = (
     ("prefix", "/segmentation", "Where mask, confidence and label_info go"),
-    ("target", "cpu", "Whose config file is taken"),
+    ("target", "cpu", "cpu, desktop or tx1: which config file is used"),
     ("model", "", "As in segmentation.launch.py"),
     ("backend", "", "As in segmentation.launch.py"),
     ("deadline_ms", "", "As in segmentation.launch.py"),
@@ -32,7 +32,7 @@ ARGUMENTS = (
     ("namespace", "", "As in segmentation.launch.py"),
     ("image", "", "As in segmentation.launch.py"),
     ("transport", "", "As in segmentation.launch.py"),
-    ("params_file", "", "Parameter file; empty: the target's"),
+    ("params_file", "", "Parameter file; empty: that of target"),
     ("use_sim_time", "", "As in segmentation.launch.py"),
     ("log_level", "info", "As in segmentation.launch.py"),
     ("localhost_only", "false", "As in segmentation.launch.py"),

@@ -1,7 +1,7 @@
 """Play a bag into the segmentation node and score what it publishes; ends when that is done.
 
 The launch exits 1 when the node or the replay fails, and a lost frame fails the replay. With
-play:=false somebody else plays (ros2 bag play), and the launch ends when the images do.
+play:=false another process plays (ros2 bag play), and the launch ends when the images do.
 """
 
 import os
@@ -23,13 +23,13 @@ REPORT_TIMEOUT_S = "20"
 
 ARGUMENTS = (
     ("bag", "", "The bag: its folder, .mcap or .db3 file"),
-    ("play", "true", "false: play nothing and listen, while ros2 bag play does"),
-    ("image", "", "Image topic of the bag; empty: its only camera"),
+    ("play", "true", "false: only listen, while ros2 bag play plays"),
+    ("image", "", "Image topic of the bag; empty: its only camera. Needed with play:=false"),
     ("truth", "", "Ground truth topic; empty: /ground_truth where there is one"),
-    ("labels", "", "Label set of the ground truth, where the bag does not say it"),
-    ("rate", "", "Of recorded time; empty: as fast as the node takes it"),
-    ("in_flight", "", "Images on their way at most; empty: 2"),
-    ("timeout", "", "Seconds without a result until images are lost; empty: 30"),
+    ("labels", "", "Label set of the ground truth, if the bag does not name it"),
+    ("rate", "", "1: as recorded, 2: twice as fast; empty: as fast as the node takes images"),
+    ("in_flight", "", "Most images on their way at any time; empty: 2"),
+    ("timeout", "", "Seconds without a result until images count as lost; empty: 30"),
     ("allow_loss", "false", "true: lost frames do not fail the run"),
     ("strict", "false", "true: a broken message ends the run"),
     ("json", "", "Write the figures to this file"),
@@ -39,12 +39,16 @@ ARGUMENTS = (
     ("deadline_ms", "", "As in segmentation.launch.py"),
     ("namespace", "", "As in segmentation.launch.py"),
     ("params_file", "", "As in segmentation.launch.py"),
-    ("frame_policy", "every", "every: all, up to 512 MiB wait; latest: the newest wins"),
+    (
+        "frame_policy",
+        "every",
+        "every: all frames, up to 512 MiB wait; latest: the newest frame wins",
+    ),
     ("transport", "raw", "raw or compressed, as the bag's image topic is"),
-    ("use_sim_time", "false", "true: recorded time on /clock, and the node runs on it"),
-    ("roi", "", "x,y,width,height of what is segmented and scored; empty: the whole image"),
-    ("rotation", "", "0, 90, 180 or 270 degrees clockwise that make the image upright"),
-    ("ignore_mask", "", "PNG of the image's size; what is not black in it counts nowhere"),
+    ("use_sim_time", "false", "true: publish recorded time on /clock, for the node too"),
+    ("roi", "", "x,y,width,height of the part to segment and score; empty: the whole image"),
+    ("rotation", "", "0, 90, 180 or 270: degrees clockwise that make the image upright"),
+    ("ignore_mask", "", "PNG of the image's size; where it is not black: not scored"),
     ("rviz", "false", "As in segmentation.launch.py"),
     ("localhost_only", "false", "As in segmentation.launch.py, for the replay too"),
 )

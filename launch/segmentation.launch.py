@@ -1,4 +1,4 @@
-"""Start the segmentation node for one camera; an empty argument leaves the file's value."""
+"""Start the segmentation node. An empty argument leaves the value of the parameter file."""
 
 import os
 import re
@@ -25,32 +25,32 @@ PARAMETER_ARGUMENTS = (
 )
 
 ARGUMENTS = (
-    ("model", "", "A model under share/segmentation_node/models, or the path of a model folder"),
+    ("model", "", "Name of a shipped model, or path of a model folder"),
     ("backend", "", "auto, onnxruntime, openvino, torch or tensorrt"),
     (
         "deadline_ms",
         "",
-        "The model's best size that keeps p95 of processing under this runs; empty or 0: its own",
+        "Run the model's best size that keeps p95 of processing below this; 0: the card's own size",
     ),
-    ("cameras", "", "Names of cameras that it serves, separated by commas; empty: one, on image"),
-    ("namespace", "", "Namespace of the node, such as front"),
+    ("cameras", "", "Names of cameras, separated by commas; empty: one camera, on image"),
+    ("namespace", "", "Namespace of the node, for example front"),
     (
         "image",
         "",
-        "Image topic without /compressed (input.transport picks that); empty: image. With cameras "
+        "Image topic, without /compressed (transport adds that); empty: image. With cameras: "
         "relative to each camera's name",
     ),
-    ("params_file", "", "Parameter file; empty: the node's own defaults"),
+    ("params_file", "", "Parameter file; empty: the node's defaults"),
     ("autostart", "", "true or false: whether the node configures and activates itself"),
-    ("frame_policy", "", "latest (the newest frame wins) or every (all; up to 512 MiB wait)"),
+    ("frame_policy", "", "latest: the newest frame wins; every: all frames, up to 512 MiB wait"),
     ("transport", "", "raw or compressed: which image topic is read"),
-    ("roi", "", "x,y,width,height of the part of the image that is segmented; empty: all of it"),
-    ("rotation", "", "0, 90, 180 or 270 degrees clockwise that make the image upright"),
-    ("ignore_mask", "", "PNG of the image's size; what is not black in it is left unlabelled"),
-    ("use_sim_time", "", "true or false: whether the node runs on /clock"),
+    ("roi", "", "x,y,width,height of the part of the image to segment; empty: all of it"),
+    ("rotation", "", "0, 90, 180 or 270: degrees clockwise that make the image upright"),
+    ("ignore_mask", "", "PNG of the image's size; where it is not black: unlabelled"),
+    ("use_sim_time", "", "true or false: whether the node takes its time from /clock"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
-    ("rviz", "false", "true: show the image, as transport says, and the overlay in RViz"),
-    ("localhost_only", "false", "true: speak to this machine only, not to the whole network"),
+    ("rviz", "false", "true: show image and overlay in RViz"),
+    ("localhost_only", "false", "true: visible on this machine only, not on the whole network"),
     ("required", "true", "true: a node that fails ends the launch with exit code 1"),
 )
 
