@@ -218,6 +218,20 @@ def test_the_page_of_the_node_names_every_parameter_with_its_default(node_page):
     assert {q for q in quoted if "." in q and q.split(".")[0] in groups} <= set(SPECS)
 
 
+def test_the_page_of_the_node_gives_the_values_that_each_parameter_takes(node_page):
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| .+? \| (.*?) ?\|", node_page.split("## Parameters")[1], re.M
+    )
+    for name, values in rows:
+        spec = SPECS[name]
+        if spec.choices:
+            assert set(re.findall(r"`(\w+)`", values)) == set(spec.choices), name
+        if spec.limits:
+            low, high = values.split(" to ")
+            assert (float(low), float(high)) == spec.limits, name
+    assert {name for name, _ in rows} == set(SPECS)
+
+
 def as_shown(default):
     """A default as the page shows it."""
     if isinstance(default, bool):
@@ -247,6 +261,21 @@ def test_pages_name_files_that_exist(page):
         assert (PROJECT / path).is_file(), path
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / link).exists(), link
+
+
+def sections(text):
+    """What a link may name after #: headings as GitHub spells them, and named anchors."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    headings = (heading.lower() for heading in re.findall(r"^#+ (.+)$", prose, re.M))
+    spelled = {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+    return spelled | set(re.findall(r'<a name="(.+?)">', prose))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_into_pages_name_sections_that_exist(page):
+    for path, section in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text()):
+        target = page.parent / path if path else page
+        assert section in sections(target.read_text()), f"{path}#{section}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
