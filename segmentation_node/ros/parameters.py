@@ -161,7 +161,7 @@ PARAMETERS = (
     ParameterSpec(
         "engine_dir",
         "~/.cache/segmentation_node",
-        "Folder of TensorRT engines, and of what auto measured",
+        "Folder of TensorRT engines and of what auto measured",
     ),
     ParameterSpec(
         "frame_policy",
