@@ -1,5 +1,6 @@
 """The node's parameters: one table, declared with descriptors, read into ``Settings``."""
 
+import difflib
 import re
 import threading
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from segmentation_node.backends import EXECUTIONS, PRECISIONS, BackendOptions
+from segmentation_node.backends import BACKENDS, EXECUTIONS, PRECISIONS, BackendOptions
 from segmentation_node.errors import reason, shown
 from segmentation_node.geometry import Geometry, make_geometry, roi_problem, rotation_problem
 from segmentation_node.pipeline import OUTPUT_RESOLUTIONS
 
-BACKEND_CHOICES = ("auto", "onnxruntime", "openvino", "torch", "tensorrt")
+BACKEND_CHOICES = ("auto",) + tuple(sorted(BACKENDS))
 PRECISION_CHOICES = ("auto",) + PRECISIONS
 FRAME_POLICIES = ("latest", "every")
 TRANSPORTS = ("raw", "compressed")
@@ -320,6 +321,19 @@ class NodeParameters:
         specs = [*PARAMETERS, *_specs_of_cameras(self["cameras"])]
         found = [spec.refusal(self[spec.name], False) for spec in specs]
         return list(self._refused.values()) + [line for line in found if line]
+
+    def unknown(self) -> List[str]:
+        """Parameters given at start that the node has not, each with the name that is nearest."""
+        endings = tuple("." + spec.name for spec in PARAMETERS if spec.per_camera)
+        found = []
+        for name in sorted(self._node._parameter_overrides):
+            # A camera may be named later; rclpy declares those of QoS with their topic.
+            comes = name.endswith(endings) or name.startswith("qos_overrides.")
+            if comes or self._node.has_parameter(name):
+                continue
+            near = difflib.get_close_matches(name, list(self._specs), 1)
+            found.append("%s (%s?)" % (name, near[0]) if near else name)
+        return found
 
     def settings(self) -> Settings:
         """The values that hold from configure to cleanup. Raises GeometryError on a mask."""
