@@ -20,7 +20,7 @@ PY36_EXCEPT := segmentation_node/(evaluation/(bags|fleet|report)|importing)/.*\.
 PY310_SOURCES := segmentation_node/evaluation segmentation_node/importing training tools benchmarks test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-openvino setup-train setup-fleet setup-test setup-bench demo lint test-py36 checks test test-all bench clean
+.PHONY: help setup setup-openvino setup-train setup-fleet setup-test setup-bench demo lint types test-py36 checks test test-all bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|'
@@ -48,10 +48,12 @@ demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder
 	@$(RUN) python -m segmentation_node.evaluation.commands.demo --output out/demo \
 		--input="$$INPUT" --model="$$MODEL" --image-topic="$$TOPIC"
 
-lint: setup-test  ## ruff, mypy, and vermin for Python 3.6 and 3.10
+types: setup-test  ## mypy
+	$(RUN) mypy
+
+lint: setup-test  ## ruff, and vermin for Python 3.6 and 3.10
 	$(RUN) ruff check
 	$(RUN) ruff format --check
-	$(RUN) mypy
 	$(RUN) vermin -t=3.6- --eval-annotations --backport dataclasses --no-tips --violations \
 		--exclude-regex '$(PY36_EXCEPT)' $(PY36_SOURCES)
 	$(RUN) vermin -t=3.10- --eval-annotations --no-tips --violations \
@@ -62,7 +64,7 @@ test-py36:  ## test/core under Python 3.6, where one is found
 
 # Side by side: Python 3.6 has an environment of its own and needs nothing of .venv.
 checks:
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-py36
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint test-py36
 
 test: checks  ## all checks and the quick tests
 	$(RUN) python -m pytest -n "$$WORKERS"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.core.real_data import folder_of
 from support.fake_cuda import FakeCuda, FakeGpuBackend
-from support.shipped import slow_if_large
+from support.shipped import SECONDS, one_of_each_network, slow_if_large
 from support.vnni import need_vnni
 
 from segmentation_node.backends import (
@@ -71,6 +71,8 @@ def cases():
         for card in cards("onnx"):
             if card.offers(BACKENDS[setting[0]].kind_for(setting[2])):
                 name, marks = "-".join((card.name, *setting)), slow_if_large(card.name)
+                if setting[2] != "fp32" and card.name in SECONDS:
+                    marks = [pytest.mark.slow]
                 yield pytest.param(card, setting, id=name, marks=marks)
 
 
@@ -131,7 +133,7 @@ def test_half_precision_gives_the_classes_too(card, monkeypatch):
             assert equal.mean() >= LEAST_AGREEMENT["fp16"]
 
 
-@pytest.mark.parametrize("card", cards("onnx", "weights"), ids=lambda card: card.name)
+@one_of_each_network("card", cards("onnx", "weights"))
 def test_a_batch_gives_the_classes_of_its_images(card):
     frames = list(images(card, FRAMES))
     with ExitStack() as stack:

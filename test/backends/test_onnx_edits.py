@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 from support.linear_model import write_model
-from support.shipped import each_of
+from support.shipped import one_of_each_network
 
 from benchmarks.measured_models import random_model, resized
 from segmentation_node.backends import BackendOptions, open_backend
@@ -53,7 +53,7 @@ def test_a_shipped_graph_keeps_what_the_class_map_needs_and_nothing_else(path):
     assert cut.metadata_props == onnx.load(path).metadata_props
 
 
-@each_of(path.parent for path in MODELS)
+@one_of_each_network("model", [path.parent for path in MODELS])
 def test_the_class_map_stays_the_same(model):
     path = model / "model.onnx"
     whole = onnxruntime.InferenceSession(str(path))

@@ -12,7 +12,7 @@ import torch
 from support import linear_model, small_training
 from support.core.real_data import ROOT
 from support.ros_sources import PROJECT
-from support.shipped import each_network, each_of
+from support.shipped import each_network, one_of_each_network
 from support.vnni import need_vnni
 
 from segmentation_node.backends import BackendOptions, open_backend
@@ -29,7 +29,7 @@ LEAST_AGREEMENT = 0.9999
 FRAME = 90
 BLOCKS_SIZE = (69, 106)  # no multiple of any network's stride
 
-# Runs under Python 3.6: the package's own pipeline on saved frames.
+# Runs under Python 3.6: the package's own pipeline on saved frames, one model a line.
 SEGMENT = """
 import json, sys
 import numpy as np
@@ -38,44 +38,51 @@ from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.model_card import read_card
 from segmentation_node.pipeline import Batch, Segmenter
 
-model, frames, folder, precision = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-options = BackendOptions(num_threads=1, precision=precision)
-with open_backend("onnxruntime", read_card(model), options) as backend:
-    segmenter = Segmenter(Batch(backend))
-    for index in range(frames):
-        image = np.load("%s/image_%d.npy" % (folder, index))
-        found = segmenter.segment(image, with_confidence=True)
-        np.save("%s/class_map_%d.npy" % (folder, index), found.class_map_hw)
-        np.save("%s/confidence_%d.npy" % (folder, index), found.confidence_hw)
-print(json.dumps([list(sys.version_info[:2]), onnxruntime.__version__]))
+for line in sys.stdin:
+    model, frames, folder, precision = json.loads(line)
+    options = BackendOptions(num_threads=1, precision=precision)
+    with open_backend("onnxruntime", read_card(model), options) as backend:
+        segmenter = Segmenter(Batch(backend))
+        for index in range(frames):
+            image = np.load("%s/image_%d.npy" % (folder, index))
+            found = segmenter.segment(image, with_confidence=True)
+            np.save("%s/class_map_%d.npy" % (folder, index), found.class_map_hw)
+            np.save("%s/confidence_%d.npy" % (folder, index), found.confidence_hw)
+    print(json.dumps([list(sys.version_info[:2]), onnxruntime.__version__]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
-def python36():
-    """Python 3.6 with the pinned packages."""
+def python36(tmp_path_factory):
+    """Python 3.6 with the pinned packages, as a process that segments what it is told."""
     if not PYTHON36.exists():
         pytest.skip(f"PARITY WITH PYTHON 3.6 NOT CHECKED: no {PYTHON36}; tools/py36 makes it")
-    return PYTHON36
+    hidden = ("PYTHONHOME", "LD_LIBRARY_PATH")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    environment["PYTHONPATH"] = str(PROJECT)
+    with subprocess.Popen(
+        [PYTHON36, "-c", SEGMENT],
+        cwd=tmp_path_factory.mktemp("python36"),
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
 
 
 def under_python36(python36, model, images, folder, precision="fp32"):
     """Class maps and confidences of ONNX Runtime 1.10."""
     for index, image in enumerate(images):
         np.save(folder / f"image_{index}.npy", image)
-    hidden = ("PYTHONHOME", "LD_LIBRARY_PATH")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    environment["PYTHONPATH"] = str(PROJECT)
-    found = subprocess.run(
-        [python36, "-c", SEGMENT, str(model), str(len(images)), str(folder), precision],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    print(
+        json.dumps([str(model), len(images), str(folder), precision]),
+        file=python36.stdin,
+        flush=True,
     )
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout) == [[3, 6], "1.10.0"]
+    answer = python36.stdout.readline()
+    assert answer, "it ended; its error is in the captured output"
+    assert json.loads(answer) == [[3, 6], "1.10.0"]
     names = ("class_map", "confidence")
     numbers = range(len(images))
     return [tuple(np.load(folder / f"{name}_{number}.npy") for name in names) for number in numbers]
@@ -117,7 +124,7 @@ def open_street():
     return open_dataset("street", "", "val")
 
 
-@each_of(MODELS)
+@one_of_each_network("model", MODELS)
 def test_a_shipped_model_gives_the_same_class_maps(python36, model, tmp_path):
     card = read_card(str(model))
     images = [frame_of(card.label_set)]
@@ -136,7 +143,7 @@ def test_either_opencv_resizes_to_the_same_class_map(python36, tmp_path):
     assert_same(found, here("onnxruntime", model, images))
 
 
-@pytest.mark.parametrize("model", IN_INT8, ids=lambda path: path.name)
+@one_of_each_network("model", IN_INT8)
 def test_a_shipped_int8_graph_gives_the_same_class_maps(python36, model, tmp_path):
     """Run times may round a half differently, which moves a value of 8 bits by one."""
     need_vnni()

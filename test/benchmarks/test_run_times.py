@@ -46,6 +46,13 @@ def card(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def for_nodes(card, tmp_path_factory):
+    """The card at another size, and the folder that it was put into."""
+    folder = tmp_path_factory.mktemp("for_nodes")
+    return resized(card, (64, 32), folder, for_nodes=True), folder
+
+
+@pytest.fixture(scope="module")
 def image():
     return np.random.default_rng(1).integers(0, 256, (1, *SIZE, 3), np.uint8)
 
@@ -73,8 +80,8 @@ def test_run_times_give_the_same_classes(name, card, image, expected):
         assert (found == expected).mean() >= 0.999
 
 
-def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
-    found = resized(card, (64, 32), tmp_path, for_nodes=True)
+def test_a_model_of_another_size_keeps_its_weights(card, for_nodes):
+    found, folder = for_nodes
     assert found.input_size == (64, 32) and found.labels == card.labels
     weights = [
         item.sha256 for item in (*card.artifacts, *found.artifacts) if item.kind == "weights"
@@ -84,11 +91,11 @@ def test_a_model_of_another_size_keeps_its_weights(card, tmp_path):
     for name in ("onnxruntime", "torch"):
         with network_on(name, found, 1) as run:
             assert run(image).shape == (1, 64, 32)
-    assert (tmp_path / f"{card.name}_32x64" / LOGITS_FILE).exists()
+    assert (folder / f"{card.name}_32x64" / LOGITS_FILE).exists()
 
 
-def test_a_model_of_another_size_may_let_auto_take_low_precisions(card, tmp_path):
-    found = resized(card, (64, 32), tmp_path, for_nodes=True)
+def test_a_model_of_another_size_may_let_auto_take_low_precisions(for_nodes):
+    found, _ = for_nodes
     for kind, precision in (("onnx", "bf16"), ("onnx_int8", "int8")):
         assert keeps_classes(found, kind, precision)[0]
     with open_backend("onnxruntime", found, BackendOptions(precision="int8")) as backend:

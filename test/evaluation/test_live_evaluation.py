@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (48, 64)
 COMMAND = [sys.executable, "-m", "segmentation_node.evaluation"]
-SHIPPED = "fast_elu_squeezenet_camvid"
+SHIPPED = ["--model", "fast_elu_squeezenet_camvid", "--backend", "onnxruntime"]
 TIMEOUT_S = 280
 
 
@@ -111,7 +111,7 @@ def camvid(tmp_path_factory):
 def offline(camvid, folder):
     """The shipped network's figures on them, through the pipeline in this process."""
     out = str(folder / "offline.json")
-    assert main(["dataset", *camvid, "--model", SHIPPED, "--json", out]) == 0
+    assert main(["dataset", *camvid, *SHIPPED, "--json", out]) == 0
     report = read(out)
     assert report["frames"] == 3 and report["mean_iou"] > 0.3
     return report
@@ -138,7 +138,7 @@ def test_a_geometry_scores_live_as_offline(ros_environment, bag, tiny_folder, tm
 def test_real_images_from_a_bag_score_live_as_offline(ros_environment, camvid, tmp_path):
     bag, out = str(tmp_path / "bag"), tmp_path / "live.json"
     assert main(["make-bag", *camvid, "--output", bag, "--image", "png"]) == 0
-    run = evaluate("live", "--bag", bag, "--model", SHIPPED, "--json", out)
+    run = evaluate("live", "--bag", bag, *SHIPPED, "--json", out)
     assert run.returncode == 0, run.stderr
     assert read(out)["confusion_matrix"] == offline(camvid, tmp_path)["confusion_matrix"]
 
@@ -146,7 +146,7 @@ def test_real_images_from_a_bag_score_live_as_offline(ros_environment, camvid, t
 @pytest.mark.slow
 def test_real_images_of_a_data_set_score_live_as_offline(ros_environment, camvid, tmp_path):
     out = tmp_path / "live.json"
-    run = evaluate("live", *camvid, "--model", SHIPPED, "--json", out)
+    run = evaluate("live", *camvid, *SHIPPED, "--json", out)
     assert run.returncode == 0, run.stderr
     one, other = read(out), offline(camvid, tmp_path)
     assert one["confusion_matrix"] == other["confusion_matrix"]

@@ -103,7 +103,9 @@ def test_what_auto_measured_and_took_is_told_and_remembered(peer, unsure):
     assert f"auto: {path}: not valid JSON" in line and "measured anew" in line
 
 
-def test_what_a_backend_warns_of_is_in_the_log(ros, monkeypatch, capfd):
+def test_what_a_backend_warns_of_is_in_the_log(ros, tiny_folder, monkeypatch, capfd):
+    from rclpy.parameter import Parameter
+
     from segmentation_node.ros.node import SegmentationNode
 
     def with_a_warning(*arguments):
@@ -112,7 +114,9 @@ def test_what_a_backend_warns_of_is_in_the_log(ros, monkeypatch, capfd):
         return backend
 
     monkeypatch.setattr(pipeline, "open_backend", with_a_warning)
-    node = SegmentationNode()
+    given = {"model": tiny_folder, "backend": "onnxruntime"}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = SegmentationNode(parameter_overrides=overrides)
     try:
         node.on_configure(None)
         assert node.state == "inactive"

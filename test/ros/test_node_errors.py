@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support import linear_model
-from support.live import TIMEOUT_S, LiveNode, error_lines, values_of
+from support.live import TIMEOUT_S, LiveNode, error_lines, refusal, values_of
 
 from segmentation_node.ros.node import SegmentationNode
 
@@ -76,7 +76,6 @@ def with_threshold_without_confidence(folder):
 
 
 FAILURES = [
-    without_model,
     with_unknown_key,
     with_wrong_hash,
     with_other_label_set,
@@ -85,9 +84,10 @@ FAILURES = [
     with_missing_tensorrt,
     with_threads_out_of_range,
     with_alpha_out_of_range,
-    with_wrong_type,
     with_threshold_without_confidence,
 ]
+# That the process ends with 1 is told by one whose model, and one whose parameter is wrong.
+ENDING = [without_model, with_wrong_type]
 
 
 def edit_card(folder, edit):
@@ -108,7 +108,7 @@ def failed(peer, tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
     nodes, found = {}, {}
     with contextlib.ExitStack() as stack:
-        for case in FAILURES:
+        for case in ENDING:
             (folder / case.__name__).mkdir()
             parameters, fragments = spoil(case, tiny_folder, folder / case.__name__)
             nodes[case] = stack.enter_context(LiveNode(peer, parameters, folder)), fragments
@@ -120,9 +120,17 @@ def failed(peer, tiny_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", FAILURES, ids=lambda case: case.__name__)
-def test_a_known_error_is_one_line_and_exit_code_1(failed, case):
+def test_a_known_error_is_one_line(ros, tiny_folder, tmp_path, capfd, case):
     if case is with_missing_tensorrt and importlib.util.find_spec("tensorrt"):
         pytest.skip("TensorRT is installed here")
+    parameters, fragments = spoil(case, tiny_folder, tmp_path)
+    line = refusal(parameters, capfd)
+    for fragment in fragments:
+        assert fragment in line
+
+
+@pytest.mark.parametrize("case", ENDING, ids=lambda case: case.__name__)
+def test_a_known_error_is_one_line_and_exit_code_1(failed, case):
     code, log, statuses, fragments = failed[case]
     assert code == 1
     (line,) = error_lines(log)

@@ -192,30 +192,24 @@ def spoilt(folder, content):
     return path
 
 
-@pytest.mark.parametrize(
-    ("request_of", "line"),
-    [
-        (lambda folder, models: {"model": "nowhere"}, "model 'nowhere' is neither a folder nor"),
-        (lambda folder, models: {"backend": "magic"}, "backend is 'magic'; expected one of auto"),
-        (lambda folder, models: {"precision": "fp64"}, "precision is 'fp64'; expected one of"),
-        (lambda folder, models: {"precision": "int8"}, "no artifact of kind 'onnx_int8'"),
-        (
-            lambda folder, models: {"model": spoilt(folder / "spoilt", b"junk")},
-            "model.onnx: ONNX Runtime cannot load it",
-        ),
-    ],
-)
-def test_the_old_model_stays_where_the_new_one_cannot_run(node, models, tmp_path, request_of, line):
+def test_the_old_model_stays_where_the_new_one_cannot_run(node, models, tmp_path):
     stream = Stream(node)
-    found = load(node, **request_of(tmp_path, models))
-    assert not found.success and line in found.message and "\n" not in found.message
-    assert "load_model: " + found.message in node.log
-    for _ in range(5):
-        stream.send()
-    stream.all_answered()
+    for request, line in [
+        ({"model": "nowhere"}, "model 'nowhere' is neither a folder nor"),
+        ({"backend": "magic"}, "backend is 'magic'; expected one of auto"),
+        ({"precision": "fp64"}, "precision is 'fp64'; expected one of"),
+        ({"precision": "int8"}, "no artifact of kind 'onnx_int8'"),
+        ({"model": spoilt(tmp_path / "s", b"junk")}, "model.onnx: ONNX Runtime cannot load it"),
+    ]:
+        found = load(node, **request)
+        assert not found.success and line in found.message and "\n" not in found.message
+        assert "load_model: " + found.message in node.log
+        for _ in range(5):
+            stream.send()
+        stream.all_answered()
+        assert [item.string_value for item in node.get(["model"])] == [models["one"]]
+        assert node.label_info.model == "one"
     assert {model_of(item) for item in stream.maps.messages} == {"one"}
-    assert [item.string_value for item in node.get(["model"])] == [models["one"]]
-    assert node.label_info.model == "one"
 
 
 def test_it_needs_a_configured_node(peer, models, tmp_path):

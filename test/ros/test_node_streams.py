@@ -106,7 +106,7 @@ def test_every_frame_arrives_when_the_camera_does_not_wait(every_node):
 def test_latest_stays_fresh_when_the_camera_is_faster(peer, tmp_path, log_path):
     model = linear_model.write_model(tmp_path / "slow", NETWORK, channels=48)
     parameters = {"model": model, "num_threads": 1}
-    period_s, duration_s = 0.03, 3.0
+    period_s, duration_s = 0.03, 2.0
     images = itertools.cycle([linear_model.blocks(NETWORK, seed) for seed in range(3)])
     with LiveNode(peer, parameters, log_path) as node:
         with replaying(node, with_overlay=False) as replay:

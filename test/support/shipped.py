@@ -1,4 +1,4 @@
-"""The networks and the shipped models as parameters of a test, the large ones slow."""
+"""The networks and the shipped models as parameters of a test; some are for ``make test-all``."""
 
 import pytest
 
@@ -6,6 +6,9 @@ from segmentation_node.networks import NETWORKS
 
 LARGE = ("segnet", "segnet_camvid")
 """Of 29 M parameters: it trains and runs for seconds, and has the layers of ``segnet_basic``."""
+
+SECONDS = ("elu_squeezenet_camvid", "fast_elu_squeezenet_street")
+"""Of networks of which another shipped model is tested in the same way."""
 
 
 def slow_if_large(name):
@@ -19,7 +22,14 @@ def each_network(function):
     return pytest.mark.parametrize("network", names)(function)
 
 
-def each_of(folders):
-    """Parametrise ``model`` by model folders; the large one is for ``make test-all``."""
-    models = [pytest.param(path, id=path.name, marks=slow_if_large(path.name)) for path in folders]
-    return pytest.mark.parametrize("model", models)
+def one_of_each_network(argument, models):
+    """Parametrise it by model folders or cards; large ones and ``SECONDS`` are slow."""
+    params = [
+        pytest.param(
+            model,
+            id=model.name,
+            marks=[pytest.mark.slow] if model.name in LARGE + SECONDS else [],
+        )
+        for model in models
+    ]
+    return pytest.mark.parametrize(argument, params)

@@ -13,10 +13,9 @@ import training.export
 from segmentation_node.model_card import read_card
 
 
-def test_a_variant_is_added_as_the_export_would_have_made_it(run, monkeypatch):
+def test_a_variant_is_added_as_the_export_would_have_made_it(exported, monkeypatch):
     monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
-    expected = export(run, "--variant", "float", monkeypatch=monkeypatch)
-    folder = Path(shutil.copytree(expected, expected.parent / "model"))
+    expected, folder = exported, Path(shutil.copytree(exported, exported.parent / "model"))
     card = yaml.safe_load((folder / "model.yaml").read_text())
     card["artifacts"] = [item for item in card["artifacts"] if item["kind"] != "onnx_float"]
     training.export.write_card(folder, card)
@@ -33,21 +32,27 @@ def test_a_variant_is_added_as_the_export_would_have_made_it(run, monkeypatch):
         assert found.artifact_path(kind)
 
 
-def test_a_variant_that_does_not_agree_is_not_added(run, monkeypatch, capsys):
+def test_a_variant_that_does_not_agree_is_not_added(exported, monkeypatch, capsys):
     monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
-    folder = export(run, monkeypatch=monkeypatch)
+    folder = exported
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(training.export, "agreement", lambda *_: 0.5)
-    assert training.add_variants.main([str(folder), "--variant", "float"]) == 1
+    assert training.add_variants.main([str(folder), "--variant", "fp16"]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "model_float.onnx: they must agree on 99.99%" in error
+    assert error.count("\n") == 1 and "model_fp16.onnx: they must agree on 99.50%" in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_size_is_added_as_the_export_would_have_made_it(run, monkeypatch, capsys):
     monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
-    small = Path(shutil.copytree(export(run, monkeypatch=monkeypatch), run.parent / "small_model"))
     expected = export(run, "--size", "24x32", monkeypatch=monkeypatch)
+    small = Path(shutil.copytree(expected, run.parent / "small_model"))
+    card = yaml.safe_load((small / "model.yaml").read_text())
+    for key in ("artifacts", "accuracy"):
+        card[key] = [item for item in card[key] if item.get("height") != 24]
+    training.export.write_card(small, card)
+    (small / "model_24x32.onnx").unlink()
+    assert read_card(str(small)).sizes("onnx") == [(45, 60)]
     command = [str(small), "--variant", "uint8", "--size", "24x32"]
     assert training.add_variants.main(command) == 1
     assert "name the --dataset" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from support.core import tiny
-from support.small_exports import TwoFrames, export, in_fp32, make_run
+from support.small_exports import TwoFrames, export, in_fp32, kinds_of
 
 import training.add_variants
 import training.card
@@ -23,6 +23,7 @@ from segmentation_node.files import check_folder
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import build_network
 from segmentation_node.pipeline import open_segmenter
+from training.recipe import Recipe
 
 
 def test_all_variants_are_on_the_card(run, monkeypatch, capsys):
@@ -43,26 +44,23 @@ def test_all_variants_are_on_the_card(run, monkeypatch, capsys):
         assert backend.input_shape == (2, 45, 60, 3)
 
 
-def test_uint8_alone_is_the_default(run, monkeypatch):
+def test_an_export_replaces_an_export_and_uint8_alone_is_the_default(run, exported, monkeypatch):
+    assert kinds_of(exported) == ["onnx", "onnx_float", "weights"]
     folder = export(run, monkeypatch=monkeypatch)
-    kinds = [artifact.kind for artifact in read_card(str(folder)).artifacts]
-    assert kinds == ["onnx", "weights"]
+    assert folder == exported and kinds_of(folder) == ["onnx", "weights"]
+    assert not (folder / "model_float.onnx").exists()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["small"]
+    weights = read_card(str(folder)).weights
+    assert weights.data.endswith("480x360, split train; no pre-training")
+    assert weights.provenance == f"python -m training.train {run / 'recipe.yaml'}"
 
 
-@pytest.mark.parametrize(
-    "start, expected",
-    [
-        ({}, "; no pre-training"),
-        ({"trunk": "vgg16.pth"}, "; started from vgg16.pth"),
-        ({"start_weights": "old/weights.safetensors"}, "; started from old/weights.safetensors"),
-    ],
-)
-def test_the_card_says_what_the_weights_started_from(run, start, expected, monkeypatch):
+@pytest.mark.parametrize("key", ["trunk", "start_weights"])
+def test_the_card_says_what_the_weights_started_from(run, key):
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, **start}))
-    card = read_card(str(export(run, monkeypatch=monkeypatch)))
-    assert card.weights.data.endswith("480x360, split train" + expected)
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, key: "old/weights.safetensors"}))
+    found = training.card.started_from(Recipe.read(run / "recipe.yaml"))
+    assert found == "started from old/weights.safetensors"
 
 
 def test_no_temperature_is_fitted_on_what_was_trained_on(run, capsys):
@@ -77,17 +75,14 @@ def test_no_temperature_is_fitted_on_what_was_trained_on(run, capsys):
 
 
 def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
-    def named(run):
-        return read_card(str(export(run, monkeypatch=monkeypatch))).weights.provenance
-
-    assert named(run) == f"python -m training.train {run / 'recipe.yaml'}"
     monkeypatch.setattr(training.export, "PROJECT", run.parent)
     shipped = run.parent / "training" / "recipes" / "small.yaml"
     shipped.parent.mkdir(parents=True)
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     for epochs, expected in ((2, run / "recipe.yaml"), (1, "training/recipes/small.yaml")):
         shipped.write_text(yaml.safe_dump({**recipe, "epochs": epochs, "seed": 0}))
-        assert named(run) == f"python -m training.train {expected}"
+        found = training.export.train_command(run, Recipe.read(run / "recipe.yaml"))
+        assert found == f"python -m training.train {expected}"
 
 
 def test_a_split_without_labels_gives_no_figures(run, monkeypatch, capsys):
@@ -102,18 +97,20 @@ def test_a_split_without_labels_gives_no_figures(run, monkeypatch, capsys):
     assert error.count("\n") == 1 and "camvid val: no pixel is labelled" in error
 
 
-def test_the_card_says_that_a_run_is_not_finished(run, monkeypatch, capsys):
+def test_what_trained_a_run_says_that_it_is_not_finished(run, capsys):
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "epochs": 3}))
     log = "epoch,loss\n1,2.0\n2,1.5\n"
     for text, told in ((log, True), (log + "3,1.0\n", False)):
         (run / "log.csv").write_text(text)
-        card = read_card(str(export(run, monkeypatch=monkeypatch)))
-        assert card.weights.provenance.endswith(", unfinished: 2 of 3 epochs") == told
+        command = training.export.train_command(run, Recipe.read(run / "recipe.yaml"))
+        assert command.endswith(", unfinished: 2 of 3 epochs") == told
         assert (f"warning: {run} is unfinished: 2 of 3" in capsys.readouterr().err) == told
 
 
-def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(run, monkeypatch):
+def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(
+    run, exported, monkeypatch
+):
     """Kitti's by way of two runs that go round in a circle, a folder's by a card, two by none."""
     monkeypatch.chdir(run.parent)
     base = yaml.safe_load((run / "recipe.yaml").read_text())
@@ -133,7 +130,7 @@ def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(r
         start_weights="second/weights.safetensors",
         distillation={"teacher": "gone"},
     )
-    shutil.copytree(export(make_run(run.parent / "other"), monkeypatch=monkeypatch), "carded")
+    shutil.copytree(exported, "carded")
     card = yaml.safe_load(Path("carded/model.yaml").read_text())
     card["weights"]["licence"] = "ask Ann"
     Path("carded/model.yaml").write_text(yaml.safe_dump(card))
@@ -168,11 +165,6 @@ def test_no_name_leads_to_what_an_export_did_not_write(run, name, monkeypatch, c
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert set(run.parent.parent.rglob("*")) == before
-
-
-def test_an_export_replaces_an_export(run, monkeypatch):
-    (export(run, "--variant", "float", monkeypatch=monkeypatch) / "model_float.onnx").stat()
-    assert not (export(run, monkeypatch=monkeypatch) / "model_float.onnx").exists()
 
 
 class ManyFrames(TwoFrames):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from support import small_training
 from support import tensorrt_operators as trt
+from support.shipped import slow_if_large
 
 from segmentation_node.backends.onnx_edits import decode_weights, keep_output
 from segmentation_node.evaluation.datasets import open_dataset
@@ -29,7 +30,8 @@ SHIPPED = sorted(Path(__file__).resolve().parents[2].glob("models/*/*.onnx"))
 # Neither what is for CPUs only, nor box heads, which it does not run.
 SHIPPED = [path for path in SHIPPED if "int8" not in path.name and path.stem != "boxes"]
 ODD_SIZE, BATCH = (45, 70), 2
-each_network = pytest.mark.parametrize("name", sorted(NETWORKS))
+NAMES = [pytest.param(name, marks=slow_if_large(name)) for name in sorted(NETWORKS)]
+each_network = pytest.mark.parametrize("name", NAMES)
 each_variant = pytest.mark.parametrize("variant", sorted(VARIANTS))
 IMAGENET = Normalise((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 CAMVID_SCHEDULES = {

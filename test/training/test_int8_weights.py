@@ -94,7 +94,7 @@ def export(run, root, name, *options):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, root):
+def folders(tmp_path_factory, root, scored_in_fp32):
     """A run, its plain model, and the one with weights stored as int8."""
     run = make_run(tmp_path_factory.mktemp("runs") / "run")
     assert export(run, root, "plain", "--temperature", "1.5") == 0

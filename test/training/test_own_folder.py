@@ -87,7 +87,9 @@ def recipe(tmp_path_factory):
     return path
 
 
-def test_a_folder_of_three_own_classes_goes_all_the_way(ros, root, recipe, tmp_path, said):
+def test_a_folder_of_three_own_classes_goes_all_the_way(
+    ros, root, recipe, tmp_path, said, scored_in_fp32
+):
     data = ("--dataset", "folder", "--root", root)
     assert "rack" in said(evaluation, "check-data", *data)
 

@@ -105,7 +105,7 @@ def run_folder(tmp_path_factory, network):
 
 
 @pytest.fixture(scope="module")
-def fitted(run_folder):
+def fitted(run_folder, scored_in_fp32):
     """A model folder with every form of the graph, as ``training.export`` makes it."""
     models = run_folder.parent / "models"
     with pytest.MonkeyPatch.context() as patch:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.training_runs import (
+    command,
     losses,
     make_trainer,
     read_recipe,
@@ -18,12 +19,10 @@ from support.training_runs import (
     write_recipe,
 )
 
-from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.errors import OutputError
-from segmentation_node.model_card import read_card
 from training import checkpoint
 from training.errors import TrainingError
-from training.export import export_run
+from training.train import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -168,41 +167,28 @@ def wait_for(path, process, newer_than_s=0.0):
     raise AssertionError(f"{path} did not appear: {process.communicate(timeout=10)[0]}")
 
 
-def test_train_interrupt_resume_export(root, tmp_path):
-    """A signal ends the step and saves; the resumed run equals a whole one; its network runs."""
-    recipe = write_recipe(tmp_path, epochs=12, evaluate_every=12)
-    run = tmp_path / "run"
-    process = start(recipe, root, run, "--checkpoint-minutes", 0)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_the_step_and_saves_and_the_run_goes_on_as_if_there_were_none(
+    number, root, tmp_path
+):
+    changes = {"epochs": 400, "evaluate_every": 400}
+    path, run, whole = write_recipe(tmp_path, **changes), tmp_path / "run", tmp_path / "whole"
+    process = start(path, root, run, "--checkpoint-minutes", 0)
     wait_for(run / checkpoint.CHECKPOINT_FILE, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert "--resume goes on" in output and (run / "weights.safetensors").exists()
+    assert process.returncode == 128 + number, output
+    state = checkpoint.load_checkpoint(run)["state"]
+    said = f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; --resume goes on"
+    assert said in output and (run / "weights.safetensors").exists()
 
-    process = start(recipe, root, run, "--resume")
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, output
-    torch.set_flush_denormal(True)
-    make_trainer(
-        read_recipe(tmp_path, epochs=12, evaluate_every=12), root, tmp_path / "whole"
-    ).run()
-    assert losses(run) == losses(tmp_path / "whole") and same_weights(run, tmp_path / "whole")
-
-    folder = export_run(run, "tiny", tmp_path / "models", str(root), [(48, 64)], [1])
-    with open_backend("onnxruntime", read_card(str(folder)), BackendOptions()) as backend:
-        image = np.zeros((1, 48, 64, 3), np.uint8)
-        assert backend.run(image).class_map_nhw.shape == (1, 48, 64)
-
-
-def test_ctrl_c_saves_too(root, tmp_path):
-    recipe = write_recipe(tmp_path, epochs=400, evaluate_every=400)
-    process = start(recipe, root, tmp_path / "run", "--checkpoint-minutes", 0)
-    wait_for(tmp_path / "run" / checkpoint.CHECKPOINT_FILE, process)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT, output
-    state = checkpoint.load_checkpoint(tmp_path / "run")["state"]
-    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}" in output
+    more = STEPS // 3 + 1
+    assert main(command(path, root, run, "--resume", "--stop-after", more)[2:]) == 0
+    stop_after = state["epoch"] * STEPS // 3 + state["step"] + more
+    make_trainer(read_recipe(tmp_path, **changes), root, whole, stop_after=stop_after).run()
+    assert losses(run) == losses(whole) != [] and same_weights(run, whole)
 
 
 def test_a_killed_run_loses_at_most_an_interval(root, tmp_path):
