@@ -116,12 +116,8 @@ def frame_of(label_set):
     """An image of the model's own kind, of CamVid only where this machine has it."""
     root = Path(ROOT) / "camvid"
     is_real = label_set == "camvid11" and root.is_dir()
-    dataset = open_dataset("camvid", str(root), "val") if is_real else open_street()
+    dataset = open_dataset(*("camvid", str(root)) if is_real else ("street", ""), "val")
     return dataset[FRAME % len(dataset)].image_hwc
-
-
-def open_street():
-    return open_dataset("street", "", "val")
 
 
 @one_of_each_network("model", MODELS)

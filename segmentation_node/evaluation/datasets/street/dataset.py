@@ -1,6 +1,7 @@
 """The procedural street drive as a data set: rendered on demand, exact labels, no files."""
 
-from typing import Dict, Tuple
+from functools import lru_cache
+from typing import Tuple
 
 import numpy as np
 
@@ -20,6 +21,12 @@ INSTANCE_CLASSES = ("person", "rider", "car", "bicycle")
 _NUMBERED = [CITYSCAPES_19.names.index(name) for name in INSTANCE_CLASSES]
 
 
+@lru_cache(maxsize=2)
+def _drive(seed: int) -> StreetDrive:
+    """Nothing changes a drive, and to build one takes as long as a dozen of its frames."""
+    return StreetDrive(seed)
+
+
 class Street(Dataset):
     """Frames at 640x360 of several drives; ``root`` is not used."""
 
@@ -30,7 +37,6 @@ class Street(Dataset):
     def __init__(self, root: str, split: str, with_instances: bool = False) -> None:
         super().__init__(root, split, with_instances)
         self.seeds = SPLIT_SEEDS[split]
-        self._drives: Dict[int, StreetDrive] = {}
 
     @property
     def occurring_classes(self) -> Tuple[int, ...]:
@@ -43,9 +49,7 @@ class Street(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(index)
         seed, frame = self._place(index)
-        if seed not in self._drives:
-            self._drives = {seed: StreetDrive(seed)}
-        drive, instances = self._drives[seed], None
+        drive, instances = _drive(seed), None
         if not self.with_instances:
             image, labels = drive.frame(frame)
         else:
