@@ -18,6 +18,7 @@ SMALL += ["--parallel-network", "elu_squeezenet", "--parallel-case", "2x64x32", 
 SMALL += ["--threads", "1", "--processes", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_a_small_part_of_both_tables(tmp_path, capsys):
     output = tmp_path / "tables.json"

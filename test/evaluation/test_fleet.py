@@ -26,12 +26,11 @@ from segmentation_node.labels import CAMVID_11
 FLEET = [sys.executable, "-m", "segmentation_node.evaluation", "fleet"]
 
 
-def test_merged_figures_are_the_sums(fleet_data, tmp_path):
+def test_merged_figures_are_the_sums(fleet_data, scored, tmp_path):
     expected = one_by_one(fleet_data, tmp_path, NAMES)
-    assert fleet(fleet_data, tmp_path / "out", "--jobs", "2") == 0
-    result = merged(tmp_path, tmp_path / "out")
+    result = merged(tmp_path, scored)
     assert_is_the_sum(result, expected)
-    reports = [content["report"] for content in stored(tmp_path / "out").values()]
+    reports = [content["report"] for content in stored(scored).values()]
     for stage, found in result["stages_ms"].items():
         values = [frame[stage + "_ms"] for r in reports for frame in r["per_frame"]]
         assert len(values) == result["frames"]
@@ -93,10 +92,9 @@ def test_ray_gives_the_same(fleet_data, tmp_path):
     assert_is_the_sum(result, one_by_one(fleet_data, tmp_path, NAMES))
 
 
-def test_class_changes_are_summed(fleet_data, tmp_path):
-    assert fleet(fleet_data, tmp_path / "out", "--jobs", 1) == 0
-    result = merged(tmp_path, tmp_path / "out")["temporal_consistency"]
-    found = [c["report"]["temporal_consistency"] for c in stored(tmp_path / "out").values()]
+def test_class_changes_are_summed(scored, tmp_path):
+    result = merged(tmp_path, scored)["temporal_consistency"]
+    found = [c["report"]["temporal_consistency"] for c in stored(scored).values()]
     for name, total in result["class_pixels"].items():
         changed = sum(item["class_changed_pixels"].get(name, 0) for item in found)
         assert total == sum(item["class_pixels"].get(name, 0) for item in found)

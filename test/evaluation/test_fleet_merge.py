@@ -11,19 +11,18 @@ from support.small_bags import SIZE
 from segmentation_node.evaluation.__main__ import main
 
 
-def test_two_fleets_are_compared(fleet_data, tmp_path, capsys):
+def test_two_fleets_are_compared(fleet_data, scored, tmp_path, capsys):
     write_model(tmp_path / "other", SIZE, channels=2, name="other")
-    assert fleet(fleet_data, tmp_path / "one", "--jobs", 1) == 0
     words = [str(fleet_data / "drive[012]"), "--model", str(tmp_path / "other"), "--jobs", "1"]
     assert main(["fleet"] + words + OPTIONS + ["--output", str(tmp_path / "two")]) == 0
     there = merged(tmp_path, tmp_path / "two")
-    here = merged(tmp_path, tmp_path / "one", "--against", tmp_path / "two")
+    here = merged(tmp_path, scored, "--against", tmp_path / "two")
     found = here["against"]
     assert found["model"] == "other" and found["only_here"] == [str(fleet_data / "drive3")]
-    in_both = [mean_iou_of(tmp_path / name, NAMES[:3]) for name in ("one", "two")]
+    in_both = [mean_iou_of(out, NAMES[:3]) for out in (scored, tmp_path / "two")]
     assert found["all"]["drives"] == 3
     assert found["all"]["mean_iou"] == pytest.approx(in_both[0] - in_both[1], abs=1e-12)
-    assert mean_iou_of(tmp_path / "one", NAMES) != pytest.approx(in_both[0], abs=1e-4)
+    assert mean_iou_of(scored, NAMES) != pytest.approx(in_both[0], abs=1e-4)
     shown = capsys.readouterr().out
     assert "3 drives in both  " in shown and "1 drives only here, 0 only there" in shown
     rows = [{row["drive"]: row for row in result["drives"]} for result in (here, there)]
@@ -82,23 +81,21 @@ def test_a_merge_wants_two_files_for_two_reports(tmp_path, capsys):
     assert "--json and --html name the same file" in capsys.readouterr().err
 
 
-def test_reports_of_two_models_are_not_summed(fleet_data, tmp_path, capsys):
+def test_reports_of_two_models_are_not_summed(fleet_data, scored, tmp_path, capsys):
     write_model(tmp_path / "other", SIZE, name="other")
-    assert fleet(fleet_data, tmp_path / "out", "--jobs", 1, drive="drive0") == 0
     words = [str(fleet_data / "drive1"), "--model", str(tmp_path / "other"), "--jobs", "1"]
-    assert main(["fleet"] + words + OPTIONS + ["--output", str(tmp_path / "out")]) == 0
-    assert main(["merge", str(tmp_path / "out")]) == 1
+    assert main(["fleet"] + words + OPTIONS + ["--output", str(scored)]) == 0
+    assert main(["merge", str(scored)]) == 1
     assert "another model, other options" in capsys.readouterr().err
 
 
-def test_fail_below(fleet_data, tmp_path):
-    assert fleet(fleet_data, tmp_path / "out", "--jobs", 1, "--fail-below", 0.001) == 0
-    assert fleet(fleet_data, tmp_path / "out", "--jobs", 1, "--fail-below", 0.9) == 1
+def test_fail_below(fleet_data, scored):
+    assert fleet(fleet_data, scored, "--jobs", 1, "--fail-below", 0.001) == 0
+    assert fleet(fleet_data, scored, "--jobs", 1, "--fail-below", 0.9) == 1
 
 
-def test_fail_below_judges_the_drives_that_are_named(fleet_data, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert fleet(fleet_data, out, "--jobs", 1) == 0
+def test_fail_below_judges_the_drives_that_are_named(fleet_data, scored, capsys):
+    out = scored
     both, one = mean_iou_of(out, NAMES), mean_iou_of(out, NAMES[:1])
     between = (both + one) / 2
     assert fleet(fleet_data, out, "--fail-below", between) == int(both < between)
