@@ -1,6 +1,5 @@
 """``ros2 launch`` with the installed package, as its users type it: the real node, a real frame."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import linear_model, recorded
+from support import linear_model, recorded, tensorrt_wheels
 from support.live import FrameLatency, Image, LabelInfo, image_message
 from support.ros_sources import PROJECT, sources_root
 
@@ -132,7 +131,7 @@ def test_it_segments_until_ctrl_c(ros2, peer, tiny_folder, tmp_path):
     peer.node.destroy_publisher(camera)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is here")
+@pytest.mark.skipif(tensorrt_wheels.is_installed(), reason="TensorRT is here")
 def test_a_missing_tensorrt_is_one_line_and_exit_code_1(ros2, tiny_folder, tmp_path):
     with Launch(ros2, tmp_path, "tx1.launch.py", "model:=" + tiny_folder) as launch:
         code, log = launch.end()

@@ -6,6 +6,7 @@ members are the real ones; no builder, run time or engine can be made.
 """
 
 import functools
+import importlib.util
 import json
 import os
 import platform
@@ -33,6 +34,12 @@ import ctypes
 from support.core import fake_cudart
 ctypes.CDLL = fake_cudart.load
 """
+
+
+def is_installed() -> bool:
+    """Whether TensorRT itself is: the folder test/tensorrt can be imported by that name too."""
+    found = importlib.util.find_spec("tensorrt")
+    return found is not None and found.origin is not None
 
 
 class Pin(NamedTuple):
