@@ -83,7 +83,7 @@ def test_the_node_gives_the_trained_networks_class_maps(ros, trained, backend, t
     with open(log_path, "wb") as log, NodeProcess(parameters, remaps, log) as process:
         replay.wait_until_ready(process)
         replay.play(images, process, in_flight=1)
-        assert process.stop() == 0
+        assert process.stop(live.TIMEOUT_S) == 0
     replay.destroy_node()
     assert not replay.in_flight and not replay.pairing.lost and "rror" not in log_path.read_text()
     assert replay.status.label_info.model == "small"
