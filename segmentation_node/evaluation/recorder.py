@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from typing import Any, Dict, List, Optional, Sequence, Set
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
 import cv2
 import numpy as np
@@ -14,6 +15,19 @@ from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.timing import STAGES, RollingPercentiles
 
 KEPT_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """OpenCV says there that the codec's tag is not supported, which WebM has none of."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 class OverlayVideo:
@@ -48,7 +62,8 @@ class OverlayVideo:
             return
         height, width = self._read(0).shape[:2]
         codec = cv2.VideoWriter_fourcc(*"VP80")
-        writer = cv2.VideoWriter(self.path, codec, self._fps, (width, height))
+        with _stderr_closed():
+            writer = cv2.VideoWriter(self.path, codec, self._fps, (width, height))
         if not writer.isOpened():
             raise OutputError("%s: this OpenCV cannot write VP8 video there" % self.path)
         written = 0

@@ -58,6 +58,7 @@ def test_demo_leaves_its_results(ros_environment, model, images, tmp_path):
         expected = linear_model.classify(linear_model.blocks(SIZE, index, block=16))
         assert np.array_equal(class_map, expected)
     assert video_sizes(out / "overlay.webm") == [SIZE] * 5
+    assert "not supported" not in run.stderr  # what OpenCV says of every WebM
     content = json.loads((out / "latency.json").read_text())
     assert (content["frames_sent"], content["frames_segmented"]) == (5, 5)
     assert content["header_mismatches"] == content["frames_lost"] == 0
