@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from segmentation_node.boxes import iou_matrix
+from segmentation_node.boxes import area, intersection_matrix, iou_matrix
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.run.instances import CLASS_SHIFT
-from segmentation_node.evaluation.run.true_boxes import THING, boxes_of_instances
+from segmentation_node.evaluation.run.true_boxes import AREA, THING, boxes_of_instances
 from segmentation_node.fast_rcnn import deltas_between
 from segmentation_node.images import Placement, place, to_network, view
 from segmentation_node.labels import UNLABELLED
@@ -26,6 +26,8 @@ ROIS = 96
 """Regions of an image in a step, at most half of them things."""
 LEAST_THING_IOU = 0.5
 MOST_IGNORED_IOU = 0.3
+MOST_IN_AREA = 0.5
+"""Share of a region in an area of many, from which on it may be of one of them."""
 JITTERED = 4
 JITTER = 0.08
 """Beside the proposals, so many boxes around every thing, each side moved by that share."""
@@ -36,7 +38,8 @@ SHAPE_QUANTILES = (0.15, 0.5, 0.85)
 class Sample:
     """One image: stages of the encoder by stride, float16; what is in it, in network pixels.
 
-    ``boxes_xyxy`` float32 (T, 4), their ``labels`` from 1 on and whether they are ``ignored``.
+    ``boxes_xyxy`` float32 (T, 4), their ``labels`` from 1 on, whether they are ``ignored``, and of
+    those which are ``areas`` of many.
     """
 
     stages: dict[int, torch.Tensor]
@@ -45,6 +48,7 @@ class Sample:
     boxes_xyxy: np.ndarray
     labels: np.ndarray
     ignored: np.ndarray
+    areas: np.ndarray
     proposals_xyxy: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     def propose(self, shapes: Collection[Sequence[float]], count: int) -> None:
@@ -138,8 +142,8 @@ def seen_by_network(map_hw: np.ndarray, placement: Placement, outside: int) -> n
 
 def _targets_in(
     instances_hw: np.ndarray, truth_hw: np.ndarray, class_ids: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, labels and which are ignored, as a sample has them."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, labels, which are ignored and which are areas, as a sample has them."""
     true = boxes_of_instances(instances_hw, truth_hw, class_ids)
     ids, pixels = np.unique(instances_hw, return_counts=True)
     pixels = pixels[(ids > 0) & np.isin(ids >> CLASS_SHIFT, class_ids)]
@@ -148,7 +152,7 @@ def _targets_in(
     ignored |= true.boxes_xyxy[:, 3] - true.boxes_xyxy[:, 1] < LEAST_HEIGHT
     places = {class_id: label for label, class_id in enumerate(class_ids, 1)}
     labels = np.array([places[class_id] for class_id in true.class_ids.tolist()], np.int64)
-    return true.boxes_xyxy, labels, ignored
+    return true.boxes_xyxy, labels, ignored, true.kinds == AREA
 
 
 def shapes_of(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, list[float]]:
@@ -181,11 +185,19 @@ def targets_of(sample: Sample, rng: np.random.Generator) -> Targets:
         overlap = overlaps.max(axis=1)
         labels = np.where(overlap >= LEAST_THING_IOU, sample.labels[nearest], 0)
         counts = ~(sample.ignored[nearest] & (overlap >= MOST_IGNORED_IOU))
+        counts &= (labels > 0) | ~_in_areas(rois, sample.boxes_xyxy[sample.areas])
         deltas = deltas_between(rois, sample.boxes_xyxy[nearest])
     things = rng.permutation(np.flatnonzero(counts & (labels > 0)))[: ROIS // 2]
     rest = rng.permutation(np.flatnonzero(counts & (labels == 0)))[: ROIS - len(things)]
     chosen = np.concatenate((things, rest))
     return Targets(rois[chosen], labels[chosen], deltas[chosen])
+
+
+def _in_areas(rois_xyxy: np.ndarray, areas_xyxy: np.ndarray) -> np.ndarray:
+    """Which regions lie in an area: bool (R,). One of many covers little of it, so IoU is no guide."""
+    shared = intersection_matrix(rois_xyxy, areas_xyxy)
+    in_area: np.ndarray = (shared >= MOST_IN_AREA * area(rois_xyxy)[:, None]).any(axis=1)
+    return in_area
 
 
 def _jittered(sample: Sample, rng: np.random.Generator) -> np.ndarray:
