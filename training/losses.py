@@ -21,7 +21,8 @@ from training.recipe import Distillation, Ohem, Recipe
 def enet_weights(counts: torch.Tensor, offset: float) -> torch.Tensor:
     """ENet's 1 / ln(offset + share of pixels): float32 (classes,), mean 1.
 
-    ``counts`` is int64 (images, classes). Classes that never occur weigh nothing.
+    ``counts`` is int64 (images, classes). Shares are of the labelled pixels (the authors' code
+    counts the others, too). Classes that never occur weigh nothing.
     """
     pixels = counts.sum(dim=0)
     share = pixels / pixels.sum()

@@ -83,7 +83,7 @@ class Recipe:
     for ELU-SqueezeNet; safetensors or a state dict); empty: random weights."""
     trunk_rate: float = 1.0
     """Learning rate of the tensors that came from ``trunk``, as a factor of ``learning_rate``; 0
-    leaves them as they came."""
+    leaves them as they came, but for the statistics of batch norms, which follow the batches."""
     start_weights: str = ""
     """weights.safetensors of the same network, of a run or a model, to go on from. Layers sized by
     the number of classes stay random where the file's are for another."""

@@ -2,9 +2,10 @@
 
 Source: Treml et al. 2016, "Speeding up Semantic Segmentation for Autonomous Driving"; the trunk
 is SqueezeNet 1.1 (Iandola et al. 2016); the refinement follows SharpMask (Pinheiro et al. 2016).
-Dilation rates and channel counts are not in the paper's text; the ones here give its published
-size and times (1.25 M parameters at 19 classes, 3.06 GMAC at 480x320). Ideas that the authors left
-open are options, all off by default.
+Dilation rates and channel counts are not in the paper's text. Kernels, the bypasses' 32 channels and
+the bilinear start of the transposed convolutions are those of its first author's later code
+(mtreml/squeezenet); the rest was chosen so that the multiply-adds fit the paper's times. Ideas that
+the authors left open, and batch norm, are options, all off by default.
 """
 
 from functools import partial
@@ -93,7 +94,7 @@ class Refinement(nn.Module):
 class EluSqueezeNet(nn.Module):
     """Logits (N, classes, H, W) from a normalised image (N, 3, H, W) of any size.
 
-    1.25 M parameters at 19 classes; 3.06 / 4.61 / 18.4 GMAC at 480x320 / 640x360 / 1280x720.
+    1.25 M parameters at 19 classes; 3.06 / 4.69 / 18.4 GMAC at 480x320 / 640x360 / 1280x720.
 
     Args:
         classes: number of output classes.

@@ -1,9 +1,9 @@
 """An ELU-SqueezeNet that spends its time where it helps: residual fires, a light decoder.
 
 Made from Treml et al. 2016, "Speeding up Semantic Segmentation for Autonomous Driving" (fire
-modules with ELUs, parallel dilated convolutions, refinement with bypasses), by what its authors
-left open (residual fire modules, dilation, batch norm) and by where a profile of it shows the time
-on a CPU:
+modules with ELUs, parallel dilated convolutions, refinement with bypasses), with what its authors
+left open (residual fire modules, dilation), with batch norm, and by where a profile of it shows the
+time on a CPU:
 
 * Two thirds of the paper network's multiply-adds are in its decoder, most of them at half size:
   here the decoder ends at a quarter, and bypasses are 1x1 convolutions that are added.

@@ -20,7 +20,7 @@ DECODER = ((512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64,))
 class SegNet(nn.Module):
     """Logits (N, classes, H, W) from a normalised image (N, 3, H, W) of any size.
 
-    29.45 M parameters at 11 classes; 106.7 / 80.9 / 20.2 GMAC at 480x360 / 512x256 / 256x128.
+    29.45 M parameters at 11 classes; 106.7 / 80.8 / 20.2 GMAC at 480x360 / 512x256 / 256x128.
 
     Nothing is padded at the image's edge: each pooling takes odd sizes in ceil mode and its
     unpooling restores them (45 -> 23 -> 45 at 480x360), which is the published network at that

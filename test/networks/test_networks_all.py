@@ -15,10 +15,10 @@ from training.summary import count_macs, count_parameters, meta_network, summari
 
 # research/networks.md: network, classes, options, parameters, GMAC by (height, width).
 PUBLISHED = [
-    ("segnet", 11, {}, 29.449e6, {(360, 480): 106.7, (256, 512): 80.9, (128, 256): 20.2}),
+    ("segnet", 11, {}, 29.449e6, {(360, 480): 106.7, (256, 512): 80.8, (128, 256): 20.2}),
     ("segnet_basic", 11, {}, 1.417e6, {(360, 480): 59.2}),
     ("enet", 19, {}, 0.364e6, {(360, 640): 1.72}),
-    ("elu_squeezenet", 19, {}, 1.25e6, {(320, 480): 3.06, (360, 640): 4.61, (720, 1280): 18.4}),
+    ("elu_squeezenet", 19, {}, 1.25e6, {(320, 480): 3.06, (360, 640): 4.69, (720, 1280): 18.4}),
     # Its own figures, so that a change is seen.
     ("fast_elu_squeezenet", 11, {}, 0.885e6, {(360, 640): 1.578}),
     (
@@ -52,7 +52,7 @@ def test_published_figures(name, classes, options, parameters, gmacs):
     assert count_parameters(network) == pytest.approx(parameters, rel=0.002)
     for size, gmac in gmacs.items():
         # 360 rows are 368 to ELU-SqueezeNet, which pads to multiples of 16.
-        assert count_macs(network, size) / 1e9 == pytest.approx(gmac, rel=0.02), size
+        assert count_macs(network, size) / 1e9 == pytest.approx(gmac, rel=0.004), size
 
 
 @each_name
