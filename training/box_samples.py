@@ -194,7 +194,7 @@ def targets_of(sample: Sample, rng: np.random.Generator) -> Targets:
 
 
 def _in_areas(rois_xyxy: np.ndarray, areas_xyxy: np.ndarray) -> np.ndarray:
-    """Which regions lie in an area: bool (R,). One of many covers little of it, so IoU is no guide."""
+    """Which regions lie in an area: bool (R,). By their own size: IoU with a large one is small."""
     shared = intersection_matrix(rois_xyxy, areas_xyxy)
     in_area: np.ndarray = (shared >= MOST_IN_AREA * area(rois_xyxy)[:, None]).any(axis=1)
     return in_area

@@ -2,8 +2,8 @@
 
 Source: Treml et al. 2016, "Speeding up Semantic Segmentation for Autonomous Driving"; the trunk
 is SqueezeNet 1.1 (Iandola et al. 2016); the refinement follows SharpMask (Pinheiro et al. 2016).
-Dilation rates and channel counts are not in the paper's text. Kernels, the bypasses' 32 channels and
-the bilinear start of the transposed convolutions are those of its first author's later code
+Dilation rates and channel counts are not in the paper's text. The bypasses' 32 channels, kernels,
+and the bilinear start of the transposed convolutions are those of its first author's later code
 (mtreml/squeezenet); the rest was chosen so that the multiply-adds fit the paper's times. Ideas that
 the authors left open, and batch norm, are options, all off by default.
 """
