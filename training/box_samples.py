@@ -195,8 +195,8 @@ def targets_of(sample: Sample, rng: np.random.Generator) -> Targets:
 
 def _in_areas(rois_xyxy: np.ndarray, areas_xyxy: np.ndarray) -> np.ndarray:
     """Which regions lie in an area: bool (R,). By their own size: IoU with a large one is small."""
-    shared = intersection_matrix(rois_xyxy, areas_xyxy)
-    in_area: np.ndarray = (shared >= MOST_IN_AREA * area(rois_xyxy)[:, None]).any(axis=1)
+    most_shared = intersection_matrix(rois_xyxy, areas_xyxy).max(axis=1, initial=0.0)
+    in_area: np.ndarray = most_shared >= MOST_IN_AREA * area(rois_xyxy)
     return in_area
 
 

@@ -89,7 +89,7 @@ def test_an_unknown_option_is_named(name):
 
 
 @pytest.mark.parametrize("classes, parameters", [(19, 1_251_167), (11, 1_074_927)])
-def test_elu_squeezenet_has_its_published_size(classes, parameters):
+def test_elu_squeezenet_has_its_documented_size(classes, parameters):
     network = build_network("elu_squeezenet", classes, {})
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
