@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _study(given: argparse.Namespace) -> list[dict[str, Any]]:
     root, output, limit = given.root, given.output, given.limit
     paths = [path for item in given.recipes for path in _files(item)]
+    _require_own_folders(paths, output)
     options = ["--limit", str(limit)] if limit else []
     options += ["--skip-broken"] if given.skip_broken else []
     rows: list[dict[str, Any]] = []
@@ -110,6 +111,18 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise TrainingError(f"no recipe (*.yaml) in {path}")
     return found
+
+
+def _require_own_folders(paths: list[Path], output: Path) -> None:
+    """Each recipe's run is called by its stem."""
+    of_stem: dict[str, Path] = {}
+    for path in paths:
+        other = of_stem.setdefault(path.stem, path)
+        if other.resolve() != path.resolve():
+            raise TrainingError(
+                f"{other} and {path} would both be the run {output / path.stem}; rename one, or "
+                "give each study its own --output"
+            )
 
 
 def _cells(row: dict[str, Any], first: dict[str, Any], splits: list[str]) -> list[str]:

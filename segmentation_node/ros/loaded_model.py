@@ -3,13 +3,13 @@
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 from segmentation_node.backends import BACKENDS, Backend
 from segmentation_node.backends.choice import BackendChoice, open_chosen
 from segmentation_node.deadline import Ladder, Rung, rungs_of
 from segmentation_node.errors import LabelsError, SegmentationError
-from segmentation_node.labels import Grouping, LabelSet, read_grouping
+from segmentation_node.labels import UNLABELLED, Grouping, LabelSet, read_grouping
 from segmentation_node.model_card import WEIGHTS, ModelCard, open_model, size_text
 from segmentation_node.pipeline import Batch, Segmenter, open_batch
 from segmentation_node.ros.memory import give_memory_back
@@ -56,7 +56,9 @@ class LoadedModel:
         self.detected = settings.detected
         by_head = any(batch.box_finder is not None for batch in self._batches)
         if by_head and plan.card.boxes is not None:
-            self.detected = tuple(plan.card.boxes.classes)
+            self.detected = _names_of_head(plan)
+            if not self.detected:
+                self._lacking_boxes.append("the grouping has no group of what the box head finds")
 
     @property
     def rung(self) -> int:
@@ -213,6 +215,17 @@ def _rungs(card: ModelCard, choice: BackendChoice, settings: Settings) -> List[R
             "is network; set it to input, or deadline_ms to 0" % settings.deadline_ms
         )
     return rungs
+
+
+def _names_of_head(plan: ModelPlan) -> Tuple[str, ...]:
+    """What the boxes of the card's box head are called; under a grouping its groups."""
+    labels = plan.card.labels
+    assert plan.card.boxes is not None
+    ids = labels.ids_of(plan.card.boxes.classes)
+    if plan.grouping is not None:
+        labels, lut = plan.grouping.fold(labels)
+        ids = tuple(dict.fromkeys(lut[list(ids)].tolist()))
+    return tuple(labels.names[index] for index in ids if index != UNLABELLED)
 
 
 def _check_threshold(card: ModelCard, threshold: float) -> None:

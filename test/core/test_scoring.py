@@ -116,6 +116,19 @@ def test_without_truth_accuracy_is_null_and_the_report_says_why():
     assert "IoU" not in report.run_text(result)
 
 
+def test_ids_that_are_no_class_are_told_without_truth_too():
+    foreign = class_map([SKY, 42, VOID, ROAD])
+    for grouping in (None, Grouping("two", {"up": ("sky",), "rest": ("*",)})):
+        run = Run(CAMVID_11, None, SOURCE, grouping=grouping)
+        run.add(ScoredFrame("a", SEEN, position=("", 0)))
+        with pytest.raises(DatasetError, match="b: prediction holds id (42|254); expected 0-"):
+            run.add(ScoredFrame("b", foreign, position=("", 1)))
+        run.add(ScoredFrame("c", SEEN, position=("", 2)))
+        result = run.as_json()
+        assert [row["name"] for row in result["per_frame"]] == ["a", "c"]
+        assert result["temporal_consistency"]["frame_pairs"] == 0
+
+
 def test_where_no_frame_has_truth_none_is_said_to():
     run = new_run()
     run.add(ScoredFrame("a", SEEN))

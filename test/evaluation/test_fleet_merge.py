@@ -1,10 +1,20 @@
 """What is made of a fleet's reports: merged, compared with another fleet's, held against a mark."""
 
+import json
 import os
 import shutil
 
 import pytest
-from support.fleets import NAMES, OPTIONS, assert_is_the_sum, fleet, mean_iou_of, merged, one_by_one
+from support.fleets import (
+    NAMES,
+    OPTIONS,
+    assert_is_the_sum,
+    fleet,
+    mean_iou_of,
+    merged,
+    one_by_one,
+    stored,
+)
 from support.linear_model import write_model
 from support.small_bags import SIZE
 
@@ -87,6 +97,21 @@ def test_reports_of_two_models_are_not_summed(fleet_data, scored, tmp_path, caps
     assert main(["fleet"] + words + OPTIONS + ["--output", str(scored)]) == 0
     assert main(["merge", str(scored)]) == 1
     assert "another model, other options" in capsys.readouterr().err
+
+
+def test_what_auto_took_on_machines_that_differ_is_named(fleet_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert fleet(fleet_data, out, "--jobs", 1, "--precision", "auto", drive="drive[01]") == 0
+    taken = [content["report"]["source"]["precision"] for content in stored(out).values()]
+    assert merged(tmp_path, out)["computed_by"] == {"onnxruntime " + taken[0]: 2}
+    assert "computed by several" not in capsys.readouterr().out
+    name, content = next(iter(stored(out).items()))
+    content["report"]["source"].update(backend="openvino", precision="bf16")
+    (out / name).write_text(json.dumps(content))
+    found = merged(tmp_path, out, "--html", tmp_path / "page.html")
+    assert found["computed_by"] == {"onnxruntime " + taken[0]: 1, "openvino bf16": 1}
+    for text in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
+        assert "onnxruntime %s on 1, openvino bf16 on 1" % taken[0] in text
 
 
 def test_fail_below(fleet_data, scored):

@@ -1,6 +1,7 @@
 """What a listener expects of a bag: image and truth come from it, and each frame counts once."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ from support.live import FrameLatency, image_message
 from support.small_bags import IMAGE, TRUTH, drive, write_mcap
 
 from segmentation_node.errors import BagError
+from segmentation_node.evaluation import bags
 from segmentation_node.evaluation.frame import Frame, Lost, Problem
-from segmentation_node.evaluation.live.pairing import OpenPairing
+from segmentation_node.evaluation.live.pairing import OpenPairing, Result
 from segmentation_node.evaluation.live.played import SourceOptions, open_expected, open_played
+from segmentation_node.evaluation.live.scorer import LiveScorer
+from segmentation_node.evaluation.run.run import Run
 from segmentation_node.evaluation.sources import BagOptions
+from segmentation_node.labels import CAMVID_11
 
 pytestmark = pytest.mark.ros
 SIZE = (16, 24)
@@ -113,3 +118,35 @@ def test_a_topic_of_several_types_cannot_be_played_beside_the_images(tmp_path):
             pass
     with open_played(replace(options, also=[TRUTH])) as played:
         assert set(played.other_topics) == {TRUTH} and played.data.length == 2
+
+
+@pytest.mark.parametrize(("also", "times"), [([], 1), ([TRUTH], 2)])
+def test_a_bag_is_opened_again_only_for_what_is_played_beside_the_images(
+    bag, also, times, monkeypatch
+):
+    opened, open_bag = [], bags.open_bag
+    monkeypatch.setattr(bags, "open_bag", lambda *args: opened.append(args) or open_bag(*args))
+    with open_played(SourceOptions(bag, also=also)) as played:
+        frames = [item for item in played.items if isinstance(item, Frame)]
+    assert len(frames) == 5 and len(opened) == times
+
+
+def test_a_frame_whose_boxes_cannot_be_read_is_left_out_and_the_others_count():
+    run = Run(CAMVID_11, None, {"model": "a foreign node"})
+    image_hwc = np.zeros(SIZE + (3,), np.uint8)
+    with LiveScorer(run, False, SimpleNamespace(close=int, update=int, total=3), {}) as scorer:
+        for index, centre in enumerate((5.0, float("nan"), 6.0)):
+            box = SimpleNamespace(
+                results=[SimpleNamespace(hypothesis=SimpleNamespace(class_id="car", score=0.5))],
+                bbox=SimpleNamespace(
+                    center=SimpleNamespace(position=SimpleNamespace(x=centre, y=3.0)),
+                    size_x=2.0,
+                    size_y=2.0,
+                ),
+            )
+            result = Result(index, index, class_map_hw=image_hwc[..., 0])
+            result.detections = SimpleNamespace(detections=[box])
+            scorer.take(result, Frame("frame %d" % index, image_hwc), {})
+    assert [row["name"] for row in run.as_json()["per_frame"]] == ["frame 0", "frame 2"]
+    (problem,) = run.skipped
+    assert str(problem).startswith("frame 1: a box with the corners (nan, 2.0")

@@ -270,6 +270,28 @@ def test_a_run_time_without_the_head_is_told_and_no_warning(quiet_node, monkeypa
     assert told.startswith("none: backend onnxruntime runs no box head")
 
 
+def test_under_a_grouping_the_diagnostics_name_the_groups_that_the_boxes_carry(
+    quiet_node, tmp_path
+):
+    from support.live import Parameter
+
+    path = tmp_path / "groups.yaml"
+    for groups, told in (
+        ("{vehicle: [car, bicycle], way: [road], rest: '*'}", "rest, vehicle"),
+        ("{way: [road]}", "none: the grouping has no group of what the box head finds"),
+    ):
+        path.write_text("name: g\ngroups: %s\n" % groups)
+        given = {"model": HEAD_MODEL, "backend": "onnxruntime", "grouping": str(path)}
+        asked = [Parameter(name, value=value) for name, value in given.items()]
+        assert all(found.successful for found in quiet_node.set_parameters(asked))
+        assert quiet_node.trigger_configure().name == "SUCCESS"
+        session = quiet_node.session
+        expected = missing_vision_msgs() if session.model.has_boxes else ""
+        assert dict(session.identity())["detections"] == (expected or told)
+        assert session.model.boxes_text == told
+        assert quiet_node.trigger_cleanup().name == "SUCCESS"
+
+
 def test_the_message_by_stand_ins(monkeypatch):
     """What goes where in the message, also where vision_msgs is missing."""
     from segmentation_node.ros import outputs

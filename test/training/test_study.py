@@ -56,6 +56,17 @@ def test_recipes_with_different_val_splits_are_in_one_table(recipes, tmp_path, c
     assert second[1:3] == ["-", "-"] and float(second[3]) >= 0
 
 
+def test_two_recipes_of_one_name_are_refused(recipes, tmp_path, capsys):
+    other = tmp_path / "others" / "a_first.yaml"
+    other.parent.mkdir()
+    other.write_text((recipes / "b_flat.yaml").read_text())
+    arguments = [str(recipes), str(other), "--output", str(tmp_path / "runs")]
+    assert study.main(arguments) == 1
+    said = capsys.readouterr()
+    assert f"{recipes / 'a_first.yaml'} and {other} would both be the run" in said.err
+    assert "recipe 1" not in said.out
+
+
 def test_a_limit_is_one_of_what_is_scored_too(recipes, tmp_path):
     write_camvid(tmp_path / "camvid", (("train", 8), ("val", 6)))
     assert run(recipes, tmp_path, "--limit", "4") == 0

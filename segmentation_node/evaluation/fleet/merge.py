@@ -60,6 +60,7 @@ class _Merged:
         self.rows: List[Dict[str, Any]] = []
         self.failures: Dict[str, Dict[str, Any]] = {}
         self._not_read: Dict[str, None] = {}
+        self._computed_by: Dict[str, int] = {}
         self._report_of: Dict[str, Tuple[str, str]] = {}
         self._settings: Optional[str] = None
         self._model: Any = None
@@ -90,7 +91,10 @@ class _Merged:
                     self._stages_ms.setdefault(key[:-3], array("d")).append(value)
         self._frames += report["frames"]
         self._skipped += len(report["skipped"])
-        self._not_read.update(dict.fromkeys(report["source"].get("left_out", [])))
+        source = report["source"]
+        self._not_read.update(dict.fromkeys(source.get("left_out", [])))
+        taken = "%s %s" % (source["backend"], source["precision"])
+        self._computed_by[taken] = self._computed_by.get(taken, 0) + 1
         self.rows.append(dict(_row(content["drive"], report), report=name))
 
     def _check(self, name: str, content: Dict[str, Any]) -> None:
@@ -159,6 +163,7 @@ class _Merged:
             drives=sorted(self.rows, key=_worst_first),
             failed=[self.failures[drive] for drive in sorted(self.failures)],
             not_read=list(self._not_read),
+            computed_by=self._computed_by,
         )
         return accuracy
 

@@ -83,7 +83,7 @@ def failure(item: Dict[str, Any]) -> str:
 def _summary(merged: Dict[str, Any]) -> str:
     return (
         "%d drives, %d failed; %d frames, %d skipped; mean IoU %s %%; "
-        "pixels that change class %s %%"
+        "pixels that change class %s %%%s"
         % (
             len(merged["drives"]),
             len(merged["failed"]),
@@ -91,8 +91,17 @@ def _summary(merged: Dict[str, Any]) -> str:
             merged["frames_skipped"],
             report.percent(merged["mean_iou"]),
             report.percent(merged["temporal_consistency"]["changed_share"]),
+            _mixture(merged["computed_by"]),
         )
     )
+
+
+def _mixture(drives_of: Dict[str, int]) -> str:
+    """What ``auto`` took on machines that differ; nothing where it took one."""
+    if len(drives_of) < 2:
+        return ""
+    shown = ["%s on %d" % item for item in sorted(drives_of.items())]
+    return "; computed by several, give --backend and --precision: " + ", ".join(shown)
 
 
 def _classes(merged: Dict[str, Any]) -> List[List[str]]:

@@ -1,7 +1,7 @@
 """What a live evaluation plays, a bag or a data set; or what it expects somebody else to play."""
 
 from collections import OrderedDict
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import (
     Any,
@@ -220,15 +220,18 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
 @contextmanager
 def _played_bag(options: SourceOptions) -> Iterator[PlayedSource]:
     bags = import_bags()
-    with bags.open_bag(options.bag, options.strict) as bag, bags.open_bag(options.bag) as beside:
+    with ExitStack() as opened:
+        bag = opened.enter_context(bags.open_bag(options.bag, options.strict))
         source = CameraSource(bag, options.topics)
         image = source.topics.image
         others = _other_topics(bag, options.also, image.name)
-        frames = bag.frames(source.topics)
-        items = _in_recorded_order(frames, beside.messages(sorted(others)) if others else ())
-        with closing(iterate_ahead(items)) as ahead:
-            is_compressed = image.type == COMPRESSED
-            yield PlayedSource(base_topic(image.name), is_compressed, source, ahead, others)
+        messages = ()
+        if others:
+            messages = opened.enter_context(bags.open_bag(options.bag)).messages(sorted(others))
+        items = _in_recorded_order(bag.frames(source.topics), messages)
+        ahead = opened.enter_context(closing(iterate_ahead(items)))
+        is_compressed = image.type == COMPRESSED
+        yield PlayedSource(base_topic(image.name), is_compressed, source, ahead, others)
 
 
 def _other_topics(bag: Any, names: Sequence[str], image: str) -> Dict[str, Tuple[str, bool]]:

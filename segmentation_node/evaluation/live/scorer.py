@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, Dict, Iterable, Iterator, List
 
+from segmentation_node.errors import ImageError
 from segmentation_node.evaluation.detections import boxes_in
 from segmentation_node.evaluation.frame import Frame, Lost, Problem, stamp_text
 from segmentation_node.evaluation.live.target import resident_mb
@@ -56,12 +57,16 @@ class LiveScorer:
         self._run.source.update(facts)
 
     def take(self, result: Any, frame: Frame, stages_ms: Dict[str, float]) -> None:
-        """A ``Result`` of the frame that was sent."""
+        """A ``Result`` of the frame that was sent; one whose boxes cannot be read is left out."""
         if result.latency is not None:
             self._run.counters = {name: int(getattr(result.latency, name)) for name in COUNTS}
         boxes = None
         if result.detections is not None:
-            boxes = boxes_in(result.detections, self._run.predicted)
+            try:
+                boxes = boxes_in(result.detections, self._run.predicted)
+            except ImageError as error:
+                self.leave_out(Problem(frame.name, "%s: %s" % (frame.name, error)))
+                return
         scored = frame.scored(result.class_map_hw, stages_ms, boxes)
         self._scoring.add(replace(scored, stamp_ns=result.stamp_ns, done_s=result.answered_s))
         self._results += 1

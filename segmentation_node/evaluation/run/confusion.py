@@ -36,8 +36,8 @@ class ConfusionMatrix:
             )
         pairs = joint_histogram(truth_hw, predicted_hw)
         pairs[UNLABELLED] = 0
-        self._check_range(pairs.sum(axis=1), "truth")
-        self._check_range(pairs.sum(axis=0), "prediction")
+        _check_range(pairs.sum(axis=1), "truth", self.classes)
+        _check_range(pairs.sum(axis=0), "prediction", self.classes)
         self.counts[:, :-1] += pairs[: self.classes, : self.classes]
         self.counts[:, -1] += pairs[: self.classes, UNLABELLED]
 
@@ -81,10 +81,17 @@ class ConfusionMatrix:
     def _hits(self) -> np.ndarray:
         return np.diagonal(self.counts)
 
-    def _check_range(self, pixels: np.ndarray, what: str) -> None:
-        wrong = np.flatnonzero(pixels[self.classes : UNLABELLED]) + self.classes
-        if wrong.size:
-            raise no_class(what, wrong.max(), self.classes)
+
+def require_classes(predicted_hw: np.ndarray, classes: int) -> None:
+    """Raise ValueError where a class map, uint8 (H, W), holds ids that are no class nor 255."""
+    pixels = cv2.calcHist([predicted_hw], [0], None, [256], [0, 256])
+    _check_range(pixels.reshape(-1), "prediction", classes)
+
+
+def _check_range(pixels: np.ndarray, what: str, classes: int) -> None:
+    wrong = np.flatnonzero(pixels[classes:UNLABELLED]) + classes
+    if wrong.size:
+        raise no_class(what, wrong.max(), classes)
 
 
 def no_class(what: str, train_id: int, classes: int) -> ValueError:

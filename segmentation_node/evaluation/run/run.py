@@ -12,6 +12,7 @@ from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
 from segmentation_node.evaluation.run.accuracy import Accuracy
 from segmentation_node.evaluation.run.best_and_worst import Examples
+from segmentation_node.evaluation.run.confusion import require_classes
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
 from segmentation_node.evaluation.run.detection_scores import FIGURES, DetectionScores
 from segmentation_node.evaluation.run.timeline import FrameTable, pace, percentiles
@@ -93,17 +94,19 @@ class Run:
         )
         figures = {"done_s": frame.done_s - self._start_s}
         score = None
-        if frame.truth_hw is not None:
-            if self.truth is None:
-                raise ValueError("a frame has a truth, but the run has no label set for it")
-            try:
+        if frame.truth_hw is not None and self.truth is None:
+            raise ValueError("a frame has a truth, but the run has no label set for it")
+        try:
+            if frame.truth_hw is None:
+                require_classes(frame.class_map_hw, len(self.predicted))
+            else:
                 counts = self.accuracy.add(
                     frame.truth_hw, frame.class_map_hw, frame.instances_hw, frame.confidence_hw
                 )
-            except ValueError as error:
-                raise DatasetError("%s: %s" % (frame.name, error)) from error
-            figures["mean_iou"] = score = counts.mean_iou()
-            figures["global_accuracy"] = counts.global_accuracy()
+                figures["mean_iou"] = score = counts.mean_iou()
+                figures["global_accuracy"] = counts.global_accuracy()
+        except ValueError as error:
+            raise DatasetError("%s: %s" % (frame.name, error)) from error
         self._add_boxes(frame)
         change = self.consistency.add(frame.class_map_hw, frame.position, left_out)
         if change is not None:
