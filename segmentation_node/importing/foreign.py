@@ -1,5 +1,6 @@
 """A foreign file as it comes: what it holds, and what its input is."""
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from onnx import TensorProto, external_data_helper, helper
 
 from segmentation_node.errors import NetworkImportError, reason, shown
 from segmentation_node.importing.plan import Entry
-from segmentation_node.model_card import sha256_of
 
 COLORS = 3
+MOST_BYTES = 2**31 - 1
+"""Of weights in one ONNX file, which is a message of protobuf."""
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 ONNX = ".onnx"
 _OPENVINO = "OpenVINO reads this but writes no ONNX, which a model folder holds"
@@ -37,7 +39,10 @@ OTHER_FORMATS = {
 
 @dataclass(frozen=True)
 class Foreign:
-    """The file, its digest, and what it holds."""
+    """The file, its digest, and what it holds.
+
+    ``sha256`` is of the file, followed by those beside it that hold its weights, by name.
+    """
 
     path: Path
     sha256: str
@@ -64,12 +69,23 @@ def read_network(path: Path) -> Foreign:
         raise NetworkImportError(f"{path}: no whole ONNX file ({reason(error)})") from error
     if not model.graph.node or not model.graph.output:
         raise NetworkImportError(f"{path}: no whole ONNX file (it holds no graph)")
-    _load_external(path, model)
-    return Foreign(path, sha256_of(str(path)), model)
+    beside = _load_external(path, model)
+    return Foreign(path, _sha256_of([path, *beside]), model)
 
 
-def _load_external(path: Path, model: onnx.ModelProto) -> None:
+def _sha256_of(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as content:
+            for block in iter(lambda: content.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _load_external(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Take in the weights that are beside the file; which files they are in."""
     folder = path.absolute().parent  # as the run times have it, even where the file is a link
+    files, loaded = set(), 0
     for tensor in model.graph.initializer:
         if not external_data_helper.uses_external_data(tensor):
             continue
@@ -88,6 +104,14 @@ def _load_external(path: Path, model: onnx.ModelProto) -> None:
             ) from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+        files.add(folder / location)
+        loaded += len(tensor.raw_data)
+        if loaded > MOST_BYTES:
+            raise NetworkImportError(
+                f"{path}: its weights are more than 2 GiB, which one ONNX file, as a model folder "
+                "has it, cannot hold; export it in float16, or take a smaller network"
+            )
+    return sorted(files)
 
 
 def read_entry(

@@ -70,8 +70,7 @@ def arrange(
     if not found:
         raise NetworkImportError(
             f"an output of shape {list(shape)} gives no class to the pixels of an input of "
-            f"{size[0]}x{size[1]}; expected [1, classes, height, width], or the like; name another "
-            "by --output-head"
+            f"{size[0]}x{size[1]}; expected [1, classes, height, width], or the like"
         )
     return min(
         found,
@@ -136,7 +135,7 @@ def kind_of(planes: Sequence[np.ndarray]) -> tuple[str, str]:
     if first.dtype.kind in "iub":
         raise NetworkImportError(
             f"an output of {first.shape[0]} channels of whole numbers ({first.dtype}) holds "
-            "neither scores nor ids; name another by --output-head"
+            "neither scores nor ids"
         )
     if low >= 0 and high <= 1 + SUM_TOLERANCE:
         sums = [plane.sum(axis=0, dtype=np.float64) for plane in planes]

@@ -3,7 +3,8 @@
 Every finding is shown with its reason; what is missing is asked for in one line.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from segmentation_node.importing.plan import Entry, Plan
 from segmentation_node.importing.settings import Settings, Settled, Told, settle
 from segmentation_node.importing.side_files import Surroundings
 from segmentation_node.labels import LABEL_SETS, MOST_CLASSES, UNLABELLED, LabelSet
+from segmentation_node.model_card import size_text
 
 LOOKED_AT = 3
 """Pictures that the original runs on before it is known what its output means."""
@@ -78,6 +80,9 @@ def make_plan(
     order = told.order or "rgb"
     say("order", f"{order} ({settled.by.get('order', NONE_GIVEN)})")
     resize = told.resize or "stretch"
+    if told.cropped:
+        whole = f"the node stretches all of it to {size_text(size)}"
+        say("note", f"{told.cropped}, {whole}; docs/importing.md says what else goes")
     looked_at = pictures.at_size(size, resize, LOOKED_AT)
     outputs = [
         run(original.network_input(picture, entry, order, scale, mean, std))
@@ -88,13 +93,15 @@ def make_plan(
     if entry.batch > 1 and shape[:1] == (entry.batch,):
         shape = (1, *shape[1:])
     classes = len(told.labels) if told.labels is not None else None
-    arrangement = arrange(shape, size, classes, entry.layout == "nhwc")
-    planes = [arrangement.planes(output[head]) for output in outputs]
-    if not all(np.isfinite(plane).all() for plane in planes):
-        raise NetworkImportError(f"{name}: {head} holds values that are no numbers")
-    kind, why = kind_of(planes)
-    say("output", f"{head}: {arrangement} (shape {list(shape)}, seen in a run)")
-    say("values", f"{kind} ({why})")
+    with _naming_others(head, outputs[0]):
+        arrangement = arrange(shape, size, classes, entry.layout == "nhwc")
+        planes = [arrangement.planes(output[head]) for output in outputs]
+        if not all(np.isfinite(plane).all() for plane in planes):
+            raise NetworkImportError(f"{name}: {head} holds values that are no numbers")
+        kind, why = kind_of(planes)
+        say("output", f"{head}: {arrangement} (shape {list(shape)}, seen in a run)")
+        say("values", f"{kind} ({why})")
+        labels = _labels(name, settled, arrangement.channels, kind, planes)
     plan = Plan(
         entry=entry,
         size=size,
@@ -107,7 +114,7 @@ def make_plan(
         kind=kind,
         threshold=_threshold(name, settled, kind, say),
         id_offset=told.id_offset or 0,
-        labels=_labels(name, settled, arrangement.channels, kind, planes),
+        labels=labels,
         resize=resize,
     )
     _say_labels(plan, settled, say)
@@ -152,9 +159,26 @@ def _normalisation(
     return scale, mean, std
 
 
+@contextmanager
+def _naming_others(head: str, outputs: dict[str, np.ndarray]) -> Iterator[None]:
+    """What is wrong with an output may be that another one was meant."""
+    try:
+        yield
+    except NetworkImportError as error:
+        others = {key: value for key, value in outputs.items() if key != head}
+        if not others:
+            raise
+        raise NetworkImportError(
+            f"{error}; this is of {head}, --output-head takes another: {_shapes(others)}"
+        ) from error
+
+
+def _shapes(outputs: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{key} {list(value.shape)}" for key, value in outputs.items())
+
+
 def _head(name: str, settled: Settled, outputs: dict[str, np.ndarray], say: Say) -> str:
-    names, wanted = list(outputs), settled.settings.head
-    listed = ", ".join(f"{key} {list(value.shape)}" for key, value in outputs.items())
+    names, wanted, listed = list(outputs), settled.settings.head, _shapes(outputs)
     if isinstance(wanted, int):
         if len(names) > 1:
             say("head", f"{names[wanted]} of {listed} ({settled.by['head']})")

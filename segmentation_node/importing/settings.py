@@ -30,7 +30,8 @@ class Settings:
 
     ``mean`` and ``std`` are of red, green and blue, whatever ``order`` the network takes them in:
     it sees ``(pixel * scale - mean) / std``. ``size`` is (height, width). ``head`` is the name of
-    the output, or its position. ``id_offset`` is added to the network's ids.
+    the output, or its position. ``id_offset`` is added to the network's ids. ``cropped`` says which
+    part of a picture the network was made to see, where that is not all of it.
     """
 
     mean: Triple | None = None
@@ -44,6 +45,7 @@ class Settings:
     id_offset: int | None = None
     labels: LabelSet | None = None
     resize: str | None = None
+    cropped: str | None = None
     licence: str | None = None
 
 

@@ -90,7 +90,8 @@ def hugging_face(around: Surroundings) -> list[Told]:
         does_scale, turns_colors = values.get("do_rescale", True), "do_flip_channel_order" in values
         # MobileViT's processor turns the colors, and neither normalises nor says so.
         does_normalise = values.get("do_normalize", not turns_colors)
-        size = values.get("crop_size" if values.get("do_center_crop") else "size")
+        crops = bool(values.get("do_center_crop"))
+        size = values.get("crop_size" if crops else "size")
         settings = Settings(
             scale=_number(values.get("rescale_factor", 1 / 255), f"{processor}: rescale_factor")
             if does_scale
@@ -99,6 +100,7 @@ def hugging_face(around: Surroundings) -> list[Told]:
             std=_triple(values, "image_std", processor) if does_normalise else (1.0, 1.0, 1.0),
             order="bgr" if values.get("do_flip_channel_order") else None,
             size=None if size is None else _size(size, f"{processor}: size"),
+            cropped="its processor takes the middle of a picture" if crops else None,
         )
         told.append(Told("preprocessor_config.json", settings))
     return told

@@ -83,6 +83,10 @@ def test_mobilevit_takes_blue_first_and_is_not_normalised(says_so, tmp_path):
     found = settled("segformer", tmp_path)
     assert (found.order, found.scale, found.size) == ("bgr", 1 / 255, (512, 512))
     assert (found.mean, found.std) == ((0, 0, 0), (1, 1, 1))
+    assert found.cropped == "its processor takes the middle of a picture"
+    processor["do_center_crop"] = False
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert settled("segformer", tmp_path).cropped is None
 
 
 def test_mmdeploy_paddleseg_and_others(tmp_path):

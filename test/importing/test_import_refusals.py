@@ -1,5 +1,6 @@
 """What cannot be imported is one line, exit code 1, and nothing left behind."""
 
+import hashlib
 import shlex
 import subprocess
 
@@ -67,6 +68,24 @@ def test_two_outputs(refused, tmp_path):
     assert "no output 'third'; there are" in refused(network, "--output-head", "third")
 
 
+def test_the_wrong_one_of_two_outputs_names_the_other(refused, tmp_path):
+    """A confidence beside the scores, and what belongs to no pixel."""
+    made = Network()
+    highest = made.add("ReduceMax", [made.add("Softmax", [made.scores], axis=1)], axes=[1])
+    pooled = made.add("GlobalAveragePool", [made.scores])
+    network = made.gives(made.scores).gives(highest).gives(pooled).save(tmp_path / "net.onnx")
+    line = refused(network, "--output-head", highest)
+    assert "1 channel of probability, but label set foreign has 5 classes" in line
+    others = f"this is of {highest}, --output-head takes another: {made.scores} [1, 5, 24, 40], "
+    assert others + f"{pooled} [1, 5, 1, 1]" in line
+    line = refused(network, "--output-head", pooled)
+    assert "gives no class to the pixels" in line and f"{highest} [1, 1, 24, 40]" in line
+    alone = Network()
+    alone.gives(alone.add("GlobalAveragePool", [alone.scores])).save(network)
+    line = refused(network)
+    assert "gives no class to the pixels" in line and "--output-head" not in line
+
+
 def test_outputs_that_are_no_tensors(refused, tmp_path):
     made = Network()
     parts = made.add("SequenceConstruct", [made.scores])
@@ -121,6 +140,19 @@ def test_weights_beside_the_file(network, tmp_path, images):
     labels = labels_file(tmp_path / "labels.yaml")
     options = ["--scale", "0.004", "--labels", str(labels), "--images", str(images), "--dry-run"]
     assert main([str(network), "--output", str(tmp_path / "model"), *options]) == 0
+    weights = (network.parent / "w.bin").read_bytes()
+    both = hashlib.sha256(network.read_bytes() + weights).hexdigest()
+    assert read_network(network).sha256 == both
+    (network.parent / "w.bin").write_bytes(weights[::-1])
+    assert read_network(network).sha256 != both
+
+
+def test_weights_that_one_file_cannot_hold(refused, network, monkeypatch):
+    model = onnx.load(str(network))
+    external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
+    onnx.save(model, str(network))
+    monkeypatch.setattr("segmentation_node.importing.foreign.MOST_BYTES", 16)
+    assert "weights are more than 2 GiB" in refused(network)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
