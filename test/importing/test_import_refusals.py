@@ -68,22 +68,23 @@ def test_two_outputs(refused, tmp_path):
     assert "no output 'third'; there are" in refused(network, "--output-head", "third")
 
 
-def test_the_wrong_one_of_two_outputs_names_the_other(refused, tmp_path):
-    """A confidence beside the scores, and what belongs to no pixel."""
+def test_the_wrong_one_of_several_outputs_names_the_others(refused, tmp_path):
+    """A confidence beside the scores, and scores that were rounded away."""
     made = Network()
     highest = made.add("ReduceMax", [made.add("Softmax", [made.scores], axis=1)], axes=[1])
-    pooled = made.add("GlobalAveragePool", [made.scores])
-    network = made.gives(made.scores).gives(highest).gives(pooled).save(tmp_path / "net.onnx")
+    whole = made.add("Cast", [made.scores], to=INT64)
+    made.gives(made.scores).gives(highest).gives(whole, INT64)
+    network = made.save(tmp_path / "net.onnx")
     line = refused(network, "--output-head", highest)
     assert "1 channel of probability, but label set foreign has 5 classes" in line
-    others = f"this is of {highest}, --output-head takes another: {made.scores} [1, 5, 24, 40], "
-    assert others + f"{pooled} [1, 5, 1, 1]" in line
-    line = refused(network, "--output-head", pooled)
-    assert "gives no class to the pixels" in line and f"{highest} [1, 1, 24, 40]" in line
+    others = f"{made.scores} [1, 5, 24, 40], {whole} [1, 5, 24, 40]"
+    assert f"this is of {highest}, --output-head takes another: {others}" in line
+    line = refused(network, "--output-head", whole)
+    assert "neither scores nor ids" in line and f"{highest} [1, 1, 24, 40]" in line
     alone = Network()
-    alone.gives(alone.add("GlobalAveragePool", [alone.scores])).save(network)
-    line = refused(network)
-    assert "gives no class to the pixels" in line and "--output-head" not in line
+    whole = alone.add("Cast", [alone.scores], to=INT64)
+    line = refused(alone.gives(whole, INT64).save(tmp_path / "net.onnx"))
+    assert "neither scores nor ids" in line and "--output-head" not in line
 
 
 def test_outputs_that_are_no_tensors(refused, tmp_path):
