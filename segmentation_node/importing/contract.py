@@ -94,13 +94,14 @@ class _Graph:
 
     def floats(self, values: Any) -> str:
         """The name of a float32 constant."""
-        return self._constant(np.asarray(values, np.float32))
+        return self.constant(np.asarray(values, np.float32))
 
     def integers(self, values: Any) -> str:
         """The name of an int64 constant."""
-        return self._constant(np.asarray(values, np.int64))
+        return self.constant(np.asarray(values, np.int64))
 
-    def _constant(self, values: np.ndarray) -> str:
+    def constant(self, values: np.ndarray) -> str:
+        """The name of a constant of this dtype."""
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(values, name))
         return name
@@ -158,7 +159,10 @@ def _head(core: onnx.GraphProto) -> str:
 def _add_planes(graph: _Graph, plan: Plan, head: str, is_float: bool) -> str:
     """The output as float32 (1, channels, H, W) of the picture's size."""
     arrangement, (height, width) = plan.arrangement, plan.size
-    value = head if is_float else graph.add("Cast", [head], to=FLOAT)
+    if arrangement.steps is not None:
+        value = graph.add("DequantizeLinear", [head, *map(graph.constant, arrangement.steps)])
+    else:
+        value = head if is_float else graph.add("Cast", [head], to=FLOAT)
     if arrangement.reshaped != arrangement.shape:
         value = graph.add("Reshape", [value, graph.integers(arrangement.reshaped)])
     if arrangement.channels_last and arrangement.channels > 1:

@@ -5,17 +5,21 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, external_data_helper, helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from segmentation_node.errors import NetworkImportError, reason, shown
+from segmentation_node.importing.head import Steps
 from segmentation_node.importing.plan import Entry
 
 COLORS = 3
 MOST_BYTES = 2**31 - 1
 """Of weights in one ONNX file, which is a message of protobuf."""
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
+MOVES = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that leave values as they are."""
 ONNX = ".onnx"
 _OPENVINO = "OpenVINO reads this but writes no ONNX, which a model folder holds"
 _TORCH = (
@@ -112,6 +116,24 @@ def _load_external(path: Path, model: onnx.ModelProto) -> list[Path]:
                 "has it, cannot hold; export it in float16, or take a smaller network"
             )
     return sorted(files)
+
+
+def steps_of(model: onnx.ModelProto, output: str) -> Steps | None:
+    """Scale and zero point of an output that is quantised last of all; None of others."""
+    constants = {item.name: item for item in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    while output in makers and makers[output].op_type in MOVES:
+        output = makers[output].input[0]
+    maker = makers.get(output)
+    if maker is None or maker.op_type != "QuantizeLinear" or len(maker.input) != 3:
+        return None
+    if not all(name in constants for name in maker.input[1:]):
+        return None
+    scale, zero = (numpy_helper.to_array(constants[name]) for name in maker.input[1:])
+    return (np.float32(scale.item()), zero.reshape(())) if scale.size == 1 else None
 
 
 def read_entry(

@@ -18,17 +18,23 @@ COARSEST = 64
 """Pixels of the input, along an edge, to one of the output."""
 
 
+Steps = tuple[np.float32, np.ndarray]
+"""Scale and zero point, the latter of the values' dtype: (value - zero point) * scale is meant."""
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """How an output of shape ``shape`` becomes (1, channels, height, width).
 
     It is reshaped to ``reshaped``; where ``channels_last``, that is (1, height, width, channels).
+    ``steps``, where its values are quantised: scale and zero point.
     """
 
     shape: tuple[int, ...]
     channels: int
     grid: tuple[int, int]
     channels_last: bool
+    steps: Steps | None = None
 
     @property
     def reshaped(self) -> tuple[int, ...]:
@@ -42,6 +48,9 @@ class Arrangement:
         """The output's first picture as (channels, height, width)."""
         values = output[:1] if output.shape[0] != self.shape[0] else output
         values = values.reshape(self.reshaped)[0]
+        if self.steps is not None:
+            scale, zero = self.steps
+            values = (values.astype(np.float32) - zero) * scale
         return np.moveaxis(values, 2, 0) if self.channels_last else values
 
     def __str__(self) -> str:
@@ -135,7 +144,7 @@ def kind_of(planes: Sequence[np.ndarray]) -> tuple[str, str]:
     if first.dtype.kind in "iub":
         raise NetworkImportError(
             f"an output of {first.shape[0]} channels of whole numbers ({first.dtype}) holds "
-            "neither scores nor ids"
+            "neither scores nor ids; export it with an output in float"
         )
     if low >= 0 and high <= 1 + SUM_TOLERANCE:
         sums = [plane.sum(axis=0, dtype=np.float64) for plane in planes]

@@ -5,13 +5,14 @@ Every finding is shown with its reason; what is missing is asked for in one line
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from segmentation_node.errors import NetworkImportError
 from segmentation_node.importing import original
 from segmentation_node.importing.families import recognise, told_by
-from segmentation_node.importing.foreign import Foreign, read_entry
+from segmentation_node.importing.foreign import Foreign, read_entry, steps_of
 from segmentation_node.importing.head import IDS, arrange, kind_of
 from segmentation_node.importing.pictures_to_check import Pictures
 from segmentation_node.importing.plan import Entry, Plan
@@ -95,6 +96,7 @@ def make_plan(
     classes = len(told.labels) if told.labels is not None else None
     with _naming_others(head, outputs[0]):
         arrangement = arrange(shape, size, classes, entry.layout == "nhwc")
+        arrangement = replace(arrangement, steps=steps_of(foreign.model, head))
         planes = [arrangement.planes(output[head]) for output in outputs]
         if not all(np.isfinite(plane).all() for plane in planes):
             raise NetworkImportError(f"{name}: {head} holds values that are no numbers")

@@ -130,8 +130,8 @@ def mmdeploy(around: Surroundings) -> list[Told]:
 
 
 def paddle(around: Surroundings) -> list[Told]:
-    """``deploy.yaml``'s Normalize and Resize; its own defaults are 0.5 each."""
-    path = around.find("deploy.yaml")
+    """Normalize, by default 0.5 each, and Resize of ``deploy.yaml`` or ``inference.yml``."""
+    path = around.find("deploy.yaml") or around.find("inference.yml")
     if path is None:
         return []
     settings: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def paddle(around: Surroundings) -> list[Told]:
             settings["std"] = _triple(with_defaults, "std", path)
         elif step.get("type") == "Resize" and isinstance(step.get("target_size"), list):
             settings["size"] = _size(step["target_size"][::-1], f"{path}: target_size")
-    return [Told("deploy.yaml", Settings(**settings))]
+    return [Told(path.name, Settings(**settings))]
 
 
 def classes_and_colors(around: Surroundings) -> list[Told]:

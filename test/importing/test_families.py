@@ -100,6 +100,8 @@ def test_mmdeploy_paddleseg_and_others(tmp_path):
     (tmp_path / "deploy.yaml").write_text(json.dumps(deploy))
     found = settled("paddleseg", tmp_path)
     assert (found.mean, found.size) == ((0.5, 0.5, 0.5), (512, 1024))
+    (tmp_path / "deploy.yaml").rename(tmp_path / "inference.yml")
+    assert settled("paddleseg", tmp_path).size == (512, 1024)
     (tmp_path / "classes.txt").write_text("void\nroad\n\n", encoding="utf-8-sig")
     (tmp_path / "colors.txt").write_text("0 0 0\n128 64 128 255\n")
     labels = settled("jetson_inference", tmp_path).labels

@@ -330,6 +330,30 @@ def test_a_quantised_network_is_imported_without_its_half_precision_form(images,
     assert "left out      model_fp16.onnx" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_constant_node", [False, True])
+def test_an_output_in_8_bits_means_what_its_last_step_says(images, tmp_path, is_constant_node):
+    """As Qualcomm and TensorFlow Lite write it: scores whose steps are not 1, channels last."""
+    network = Network()
+    step = [network.constant("step", np.float32(0.05)), network.constant("zero", np.uint8(120))]
+    if is_constant_node:
+        values = network.constants.pop(1 + [item.name for item in network.constants].index("step"))
+        step[1] = network.add("Constant", [], value=values)
+    codes = network.add("QuantizeLinear", [network.scores, *step])
+    last = network.add("Transpose", [codes], perm=[0, 2, 3, 1])
+    network.gives(last, UINT8).save(tmp_path / "net.onnx")
+    labels, folder = labels_file(tmp_path / "labels.yaml"), tmp_path / "model"
+    arguments = [str(tmp_path / "net.onnx"), "--output", str(folder), "--labels", str(labels)]
+    assert main([*arguments, "--scale", str(1 / 255), "--images", str(images)]) == 0
+    picture = read(sorted(images.iterdir())[0])
+    codes = np.clip(np.rint(scores_of(picture) / np.float32(0.05)) + 120, 0, 255)
+    with open_backend("onnxruntime", read_card(str(folder)), BackendOptions()) as backend:
+        found = backend.run(picture[np.newaxis], with_confidence=True)
+        assert (found.class_map_nhw[0] == codes.argmax(axis=0)).mean() >= LEAST
+        expected = softmax((codes - 120) * 0.05).max(axis=0) * 255
+        # A code may be rounded the other way.
+        assert np.abs(found.confidence_nhw[0] - expected).mean() <= 0.5
+
+
 def test_the_first_and_the_last_convolution_stay_in_float_though_none_has_a_name(images, tmp_path):
     network, values = Network(), None
     for index in range(3):
