@@ -14,7 +14,7 @@ from segmentation_node.yaml_and_json import read_json, read_yaml
 MOST_LITERAL = 1 << 16
 """Characters of a Python literal in the metadata of a file."""
 OF_MASKS = ("detr", "eomt", "mask2former", "maskformer", "oneformer")
-"""What Hugging Face calls networks that classify masks, not pixels."""
+"""What is in Hugging Face's names of networks that classify masks, not pixels."""
 
 
 class Surroundings:
@@ -76,10 +76,10 @@ def hugging_face(around: Surroundings) -> list[Told]:
     config = around.find("config.json")
     values = {} if config is None else _mapping(read_json(str(config)), config)
     kind = values.get("model_type")
-    if kind in OF_MASKS:
+    if any(mark in str(kind) for mark in OF_MASKS):
         raise NetworkImportError(
-            f"{config}: a {kind} gives masks with a class each; expected one score for each class "
-            "at each pixel, as SegFormer, UPerNet, BEiT, DPT or MobileViT give"
+            f"{config}: a network of type {shown(kind)} gives masks with a class each; expected one "
+            "score for each class at each pixel, as SegFormer, UPerNet, BEiT, DPT or MobileViT give"
         )
     if "id2label" in values:
         names = _numbered(values["id2label"], f"{config}: id2label")

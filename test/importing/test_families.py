@@ -66,11 +66,11 @@ def test_segformer(tmp_path):
     assert recognise(Surroundings(tmp_path / "net.onnx", {}))[0] == "segformer"
 
 
-@pytest.mark.parametrize("kind", ["mask2former", "oneformer"])
+@pytest.mark.parametrize("kind", ["mask2former", "oneformer", "eomt_dinov3", "rt_detr"])
 def test_a_network_that_classifies_masks_is_refused(kind, tmp_path):
     config = {"model_type": kind, "id2label": {"0": "road", "1": "car"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(NetworkImportError, match=f"a {kind} gives masks with a class each"):
+    with pytest.raises(NetworkImportError, match=f"type '{kind}' gives masks with a class each"):
         settled("segformer", tmp_path)
 
 
