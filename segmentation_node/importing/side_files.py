@@ -78,7 +78,7 @@ def hugging_face(around: Surroundings) -> list[Told]:
     kind = values.get("model_type")
     if any(mark in str(kind) for mark in OF_MASKS):
         raise NetworkImportError(
-            f"{config}: a network of type {shown(kind)} gives masks with a class each; expected one "
+            f"{config}: a network of type {shown(kind)} gives masks with a class each; expected a "
             "score for each class at each pixel, as SegFormer, UPerNet, BEiT, DPT or MobileViT give"
         )
     if "id2label" in values:
