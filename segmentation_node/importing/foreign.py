@@ -5,7 +5,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
@@ -133,7 +132,7 @@ def steps_of(model: onnx.ModelProto, output: str) -> Steps | None:
     if not all(name in constants for name in maker.input[1:]):
         return None
     scale, zero = (numpy_helper.to_array(constants[name]) for name in maker.input[1:])
-    return (np.float32(scale.item()), zero.reshape(())) if scale.size == 1 else None
+    return (scale.astype("float32").reshape(()), zero.reshape(())) if scale.size == 1 else None
 
 
 def read_entry(

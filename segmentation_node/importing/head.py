@@ -18,7 +18,7 @@ COARSEST = 64
 """Pixels of the input, along an edge, to one of the output."""
 
 
-Steps = tuple[np.float32, np.ndarray]
+Steps = tuple[np.ndarray, np.ndarray]
 """Scale and zero point, the latter of the values' dtype: (value - zero point) * scale is meant."""
 
 
