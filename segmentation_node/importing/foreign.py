@@ -27,6 +27,10 @@ _TORCH = (
     "-m training.export"
 )
 _KERAS = "Keras's; export it there: model.export('NET.onnx', format='onnx')"
+_PADDLE = (
+    "PaddlePaddle's; convert it: paddle2onnx --model_dir FOLDER --model_filename model.pdmodel "
+    "--params_filename model.pdiparams --save_file NET.onnx"
+)
 _TENSORRT = "an engine of TensorRT, for one GPU; give the ONNX file that it was built of"
 OTHER_FORMATS = {
     ".xml": f"{_OPENVINO}; export the network that it was made of to ONNX",
@@ -34,7 +38,9 @@ OTHER_FORMATS = {
     ".tflite": f"{_OPENVINO}; convert it: python -m tf2onnx.convert --tflite FILE --opset 13 "
     "--output NET.onnx",
     **dict.fromkeys((".pt", ".pth", ".pt2", ".ckpt", ".safetensors"), _TORCH),
+    ".zip": "an archive; unpack it, and give the .onnx that it holds",
     **dict.fromkeys((".keras", ".h5"), _KERAS),
+    **dict.fromkeys((".pdmodel", ".pdiparams"), _PADDLE),
     **dict.fromkeys((".engine", ".plan", ".trt"), _TENSORRT),
 }
 """By ending what a file is that is no ONNX, and what to do."""
@@ -62,6 +68,10 @@ def read_network(path: Path) -> Foreign:
 
     Raises NetworkImportError where it is none, was cut off, or lacks its weights.
     """
+    if path.is_dir():
+        inside = ", ".join(sorted(item.name for item in path.glob("*" + ONNX))[:8])
+        found = f"a folder, in it {inside}" if inside else "a folder"
+        raise NetworkImportError(f"{path}: {found}; expected a network, {ONNX}")
     if not path.is_file():
         raise NetworkImportError(f"{path}: no such file; expected a network, {ONNX}")
     if path.suffix.lower() in OTHER_FORMATS:

@@ -170,6 +170,11 @@ def test_what_is_no_network(refused, tmp_path):
     assert "no whole ONNX file" in refused(path)
     path.write_text("not a network")
     assert "no whole ONNX file" in refused(path)
+    path.rename(tmp_path / "inner.onnx")
+    path.mkdir()  # as Qualcomm AI Hub calls a network and its weights
+    assert "net.onnx: a folder; expected" in refused(path)
+    (tmp_path / "inner.onnx").rename(path / "model.onnx")
+    assert "net.onnx: a folder, in it model.onnx; expected" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +188,8 @@ def test_what_is_no_network(refused, tmp_path):
         (".safetensors", "PyTorch's", "torch.onnx.export("),
         (".keras", "Keras's", "format='onnx'"),
         (".engine", "TensorRT", "the ONNX file that it was built of"),
+        (".pdmodel", "PaddlePaddle's", "paddle2onnx"),
+        (".zip", "an archive", "unpack it"),
     ],
 )
 def test_what_others_read(ending, whose, advice, refused, tmp_path):
