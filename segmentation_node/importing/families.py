@@ -82,8 +82,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "smp": Family(usual=IMAGENET),
     "supergradients": Family(usual=IMAGENET, reader=side_files.ontology),
+    # Its UNet, which is trained, and run by NVIDIA, on pictures turned to BGR.
     "tao": Family(
-        usual=Settings(scale=FROM_BYTES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), order="rgb")
+        usual=Settings(scale=FROM_BYTES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), order="bgr")
     ),
     # The auxiliary head, where there is one, comes second.
     "torchvision": Family(usual=_from_imagenet(labels=LABEL_SETS["voc21"], head=0)),

@@ -66,6 +66,14 @@ def test_segformer(tmp_path):
     assert recognise(Surroundings(tmp_path / "net.onnx", {}))[0] == "segformer"
 
 
+def test_tao_trains_its_unet_on_blue_first(tmp_path):
+    """Its loader turns RGB to BGR, then x / 127.5 - 1; NVIDIA's DeepStream has color format BGR."""
+    found = settled("tao", tmp_path)
+    pixel = np.array([0, 100, 255])
+    seen = (pixel * found.scale - found.mean) / found.std
+    assert found.order == "bgr" and seen == pytest.approx(pixel / 127.5 - 1)
+
+
 @pytest.mark.parametrize("kind", ["mask2former", "oneformer", "eomt_dinov3", "rt_detr"])
 def test_a_network_that_classifies_masks_is_refused(kind, tmp_path):
     config = {"model_type": kind, "id2label": {"0": "road", "1": "car"}}
