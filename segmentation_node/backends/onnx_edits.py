@@ -6,7 +6,7 @@ robot has no other use for the ``onnx`` package.
 """
 
 import struct
-from typing import Callable, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -23,12 +23,14 @@ from segmentation_node.backends.wire_format import (
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
-_ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPHS = 1, 2, 3, (6, 11)
+_ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR = 1, 2, 3, 5
+_ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _VALUE_NAME = 1
 _FLOAT, _INT8, _OTHER_FLOATS = 1, 3, (10, 11, 16)  # float16, double, bfloat16
+_RAW_TYPES = {_FLOAT: "<f4", _INT8: "i1"}
 
 CLIP_TAKES_INPUTS = 11
 """The opset from which on Clip's limits are inputs."""
@@ -58,26 +60,39 @@ def _cut(graph: bytes, kept: Sequence[str]) -> bytes:
     if any(field.number == _GRAPH_NODE and _has_subgraph(field.value) for field in fields):
         return graph
     needed = _needed(fields, kept)
-    return b"".join(field.raw for field in fields if _is_kept(field, needed, kept))
+    dropped = set(_constants_of(fields)) - needed
+    return b"".join(field.raw for field in fields if _is_kept(field, needed, dropped, kept))
 
 
 def _needed(fields: List[Field], outputs: Sequence[str]) -> Set[str]:
-    """Names of all values that the outputs depend on. Nodes stand after what they need."""
-    needed = set(outputs)
-    for field in reversed(fields):
-        if field.number == _GRAPH_NODE and needed.intersection(texts_of(field.value, _NODE_OUTPUT)):
-            needed.update(texts_of(field.value, _NODE_INPUT))
+    """Names of all values that the outputs depend on, in whatever order the nodes stand."""
+    makers = _makers_of(fields)
+    needed: Set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        name = waiting.pop()
+        if name and name not in needed:  # an optional one that is left out has no name
+            needed.add(name)
+            waiting += texts_of(makers[name].value, _NODE_INPUT) if name in makers else []
     return needed
 
 
-def _is_kept(field: Field, needed: Set[str], outputs: Sequence[str]) -> bool:
+def _is_kept(field: Field, needed: Set[str], dropped: Set[str], outputs: Sequence[str]) -> bool:
     if field.number == _GRAPH_NODE:
         return bool(needed.intersection(texts_of(field.value, _NODE_OUTPUT)))
-    if field.number == _GRAPH_INITIALIZER:
-        return bool(needed.intersection(texts_of(field.value, _TENSOR_NAME)))
     if field.number == _GRAPH_OUTPUT:
         return texts_of(field.value, _VALUE_NAME)[0] in outputs
-    return True
+    return not _names_one_of(dropped, field)
+
+
+def _names_one_of(constants: Set[str], field: Field) -> bool:
+    """Whether a graph's field is one of these constants, or the input that older files list it as.
+
+    Left there, the input would have to be fed.
+    """
+    numbers = {_GRAPH_INITIALIZER: _TENSOR_NAME, _GRAPH_INPUT: _VALUE_NAME}
+    number = numbers.get(field.number)
+    return number is not None and bool(constants.intersection(texts_of(field.value, number)))
 
 
 def _has_subgraph(node: bytes) -> bool:
@@ -105,41 +120,68 @@ def _decoded(graph: bytes) -> bytes:
     fields = list(fields_of(graph))
     nodes = [field for field in fields if field.number == _GRAPH_NODE]
     operators = {name for node in nodes for name in texts_of(node.value, _NODE_OPERATOR)}
-    if "QuantizeLinear" in operators:
+    if "QuantizeLinear" in operators or any(_has_subgraph(node.value) for node in nodes):
         return graph
     constants = _constants_of(fields)
     decoded = {node.raw: _decoded_node(node.value, constants) for node in nodes}
-    needed = {
-        name
-        for node in nodes
-        if not decoded[node.raw]
-        for name in texts_of(node.value, _NODE_INPUT)
-    }
-
-    def stays(field: Field) -> bool:
-        if field.number == _GRAPH_INITIALIZER:
-            return bool(needed.intersection(texts_of(field.value, _TENSOR_NAME)))
-        return field.number != _GRAPH_NODE or not decoded[field.raw]
-
-    return b"".join([field.raw for field in fields if stays(field)] + list(decoded.values()))
+    needed = set(_output_names(fields))
+    taken: Set[str] = set()
+    for node in nodes:
+        (taken if decoded[node.raw] else needed).update(texts_of(node.value, _NODE_INPUT))
+    kept = [
+        field.raw
+        for field in fields
+        if not decoded.get(field.raw) and not _names_one_of(taken - needed, field)
+    ]
+    return b"".join(kept + list(decoded.values()))
 
 
 def _decoded_node(node: bytes, constants: Dict[str, bytes]) -> bytes:
     """The graph's field of the weights that a node makes; empty where it makes none."""
-    inputs, output = texts_of(node, _NODE_INPUT), texts_of(node, _NODE_OUTPUT)[0]
+    inputs = texts_of(node, _NODE_INPUT)
     is_decoder = texts_of(node, _NODE_OPERATOR) == [_DECODER] and len(inputs) == 2
     if not is_decoder or not all(name in constants for name in inputs):
         return b""
-    codes, scales = (parts_of(constants[name]) for name in inputs)
-    if [part.integer for part in codes[_TENSOR_TYPE]] != [_INT8]:
+    codes, scales = (_array_of(constants[name]) for name in inputs)
+    if codes is None or scales is None or (codes.dtype, scales.dtype) != (np.int8, np.float32):
         return b""
-    axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
-    shape = [part.integer for part in codes[_TENSOR_DIMENSION]]
-    along = [-1 if index in axes else 1 for index in range(len(shape))]
-    values = np.frombuffer(codes[_TENSOR_RAW][0].value, np.int8).reshape(shape).astype(np.float32)
-    values *= np.frombuffer(scales[_TENSOR_RAW][0].value, "<f4").reshape(along)
-    dimensions = b"".join(part.raw for part in codes[_TENSOR_DIMENSION])
-    return _tensor(output, dimensions, values.astype("<f4").tobytes())
+    attributes = _integers_of(node)
+    axis = attributes.pop("axis", 1)
+    if scales.size > 1:
+        is_axis = scales.ndim == 1 and -codes.ndim <= axis < codes.ndim
+        if not is_axis or codes.shape[axis] != scales.size:
+            return b""
+        scales = scales.reshape([-1 if i == axis % codes.ndim else 1 for i in range(codes.ndim)])
+    if any(attributes.values()):  # blocks that share a scale, another type
+        return b""
+    values = codes.astype(np.float32) * scales.reshape(scales.shape if scales.size > 1 else ())
+    dimensions = b"".join(part.raw for part in parts_of(constants[inputs[0]])[_TENSOR_DIMENSION])
+    return _tensor(texts_of(node, _NODE_OUTPUT)[0], dimensions, values.astype("<f4").tobytes())
+
+
+def _array_of(tensor: bytes) -> Optional[np.ndarray]:
+    """A constant of float32 or int8; None for another one, or one that is stored otherwise."""
+    parts = parts_of(tensor)
+    dimensions, raws = parts.get(_TENSOR_DIMENSION, []), parts.get(_TENSOR_RAW, [])
+    shape = [part.integer for part in dimensions]
+    types = [_RAW_TYPES.get(part.integer) for part in parts.get(_TENSOR_TYPE, [])]
+    is_packed = any(part.value for part in dimensions)
+    if is_packed or len(raws) != 1 or len(types) != 1 or types[0] is None:
+        return None
+    values = np.frombuffer(raws[0].value, types[0])
+    return values.reshape(shape) if values.size == np.prod(shape, dtype=object) else None
+
+
+def _integers_of(node: bytes) -> Dict[str, int]:
+    """A node's attributes that are integers, by name."""
+    found: Dict[str, int] = {}
+    for field in fields_of(node):
+        parts = parts_of(field.value) if field.number == _NODE_ATTRIBUTE else {}
+        for part in parts.get(_ATTRIBUTE_INTEGER, []):
+            is_negative = part.integer >= 1 << 63
+            name = parts[_ATTRIBUTE_NAME][0].value.decode()
+            found[name] = part.integer - (1 << 64 if is_negative else 0)
+    return found
 
 
 # Some classes alone
@@ -159,10 +201,9 @@ def _selected_early(graph: bytes) -> bytes:
     nodes = [field for field in fields if field.number == _GRAPH_NODE]
     if any(_has_subgraph(node.value) for node in nodes):  # which may read what is moved
         return graph
-    makers = {name: node for node in nodes for name in texts_of(node.value, _NODE_OUTPUT)}
+    makers = _makers_of(fields)
     read = [name for node in nodes for name in texts_of(node.value, _NODE_INPUT)]
-    for field in fields:
-        read += texts_of(field.value, _VALUE_NAME) if field.number == _GRAPH_OUTPUT else []
+    read += _output_names(fields)
     constants = _constants_of(fields)
     changed: Dict[bytes, bytes] = {}
     for node in nodes:
@@ -184,8 +225,7 @@ def _selected_early(graph: bytes) -> bytes:
 
 def _chooses_channels(node: bytes, constants: Dict[str, bytes]) -> bool:
     """Whether a Gather takes a list of channels: one number in its place takes their axis away."""
-    axes = [part.integer for part in _attribute_parts(node) if part.number == _ATTRIBUTE_INTEGER]
-    if texts_of(node, _NODE_OPERATOR) != ["Gather"] or axes != [1]:
+    if texts_of(node, _NODE_OPERATOR) != ["Gather"] or _integers_of(node) != {"axis": 1}:
         return False
     kept = constants.get(texts_of(node, _NODE_INPUT)[1], b"")
     sides = parts_of(kept).get(_TENSOR_DIMENSION, [])
@@ -221,8 +261,9 @@ def spell_out_activations(model: bytes) -> bytes:
     which use all of a vector register:
     ``elu(x) = max(x, exp(min(max(x, -87), 0)) - 1)``; ``prelu(x, a) = max(x, 0) + a min(x, 0)``.
     The first differs from Elu by the rounding of exp, at most some 1e-7; the second only for minus
-    infinity, which Clip makes the least number. A graph in another precision than float32 or of an
-    opset before 11 comes back as it is. Raises ValueError when ``model`` is not protobuf.
+    infinity, which Clip makes the least number. A graph with values of another precision than
+    float32, with control flow, or of an opset before 11 comes back as it is. Raises ValueError when
+    ``model`` is not protobuf.
     """
     fields = list(fields_of(model))
     return _with_graph(fields, _rewritten) if _opset(fields) >= CLIP_TAKES_INPUTS else model
@@ -240,7 +281,7 @@ def _opset(model: List[Field]) -> int:
 
 def _rewritten(graph: bytes) -> bytes:
     fields = list(fields_of(graph))
-    if any(field.number == _GRAPH_INITIALIZER and _is_other_float(field.value) for field in fields):
+    if any(_may_be_other_float(field) for field in fields):
         return graph
     nodes_and_rest = b"".join(
         (_spelled_out(field.value) if field.number == _GRAPH_NODE else b"") or field.raw
@@ -318,6 +359,18 @@ def _tensor(name: str, dimensions: bytes, values: bytes) -> bytes:
     return packed(_GRAPH_INITIALIZER, tensor)
 
 
+def _may_be_other_float(field: Field) -> bool:
+    """Whether a graph's field brings values of another precision than float32 into it, or may."""
+    if field.number == _GRAPH_NODE:
+        types = {_integers_of(field.value).get(name) for name in ("to", "dtype")}
+        tensors = [
+            part.value for part in _attribute_parts(field.value) if part.number == _ATTRIBUTE_TENSOR
+        ]
+        has_other = bool(types.intersection(_OTHER_FLOATS)) or any(map(_is_other_float, tensors))
+        return has_other or _has_subgraph(field.value)
+    return field.number == _GRAPH_INITIALIZER and _is_other_float(field.value)
+
+
 def _is_other_float(tensor: bytes) -> bool:
     return any(
         field.number == _TENSOR_TYPE and field.integer in _OTHER_FLOATS
@@ -335,6 +388,25 @@ def _constants_of(fields: Sequence[Field]) -> Dict[str, bytes]:
         for field in fields
         if field.number == _GRAPH_INITIALIZER
     }
+
+
+def _makers_of(fields: Sequence[Field]) -> Dict[str, Field]:
+    """A graph's nodes by the names of what they give."""
+    return {
+        name: field
+        for field in fields
+        if field.number == _GRAPH_NODE
+        for name in texts_of(field.value, _NODE_OUTPUT)
+    }
+
+
+def _output_names(fields: Sequence[Field]) -> List[str]:
+    return [
+        name
+        for field in fields
+        if field.number == _GRAPH_OUTPUT
+        for name in texts_of(field.value, _VALUE_NAME)
+    ]
 
 
 def _with_graph(model: List[Field], change: Callable[[bytes], bytes]) -> bytes:

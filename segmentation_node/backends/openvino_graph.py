@@ -16,6 +16,8 @@ BILINEAR = {
     "pads_begin": [0, 0, 0, 0],
     "pads_end": [0, 0, 0, 0],
 }
+FINITE, INFINITE = 1e30, 3e38
+"""Bounds of scores in float32, and what stands for an infinite one."""
 
 
 def rewrite(model: Any) -> None:
@@ -155,12 +157,16 @@ def argmax_of_phases(model: Any, operators: Any) -> None:
             continue
         coarse = node.input_value(0).get_node().input_value(0)
         batch, classes, height, width = coarse.get_shape()
-        planes = operators.reshape(coarse, _sizes(batch * classes, 1, height, width), False)
+        # Infinite, as the log of no share is, times a kernel's zeros would be no number.
+        finite = operators.clamp(coarse, -INFINITE, INFINITE)
+        planes = operators.reshape(finite, _sizes(batch * classes, 1, height, width), False)
         edges = _sizes(0, 0, 1, 1)
         padded = operators.pad(planes, edges, edges, "edge")
         kernels = operators.constant(_phase_kernels(factor))
         phases = operators.convolution(padded, kernels, [1, 1], [0, 0], [0, 0], [1, 1])
-        last = operators.transpose(phases, _sizes(0, 2, 3, 1))
+        # What stems from such a score, however small its weight, is as infinite as any other.
+        level = operators.clamp(phases, -FINITE, FINITE)
+        last = operators.transpose(level, _sizes(0, 2, 3, 1))
         scores = operators.reshape(last, _sizes(batch, classes, -1), False)
         found = _top(operators, node, scores).output(1)
         small = operators.convert(found, "u8" if classes <= 256 else "i32")
@@ -179,10 +185,13 @@ def _enlargement(node: Any) -> int:
     is_alone = resize.get_type_name() == "Interpolate" and (
         len(resize.output(0).get_target_inputs()) == 1
     )
-    if not is_alone or node.output(0).get_target_inputs():
+    is_argmax = _constant(node, 1) is not None and _constant(node, 1) == 1
+    if not is_alone or not is_argmax or node.output(0).get_target_inputs():
         return 0
     attributes = resize.get_attributes()
     if any(attributes.get(key) != value for key, value in BILINEAR.items()):
+        return 0
+    if resize.get_output_element_type(0).get_type_name() != "f32":
         return 0
     shapes = resize.input(0).get_partial_shape(), resize.output(0).get_partial_shape()
     if any(shape.is_dynamic or len(shape) != 4 for shape in shapes):
@@ -231,7 +240,9 @@ def argmax_over_planes(model: Any, operators: Any) -> None:
 def _top(operators: Any, node: Any, scores_ncp: Any) -> Any:
     """A TopK like ``node`` over the classes of (N, C, pixels)."""
     attributes = node.get_attributes()
-    settings = (attributes[key] for key in ("mode", "sort", "index_element_type"))
+    settings = [attributes[key] for key in ("mode", "sort", "index_element_type")]
+    # Of equal scores the first class wins where it is stable, as ONNX has its ArgMax.
+    settings.append(attributes.get("stable", False))
     return operators.topk(scores_ncp, node.input_value(1), 1, *settings)
 
 

@@ -3,6 +3,8 @@
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+LONGEST_NUMBER = 10
+"""Bytes: seven bits of 64 in each."""
 
 
 class Field(NamedTuple):
@@ -53,13 +55,14 @@ def fields_of(message: bytes) -> Iterator[Field]:
 def _varint_at(message: bytes, position: int) -> Tuple[int, int]:
     """The number that begins there, and the position behind it."""
     value = shift = 0
-    while position < len(message):
+    end = position + LONGEST_NUMBER
+    while position < min(end, len(message)):
         byte = message[position]
         value |= (byte & 0x7F) << shift
         shift, position = shift + 7, position + 1
         if not byte & 0x80:
             return value, position
-    raise ValueError("not protobuf: a number is cut off")
+    raise ValueError("not protobuf: a number %s" % ("has no end" if shift == 70 else "is cut off"))
 
 
 def varint_of(value: int) -> bytes:

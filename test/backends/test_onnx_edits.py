@@ -70,7 +70,32 @@ def test_an_output_that_is_not_there_is_refused():
         keep_output(MODELS[0].read_bytes(), "depth")
 
 
-@pytest.mark.parametrize("damage", [b"not a model", MODELS[0].read_bytes()[:-100]])
+def test_nodes_in_any_order_and_constants_that_are_listed_as_inputs():
+    """Run times sort the first; older files have the second, which nobody could feed."""
+    nodes = [
+        helper.make_node("Mul", ["hidden", "factor"], ["y"]),
+        helper.make_node("Add", ["x", "shift"], ["z"]),
+        helper.make_node("Dropout", ["x"], ["hidden", ""]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.full(1, 2.0, np.float32), n) for n in ("factor", "shift")
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+        for name in ("x", "factor", "shift", "y", "z")
+    ]
+    graph = helper.make_graph(nodes, "graph", values[:3], values[3:], constants)
+    opset = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    cut = keep_output(model, "y")
+    assert [item.name for item in onnx.load_from_string(cut).graph.input] == ["x", "factor"]
+    (found,) = onnxruntime.InferenceSession(cut).run(None, {"x": np.ones(1, np.float32)})
+    np.testing.assert_array_equal(found, [2.0])
+
+
+@pytest.mark.parametrize(
+    "damage", [b"not a model", MODELS[0].read_bytes()[:-100], b"\x08" + b"\xff" * 1000000]
+)
 def test_what_is_no_model_is_refused(damage):
     with pytest.raises(ValueError, match="not protobuf"):
         keep_output(damage, "class_map")
@@ -157,6 +182,83 @@ def test_int8_weights_become_float32_and_the_rest_stays(axis, others):
     ],
 )  # fmt: skip
 def test_other_int8_stays_as_it_is(model):
+    assert decode_weights(model) == model
+
+
+def changed(model, change):
+    """A model's bytes after ``change(graph)``."""
+    loaded = onnx.load_from_string(model)
+    change(loaded.graph)
+    return loaded.SerializeToString()
+
+
+def _leave_the_axis_out(graph):
+    del graph.node[0].attribute[:]  # ONNX says that it is 1
+
+
+def _count_the_axis_from_behind(graph):
+    graph.node[0].attribute[0].i = -1
+
+
+def _list_the_codes_as_input(graph):
+    graph.input.append(helper.make_tensor_value_info("codes", TensorProto.INT8, [2, 3]))
+
+
+def _give_the_codes_too(graph):
+    graph.output.append(helper.make_tensor_value_info("codes", TensorProto.INT8, [2, 3]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _leave_the_axis_out,
+        _count_the_axis_from_behind,
+        _list_the_codes_as_input,
+        _give_the_codes_too,
+    ],
+)
+def test_int8_weights_are_decoded_however_the_file_says_it(change):
+    model = changed(decoding_model(), change)
+    decoded = decode_weights(model)
+    assert operators(decoded) == ["Add"]
+    x = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    runs = [onnxruntime.InferenceSession(item).run(None, x) for item in (decoded, model)]
+    for found, expected in zip(*runs, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def _store_the_scales_as_numbers(graph):
+    scales = next(item for item in graph.initializer if item.name == "scales")
+    values = numpy_helper.to_array(scales).tolist()
+    scales.CopyFrom(helper.make_tensor("scales", TensorProto.FLOAT, [3], values))
+
+
+def _cut_the_codes_short(graph):
+    codes = next(item for item in graph.initializer if item.name == "codes")
+    codes.raw_data = codes.raw_data[:-1]
+
+
+def _share_scales_by_blocks(graph):
+    graph.node[0].attribute.append(helper.make_attribute("block_size", 2))
+
+
+def _add_a_branch(graph):
+    kept = helper.make_tensor_value_info("kept", TensorProto.INT8, [2, 3])
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["codes"], ["kept"])], "branch", [], [kept]
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    graph.node.append(
+        helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch)
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_store_the_scales_as_numbers, _cut_the_codes_short, _share_scales_by_blocks, _add_a_branch],
+)
+def test_int8_weights_in_another_form_stay_for_the_run_time(change):
+    model = changed(decoding_model(), change)
     assert decode_weights(model) == model
 
 
@@ -323,8 +425,29 @@ def test_several_in_one_graph_stay_apart():
         model_of(helper.make_node("Tanh", ["x"], ["y"])),
         model_of(ELU, opset=10),
         model_of(PRELU, dtype=np.float16),
+        model_of(
+            helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+            helper.make_node("Elu", ["half"], ["below"]),
+            helper.make_node("Cast", ["below"], ["y"], to=TensorProto.FLOAT),
+        ),
+        model_of(
+            helper.make_node(
+                "Constant", [], ["half"], value=numpy_helper.from_array(np.ones(1, np.float16))
+            ),
+            helper.make_node("CastLike", ["x", "half"], ["halves"]),
+            helper.make_node("Elu", ["halves"], ["below"]),
+            helper.make_node("CastLike", ["below", "slope"], ["y"]),
+            opset=15,
+        ),
     ],
-    ids=["another alpha", "nothing to do", "clip without inputs", "half precision"],
+    ids=[
+        "another alpha",
+        "nothing to do",
+        "clip without inputs",
+        "half precision",
+        "cast to half precision",
+        "a node's half precision",
+    ],
 )
 def test_what_cannot_be_spelled_out_stays_as_it_is(model):
     assert spell_out_activations(model) == model

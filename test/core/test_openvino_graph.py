@@ -113,6 +113,49 @@ def test_an_enlargement_that_somebody_else_reads_stays():
     assert "Interpolate" in kinds(changed)
 
 
+def test_classes_that_are_ruled_out_before_an_enlargement():
+    """Minus infinity, the log of no share: of a class, of a pixel, and of all there are."""
+
+    def graph(made, scores):
+        return [largest(made, enlarged(made, scores, 24, 28))]
+
+    plane, pixel, everywhere = (np.random.RandomState(1).rand(1, 3, 6, 7) for _ in range(3))
+    plane[:, 1], pixel[0, 1, 3, 4], everywhere[:] = [-np.inf] * 3
+    inputs = [scores.astype(np.float32) for scores in (plane, pixel, everywhere)]
+    changed = assert_the_same(((1, 3, 6, 7), graph), inputs)
+    assert "Interpolate" not in kinds(changed)
+
+
+def halves(made, scores):
+    return [largest(made, enlarged(made, made.convert(scores, "f16"), 8, 10))]
+
+
+def doubles(made, scores):
+    return [largest(made, enlarged(made, made.convert(scores, "f64"), 8, 10))]
+
+
+def best_two(made, scores):
+    return [made.topk(enlarged(made, scores, 8, 10), INT64(2), 1, "max", "value", "i32").output(1)]
+
+
+@pytest.mark.parametrize("graph", [halves, doubles, best_two])
+def test_scores_of_another_precision_and_other_choices_than_the_best(graph):
+    inputs = [np.random.RandomState(1).rand(1, 3, 4, 5).astype(np.float32) for _ in range(5)]
+    changed = assert_the_same(((1, 3, 4, 5), graph), inputs)
+    assert "Interpolate" in kinds(changed)
+
+
+@pytest.mark.parametrize("height, width", [(8, 10), (9, 11)])
+def test_which_of_equal_scores_wins_stays_said(height, width):
+    def graph(made, scores):
+        large = enlarged(made, scores, height, width)
+        return [made.topk(large, INT64(1), 1, "max", "value", "i64", True).output(1)]
+
+    changed = assert_the_same(((1, 3, 4, 5), graph), whole_scores((1, 3, 4, 5)))
+    (argmax,) = [node for node in changed.get_ordered_ops() if node.get_type_name() == "TopK"]
+    assert argmax.get_attributes()["stable"]
+
+
 def convolved(made, value, outputs, size=1):
     random = np.random.RandomState(outputs)
     inputs = value.shape[1]
