@@ -6,6 +6,8 @@ robot has no other use for the ``onnx`` package.
 """
 
 import struct
+from functools import reduce
+from operator import mul
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
@@ -169,7 +171,7 @@ def _array_of(tensor: bytes) -> Optional[np.ndarray]:
     if is_packed or len(raws) != 1 or len(types) != 1 or types[0] is None:
         return None
     values = np.frombuffer(raws[0].value, types[0])
-    return values.reshape(shape) if values.size == np.prod(shape, dtype=object) else None
+    return values.reshape(shape) if values.size == reduce(mul, shape, 1) else None
 
 
 def _integers_of(node: bytes) -> Dict[str, int]:
