@@ -15,6 +15,7 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 from segmentation_node.backends.base import BackendOptions
 from segmentation_node.backends.onnx_edits import decode_weights, keep_output
+from segmentation_node.backends.onnx_file import read_onnx
 from segmentation_node.backends.tensorrt import engine_files
 from segmentation_node.backends.tensorrt.backend import TensorRtBackend, read_machine
 from segmentation_node.backends.tensorrt.build import (
@@ -270,7 +271,7 @@ def _gpu_text(machine: Machine) -> str:
 
 def _graph(card: ModelCard, kind: str, batch: int) -> bytes:
     """The graph of this kind without what a box head sees, which TensorRT is not asked for."""
-    graph = Path(card.artifact_path(kind, batch)).read_bytes()
+    graph = read_onnx(card.artifact_path(kind, batch))
     has_features = kind == "onnx" and card.boxes is not None
     return decode_weights(keep_output(graph, *card.outputs) if has_features else graph)
 

@@ -28,14 +28,54 @@ _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR = 1, 2, 3, 5
-_ATTRIBUTE_GRAPHS = 6, 11
-_TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
+_ATTRIBUTE_GRAPHS, _ATTRIBUTE_TENSORS = (6, 11), (5, 10)
+_TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_ELSEWHERE = 1, 2, 8, 9, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME = 1
 _FLOAT, _INT8, _OTHER_FLOATS = 1, 3, (10, 11, 16)  # float16, double, bfloat16
 _RAW_TYPES = {_FLOAT: "<f4", _INT8: "i1"}
 
 CLIP_TAKES_INPUTS = 11
 """The opset from which on Clip's limits are inputs."""
+
+
+# Weights in other files
+
+
+def files_of_weights(model: bytes) -> List[str]:
+    """The other files that a model keeps tensors in, as it names them.
+
+    Raises ValueError when ``model`` is not protobuf.
+    """
+    graphs = [field.value for field in fields_of(model) if field.number == _MODEL_GRAPH]
+    entries = (
+        field.value
+        for graph in graphs
+        for tensor in _tensors_of(graph)
+        for field in fields_of(tensor)
+        if field.number == _TENSOR_ELSEWHERE
+    )
+    return sorted(
+        {
+            location
+            for entry in entries
+            if texts_of(entry, _ENTRY_KEY) == ["location"]
+            for location in texts_of(entry, _ENTRY_VALUE)
+        }
+    )
+
+
+def _tensors_of(graph: bytes) -> Iterator[bytes]:
+    """Constants, those in attributes and subgraphs too."""
+    for field in fields_of(graph):
+        if field.number == _GRAPH_INITIALIZER:
+            yield field.value
+        elif field.number == _GRAPH_NODE:
+            for part in _attribute_parts(field.value):
+                if part.number in _ATTRIBUTE_TENSORS:
+                    yield part.value
+                elif part.number in _ATTRIBUTE_GRAPHS:
+                    yield from _tensors_of(part.value)
 
 
 # Some outputs alone
@@ -229,7 +269,7 @@ def _chooses_channels(node: bytes, constants: Dict[str, bytes]) -> bool:
     """Whether a Gather takes a list of channels: one number in its place takes their axis away."""
     if texts_of(node, _NODE_OPERATOR) != ["Gather"] or _integers_of(node) != {"axis": 1}:
         return False
-    kept = constants.get(texts_of(node, _NODE_INPUT)[1], b"")
+    kept = constants.get("".join(texts_of(node, _NODE_INPUT)[1:2]), b"")
     sides = parts_of(kept).get(_TENSOR_DIMENSION, [])
     return len(sides) == 1 and not sides[0].value  # packed, it may stand for several
 
@@ -276,7 +316,8 @@ def _opset(model: List[Field]) -> int:
     for field in model:
         if field.number == _MODEL_OPSET:
             parts = {part.number: part for part in fields_of(field.value)}
-            if _OPSET_DOMAIN not in parts or not parts[_OPSET_DOMAIN].value:
+            is_named = _OPSET_DOMAIN in parts and parts[_OPSET_DOMAIN].value
+            if _OPSET_VERSION in parts and not is_named:
                 return parts[_OPSET_VERSION].integer
     return 0
 
@@ -305,14 +346,14 @@ def _rewritten(graph: bytes) -> bytes:
 
 def _spelled_out(node: bytes) -> bytes:
     """The graph's fields in place of a node; empty where it stays."""
-    operator, domain = texts_of(node, _NODE_OPERATOR), texts_of(node, _NODE_DOMAIN)
-    if len(operator) != 1 or operator[0] not in _SPELLINGS or any(domain):
+    operator, domain = "".join(texts_of(node, _NODE_OPERATOR)), texts_of(node, _NODE_DOMAIN)
+    inputs, outputs = texts_of(node, _NODE_INPUT), texts_of(node, _NODE_OUTPUT)
+    if (len(inputs), len(outputs)) != (_INPUTS.get(operator), 1) or any(domain):
         return b""
-    inputs, output = texts_of(node, _NODE_INPUT), texts_of(node, _NODE_OUTPUT)[0]
     floats = [part for part in _attribute_parts(node) if part.number == _ATTRIBUTE_FLOAT]
     if any(struct.unpack("<f", alpha.raw[-4:]) != (1.0,) for alpha in floats):
         return b""
-    nodes = _SPELLINGS[operator[0]](inputs, output)
+    nodes = _SPELLINGS[operator](inputs, outputs[0])
     return b"".join(packed(_GRAPH_NODE, _node(*parts)) for parts in nodes)
 
 
@@ -344,6 +385,7 @@ def _prelu(inputs: List[str], output: str) -> List[_Node]:
 
 
 _SPELLINGS: Dict[str, Callable[[List[str], str], List[_Node]]] = {"Elu": _elu, "PRelu": _prelu}
+_INPUTS = {"Elu": 1, "PRelu": 2}
 
 
 def _node(operator: str, inputs: List[str], output: str) -> bytes:
@@ -386,9 +428,10 @@ def _is_other_float(tensor: bytes) -> bool:
 def _constants_of(fields: Sequence[Field]) -> Dict[str, bytes]:
     """A graph's tensors by name."""
     return {
-        texts_of(field.value, _TENSOR_NAME)[0]: field.value
+        name: field.value
         for field in fields
         if field.number == _GRAPH_INITIALIZER
+        for name in texts_of(field.value, _TENSOR_NAME)
     }
 
 

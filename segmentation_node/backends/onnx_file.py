@@ -1,8 +1,10 @@
 """What an ONNX file has to be: inputs, outputs and metadata held against the model card."""
 
+from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Tuple
 
-from segmentation_node.errors import BackendError
+from segmentation_node.backends.onnx_edits import files_of_weights
+from segmentation_node.errors import BackendError, shown
 from segmentation_node.model_card import ModelCard
 
 FEATURES = "features"
@@ -17,6 +19,26 @@ class OnnxGraph(NamedTuple):
     outputs: List[str]
     label_set: Optional[str]
     temperature: Optional[str] = None
+
+
+def read_onnx(artifact_path: str) -> bytes:
+    """The file's content, with all of its weights in it.
+
+    A run time would look for others in the folder that the process happens to be in, and the card's
+    sha256 does not hold them. Raises BackendError.
+    """
+    content = Path(artifact_path).read_bytes()
+    try:
+        files = files_of_weights(content)
+    except (ValueError, RecursionError):  # the run time says what is wrong with it
+        return content
+    if files:
+        raise BackendError(
+            "%s: its weights are in %s, but the card's sha256 is of this file alone; write it anew "
+            "with its weights inside, in Python: onnx.save(onnx.load(FILE), FILE), and put its "
+            "sha256 on the card" % (artifact_path, shown(files[0]))
+        )
+    return content
 
 
 def check_graph(artifact_path: str, graph: OnnxGraph, card: ModelCard) -> Tuple[int, int, int, int]:

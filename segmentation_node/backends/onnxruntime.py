@@ -2,7 +2,6 @@
 
 import importlib
 import os
-from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from segmentation_node.backends.onnx_file import (
     OnnxGraph,
     check_boxes_graph,
     check_graph,
+    read_onnx,
 )
 from segmentation_node.errors import BackendError, reason
 from segmentation_node.model_card import ModelCard
@@ -89,7 +89,7 @@ class OnnxRuntimeBackend(Backend):
         refusal = self.unready(self.card, self.options)
         if refusal:
             raise BackendError("backend onnxruntime: " + refusal)
-        model = Path(artifact_path).read_bytes()
+        model = read_onnx(artifact_path)
         self._session = self._open(artifact_path, model)
         graph = _described(self._session)
         self.input_shape = check_graph(artifact_path, graph, self.card)
@@ -150,12 +150,12 @@ class OnnxRuntimeBackend(Backend):
 
     def _open_boxes(self) -> None:
         path = self.card.artifact_path(self.artifact_kind)
-        model = Path(path).read_bytes()
+        model = read_onnx(path)
         self._features_sessions = [self._open(path, keep_output(model, "class_map", FEATURES))]
         if self.has_confidence:
             self._features_sessions.append(self._open(path, model))
         path = self.card.artifact_path(self.boxes_kind)
-        self._boxes_session = self._open(path, Path(path).read_bytes())
+        self._boxes_session = self._open(path, read_onnx(path))
         check_boxes_graph(path, _described(self._boxes_session), self.card)
 
     def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:

@@ -3,7 +3,6 @@
 import importlib
 import re
 import sys
-from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
@@ -21,12 +20,15 @@ from segmentation_node.backends.onnx_file import (
     OnnxGraph,
     check_boxes_graph,
     check_graph,
+    read_onnx,
 )
 from segmentation_node.backends.openvino_graph import rewrite
 from segmentation_node.errors import BackendError, reason
 from segmentation_node.model_card import ModelCard
 
 TELEMETRY = "openvino_telemetry"
+NOT_LOADED = (RuntimeError, ValueError)
+"""OpenVINO's own errors; those of bytes that are no protobuf, and of names that are no text."""
 DTYPES = {"u8": "uint8", "f32": "float32"}
 PROPERTIES: Dict[str, Any] = {
     "PERFORMANCE_HINT": "LATENCY",
@@ -82,7 +84,7 @@ class OpenVinoBackend(Backend):
         if refusal:
             raise BackendError("backend openvino: " + refusal)
         openvino = import_openvino()
-        model = Path(artifact_path).read_bytes()
+        model = read_onnx(artifact_path)
         try:
             core = openvino.Core()
             described = _described(core.read_model(model))
@@ -93,7 +95,7 @@ class OpenVinoBackend(Backend):
             if self.has_confidence:
                 whole = keep_output(model, *self.card.outputs)
                 self._network = self._open(core, whole, precision)
-        except RuntimeError as error:
+        except NOT_LOADED as error:
             raise BackendError(
                 "%s: OpenVINO cannot load it: %s" % (artifact_path, _line(error))
             ) from error
@@ -136,7 +138,7 @@ class OpenVinoBackend(Backend):
     def _open_boxes(self) -> None:
         path = self.card.artifact_path(self.artifact_kind)
         boxes_path = self.card.artifact_path(self.boxes_kind)
-        model = Path(path).read_bytes()
+        model = read_onnx(path)
         try:
             core = import_openvino().Core()
             seen = keep_output(model, "class_map", FEATURES)
@@ -144,10 +146,10 @@ class OpenVinoBackend(Backend):
             if self.has_confidence:
                 self._features_networks.append(self._open(core, model, "fp32"))
             path = boxes_path
-            model = Path(path).read_bytes()
+            model = read_onnx(path)
             check_boxes_graph(path, _described(core.read_model(model)), self.card)
             self._boxes_network = self._open(core, model, "fp32")
-        except RuntimeError as error:
+        except NOT_LOADED as error:
             raise BackendError("%s: OpenVINO cannot load it: %s" % (path, _line(error))) from error
 
     def _run_with_features(self, image_nhwc: np.ndarray, with_confidence: bool) -> Prediction:

@@ -18,7 +18,7 @@ from support.linear_model import write_model
 from support.shipped import one_of_each_network
 
 from benchmarks.measured_models import random_model, resized
-from segmentation_node.backends import BackendOptions, open_backend
+from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
 from segmentation_node.backends.onnx_edits import (
     decode_weights,
     keep_output,
@@ -496,3 +496,80 @@ def _replace_graph(folder, content):
     (folder / artifact["file"]).write_bytes(content)
     artifact["sha256"] = sha256_of(str(folder / artifact["file"]))
     (folder / "model.yaml").write_text(yaml.safe_dump(card))
+
+
+def _skip_unless_it_is_there(backend):
+    missing = BACKENDS[backend].unavailable()
+    if missing:
+        pytest.skip("NOT RUN: " + missing)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("place", ["initializer", "node"])
+def test_weights_in_another_file_are_refused(backend, place, tmp_path, monkeypatch):
+    """They lie where a run time would find them: in the folder that the process is in."""
+    _skip_unless_it_is_there(backend)
+    folder = Path(write_model(tmp_path / "linear", (48, 64)))
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(item for item in model.graph.initializer if item.name == "weight")
+    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+    if place == "node":
+        model.graph.initializer.remove(tensor)
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=tensor))
+        tensor = model.graph.node[0].attribute[0].t
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+    tensor.ClearField("raw_data")
+    _replace_graph(folder, model.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendError, match="its weights are in 'weights.bin'") as caught:
+        open_backend(backend, read_card(str(folder)), BackendOptions())
+    assert "\n" not in str(caught.value)
+    # What the message says to do.
+    (folder / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes())
+    onnx.save(onnx.load(folder / "model.onnx"), folder / "model.onnx")
+    _replace_graph(folder, (folder / "model.onnx").read_bytes())
+    open_backend(backend, read_card(str(folder)), BackendOptions()).close()
+
+
+def _add_a_nameless_constant(model):
+    model.graph.initializer.add().raw_data = b""
+
+
+def _add_a_gather_without_inputs(model):
+    model.graph.node.append(helper.make_node("Gather", [], ["gathered"], axis=1))
+
+
+def _give_the_operators_no_version(model):
+    model.opset_import[0].ClearField("version")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _add_a_nameless_constant,
+        _add_a_gather_without_inputs,
+        _give_the_operators_no_version,
+    ],
+)
+def test_what_a_run_time_refuses_is_left_to_it(change):
+    model = onnx.load_from_string(choosing_model())
+    change(model)
+    content = model.SerializeToString()
+    changed = spell_out_activations(select_before_enlarging(decode_weights(content)))
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        onnxruntime.InferenceSession(changed)
+
+
+def test_an_operator_without_ends_is_left_to_the_run_time():
+    model = onnx.load_from_string(model_of(ELU))
+    model.graph.node.add().op_type = "Elu"
+    assert operators(spell_out_activations(model.SerializeToString()))[-1] == "Elu"
+
+
+def test_a_group_in_a_file_is_one_line_on_openvino(tmp_path):
+    """OpenVINO passes over it, as over every unknown field."""
+    _skip_unless_it_is_there("openvino")
+    folder = Path(write_model(tmp_path / "linear", (48, 64)))
+    _replace_graph(folder, (folder / "model.onnx").read_bytes() + b"\xa3\x06\xa4\x06")
+    with pytest.raises(BackendError, match="cannot load it: not protobuf: wire type 3"):
+        open_backend("openvino", read_card(str(folder)), BackendOptions())
