@@ -185,20 +185,23 @@ def _decoded_node(node: bytes, constants: Dict[str, bytes]) -> bytes:
     if not is_decoder or not all(name in constants for name in inputs):
         return b""
     codes, scales = (_array_of(constants[name]) for name in inputs)
-    if codes is None or scales is None or (codes.dtype, scales.dtype) != (np.int8, np.float32):
+    if codes is None or scales is None or codes.dtype != np.int8 or scales.dtype != np.float32:
         return b""
     attributes = _integers_of(node)
     axis = attributes.pop("axis", 1)
-    if scales.size > 1:
-        is_axis = scales.ndim == 1 and -codes.ndim <= axis < codes.ndim
-        if not is_axis or codes.shape[axis] != scales.size:
-            return b""
-        scales = scales.reshape([-1 if i == axis % codes.ndim else 1 for i in range(codes.ndim)])
     if any(attributes.values()):  # blocks that share a scale, another type
         return b""
-    values = codes.astype(np.float32) * scales.reshape(scales.shape if scales.size > 1 else ())
-    dimensions = b"".join(part.raw for part in parts_of(constants[inputs[0]])[_TENSOR_DIMENSION])
-    return _tensor(texts_of(node, _NODE_OUTPUT)[0], dimensions, values.astype("<f4").tobytes())
+    if scales.size == 1:
+        scales = scales.reshape(())
+    elif scales.ndim == 1 and codes.shape[axis : axis + 1 or None] == scales.shape:
+        scales = scales.reshape([-1 if i == axis % codes.ndim else 1 for i in range(codes.ndim)])
+    else:
+        return b""
+    dimensions = b"".join(
+        part.raw for part in fields_of(constants[inputs[0]]) if part.number == _TENSOR_DIMENSION
+    )
+    values = (codes.astype(np.float32) * scales).astype("<f4").tobytes()
+    return _tensor(texts_of(node, _NODE_OUTPUT)[0], dimensions, values)
 
 
 def _array_of(tensor: bytes) -> Optional[np.ndarray]:

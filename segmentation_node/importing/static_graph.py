@@ -257,9 +257,9 @@ def _express_node(
         axes = constants.get(node.input[1])
         if axes is None:
             return False
-        node.attribute.append(
-            helper.make_attribute("axes", numpy_helper.to_array(axes).astype(int).tolist())
-        )
+        listed = numpy_helper.to_array(axes).astype(int).tolist()
+        if listed:  # none are all of them, in either form
+            node.attribute.append(helper.make_attribute("axes", listed))
         del node.input[1]
     kept = []
     for attribute in node.attribute:

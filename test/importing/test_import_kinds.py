@@ -26,7 +26,7 @@ from segmentation_node.files import check_folder
 from segmentation_node.importing import original
 from segmentation_node.importing.__main__ import main
 from segmentation_node.importing.importer import LAYOUT
-from segmentation_node.importing.static_graph import make_static
+from segmentation_node.importing.static_graph import make_static, opset_of
 from segmentation_node.importing.tensorrt_versions import refusals
 from segmentation_node.model_card import read_card
 from segmentation_node.pipeline import Batch, Segmenter
@@ -241,16 +241,30 @@ def test_nodes_may_stand_before_what_they_need(images, tmp_path):
     network = Network(opset=11)
     network.gives(network.add("Softmax", [network.add("Relu", [network.scores])], axis=1))
     network.nodes.reverse()
-    path = network.save(tmp_path / "net.onnx")
-    head = network.nodes[0].output[0]
+    assert_the_static_form_gives_the_same(network, network.nodes[0].output[0], images, tmp_path)
+
+
+def test_axes_that_are_an_empty_list_are_all_of_them(images, tmp_path):
+    """Opset 18 takes them as an input, older ones as an attribute, of which no empty one is."""
+    network = Network(opset=18)
+    axes = network.constant("axes", np.zeros(0, np.int64))
+    mean = network.add("ReduceMean", [network.scores, axes])
+    head = network.add("Sub", [network.scores, mean])
+    static = assert_the_static_form_gives_the_same(network.gives(head), head, images, tmp_path)
+    assert opset_of(static) == 13
+
+
+def assert_the_static_form_gives_the_same(network, head, images, folder):
+    path = network.save(folder / "net.onnx")
     static = make_static(onnx.load(str(path)), "pixels", (1, 3, *SIZE), head)
-    onnx.save(static, str(tmp_path / "static.onnx"))
+    onnx.save(static, str(folder / "static.onnx"))
     pixels = read(sorted(images.iterdir())[0]).transpose(2, 0, 1)[np.newaxis] / np.float32(255)
     found, expected = (
-        original.on_onnxruntime(tmp_path / name, "pixels")(pixels)[head]
+        original.on_onnxruntime(folder / name, "pixels")(pixels)[head]
         for name in ("static.onnx", "net.onnx")
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    return static
 
 
 def network_of_bytes():
