@@ -215,11 +215,12 @@ def _channels(
 
 def _channels_of_first_convolution(graph: onnx.GraphProto, entry: str) -> int | None:
     """Channels that a convolution takes right from the input; they come first then."""
-    weights = {item.name: item.dims for item in graph.initializer}
+    weights = {item.name: item.dims for item in graph.initializer if len(item.dims) > 1}
     for node in graph.node:
-        if node.op_type == "Conv" and node.input[0] == entry and node.input[1] in weights:
+        takes = list(node.input[:2])
+        if node.op_type == "Conv" and takes[:1] == [entry] and takes[-1] in weights:
             groups = next((item.i for item in node.attribute if item.name == "group"), 1)
-            return int(weights[node.input[1]][1] * groups)
+            return int(weights[takes[1]][1] * groups)
     return None
 
 

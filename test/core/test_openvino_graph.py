@@ -196,6 +196,12 @@ def test_channels_stay_in_the_parts_that_1x1_convolutions_read():
         pytest.param(lambda made, value: convolved(made, value, 5, 3), id="3x3"),
         pytest.param(lambda made, value: made.elu(value, 1.0), id="output"),
         pytest.param(
+            lambda made, value: made.convolution(
+                value, np.ones((5, 10, 1, 1), np.float32), [2, 2], [1, 1], [0, 0], [1, 1]
+            ),
+            id="1x1 with padding",
+        ),
+        pytest.param(
             lambda made, value: made.add(convolved(made, value, 10), value), id="whole in a sum"
         ),
         pytest.param(

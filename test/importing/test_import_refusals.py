@@ -163,6 +163,13 @@ def test_a_file_that_was_cut_off(share, refused, network):
     assert "no whole ONNX file" in refused(network)
 
 
+def test_a_convolution_of_nothing(refused, network):
+    model = onnx.load(str(network))
+    del model.graph.node[0].input[:]
+    onnx.save(model, str(network))
+    assert "ONNX Runtime cannot load it" in refused(network, "--layout", "nchw")
+
+
 def test_what_is_no_network(refused, tmp_path):
     path = tmp_path / "net.onnx"
     assert "no such file" in refused(path)
