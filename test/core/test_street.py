@@ -10,6 +10,7 @@ from segmentation_node.evaluation.datasets.street.camera import Camera
 from segmentation_node.evaluation.datasets.street.light import Light
 from segmentation_node.evaluation.datasets.street.sprites import Pad, Sprite
 from segmentation_node.evaluation.datasets.street.world import items
+from segmentation_node.labels import UNLABELLED
 
 MINIMUM_SHARE = {
     classes.ROAD: 0.25,
@@ -94,7 +95,7 @@ def test_time_counts_not_frames(drive, twenty_times_finer):
 def test_every_class_has_its_share(clip_labels):
     counts = sum(np.bincount(labels.ravel(), minlength=256) for labels in clip_labels)
     shares = counts / float(counts.sum())
-    assert counts[classes.UNLABELLED] == 0
+    assert counts[UNLABELLED] == 0
     missing = {
         label: shares[label] for label, least in MINIMUM_SHARE.items() if shares[label] < least
     }
