@@ -15,11 +15,11 @@ from support.core import tiny
 from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
+from segmentation_node.importing.settings import image_size
 from segmentation_node.model_card import read_card
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.pipeline import Batch, Segmenter
 from training import data, export
-from training.arguments import image_size
 from training.augment import Augmentation
 from training.card import DATA
 from training.losses import enet_weights
