@@ -174,7 +174,7 @@ def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]
             seen.backlog_s,
             BACKLOG_BYTES >> 20,
         )
-    if seen.stamp_problem:
+    if seen.stamp_problem and not seen.paused:
         return WARN, "no transport latency: %s" % seen.stamp_problem
     return None
 

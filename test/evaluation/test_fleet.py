@@ -316,6 +316,7 @@ def test_the_page_of_a_thousand_drives_is_small():
             "model": "m", "drives": rows, "failed": [], "not_read": [], "frames": 9000,
             "frames_skipped": 0, "mean_iou": 0.5, "class_iou": {"road": 0.5}, "stages_ms": {},
             "calibration": None, "temporal_consistency": {"changed_share": 0.1},
+            "computed_by": {"onnxruntime fp32": 1000},
         }
     )  # fmt: skip
     assert page.count("<tr>") == 1003 and len(page) < 400_000

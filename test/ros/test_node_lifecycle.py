@@ -175,8 +175,11 @@ def test_it_ends_without_a_word_after_service_calls(peer, log_path):
             for _ in range(10):
                 assert node.state() == "unconfigured"
                 assert len(node.get(["model", "backend"])) == 2
+            # rclpy's, where a client is not known to the middleware within 100 ms
+            unheard = node.log
+            assert unheard == "" or "failed to send response (timeout)" in unheard
             os.kill(node.process.process.pid, signal.SIGINT)
-            assert (node.exit_code(), node.log) == (0, "")
+            assert (node.exit_code(), node.log) == (0, unheard)
 
 
 def test_it_ends_cleanly_while_a_model_is_loading(peer, tiny_folder, log_path):

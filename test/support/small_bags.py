@@ -55,7 +55,8 @@ def drive(count, start=0):
 def compressed(topic, stamp_ns, pixels, format_, ending):
     """A message of pixels as OpenCV encodes them, with topic, type and time."""
     types = messages.typestore().types
-    data = cv2.imencode(ending, pixels)[1].reshape(-1)
+    lossy = [cv2.IMWRITE_WEBP_QUALITY, 90] if ending == ".webp" else []  # lossless by default
+    data = cv2.imencode(ending, pixels, lossy)[1].reshape(-1)
     message = types[messages.COMPRESSED](
         header=messages.header(stamp_ns, "c"), format=format_, data=data
     )
