@@ -7,7 +7,7 @@ from segmentation_node.evaluation.report import sections
 from segmentation_node.evaluation.report.gallery import example_frames
 from segmentation_node.evaluation.report.markup import Markup, element, join
 from segmentation_node.evaluation.report.style import STYLE
-from segmentation_node.evaluation.report.text import milliseconds, percent
+from segmentation_node.evaluation.report.text import hundredths, percent
 from segmentation_node.evaluation.run.run import Run
 
 # Nothing but what is inside the page may load, whatever a file name holds.
@@ -95,8 +95,8 @@ def _tiles(result: Dict[str, Any]) -> Markup:
     for stage in ("end_to_end", "processing"):
         if _median(result, stage) is not None:
             title = "%s, median" % stage.replace("_", " ")
-            tiles.append(_tile(title, milliseconds(_median(result, stage)), "ms"))
-    tiles.append(_tile("frames per second", milliseconds(result["rate_hz"]), ""))
+            tiles.append(_tile(title, hundredths(_median(result, stage)), "ms"))
+    tiles.append(_tile("frames per second", hundredths(result["rate_hz"]), ""))
     changed = result["temporal_consistency"]["changed_share"]
     if changed is not None:
         tiles.append(_tile("pixels that change class", percent(changed), "%"))

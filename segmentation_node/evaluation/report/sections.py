@@ -18,7 +18,7 @@ from segmentation_node.evaluation.report.text import (
     THRESHOLD_HEADER,
     box_rows,
     calibration_line,
-    milliseconds,
+    hundredths,
     percent,
     recall_text,
     threshold_rows,
@@ -185,7 +185,7 @@ def latency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
         return None
     ranks = ["p%d" % rank for rank in PERCENTILES]
     rows = [
-        [stage.replace("_", " ")] + [milliseconds(values[rank]) for rank in ranks]
+        [stage.replace("_", " ")] + [hundredths(values[rank]) for rank in ranks]
         for stage, values in result["stages_ms"].items()
     ]
     parts = [table(["stage, ms"] + ranks, rows)]
@@ -204,9 +204,9 @@ def latency(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
 def _pace(result: Dict[str, Any], ranks: Sequence[str]) -> Markup:
     interval, jitter = result["interval_ms"], result["jitter_ms"]
     rows = [
-        ["interval between results"] + [milliseconds(interval[rank]) for rank in ranks],
+        ["interval between results"] + [hundredths(interval[rank]) for rank in ranks],
         ["jitter: step from one interval to the next"]
-        + [milliseconds(jitter[rank]) for rank in ranks],
+        + [hundredths(jitter[rank]) for rank in ranks],
     ]
     return join(
         [
@@ -214,7 +214,7 @@ def _pace(result: Dict[str, Any], ranks: Sequence[str]) -> Markup:
             element(
                 "p",
                 "%s frames per second; standard deviation of the intervals %s ms."
-                % (milliseconds(result["rate_hz"]), milliseconds(jitter["std"])),
+                % (hundredths(result["rate_hz"]), hundredths(jitter["std"])),
             ),
             table(["ms"] + list(ranks), rows),
         ]
@@ -239,8 +239,8 @@ def by_frame(run: Run, result: Dict[str, Any]) -> Optional[Markup]:
         "mean_iou": ("mean IoU %", percent),
         "global_accuracy": ("accuracy %", percent),
         "changed_share": ("changed %", percent),
-        "processing_ms": ("processing ms", milliseconds),
-        "end_to_end_ms": ("end to end ms", milliseconds),
+        "processing_ms": ("processing ms", hundredths),
+        "end_to_end_ms": ("end to end ms", hundredths),
     }
     shown = [key for key in columns if any(row.get(key) is not None for row in rows)]
     if not shown:

@@ -148,7 +148,7 @@ def latency_table(stages_ms: Dict[str, Dict[str, Optional[float]]]) -> str:
     """Percentiles by stage in ms."""
     names = ["p%d" % rank for rank in PERCENTILES]
     rows = [
-        [key] + [milliseconds(values[name]) for name in names] for key, values in stages_ms.items()
+        [key] + [hundredths(values[name]) for name in names] for key, values in stages_ms.items()
     ]
     return table(["stage, ms"] + names, rows)
 
@@ -160,10 +160,10 @@ def pace_table(result: Dict[str, Any]) -> str:
         ["frames scored", "%d" % result["frames"]],
         ["frames skipped", "%d" % len(result["skipped"])],
         ["frames lost", "%d" % len(result["lost"])],
-        ["frames per second", milliseconds(result["rate_hz"])],
-        ["interval p50, ms", milliseconds(result["interval_ms"]["p50"])],
-        ["jitter (std of intervals), ms", milliseconds(jitter["std"])],
-        ["jitter (step between intervals) p95, ms", milliseconds(jitter["p95"])],
+        ["frames per second", hundredths(result["rate_hz"])],
+        ["interval p50, ms", hundredths(result["interval_ms"]["p50"])],
+        ["jitter (std of intervals), ms", hundredths(jitter["std"])],
+        ["jitter (step between intervals) p95, ms", hundredths(jitter["p95"])],
         ["pixels that change class, %", percent(consistency["changed_share"])],
     ]
     rows += [["node: " + name, "%d" % count] for name, count in result["counters"].items()]
@@ -183,8 +183,8 @@ def percent(value: Optional[float]) -> str:
     return "n/a" if value is None else "%.2f" % (100.0 * value)
 
 
-def milliseconds(value: Optional[float]) -> str:
-    """A time in ms, or a rate; n/a where not measurable."""
+def hundredths(value: Optional[float]) -> str:
+    """A time in ms, or a rate, to hundredths; n/a where not measurable."""
     return "n/a" if value is None or value != value else "%.2f" % value
 
 
