@@ -136,8 +136,10 @@ def test_a_missing_tensorrt_is_one_line_and_exit_code_1(ros2, tiny_folder, tmp_p
     with Launch(ros2, tmp_path, "tx1.launch.py", "model:=" + tiny_folder) as launch:
         code, log = launch.end()
     assert code == 1, log
-    (line,) = [line for line in log.splitlines() if line.startswith("[segmentation_node-1]")]
-    assert "[ERROR]" in line and "backend tensorrt: TensorRT is missing" in line
+    (line,) = [
+        line for line in log.splitlines() if line.startswith("[segmentation_node-1] [ERROR]")
+    ]
+    assert "backend tensorrt: TensorRT is missing" in line
     assert log.count("TensorRT is missing") == 1
     assert "choose backend onnxruntime or torch" in line
     assert "Traceback" not in log
