@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Dict, List, Optional, Tuple
 
 from segmentation_node.errors import CardError, ContentError, LabelsError, shown
@@ -449,12 +450,13 @@ def models_folder() -> str:
     return ""
 
 
-def sha256_of(path: str) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
+def sha256_of(*paths: str) -> str:
+    """SHA-256 of a file, or of several one after the other, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as content:
-        for block in iter(lambda: content.read(1 << 20), b""):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as content:
+            for block in iter(partial(content.read, 1 << 20), b""):
+                digest.update(block)
     return digest.hexdigest()
 
 

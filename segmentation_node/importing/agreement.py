@@ -23,6 +23,7 @@ LEAST_OF_CLASS = 0.8
 FEWEST_PIXELS = 100
 """Of a class, in all pictures, from which on that is asked: of fewer the edges are too much."""
 
+Maps = Sequence[np.ndarray]
 Classify = Callable[[np.ndarray], np.ndarray]
 """A picture, uint8 RGB (H, W, 3) of the network's size -> classes, uint8 (H, W)."""
 
@@ -82,9 +83,7 @@ class Agreement:
         return ""
 
 
-def agreement_of(
-    maps: Sequence[np.ndarray], others: Sequence[np.ndarray], labels: LabelSet
-) -> Agreement:
+def agreement_of(maps: Maps, others: Maps, labels: LabelSet) -> Agreement:
     """How far class maps, uint8 (H, W) each, agree: in all, and on each class of them."""
     pairs = np.sum([joint_histogram(*both) for both in zip(maps, others, strict=True)], axis=0)
     equal = np.diagonal(pairs)
@@ -110,9 +109,10 @@ def compare(
     than ``LEAST_OF_CLASS``. What OpenVINO cannot load, and where it differs from ONNX Runtime on
     the file itself, as it may in int8, is only said: neither is a fault of the result.
     """
+    comparison = _Comparison(path, plan, say)
     expected = [original_on(run, plan)(picture) for picture in pictures]
     found = maps_of_folder(folder, "onnxruntime", pictures)
-    _hold(path, "the result and the original on ONNX Runtime", found, expected, plan, say)
+    comparison.hold("the result and the original on ONNX Runtime", found, expected)
     missing = openvino_missing()
     try:
         if not missing:
@@ -122,54 +122,42 @@ def compare(
     if missing:
         say("agreement", f"not compared on OpenVINO: {missing}")
     else:
-        _compare_on_openvino(path, plan, pictures, found, expected, say)
+        comparison.on_openvino(pictures, found, expected)
     return expected
 
 
-def _compare_on_openvino(
-    path: Path,
-    plan: Plan,
-    pictures: Sequence[np.ndarray],
-    found: Sequence[np.ndarray],
-    expected: Sequence[np.ndarray],
-    say: Say,
-) -> None:
-    """Hold the result, ``found``, against the original there, or else on ONNX Runtime."""
-    try:
-        shape = plan.entry.shape(plan.size, plan.entry.batch)
-        foreign = original.on_openvino(path, plan.entry.name, shape, plan.head)
-    except NetworkImportError as error:  # functions of the file's own, or sequences
-        say("agreement", f"the original was not compared on OpenVINO: {error}")
-        what = "the result on OpenVINO and the original on ONNX Runtime"
-        _hold(path, what, found, expected, plan, say)
-        return
-    there = [original_on(foreign, plan)(picture) for picture in pictures]
-    _hold(path, "the result and the original on OpenVINO", found, there, plan, say)
-    what = "the original on OpenVINO and on ONNX Runtime"
-    if _told(what, there, expected, plan, say).lacks(LEAST_AGREEMENT, LEAST_OF_CLASS):
-        say("note", "the run times differ on the file itself; `backend` says which the node takes")
+@dataclass(frozen=True)
+class _Comparison:
+    path: Path
+    plan: Plan
+    say: Say
 
+    def on_openvino(self, pictures: Maps, found: Maps, expected: Maps) -> None:
+        """Hold the result, ``found``, against the original there, or else on ONNX Runtime."""
+        entry = self.plan.entry
+        try:
+            shape = entry.shape(self.plan.size, entry.batch)
+            foreign = original.on_openvino(self.path, entry.name, shape, self.plan.head)
+        except NetworkImportError as error:  # functions of the file's own, or sequences
+            self.say("agreement", f"the original was not compared on OpenVINO: {error}")
+            self.hold("the result on OpenVINO and the original on ONNX Runtime", found, expected)
+            return
+        there = [original_on(foreign, self.plan)(picture) for picture in pictures]
+        self.hold("the result and the original on OpenVINO", found, there)
+        if self.lack("the original on OpenVINO and on ONNX Runtime", there, expected):
+            self.say(
+                "note",
+                "the run times differ on the file itself; `backend` says which the node takes",
+            )
 
-def _told(
-    what: str,
-    maps: Sequence[np.ndarray],
-    others: Sequence[np.ndarray],
-    plan: Plan,
-    say: Say,
-) -> Agreement:
-    agreement = agreement_of(maps, others, plan.labels)
-    say("agreement", f"{agreement}: {what}")
-    return agreement
+    def hold(self, what: str, maps: Maps, others: Maps) -> None:
+        """Say how far they agree. Raises NetworkImportError where that is too little."""
+        lack = self.lack(what, maps, others)
+        if lack:
+            raise NetworkImportError(f"{self.path.name}: {what} {lack}; nothing was written")
 
-
-def _hold(
-    path: Path,
-    what: str,
-    maps: Sequence[np.ndarray],
-    others: Sequence[np.ndarray],
-    plan: Plan,
-    say: Say,
-) -> None:
-    lack = _told(what, maps, others, plan, say).lacks(LEAST_AGREEMENT, LEAST_OF_CLASS)
-    if lack:
-        raise NetworkImportError(f"{path.name}: {what} {lack}; nothing was written")
+    def lack(self, what: str, maps: Maps, others: Maps) -> str:
+        """Say how far they agree; what is too little of that, empty where nothing is."""
+        agreement = agreement_of(maps, others, self.plan.labels)
+        self.say("agreement", f"{agreement}: {what}")
+        return agreement.lacks(LEAST_AGREEMENT, LEAST_OF_CLASS)

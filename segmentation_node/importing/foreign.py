@@ -1,6 +1,5 @@
 """A foreign file as it comes: what it holds, and what its input is."""
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from segmentation_node.errors import NetworkImportError, reason, shown
 from segmentation_node.importing.head import Steps
 from segmentation_node.importing.plan import Entry
+from segmentation_node.model_card import sha256_of
 
 COLORS = 3
 MOST_BYTES = 2**31 - 1
@@ -83,16 +83,7 @@ def read_network(path: Path) -> Foreign:
     if not model.graph.node or not model.graph.output:
         raise NetworkImportError(f"{path}: no whole ONNX file (it holds no graph)")
     beside = _load_external(path, model)
-    return Foreign(path, _sha256_of([path, *beside]), model)
-
-
-def _sha256_of(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as content:
-            for block in iter(lambda: content.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()
+    return Foreign(path, sha256_of(*map(str, [path, *beside])), model)
 
 
 def _load_external(path: Path, model: onnx.ModelProto) -> list[Path]:

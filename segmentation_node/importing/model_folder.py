@@ -168,8 +168,8 @@ def write_card(
     """Validate the card and put it beside its artifacts, of which it replaces ``files`` by name.
 
     Raises CardError, or OutputError where one cannot be written: then none is replaced. All are on
-    the disk before the first is: a run that is stopped leaves the old model or the new one, which
-    everybody may read.
+    the disk, and everybody may read them, before the first takes its place; the card is the last,
+    so that its hashes tell of a run that is killed between the two.
     """
     text = yaml.safe_dump(card, sort_keys=False, width=96)
     parse_card(parse_yaml(text, CARD_FILE), str(folder))

@@ -1,5 +1,5 @@
-"""ONNX files edited as bytes: one output alone, int8 weights decoded, classes selected early, ELUs
-and PReLUs in other operators.
+"""ONNX files edited as bytes: one output alone, classes selected early, ELUs and PReLUs in other
+operators.
 
 Held against onnx's own tool and against ONNX's own definition of the operators.
 """
@@ -10,23 +10,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import yaml
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
-from support.linear_model import write_model
 from support.shipped import one_of_each_network
+from support.small_exports import operators
 
 from benchmarks.measured_models import random_model, resized
-from segmentation_node.backends import BACKENDS, BackendOptions, open_backend
+from segmentation_node.backends import BackendOptions, open_backend
 from segmentation_node.backends.onnx_edits import (
     decode_weights,
     keep_output,
     select_before_enlarging,
     spell_out_activations,
 )
-from segmentation_node.errors import BackendError
-from segmentation_node.model_card import read_card, sha256_of
 
 MODELS = sorted((Path(__file__).resolve().parents[2] / "models").glob("*/model.onnx"))
 # Both sides of zero, the edges of exp, and values whose exp rounds to 1.
@@ -118,148 +115,6 @@ def test_a_graph_with_control_flow_stays_whole():
     graph = helper.make_graph(nodes, "graph", [values[0], condition], values[1:])
     model = helper.make_model(graph).SerializeToString()
     assert keep_output(model, "y") == model
-
-
-# Weights that are stored as int8
-
-
-def decoding_model(*others, axis=1, zero_point=False, codes_are_input=False):
-    """x -> y, which adds int8 codes (2, 3) times scales along an axis, and ``others`` before it."""
-    codes = np.array([[1, -127, 3], [0, 5, -6]], np.int8)
-    scales = np.array([0.5, 0.25, 3.0][: codes.shape[axis]], np.float32)
-    inputs = ["codes", "scales", "zeros"] if zero_point else ["codes", "scales"]
-    constants = {"codes": codes, "scales": scales, "zeros": np.ones(len(scales), np.int8)}
-    constants["shift"] = np.float32(2.0)
-    taken = {name for node in others for name in node.input} | set(inputs)
-    values = {name: value for name, value in constants.items() if name in taken}
-    entries = [helper.make_tensor_value_info("x", TensorProto.FLOAT, codes.shape)]
-    if codes_are_input:
-        entries.append(helper.make_tensor_value_info("codes", TensorProto.INT8, codes.shape))
-        del values["codes"]
-    last = others[-1].output[0] if others else "x"
-    graph = helper.make_graph(
-        [
-            helper.make_node("DequantizeLinear", inputs, ["weights"], axis=axis),
-            *others,
-            helper.make_node("Add", [last, "weights"], ["y"]),
-        ],
-        "decoding",
-        entries,
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, codes.shape)],
-        [numpy_helper.from_array(value, name) for name, value in values.items()],
-    )
-    opset = [helper.make_opsetid("", 13)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("others", [[], [helper.make_node("Add", ["x", "shift"], ["z"])]])
-def test_int8_weights_become_float32_and_the_rest_stays(axis, others):
-    model = decoding_model(*others, axis=axis)
-    decoded = decode_weights(model)
-    onnx.checker.check_model(onnx.load_from_string(decoded), full_check=True)
-    assert operators(decoded) == [node.op_type for node in others] + ["Add"]
-    constants = [item.name for item in onnx.load_from_string(decoded).graph.initializer]
-    assert sorted(constants) == ["shift"] * len(others) + ["weights"]
-    x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    found, expected = (
-        onnxruntime.InferenceSession(item).run(None, {"x": x})[0] for item in (decoded, model)
-    )
-    np.testing.assert_array_equal(found, expected)
-    assert decode_weights(decoded) == decoded
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        decoding_model(zero_point=True),
-        decoding_model(codes_are_input=True),
-        # It computes in int8.
-        decoding_model(helper.make_node("QuantizeLinear", ["x", "shift"], ["q"]),
-                       helper.make_node("DequantizeLinear", ["q", "shift"], ["z"])),
-    ],
-)  # fmt: skip
-def test_other_int8_stays_as_it_is(model):
-    assert decode_weights(model) == model
-
-
-def changed(model, change):
-    """A model's bytes after ``change(graph)``."""
-    loaded = onnx.load_from_string(model)
-    change(loaded.graph)
-    return loaded.SerializeToString()
-
-
-def _leave_the_axis_out(graph):
-    del graph.node[0].attribute[:]  # ONNX says that it is 1
-
-
-def _count_the_axis_from_behind(graph):
-    graph.node[0].attribute[0].i = -1
-
-
-def _list_the_codes_as_input(graph):
-    graph.input.append(helper.make_tensor_value_info("codes", TensorProto.INT8, [2, 3]))
-
-
-def _give_the_codes_too(graph):
-    graph.output.append(helper.make_tensor_value_info("codes", TensorProto.INT8, [2, 3]))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        _leave_the_axis_out,
-        _count_the_axis_from_behind,
-        _list_the_codes_as_input,
-        _give_the_codes_too,
-    ],
-)
-def test_int8_weights_are_decoded_however_the_file_says_it(change):
-    model = changed(decoding_model(), change)
-    decoded = decode_weights(model)
-    assert operators(decoded) == ["Add"]
-    x = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    runs = [onnxruntime.InferenceSession(item).run(None, x) for item in (decoded, model)]
-    for found, expected in zip(*runs, strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def _store_the_scales_as_numbers(graph):
-    scales = next(item for item in graph.initializer if item.name == "scales")
-    values = numpy_helper.to_array(scales).tolist()
-    scales.CopyFrom(helper.make_tensor("scales", TensorProto.FLOAT, [3], values))
-
-
-def _cut_the_codes_short(graph):
-    codes = next(item for item in graph.initializer if item.name == "codes")
-    codes.raw_data = codes.raw_data[:-1]
-
-
-def _share_scales_by_blocks(graph):
-    graph.node[0].attribute.append(helper.make_attribute("block_size", 2))
-
-
-def _add_a_branch(graph):
-    kept = helper.make_tensor_value_info("kept", TensorProto.INT8, [2, 3])
-    branch = helper.make_graph(
-        [helper.make_node("Identity", ["codes"], ["kept"])], "branch", [], [kept]
-    )
-    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-    graph.node.append(
-        helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch)
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [_store_the_scales_as_numbers, _cut_the_codes_short, _share_scales_by_blocks, _add_a_branch],
-)
-def test_int8_weights_in_another_form_stay_for_the_run_time(change):
-    model = changed(decoding_model(), change)
-    assert decode_weights(model) == model
 
 
 # Some classes alone
@@ -370,10 +225,6 @@ def model_of(*nodes, opset=13, dtype=np.float32):
     return model.SerializeToString()
 
 
-def operators(model):
-    return [node.op_type for node in onnx.load_from_string(model).graph.node]
-
-
 ELU = helper.make_node("Elu", ["x"], ["y"], alpha=1.0)
 PRELU = helper.make_node("PRelu", ["x", "slope"], ["y"])
 
@@ -481,56 +332,6 @@ def test_the_backend_gives_the_class_map_of_the_file(network, tmp_path, one_thre
     assert (found == expected).mean() >= 0.999
 
 
-def test_a_file_that_is_no_model_is_one_line(tmp_path):
-    folder = Path(write_model(tmp_path / "linear", (48, 64)))
-    _replace_graph(folder, b"\x0f not a model")
-    with pytest.raises(BackendError, match="ONNX Runtime cannot load it: not protobuf") as caught:
-        open_backend("onnxruntime", read_card(str(folder)), BackendOptions())
-    assert "\n" not in str(caught.value)
-
-
-def _replace_graph(folder, content):
-    """Another graph under the card's name, with its hash."""
-    card = yaml.safe_load((folder / "model.yaml").read_text())
-    artifact = next(item for item in card["artifacts"] if item["kind"] == "onnx")
-    (folder / artifact["file"]).write_bytes(content)
-    artifact["sha256"] = sha256_of(str(folder / artifact["file"]))
-    (folder / "model.yaml").write_text(yaml.safe_dump(card))
-
-
-def _skip_unless_it_is_there(backend):
-    missing = BACKENDS[backend].unavailable()
-    if missing:
-        pytest.skip("NOT RUN: " + missing)
-
-
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("place", ["initializer", "node"])
-def test_weights_in_another_file_are_refused(backend, place, tmp_path, monkeypatch):
-    """They lie where a run time would find them: in the folder that the process is in."""
-    _skip_unless_it_is_there(backend)
-    folder = Path(write_model(tmp_path / "linear", (48, 64)))
-    model = onnx.load(folder / "model.onnx")
-    tensor = next(item for item in model.graph.initializer if item.name == "weight")
-    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
-    if place == "node":
-        model.graph.initializer.remove(tensor)
-        model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=tensor))
-        tensor = model.graph.node[0].attribute[0].t
-    onnx.external_data_helper.set_external_data(tensor, "weights.bin")
-    tensor.ClearField("raw_data")
-    _replace_graph(folder, model.SerializeToString())
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BackendError, match="its weights are in 'weights.bin'") as caught:
-        open_backend(backend, read_card(str(folder)), BackendOptions())
-    assert "\n" not in str(caught.value)
-    # What the message says to do.
-    (folder / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes())
-    onnx.save(onnx.load(folder / "model.onnx"), folder / "model.onnx")
-    _replace_graph(folder, (folder / "model.onnx").read_bytes())
-    open_backend(backend, read_card(str(folder)), BackendOptions()).close()
-
-
 def _add_a_nameless_constant(model):
     model.graph.initializer.add().raw_data = b""
 
@@ -564,12 +365,3 @@ def test_an_operator_without_ends_is_left_to_the_run_time():
     model = onnx.load_from_string(model_of(ELU))
     model.graph.node.add().op_type = "Elu"
     assert operators(spell_out_activations(model.SerializeToString()))[-1] == "Elu"
-
-
-def test_a_group_in_a_file_is_one_line_on_openvino(tmp_path):
-    """OpenVINO passes over it, as over every unknown field."""
-    _skip_unless_it_is_there("openvino")
-    folder = Path(write_model(tmp_path / "linear", (48, 64)))
-    _replace_graph(folder, (folder / "model.onnx").read_bytes() + b"\xa3\x06\xa4\x06")
-    with pytest.raises(BackendError, match="cannot load it: not protobuf: wire type 3"):
-        open_backend("openvino", read_card(str(folder)), BackendOptions())

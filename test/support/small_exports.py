@@ -1,6 +1,7 @@
 """Exports of a small run whose weights learned nothing: what tests of their commands share."""
 
 import numpy as np
+import onnx
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -59,3 +60,8 @@ def kinds_of(folder):
 
 def in_fp32(card):
     return [item for item in card.accuracy if item.computed_in == "fp32"]
+
+
+def operators(model):
+    """Names of a serialised graph's operators, in their order."""
+    return [node.op_type for node in onnx.load_from_string(model).graph.node]
