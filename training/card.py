@@ -1,5 +1,6 @@
 """The model card of exported files: what is in the folder, where it comes from, what it scores."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from segmentation_node.pipeline import open_segmenter
 from training.checkpoint import WEIGHTS_FILE
 from training.errors import RecipeError
 from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE
+from training.run_folder import RECIPE_FILE, epochs_logged
 from training.summary import count_parameters, meta_network
 
+PROJECT = Path(__file__).resolve().parents[1]
 MEASURED = {
     "uint8": {"fp32": ["onnxruntime"], "bf16": ["openvino"]},
     "int8": {"int8": ["onnxruntime", "openvino"]},
@@ -121,6 +123,23 @@ def make_card(
 def weights_artifact(path: Path) -> dict[str, Any]:
     """The card's entry for a file of weights."""
     return artifact(path, WEIGHTS, "safetensors, float32")
+
+
+def train_command(run: Path, recipe: Recipe) -> str:
+    """What trained a run: its recipe by its name where it ships under that, else the run's own.
+
+    Of a run that is not finished also how far it is, of which it warns.
+    """
+    shipped = Path("training", "recipes", f"{run.name}.yaml")
+    here = PROJECT / shipped
+    is_shipped = here.is_file() and Recipe.read(here) == recipe
+    command = f"python -m training.train {shipped if is_shipped else run / RECIPE_FILE}"
+    done = epochs_logged(run)
+    if done is None or done == recipe.epochs:
+        return command
+    unfinished = f"unfinished: {done} of {recipe.epochs} epochs"
+    print(f"warning: {run} is {unfinished}", file=sys.stderr)
+    return f"{command}, {unfinished}"
 
 
 def started_from(recipe: Recipe) -> str:

@@ -42,16 +42,15 @@ from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, add_skip_broken, whole
 from training.calibration import calibration_images, spread
-from training.card import make_card, measure_accuracies, measure_confidence_on
+from training.card import make_card, measure_accuracies, measure_confidence_on, train_command
 from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
 from training.data import open_data
 from training.errors import ExportError
 from training.int8_weights import load_from_graph, round_weights, store_as_int8
 from training.onnx_graph import export_onnx, graph_variant
 from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE, epochs_logged
+from training.run_folder import RECIPE_FILE
 
-PROJECT = Path(__file__).resolve().parents[1]
 LAYOUT = Layout(
     "an exported model",
     (CARD_FILE, WEIGHTS_FILE, *FILES),
@@ -89,23 +88,6 @@ def trained_classes(dataset: Dataset) -> list[int]:
     """The train ids that the data set holds; empty where that is its whole label set."""
     occurring = list(dataset.occurring_classes)
     return occurring if len(occurring) < len(dataset.label_set) else []
-
-
-def train_command(run: Path, recipe: Recipe) -> str:
-    """What trained a run: its recipe by its name where it ships under that, else the run's own.
-
-    Of a run that is not finished also how far it is, of which it warns.
-    """
-    shipped = Path("training", "recipes", f"{run.name}.yaml")
-    here = PROJECT / shipped
-    is_shipped = here.is_file() and Recipe.read(here) == recipe
-    command = f"python -m training.train {shipped if is_shipped else run / RECIPE_FILE}"
-    done = epochs_logged(run)
-    if done is None or done == recipe.epochs:
-        return command
-    unfinished = f"unfinished: {done} of {recipe.epochs} epochs"
-    print(f"warning: {run} is {unfinished}", file=sys.stderr)
-    return f"{command}, {unfinished}"
 
 
 def export_run(

@@ -75,13 +75,13 @@ def test_no_temperature_is_fitted_on_what_was_trained_on(run, capsys):
 
 
 def test_the_card_names_the_recipe_that_is_there(run, monkeypatch):
-    monkeypatch.setattr(training.export, "PROJECT", run.parent)
+    monkeypatch.setattr(training.card, "PROJECT", run.parent)
     shipped = run.parent / "training" / "recipes" / "small.yaml"
     shipped.parent.mkdir(parents=True)
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     for epochs, expected in ((2, run / "recipe.yaml"), (1, "training/recipes/small.yaml")):
         shipped.write_text(yaml.safe_dump({**recipe, "epochs": epochs, "seed": 0}))
-        found = training.export.train_command(run, Recipe.read(run / "recipe.yaml"))
+        found = training.card.train_command(run, Recipe.read(run / "recipe.yaml"))
         assert found == f"python -m training.train {expected}"
 
 
@@ -103,7 +103,7 @@ def test_what_trained_a_run_says_that_it_is_not_finished(run, capsys):
     log = "epoch,loss\n1,2.0\n2,1.5\n"
     for text, told in ((log, True), (log + "3,1.0\n", False)):
         (run / "log.csv").write_text(text)
-        command = training.export.train_command(run, Recipe.read(run / "recipe.yaml"))
+        command = training.card.train_command(run, Recipe.read(run / "recipe.yaml"))
         assert command.endswith(", unfinished: 2 of 3 epochs") == told
         assert (f"warning: {run} is unfinished: 2 of 3" in capsys.readouterr().err) == told
 
