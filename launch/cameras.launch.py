@@ -15,11 +15,12 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 LAUNCH = os.path.dirname(os.path.abspath(__file__))
 CONFIG = os.path.join(os.path.dirname(LAUNCH), "config")
-PASSED_ON = ("model", "backend", "deadline_ms", "image", "log_level", "localhost_only")
+PASSED_ON = ("model", "backend", "deadline_ms", "image", "namespace", "log_level", "localhost_only")
 
 ARGUMENTS = (
     ("cameras", "front,left,right", "Names of the cameras, separated by commas"),
     ("separate", "false", "true: a node for each camera, in a namespace of that name"),
+    ("namespace", "", "Namespace of the node, or with separate of the cameras' namespaces"),
     ("target", "cpu", "cpu, desktop or tx1: which config file is used"),
     ("image", "image_raw", "Image topic, relative to each camera's name"),
     ("model", "", "As in segmentation.launch.py"),
@@ -52,7 +53,9 @@ def start(context):
     watch = RegisterEventHandler(OnProcessExit(on_exit=fail_after(len(cameras))))
     # One camera that fails must not blind the others, hence required is false.
     own = {"cameras": "", "required": "false"}
-    return [watch] + [node(given, namespace=camera, **own) for camera in cameras]
+    base = given["namespace"].rstrip("/")
+    base = base + "/" if base else ""
+    return [watch] + [node(given, namespace=base + camera, **own) for camera in cameras]
 
 
 def camera_names(text):
@@ -73,7 +76,7 @@ def is_true(name, text):
 
 def node(given, **own):
     """The node of segmentation.launch.py with the given arguments and its own ones."""
-    arguments = dict(own, **{name: given[name] for name in PASSED_ON})
+    arguments = dict({name: given[name] for name in PASSED_ON}, **own)
     arguments["params_file"] = given["params_file"] or os.path.join(
         CONFIG, given["target"] + ".yaml"
     )

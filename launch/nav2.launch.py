@@ -23,7 +23,7 @@ TOPICS = (("class_map", "mask"), ("confidence", "confidence"))
 LABELS = ("~/vision_label_info", "label_info")
 
 ARGUMENTS = (
-    ("prefix", "/segmentation", "Where mask, confidence and label_info go"),
+    ("prefix", "segmentation", "Where mask, confidence and label_info go, in the node's namespace"),
     ("target", "cpu", "cpu, desktop or tx1: which config file is used"),
     ("model", "", "As in segmentation.launch.py"),
     ("backend", "", "As in segmentation.launch.py"),

@@ -190,11 +190,12 @@ def big_image_profile(localhost_only):
     local = localhost_only or os.environ.get("ROS_LOCALHOST_ONLY") == "1"
     if local and os.environ.get("ROS_DISTRO") == "humble":
         return {}  # it only adds a local transport to those of a profile, which stay open
-    profile = os.path.join(CONFIG, "fastdds_large_images.xml")
-    # From Kilted on Fast DDS warns of the first one, which those before it need.
-    known = {"humble": PROFILE_VARIABLES[:1], "jazzy": PROFILE_VARIABLES[:1]}
-    known["kilted"] = PROFILE_VARIABLES[1:]
-    return dict.fromkeys(known.get(os.environ.get("ROS_DISTRO"), PROFILE_VARIABLES), profile)
+    known = PROFILE_VARIABLES
+    if os.environ.get("ROS_DISTRO"):
+        # From Kilted on Fast DDS warns of the first one, which those before it need.
+        is_older = os.environ["ROS_DISTRO"] in ("humble", "iron", "jazzy")
+        known = PROFILE_VARIABLES[:1] if is_older else PROFILE_VARIABLES[1:]
+    return dict.fromkeys(known, os.path.join(CONFIG, "fastdds_large_images.xml"))
 
 
 def stop_on_failure(event, context):

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, List, Optional
 
-from segmentation_node.errors import reason
+from segmentation_node.errors import reason, shown
 from segmentation_node.interrupts import ending_at_once
 
 if TYPE_CHECKING:
@@ -24,7 +24,19 @@ SAME_REQUEST_S = 1.0
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run the node; 1 when it cannot be made, or configured although ``autostart`` asks."""
+    """Run the node; 1 when it cannot be made, or configured although ``autostart`` asks.
+
+    2 when there are other arguments than those of ROS, which would pass them over, or take
+    ``model:=NAME`` for a topic's remapping.
+    """
+    foreign = _not_for_ros(sys.argv[1:] if arguments is None else arguments)
+    if foreign:
+        print(
+            "error: got %s outside of --ros-args; this node takes ROS arguments only, for example: "
+            "--ros-args -p model:=NAME -r image:=TOPIC" % shown(foreign[0]),
+            file=sys.stderr,
+        )
+        return 2
     with ending_at_once(0):
         import rclpy
         from rclpy.exceptions import (
@@ -69,6 +81,17 @@ def main(arguments: Optional[List[str]] = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _not_for_ros(arguments: List[str]) -> List[str]:
+    """What is not between ``--ros-args`` and ``--``."""
+    found, is_ros = [], False
+    for argument in arguments:
+        if argument == "--ros-args" or (is_ros and argument == "--"):
+            is_ros = argument == "--ros-args"
+        elif not is_ros:
+            found.append(argument)
+    return found
 
 
 def _run(node: "SegmentationNode", stopping: threading.Event) -> int:

@@ -112,6 +112,13 @@ def _is_set(value: Any) -> bool:
     return isinstance(value, (int, float)) or len(value) > 0
 
 
+def _plain(value: Any) -> Any:
+    """A value to compare with another: ROS hands over lists as arrays too."""
+    if not _is_set(value):
+        return None
+    return value if isinstance(value, (str, int, float)) else list(value)
+
+
 def _problem_of_cameras(value: Any) -> str:
     """Names that topics and diagnostics can have, each once."""
     value = value or []
@@ -327,9 +334,8 @@ class NodeParameters:
         endings = tuple("." + spec.name for spec in PARAMETERS if spec.per_camera)
         found = []
         for name in sorted(self._node._parameter_overrides):
-            # A camera may be named later; rclpy declares those of QoS with their topic.
-            comes = name.endswith(endings) or name.startswith("qos_overrides.")
-            if comes or self._node.has_parameter(name):
+            # A camera may be named later.
+            if name.endswith(endings) or self._node.has_parameter(name):
                 continue
             near = difflib.get_close_matches(name, list(self._specs), 1)
             found.append("%s (%s?)" % (name, near[0]) if near else name)
@@ -417,4 +423,6 @@ class NodeParameters:
         if change.type_ == Parameter.Type.NOT_SET:
             return spec.no_deletion()
         is_fixed = self.configured and self._adopter != threading.get_ident()
-        return spec.refusal(change.value, is_fixed)
+        # ros2 param load gives all that ros2 param dump wrote.
+        changes = _plain(change.value) != _plain(self[spec.name])
+        return spec.refusal(change.value, is_fixed and changes)

@@ -23,6 +23,8 @@ from segmentation_node.ros.worker import Frame
 from segmentation_node.timing import STAGES, RateLimit, StageTimer
 
 OLDEST_STAMP_S = 60.0
+# Simulated time comes in steps, of 25 ms by ros2 bag play: what is new is ahead of it.
+LONGEST_STEP_S = 0.1
 KINDS_OF_FAILURE = 50
 
 
@@ -209,10 +211,11 @@ class FrameProcessor:
     def _times_ms(self, frame: Frame, timer: StageTimer) -> Dict[str, float]:
         published_ns = self._clock.now().nanoseconds
         stamp_ns = stamp_nanoseconds(frame.message.header.stamp)
-        transport_ms, self.stamp_problem = latency_since_stamp(stamp_ns, frame.received_ns)
+        step_s = LONGEST_STEP_S if self._clock.ros_time_is_active else 0.0
+        transport_ms, self.stamp_problem = latency_since_stamp(stamp_ns, frame.received_ns, step_s)
         end_to_end_ms = float("nan")
         # The clock may have gone back meanwhile: a bag began anew, or the time was set.
-        if not self.stamp_problem and published_ns >= frame.received_ns:
+        if transport_ms == transport_ms and published_ns >= frame.received_ns:
             end_to_end_ms = (published_ns - stamp_ns) * 1e-6
         times_ms = {stage: timer.stages_ms.get(stage, 0.0) for stage in STAGES}
         times_ms["processing"] = sum(times_ms.values())
@@ -289,13 +292,17 @@ def stamp_nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def latency_since_stamp(stamp_ns: int, now_ns: int) -> Tuple[float, str]:
-    """Time since a stamp in ms, or NaN and why there is none; both in one clock."""
+def latency_since_stamp(stamp_ns: int, now_ns: int, step_s: float) -> Tuple[float, str]:
+    """Time since a stamp in ms, or NaN and why there is none; both in one clock.
+
+    A stamp may be ahead of the clock by ``step_s``: then there is none, and nothing is wrong.
+    """
     if stamp_ns == 0:
         return float("nan"), "the images' stamps are zero"
     age_s = (now_ns - stamp_ns) * 1e-9
     if age_s < 0:
-        return float("nan"), "the images' stamps lie %.3f s in the future" % -age_s
+        problem = "the images' stamps lie %.3f s in the future" % -age_s
+        return float("nan"), problem if -age_s > step_s else ""
     if age_s > OLDEST_STAMP_S:
         return float("nan"), "the images' stamps are %.0f s old; is use_sim_time set?" % age_s
     return age_s * 1e3, ""

@@ -230,7 +230,8 @@ def test_the_users_middleware_settings_stay(stand_in, variables):
 
 
 @pytest.mark.parametrize(
-    ("distribution", "profiles"), [("jazzy", [PROFILE, ""]), ("kilted", ["", PROFILE])]
+    ("distribution", "profiles"),
+    [("jazzy", [PROFILE, ""]), ("kilted", ["", PROFILE]), ("lyrical", ["", PROFILE])],
 )
 def test_the_middleware_gets_the_variable_that_it_knows(stand_in, distribution, profiles):
     assert stand_in.call("cpu", ROS_DISTRO=distribution)["profiles"] == profiles
@@ -359,13 +360,15 @@ def test_one_node_serves_the_cameras(stand_in):
     assert [line for line in lines if line.startswith("- ")] == ["- front", "- left"]
 
 
-def test_separate_cameras_have_a_node_each(stand_in):
+@pytest.mark.parametrize("namespace", ["", "robot1", "/robot1/"])
+def test_separate_cameras_have_a_node_each(stand_in, namespace):
     arguments = ("cameras:=front, left", "separate:=true", "target:=tx1", "backend:=auto")
-    code, output = stand_in.run("cameras", *arguments)
+    code, output = stand_in.run("cameras", *arguments, f"namespace:={namespace}")
     assert code == 0, output
     calls = stand_in.calls()
     namespaces = [word for call in calls for word in call["argv"] if word.startswith("__ns")]
-    assert sorted(namespaces) == ["__ns:=/front", "__ns:=/left"]
+    robot = "/robot1" if namespace else ""
+    assert sorted(namespaces) == [f"__ns:={robot}/front", f"__ns:={robot}/left"]
     for call in calls:
         (path, _), (_, given) = call["files"]
         assert path == str(PROJECT / "config" / "tx1.yaml")
@@ -409,17 +412,18 @@ def test_node_and_replay_get_one_geometry(stand_in):
     assert [line for line in lines if line.startswith("- ")] == ["- 1", "- 2", "- 30", "- 40"]
 
 
-NAV2_TOPICS = {
-    "~/class_map:=/segmentation/mask",
-    "~/confidence:=/segmentation/confidence",
-    "~/vision_label_info:=/segmentation/label_info",
+NAV2_TOPICS = {  # relative: two robots have their own, each in its namespace
+    "~/class_map:=segmentation/mask",
+    "~/confidence:=segmentation/confidence",
+    "~/vision_label_info:=segmentation/label_info",
 }
 
 
 def test_nav2_remaps_to_the_layers_names(stand_in):
     stand_in.has_vision_msgs()
-    call = stand_in.call("nav2", "image:=/cam/image_raw")
+    call = stand_in.call("nav2", "image:=/cam/image_raw", "namespace:=robot1")
     assert set(remappings(call)) == NAV2_TOPICS | {"image:=/cam/image_raw"}
+    assert "__ns:=/robot1" in call["argv"]
     assert [path for path, _ in call["files"]] == [str(PROJECT / "config" / "cpu.yaml")]
 
 

@@ -10,6 +10,7 @@ import yaml
 from support import linear_model, tensorrt_wheels
 from support.live import TIMEOUT_S, LiveNode, error_lines, refusal, values_of
 
+from segmentation_node.ros.main import main
 from segmentation_node.ros.node import SegmentationNode
 
 pytestmark = pytest.mark.ros
@@ -147,6 +148,21 @@ def test_a_wrong_ros_argument_is_one_line_and_exit_code_1(peer, log_path):
         (line,) = [line for line in node.log.splitlines() if line.startswith("error:")]
     assert line.startswith("error: ROS does not start: RCLError: ")
     assert "front__left/image:=image" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "foreign"),
+    [
+        (["-p", "model:=mine"], "'-p'"),
+        (["model:=mine"], "'model:=mine'"),
+        (["--ros-args", "-r", "image:=/a", "--", "tail", "--ros-args", "--"], "'tail'"),
+    ],
+)
+def test_an_argument_that_is_not_for_ros_is_one_line_and_exit_code_2(words, foreign, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: got %s outside of --ros-args" % foreign)
+    assert error.count("\n") == 1
 
 
 def test_before_it_exits_the_error_is_in_the_diagnostics(peer, tmp_path, log_path):

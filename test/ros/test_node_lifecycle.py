@@ -59,7 +59,7 @@ def test_another_model_after_cleanup(peer, tiny_folder, other_folder, log_path):
         for _ in range(2):
             assert node.change("deactivate")
             node.status("OK", "inactive")
-            assert not node.set("model", other_folder).successful
+            assert not node.set("model", "another").successful
             assert node.change("cleanup")
             node.status("OK", "unconfigured")
             topics = [name for name, _ in peer.node.get_topic_names_and_types()]

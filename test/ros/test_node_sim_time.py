@@ -74,6 +74,11 @@ def test_times_follow_the_simulated_clock(sim_node, peer):
             timer = peer.node.create_timer(0.1, lambda: latency_shot(camera, stamp_s))  # noqa: B023
             node.status("WARN", "no transport latency", reason)
             peer.node.destroy_timer(timer)
+        ahead = latency_at(100.0, 100.02)  # of the clock's next step
+        assert math.isnan(ahead.transport_ms) and math.isnan(ahead.end_to_end_ms)
+        timer = peer.node.create_timer(0.1, lambda: latency_shot(camera, 100.02))
+        node.status("OK", "running")
+        peer.node.destroy_timer(timer)
         assert_reports_at_1_hz(node)  # the clock stands still
         node.status("OK", "paused: simulated time stands still")
         assert latency_at(100.5, 100.25).transport_ms == pytest.approx(250.0)

@@ -178,6 +178,7 @@ def test_what_was_given_and_is_no_parameter_is_named(parameters_of):
         "colours",
         "front.input.rol (front.input.roi?)",
         "input.reliabilty (input.reliability?)",
+        "qos_overrides./a.publisher.depth",  # none of the node's topics takes them
     ]
 
 
@@ -222,6 +223,20 @@ def test_fixed_ones_are_refused_while_active_with_a_reason(node, name, value):
     assert not result.successful
     assert name in result.reason and "deactivate" in result.reason
     assert node.get([name]) == before
+
+
+@pytest.mark.ros
+def test_what_they_are_already_may_be_given_again_while_configured(parameters_of):
+    """As ``ros2 param load`` does with the whole of ``ros2 param dump``."""
+    given = {"cameras": ["front"], "input.roi": [1, 2, 3, 4], "detections.from_classes": []}
+    parameters, node = parameters_of(given)
+    dumped = {spec.name: parameters[spec.name] for spec in PARAMETERS}
+    parameters.configured = True
+    for name, value in {**dumped, "front.input.roi": "None", "front.input.rotation": []}.items():
+        assert value is None or set_one(node, name, value).successful, name
+    others = {"cameras": ["left"], "input.roi": [1, 2, 3, 5], "front.input.rotation": 90}
+    for name, value in others.items():
+        assert "unconfigured" in set_one(node, name, value).reason
 
 
 @pytest.mark.ros

@@ -47,7 +47,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--costmap", choices=COSTMAPS, default=COSTMAPS[0])
     parser.add_argument(
-        "--prefix", default="/segmentation", help="as of nav2.launch.py (default %(default)s)"
+        "--prefix",
+        default="/segmentation",
+        help="as of nav2.launch.py, with its namespace in front (default %(default)s)",
     )
     parser.add_argument(
         "--cloud",
