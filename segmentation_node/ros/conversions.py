@@ -152,14 +152,20 @@ def decode_compressed(message: Any) -> np.ndarray:
             if pixels.ndim == 2:
                 depth = pixels.dtype.itemsize * 8
                 return _converted(pixels, encoding.rstrip("0123456789") + str(depth))
-        elif stored.startswith("png") and encoding.endswith("16"):
-            return _scaled(_rgb_of_stored(decode_as_stored(data)))
-        rgb = decode_rgb(data)
-        return rgb[..., ::-1].copy() if "compressed rgb" in stored else rgb
+        if stored.startswith(("png", "tiff")) and encoding.endswith("16"):
+            rgb = _scaled(_rgb_of_stored(decode_as_stored(data)))
+        else:
+            rgb = decode_rgb(data)
+        return rgb[..., ::-1].copy() if _has_red_first(encoding, stored) else rgb
     except ImageError as error:
         raise ImageError(
             "compressed image (format %s) cannot be decoded: %s" % (shown(message.format), error)
         ) from error
+
+
+def _has_red_first(encoding: str, stored: str) -> bool:
+    """Whether red was stored where blue belongs, as image_transport does in a TIFF of RGB."""
+    return "compressed rgb" in stored or (stored.startswith("tiff") and encoding.startswith("rgb"))
 
 
 def _rgb_of_stored(pixels: np.ndarray) -> np.ndarray:

@@ -209,6 +209,15 @@ def test_channels_as_image_transport_stored_them(stored, is_swapped):
     assert np.array_equal(conversions.decode_compressed(message), expected)
 
 
+@pytest.mark.parametrize("encoding", PLAIN)
+def test_a_tiff_of_image_transport_is_the_image_that_it_was_made_of(encoding):
+    """Its publisher hands over the pixels as they lie, and OpenCV takes the first for blue."""
+    pixels = sample(encoding)
+    message = compressed_message(cv2.imencode(".tiff", pixels)[1].tobytes())
+    message.format = encoding + "; tiff compressed "
+    assert np.array_equal(conversions.decode_compressed(message), reference(pixels, encoding))
+
+
 def test_a_mosaic_that_was_stored_in_colour_or_grey_stays():
     pixels = noise(3)
     message = compressed_message(encoded("png", pixels))
