@@ -1,5 +1,6 @@
 """What /diagnostics says: one status with a level, a reason and the figures behind it."""
 
+import re
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -230,6 +231,7 @@ class Reporter:
         # Transitions and the timer report from different threads.
         self._lock = threading.Lock()
         self._reported_ns = -1
+        self._told: Dict[str, str] = {}  # by camera: what keeps its images away, without figures
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def report(self, state: str, error: str, session: Optional[Session]) -> None:
@@ -268,9 +270,21 @@ class Reporter:
     def _observe(
         self, state: str, error: str, camera: Optional[Camera], now_ns: int
     ) -> Observation:
-        seen = _observe(state, error, camera, now_ns)
+        seen = _observation(state, error, camera, now_ns)
         came = camera is not None and camera.accounts.rates.recent("received") > 0
+        if camera is not None and seen.state == "active" and seen.demanded:
+            self._tell(camera.name, seen)
         return replace(seen, paused=now_ns == self._reported_ns and not came)
+
+    def _tell(self, camera: str, seen: Observation) -> None:
+        """Log what keeps images away, once until some come: a terminal shows no diagnostics."""
+        limits = self._limits()
+        level, reason = _judge_input(seen, limits) or (OK, "")
+        has_had_time = seen.input_age_s > limits.input_timeout_s or seen.clock_waits
+        kind = re.sub(r"\d", "", reason) if level != OK and has_had_time else ""
+        if kind and kind != self._told.get(camera):
+            self._node.get_logger().warning(reason)
+        self._told[camera] = kind
 
     def _judge_node(self, seen: Observation) -> Verdict:
         return judge(replace(seen, namesakes=self._namesakes()), self._limits())
@@ -310,7 +324,7 @@ def _identity(state: str, session: Optional[Session]) -> List[Tuple[str, str]]:
     return [("state", state)] + (session.identity() if session is not None else [])
 
 
-def _observe(state: str, error: str, camera: Optional[Camera], now_ns: int) -> Observation:
+def _observation(state: str, error: str, camera: Optional[Camera], now_ns: int) -> Observation:
     if camera is None:
         return Observation(state=state, error=error)
     accounts = camera.accounts

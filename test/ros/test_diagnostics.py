@@ -202,6 +202,10 @@ def test_input_reasons_in_turn(node, peer):
         assert float(values_of(running)["processing_ms_p95"]) > 0.0
         sending(node, camera, lambda: picture(peer))("OK", "running")
         node.status("STALE", "no image on " + node.image_topic)
+        node.status("STALE", "no image on " + node.image_topic)
+        said = [line for line in node.log.splitlines() if "[WARN]" in line]
+        waiting, stale = [line for line in said if node.image_topic in line]  # each once
+        assert "waiting for input" in waiting and "stale: no image on" in stale
     again = node.status("OK", "idle, no subscriber")
     assert values_of(again)["output_rate_hz"] == values_of(again)["processing_ms_p50"] == "n/a"
     peer.node.destroy_publisher(camera)
