@@ -73,16 +73,6 @@ class ImageInput:
         self._type_name = "sensor_msgs/msg/" + self._message_type.__name__
 
     @property
-    def subscribed(self) -> bool:
-        """Whether the subscription exists."""
-        return self._subscription is not None
-
-    @property
-    def reliable(self) -> bool:
-        """Whether the subscription asks for reliable delivery."""
-        return self._reliable
-
-    @property
     def knows_missed(self) -> bool:
         """Whether the messages' numbers tell which of them the middleware silently left out."""
         return self._gaps.known
