@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
-from rclpy.clock import Clock
+from rclpy.clock import ROSClock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from segmentation_msgs.msg import FrameLatency
@@ -61,7 +61,7 @@ class FrameProcessor:
         outputs: Outputs,
         parameters: NodeParameters,
         accounts: Accounts,
-        clock: Clock,
+        clock: ROSClock,
         logger: RcutilsLogger,
     ) -> None:
         self._convert = convert

@@ -63,7 +63,9 @@ def test_a_frame_is_out_before_anybody_looks_at_its_health():
     accounts = Accounts()
     accounts.model = SimpleNamespace(look=lambda *_: None)
     accounts.camera = SimpleNamespace(look=note("looked at the camera"))
-    clock = SimpleNamespace(now=note("took the time", SimpleNamespace(nanoseconds=7 * 10**9)))
+    clock = SimpleNamespace(
+        now=note("took the time", SimpleNamespace(nanoseconds=7 * 10**9)), ros_time_is_active=False
+    )
     processor = FrameProcessor(None, outputs, None, accounts, clock, None)
     message = SimpleNamespace(header=live.Header(stamp=live.Time(sec=6)))
     work = FrameInWork(
@@ -84,12 +86,36 @@ def test_a_frame_is_out_before_anybody_looks_at_its_health():
 def test_a_clock_that_goes_back_while_a_frame_is_in_work_gives_no_end_to_end(
     published_s, end_to_end_ms
 ):
-    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=int(published_s * 1e9)))
-    processor = FrameProcessor(None, None, None, Accounts(), clock, None)
-    message = SimpleNamespace(header=live.Header(stamp=live.Time(sec=6)))
-    times_ms = processor._times_ms(Frame(message, 0.0, 7 * 10**9), StageTimer())
+    times_ms, _ = times_and_problem(published_s, is_simulated=False)
     assert times_ms["transport"] == pytest.approx(1000.0)
     assert times_ms["end_to_end"] == pytest.approx(end_to_end_ms, nan_ok=True)
+
+
+def times_and_problem(published_s, is_simulated, stamp_s=6.0):
+    """Of a frame that came at 7 s of a clock."""
+    clock = SimpleNamespace(
+        now=lambda: SimpleNamespace(nanoseconds=int(published_s * 1e9)),
+        ros_time_is_active=is_simulated,
+    )
+    processor = FrameProcessor(None, None, None, Accounts(), clock, None)
+    stamp = live.Time(sec=int(stamp_s), nanosec=int(stamp_s % 1 * 1e9))
+    message = SimpleNamespace(header=live.Header(stamp=stamp))
+    times_ms = processor._times_ms(Frame(message, 0.0, 7 * 10**9), StageTimer())
+    return times_ms, processor.stamp_problem
+
+
+@pytest.mark.parametrize(
+    ("is_simulated", "stamp_s", "problem"),
+    [
+        (True, 7.0625, ""),
+        (True, 7.125, "the images' stamps lie 0.125 s in the future"),
+        (False, 7.0625, "the images' stamps lie 0.062 s in the future"),
+    ],
+)
+def test_an_image_may_be_ahead_of_a_clock_that_comes_in_steps(is_simulated, stamp_s, problem):
+    times_ms, found = times_and_problem(7.25, is_simulated, stamp_s)
+    assert np.isnan([times_ms["transport"], times_ms["end_to_end"]]).all()
+    assert found == problem
 
 
 @pytest.mark.parametrize("topic", ["class map", "overlay"])
