@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 
+import yaml
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch_ros.actions import Node
@@ -134,7 +135,7 @@ def remappings(cameras, image):
 def parameter_sources(given):
     sources = []
     if given["params_file"]:
-        sources.append(existing_file(given["params_file"]))
+        sources.append(parameter_file(given["params_file"]))
     overrides = {
         parameter: ParameterValue(parse(name, given[name], kind), value_type=kind)
         for name, parameter, kind in PARAMETER_ARGUMENTS
@@ -147,11 +148,29 @@ def parameter_sources(given):
     return sources + ([overrides] if overrides else [])
 
 
-def existing_file(path):
-    # launch_ros itself only warns, and the node would run on defaults that nobody asked for.
+def parameter_file(path):
+    # ROS itself only warns, or says nothing, and the node would run on defaults.
     found = os.path.abspath(os.path.expanduser(path))
     if not os.path.isfile(found):
         raise RuntimeError("params_file: no file '{}'; give the path of a YAML file".format(found))
+    try:
+        with open(found, "rb") as stream:
+            names = sorted(nodes_of(yaml.safe_load(stream)))
+    except yaml.YAMLError:
+        return found  # the node says where
+    if not any(name.split("/")[-1] in ("segmentation_node", "*", "**") for name in names):
+        raise RuntimeError(
+            "params_file: '{}' has parameters for {}, expected some for segmentation_node "
+            "or /**".format(found, ", ".join(names) or "no node")
+        )
+    return found
+
+
+def nodes_of(content, name=""):
+    """The names that a parameter file has parameters for; namespaces may be levels of it."""
+    found = set()
+    for key, value in content.items() if isinstance(content, dict) else ():
+        found |= {name} if key == "ros__parameters" else nodes_of(value, str(key))
     return found
 
 

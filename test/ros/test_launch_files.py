@@ -319,6 +319,40 @@ def test_a_wrong_argument_starts_nothing(stand_in, name, argument, words):
     assert stand_in.calls() == []
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("segmentation: {ros__parameters: {model: mine}}", "segmentation"),
+        ("{a: {b: {ros__parameters: {}}}, c: {ros__parameters: {}}}", "b, c"),
+        ("ros__parameters: {model: mine}", "no node"),
+        ("", "no node"),
+    ],
+)
+def test_a_file_without_parameters_for_the_node_starts_nothing(stand_in, tmp_path, text, names):
+    path = tmp_path / "robot.yaml"
+    path.write_text(text)
+    code, output = stand_in.run("cpu", f"params_file:={path}")
+    assert code == 1 and stand_in.calls() == []
+    assert f"robot.yaml' has parameters for {names}, expected some for segmentation_node" in output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "segmentation_node: {ros__parameters: {model: mine}}",
+        "/front/segmentation_node: {ros__parameters: {model: mine}}",
+        "{nav: {ros__parameters: {}}, a: {segmentation_node: {ros__parameters: {model: mine}}}}",
+        "/front/**: {ros__parameters: {model: mine}}",
+        "a: [: ",  # which the node itself refuses
+    ],
+)
+def test_a_file_with_parameters_for_the_node_is_given_to_it(stand_in, tmp_path, text):
+    path = tmp_path / "robot.yaml"
+    path.write_text(text)
+    call = stand_in.call("segmentation", f"params_file:={path}")
+    assert call["files"] == [[str(path), text]]
+
+
 def test_rviz_follows_the_namespace_and_the_image(stand_in):
     code, output = stand_in.run("cpu", "rviz:=true", "namespace:=front", "image:=image_raw")
     assert code == 0, output
