@@ -69,7 +69,6 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         code = _run(node, stopping)
     finally:
-        node.stop()
         node.destroy_node()
         rclpy.shutdown()
         # From here on the interpreter would give the signals their defaults back.

@@ -92,6 +92,13 @@ class SegmentationNode(LifecycleNode):
             self._stopped = True
             self._release("finalized")
 
+    def destroy_node(self) -> None:
+        """As rclpy's, with the model and its thread."""
+        try:
+            self.stop()
+        finally:
+            super().destroy_node()
+
     # Transitions. rclpy swallows what they raise, so nothing may escape unreported.
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:

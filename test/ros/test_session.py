@@ -96,6 +96,13 @@ def test_what_cannot_be_built_leaves_nothing(node, monkeypatch, patch):
     assert remains(node) == []
 
 
+def test_a_node_that_is_destroyed_leaves_no_model(node):
+    assert node.autostart()
+    node.destroy_node()
+    assert node.session is None
+    assert [item for item in threading.enumerate() if "worker" in item.name] == []
+
+
 def test_a_topic_that_cannot_be_made_takes_the_others_with_it(node, monkeypatch):
     make = node.create_lifecycle_publisher
 
