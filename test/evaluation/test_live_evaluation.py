@@ -32,11 +32,22 @@ def evaluate(*arguments):
     return subprocess.run(command, cwd=str(ROOT), capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize(("distribution", "is_given"), [("humble", False), ("jazzy", True)])
-def test_no_profile_opens_what_stays_on_this_machine(monkeypatch, distribution, is_given):
+@pytest.mark.parametrize(
+    ("distribution", "stays_local", "given"),
+    [
+        ("humble", True, set()),  # no profile opens what stays on this machine
+        ("humble", False, {"FASTRTPS_DEFAULT_PROFILES_FILE"}),
+        ("jazzy", True, {"FASTRTPS_DEFAULT_PROFILES_FILE"}),
+        ("kilted", True, {"FASTDDS_DEFAULT_PROFILES_FILE"}),
+        ("", True, {"FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"}),
+    ],
+)
+def test_the_middleware_gets_the_profile_by_the_variable_that_it_knows(
+    monkeypatch, distribution, stays_local, given
+):
     monkeypatch.setattr(os, "environ", {"ROS_DISTRO": distribution})
-    prepare_middleware()
-    assert ("FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ) == is_given
+    prepare_middleware(stays_local)
+    assert {name for name in os.environ if name.endswith("PROFILES_FILE")} == given
 
 
 def error_line(run):

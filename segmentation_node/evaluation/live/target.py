@@ -256,7 +256,8 @@ def joined_graph() -> Iterator[None]:
 
 def prepare_middleware(stay_local: bool = True) -> None:
     """Give big images a large shared-memory segment and stay on this machine, unless told."""
-    is_humble = os.environ.get("ROS_DISTRO") == "humble"
+    distribution = os.environ.get("ROS_DISTRO")
+    is_humble = distribution == "humble"
     if stay_local:
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         if is_humble:
@@ -265,7 +266,13 @@ def prepare_middleware(stay_local: bool = True) -> None:
         return  # Humble only adds a local transport to those of a profile, which stay open
     profile = os.path.join(os.path.dirname(models_folder()), "config", "fastdds_large_images.xml")
     variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    if os.path.isfile(profile) and not any(name in os.environ for name in variables):
+    if not os.path.isfile(profile) or any(name in os.environ for name in variables):
+        return
+    if distribution:
+        # From Kilted on Fast DDS warns of the first one, which those before it need.
+        is_older = distribution in ("humble", "iron", "jazzy")
+        os.environ[variables[0 if is_older else 1]] = os.path.abspath(profile)
+    else:
         os.environ.update(dict.fromkeys(variables, os.path.abspath(profile)))
 
 
