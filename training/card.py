@@ -25,8 +25,8 @@ from segmentation_node.model_card import (
 from segmentation_node.pipeline import open_segmenter
 from training.checkpoint import WEIGHTS_FILE
 from training.errors import RecipeError
-from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE, epochs_logged
+from training.recipe import RECIPE_FILE, Recipe
+from training.run_folder import epochs_logged
 from training.summary import count_parameters, meta_network
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -48,8 +48,7 @@ from training.data import open_data
 from training.errors import ExportError
 from training.int8_weights import load_from_graph, round_weights, store_as_int8
 from training.onnx_graph import export_onnx, graph_variant
-from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE
+from training.recipe import RECIPE_FILE, Recipe
 
 LAYOUT = Layout(
     "an exported model",

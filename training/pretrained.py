@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from segmentation_node.errors import reason
-from segmentation_node.networks import NETWORKS
+from segmentation_node.model_card import CARD_FILE, read_card
+from segmentation_node.networks import NETWORKS, build_network
+from training.recipe import RECIPE_FILE, Recipe
 from training.widen import widened
 
 # Index in torchvision's `features` of the convolutions, by SegNet's encoder stage and layer. In
@@ -108,28 +110,32 @@ def _add_only(norm: nn.Module, bias: torch.Tensor) -> None:
     norm.bias.copy_(bias)
 
 
-def load_start(
-    network: nn.Module, path: Path | str, resized: Collection[str], widen: bool = False
-) -> str:
-    """Copy a run's weights into the same network, all or nothing; gives a line that says so.
+def load_start(network: nn.Module, recipe: Recipe, resized: Collection[str]) -> str:
+    """Copy a recipe's ``start_weights`` into its network, all or nothing; a line that says so.
 
     ``resized`` names the tensors whose shape follows the number of classes: those stay as they
-    are where the file's were made for another number. With ``widen`` the file's network is the
-    narrower one. Raises ValueError, one line, where the file is of another network.
+    are where the file's were made for another number. Raises ValueError, one line, where the file
+    is of another network.
     """
-    tensors, own = read_tensors(Path(path)), network.state_dict()
+    path = Path(recipe.start_weights)
+    tensors, own = read_tensors(path), network.state_dict()
     strangers = sorted(set(tensors) ^ set(own))
     if strangers:
         raise ValueError(
             f"{path}: weights of another network, which does not share {_shortened(strangers)}"
             + SAME_SHAPE
         )
-    if widen:
-        others = [name for name in resized if own[name].shape[:1] != tensors[name].shape[:1]]
-        try:
+    wide = _network_of(path, tensors, resized) if recipe.narrow_start else None
+    try:
+        if recipe.widen_start:
+            others = [name for name in resized if own[name].shape[:1] != tensors[name].shape[:1]]
             tensors = widened(network, tensors, others)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        if wide is not None:
+            from training.narrow import narrowed
+
+            tensors = narrowed(network, wide)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     fresh = [name for name in own if name in resized and tensors[name].shape != own[name].shape]
     matched = [name for name in own if name not in fresh]
     for name in matched:
@@ -139,6 +145,34 @@ def load_start(
         for name in matched:
             own[name].copy_(tensors[name])
     return f"{path}: {len(matched)} tensors loaded, {len(fresh)} fresh ({_shortened(fresh)})"
+
+
+def _network_of(
+    path: Path, tensors: Mapping[str, torch.Tensor], resized: Collection[str]
+) -> nn.Module:
+    """The network that a file of weights is of, with them; the recipe or card beside it says which.
+
+    Raises ValueError where neither is there.
+    """
+    run, card = path.parent / RECIPE_FILE, path.parent / CARD_FILE
+    if run.is_file():
+        found = Recipe.read(run)
+        name, options = found.network, found.network_options
+    elif card.is_file():
+        described = read_card(str(path.parent)).network
+        name, options = described.name, described.options
+    else:
+        raise ValueError(
+            f"{path}: neither {RECIPE_FILE} nor {CARD_FILE} beside it says how wide it is"
+        )
+    network = build_network(name, tensors[next(iter(resized))].shape[0], options)
+    own = network.state_dict()
+    for tensor, values in tensors.items():
+        _check_shape(
+            path, tensor, tuple(values.shape), tensor, tuple(own[tensor].shape), SAME_SHAPE
+        )
+    network.load_state_dict(tensors)
+    return network
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from segmentation_node.plain_values import build
 from segmentation_node.yaml_and_json import read_yaml
 from training.errors import RecipeError
 
+RECIPE_FILE = "recipe.yaml"
 CHOICES = {
     "optimiser": ("adamw", "sgd"),
     "schedule": ("one_cycle", "poly", "constant"),
@@ -90,6 +91,9 @@ class Recipe:
     widen_start: bool = False
     """``start_weights`` are a narrower network's, a whole factor narrower at each layer: the run
     starts with its function, see ``training.widen``."""
+    narrow_start: bool = False
+    """``start_weights`` are a wider network's, with its recipe.yaml or model.yaml beside them: the
+    run starts with those of its channels that weigh most, see ``training.narrow``."""
     dataset: str
     """Name in ``segmentation_node.evaluation.datasets.DATASETS``."""
     train_split: str = "train"
@@ -190,6 +194,14 @@ class Recipe:
         _require(
             not self.widen_start or bool(self.start_weights),
             "widen_start is set, but there are no start_weights",
+        )
+        _require(
+            not self.narrow_start or bool(self.start_weights),
+            "narrow_start is set, but there are no start_weights",
+        )
+        _require(
+            not (self.widen_start and self.narrow_start),
+            "widen_start and narrow_start exclude each other",
         )
         _require(0 <= self.trunk_rate <= 1, f"trunk_rate {self.trunk_rate} is not in [0, 1]")
         _require(

@@ -26,11 +26,10 @@ from training.checkpoint import (
 )
 from training.distributed import Group
 from training.errors import TrainingError, writing
-from training.recipe import LIMIT, Recipe
+from training.recipe import LIMIT, RECIPE_FILE, Recipe
 from training.scoring import Score
 from training.state import TrainingState
 
-RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "log.csv"
 COLUMNS = (
     "epoch",

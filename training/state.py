@@ -128,8 +128,7 @@ class TrainingState:
                 self.unmeasured = report.norms
             if recipe.start_weights:
                 resized = sized_by_classes(recipe, classes)
-                start = load_start(network, recipe.start_weights, resized, recipe.widen_start)
-                print(start, flush=True)
+                print(load_start(network, recipe, resized), flush=True)
         except ValueError as error:
             raise TrainingError(str(error)) from error
         self.model = WithHeads(network, recipe.auxiliary_heads, classes)

@@ -14,7 +14,7 @@ from training.checkpoint import WEIGHTS_FILE, load_weights
 from training.distributed import Group
 from training.errors import TrainingError
 from training.losses import Criterion
-from training.recipe import Recipe
+from training.recipe import RECIPE_FILE, Recipe
 from training.state import TrainingState
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -166,7 +166,7 @@ def _load_teachers(
 
 
 def _load_teacher(run: Path, classes: int, device: torch.device) -> tuple[nn.Module, Normalise]:
-    recipe = Recipe.read(run / "recipe.yaml")
+    recipe = Recipe.read(run / RECIPE_FILE)
     network = build_network(recipe.network, classes, recipe.network_options)
     load_weights(network, run / WEIGHTS_FILE)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

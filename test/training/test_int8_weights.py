@@ -194,8 +194,15 @@ def test_pytorch_is_told_which_command_makes_its_weights(folders, capsys):
 
 def test_weights_without_batch_norms_are_no_start_for_training(stored, root):
     assert training.add_variants.main([str(stored), "--variant", "weights"]) == 0
+    recipe = Recipe(
+        network="elu_squeezenet",
+        dataset="camvid",
+        epochs=1,
+        crop_size=(32, 32),
+        start_weights=str(stored / "weights.safetensors"),
+    )
     with pytest.raises(ValueError, match="weights of another network") as caught:
-        load_start(fresh_network(), stored / "weights.safetensors", [])
+        load_start(fresh_network(), recipe, [])
     assert "\n" not in str(caught.value)
 
 
