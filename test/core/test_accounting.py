@@ -6,12 +6,15 @@ import threading
 import numpy as np
 
 from segmentation_node.accounting import (
+    Accounts,
     Counts,
     FrameCounters,
     LatencyStatistics,
     RateMeter,
     SequenceGaps,
 )
+from segmentation_node.model_card import ConfidenceInfo
+from segmentation_node.model_health import LEAST_LOOKS, Certainty
 
 
 def test_counters_book_each_fate():
@@ -164,8 +167,31 @@ def test_numbers_of_several_senders_or_none_say_nothing():
     gaps = SequenceGaps()
     gaps.settle(["camera"])
     come(gaps, 1, 500, 2, 501)
-    assert missed(gaps, ["camera", "another"]) == 0
-    assert not gaps.known
+    for _ in range(2):
+        assert missed(gaps, ["camera", "another"]) == 0
+        assert not gaps.known
+        come(gaps, 3, 502, 4)
     gaps.settle(["camera"])
     come(gaps, None, None)
     assert missed(gaps) == 0 and not gaps.known
+
+
+def test_what_was_seen_before_images_were_asked_for_anew_is_forgotten(monkeypatch):
+    clock_s = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock_s[0])
+    accounts = Accounts()
+    accounts.begin()
+    accounts.latencies.add({"inference": 1.0})
+    accounts.model.expect(ConfidenceInfo(0.9, 0.01, 0.0))
+    for now_s in range(LEAST_LOOKS):
+        accounts.camera.look(np.zeros((48, 64, 3), np.uint8), float(now_s))
+        accounts.model.look(Certainty(0.1, 0.0), float(now_s))
+    assert "black" in accounts.camera.problem and "less sure" in accounts.model.problem
+    clock_s[0] = 100.0
+    accounts.begin()
+    assert accounts.camera.problem == accounts.model.problem == ""
+    assert accounts.latencies.percentiles() == {}
+    clock_s[0] = 102.0
+    accounts.counters.receive()
+    accounts.look()
+    assert accounts.rates.rate_hz("received") == 0.5

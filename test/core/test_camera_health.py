@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from segmentation_node.accounting import Accounts
 from segmentation_node.camera_health import CameraHealth
 
 SIZE = (120, 160)
@@ -145,12 +144,3 @@ def test_images_that_come_faster_are_looked_at_ten_times_a_second(random, monkey
     for number in range(600):
         health.look(image, number / 200)
     assert 29 <= len(looks) <= 32
-
-
-def test_what_was_seen_before_images_were_asked_for_anew_is_forgotten():
-    accounts = Accounts()
-    for now_s in range(5):
-        accounts.camera.look(np.zeros((48, 64, 3), np.uint8), float(now_s))
-    assert "black" in accounts.camera.problem
-    accounts.begin()
-    assert accounts.camera.problem == ""

@@ -178,6 +178,7 @@ def found(card, kind="onnx", precision="fp32"):
 def test_without_figures_they_go_by_size():
     by_size = [((12, 16), None), ((6, 8), None), ((3, 4), None)]
     assert found(card_with([])) == by_size
+    assert rungs_of(card_with([]), "onnx", "fp32")[0].text == "12x16"
     # Figures that not all have, or of different data, compare nothing.
     some = [(SIZES[0], "camvid", "onnx", 0.6), (SIZES[1], "camvid", "onnx", 0.7)]
     assert found(card_with(some)) == by_size
@@ -191,6 +192,8 @@ def test_with_figures_they_go_by_mean_iou_and_what_is_no_better_for_its_size_is_
     # Trained at 6x8, a network may do worse on larger pictures.
     worse = figures + [(SIZES[2], "camvid", "onnx", 0.55)]
     assert found(card_with(worse)) == [((6, 8), 0.6), ((3, 4), 0.5)]
+    equal = figures + [(SIZES[2], "camvid", "onnx", 0.6)]
+    assert found(card_with(equal)) == [((6, 8), 0.6), ((3, 4), 0.5)]
     assert rungs_of(card_with(worse), "onnx", "fp32")[1].text == "3x4 (mean IoU 0.500)"
 
 
@@ -201,6 +204,8 @@ def test_weights_have_every_size_and_their_graphs_figures():
 
 def test_a_kind_has_its_own_sizes_and_figures():
     assert found(card_with([]), "onnx_int8", "int8") == [((6, 8), None)]
+    # Of a kind that there is none of loading says so.
+    assert found(card_with([]), "onnx_fp16", "fp16") == [((6, 8), None)]
     figures = [(size, "camvid", "onnx_int8", size[0] / 20) for size in SIZES]
     card = card_with(figures, kind="onnx_int8")
     assert [score for _, score in found(card, "onnx_int8", "int8")] == [0.6, 0.3, 0.15]
