@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.core import tiny
 
@@ -71,7 +72,9 @@ def test_it_comes_back_up_slowly_once_the_load_is_gone():
     assert clock.steps()[0] == 2
     clock.play(9.0)
     assert clock.steps()[0] == 2
-    clock.play(60.0)
+    clock.play(8.0)
+    assert clock.steps()[0] == 1
+    clock.play(52.0)
     rung, down, up = clock.steps()
     assert rung == 0 and up == down == 2
     assert clock.lines[-1].startswith("deadline: up to rung 1 of 3, size 0; p95 was 30.0 ms")
@@ -99,6 +102,8 @@ def test_it_does_not_oscillate_where_the_best_is_too_slow():
     clock = Clock(times_ms=(120.0, 30.0)).play(3600.0)
     # A try in a minute, each with the few frames that it takes to see that it fails.
     assert 50 <= clock.ladder.steps_up <= 70
+    waits_s = np.diff(clock.stepped_s)[::2]  # from each step down to the climb after it
+    assert waits_s[:5] == pytest.approx([10, 20, 40, 60, 60], abs=0.2)
     assert clock.ladder.missed <= 0.01 * 36000
     assert clock.rungs.count(1) >= 0.98 * 36000
 

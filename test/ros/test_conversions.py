@@ -116,11 +116,24 @@ def test_two_planes(encoding, order, padding):
         message.data = message.data[: len(message.data) - wider]  # the last row's
 
 
-def test_two_planes_that_do_not_fit_are_one_line():
-    for height, size in ((5, SIZE[1] * 8), (6, SIZE[1] * 8)):
-        message = image_message(bytes(size), (height, SIZE[1]), "nv12")
-        with pytest.raises(ImageError, match="^(the image is 8x5|data has 64 bytes)"):
-            conversions.to_rgb(message)
+@pytest.mark.parametrize(
+    ("size", "problem"),
+    [
+        ((5, 8), "the image is 8x5; nv12 has even sides"),
+        ((6, 7), "the image is 7x6; nv12 has even sides"),
+        ((6, 8), "data has 64 bytes"),
+    ],
+)
+def test_two_planes_that_do_not_fit_are_one_line(size, problem):
+    message = image_message(bytes(64), size, "nv12", step=size[1])
+    with pytest.raises(ImageError, match="^" + problem):
+        conversions.to_rgb(message)
+
+
+def test_full_colour_has_sides_of_any_length():
+    message = image_message(bytes(3 * 5 * 7), (5, 7), "nv24", step=7)
+    assert conversions.to_rgb(message).shape == (5, 7, 3)
+
 
 
 def test_every_encoding_is_tested():
