@@ -57,25 +57,28 @@ def test_this_machine_runs_it(setting):
         pytest.skip("NOT RUN: " + lacking(setting))
 
 
-@pytest.fixture(params=[item for item in SETTINGS if not lacking(item)], ids="-".join)
-def setting(request, monkeypatch):
+@pytest.fixture(
+    scope="module", params=[item for item in SETTINGS if not lacking(item)], ids="-".join
+)
+def setting(request):
     """What this machine can run; torch knows the tiny model's network meanwhile."""
-    if request.param.name == "torch":
-        from torch import nn
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param.name == "torch":
+            from torch import nn
 
-        from segmentation_node.networks import NETWORKS
+            from segmentation_node.networks import NETWORKS
 
-        monkeypatch.setitem(NETWORKS, "nearest_color", lambda classes: nn.Conv2d(3, classes, 1))
-    return request.param
+            patch.setitem(NETWORKS, "nearest_color", lambda classes: nn.Conv2d(3, classes, 1))
+        yield request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def name(setting):
     """The backend's name."""
     return setting.name
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def options(setting, tmp_path_factory):
     """One thread, in the setting; TensorRT's engine is built once."""
     made = BackendOptions(
@@ -90,9 +93,9 @@ def options(setting, tmp_path_factory):
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def backend(name, options):
-    """The tiny model, loaded."""
+    """The tiny model, loaded once for all tests that do not close it."""
     with open_backend(name, tiny.card(), options) as opened:
         yield opened
 
@@ -114,18 +117,18 @@ def batch(seed=0):
     return tiny.random_image(seed)[None]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_class_map_and_confidence_are_the_hand_computed_ones(backend, setting, seed):
-    image = batch(seed)
-    prediction = backend.run(image, with_confidence=True)
-    assert prediction.class_map_nhw.dtype == prediction.confidence_nhw.dtype == np.uint8
-    assert_classified(prediction.class_map_nhw, image, setting.precision)
-    error = prediction.confidence_nhw[0] - tiny.confidence(image[0])
+def test_class_map_and_confidence_are_the_hand_computed_ones(backend, setting):
     tolerance = CONFIDENCE_TOLERANCE[setting.precision]
     if (setting.name, setting.precision) == ("openvino", "int8"):
         tolerance = OPENVINO_INT8_TOLERANCE
-    assert np.abs(error).max() <= tolerance
-    assert len(np.unique(prediction.confidence_nhw)) > 10, "the image should meet many confidences"
+    for seed in range(5):
+        image = batch(seed)
+        prediction = backend.run(image, with_confidence=True)
+        assert prediction.class_map_nhw.dtype == prediction.confidence_nhw.dtype == np.uint8
+        assert_classified(prediction.class_map_nhw, image, setting.precision)
+        error = prediction.confidence_nhw[0] - tiny.confidence(image[0])
+        assert np.abs(error).max() <= tolerance
+        assert len(np.unique(prediction.confidence_nhw)) > 10, "it should meet many confidences"
 
 
 def test_confidence_comes_only_when_asked_for(backend, setting):
@@ -209,38 +212,33 @@ def least_growth(backend, used_bytes, frames):
     return min(growths[1:])
 
 
-@pytest.mark.parametrize(
-    "image, received",
-    [
-        (np.zeros((1, 6, 9, 3), np.uint8), "uint8 (1, 6, 9, 3)"),
-        (np.zeros((2, 6, 8, 3), np.uint8), "uint8 (2, 6, 8, 3)"),
-        (np.zeros((1, 3, 6, 8), np.uint8), "uint8 (1, 3, 6, 8)"),
-        (np.zeros((6, 8, 3), np.uint8), "uint8 (6, 8, 3)"),
-        (np.zeros((1, 6, 8, 3), np.float32), "float32 (1, 6, 8, 3)"),
-        (np.zeros((1, 6, 8, 3), np.int8), "int8 (1, 6, 8, 3)"),
-        (np.zeros((1, 6, 16, 3), np.uint8)[:, :, ::2], "uint8 (1, 6, 8, 3) not contiguous"),
-    ],
-)
-def test_another_shape_dtype_or_layout_is_refused(backend, name, image, received):
-    with pytest.raises(BackendError) as caught:
-        backend.run(image)
-    expected = "expected C-contiguous uint8 (1, 6, 8, 3)"
-    assert_one_line(caught, "backend " + name, "received " + received, expected)
+REFUSED = [
+    (np.zeros((1, 6, 9, 3), np.uint8), "uint8 (1, 6, 9, 3)"),
+    (np.zeros((2, 6, 8, 3), np.uint8), "uint8 (2, 6, 8, 3)"),
+    (np.zeros((1, 3, 6, 8), np.uint8), "uint8 (1, 3, 6, 8)"),
+    (np.zeros((6, 8, 3), np.uint8), "uint8 (6, 8, 3)"),
+    (np.zeros((1, 6, 8, 3), np.float32), "float32 (1, 6, 8, 3)"),
+    (np.zeros((1, 6, 8, 3), np.int8), "int8 (1, 6, 8, 3)"),
+    (np.zeros((1, 6, 16, 3), np.uint8)[:, :, ::2], "uint8 (1, 6, 8, 3) not contiguous"),
+]
 
 
-def test_a_closed_backend_refuses_to_run(backend, name):
-    backend.close()
-    backend.close()
-    with pytest.raises(BackendError) as caught:
-        backend.run(batch())
-    assert_one_line(caught, "backend " + name, "closed", "open it again")
+def test_another_shape_dtype_or_layout_is_refused(backend, name):
+    for image, received in REFUSED:
+        with pytest.raises(BackendError) as caught:
+            backend.run(image)
+        expected = "expected C-contiguous uint8 (1, 6, 8, 3)"
+        assert_one_line(caught, "backend " + name, "received " + received, expected)
 
 
-def test_it_can_be_opened_again_after_it_was_closed(backend, setting, options):
-    backend.close()
+def test_a_closed_backend_refuses_to_run_and_can_be_opened_again(setting, options):
     for _ in range(3):
-        with open_backend(setting.name, tiny.card(), options) as again:
-            assert_classified(again.run(batch()).class_map_nhw, batch(), setting.precision)
+        with open_backend(setting.name, tiny.card(), options) as opened:
+            assert_classified(opened.run(batch()).class_map_nhw, batch(), setting.precision)
+        opened.close()
+        with pytest.raises(BackendError) as caught:
+            opened.run(batch())
+        assert_one_line(caught, "backend " + setting.name, "closed", "open it again")
 
 
 def test_an_unknown_precision_lists_those_offered(name, options):
@@ -263,8 +261,8 @@ def test_an_unknown_device_lists_those_offered(name, options, device):
     assert_one_line(caught, "backend " + name, repr(device), "auto", offered)
 
 
-def test_confidence_that_the_model_lacks_is_refused(backend):
-    backend.card = replace(backend.card, outputs=["class_map"])
+def test_confidence_that_the_model_lacks_is_refused(backend, monkeypatch):
+    monkeypatch.setattr(backend, "card", replace(backend.card, outputs=["class_map"]))
     with pytest.raises(BackendError) as caught:
         backend.run(batch(), with_confidence=True)
     assert_one_line(caught, "tiny gives no confidence", "['class_map']")

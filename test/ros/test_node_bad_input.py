@@ -48,26 +48,14 @@ def assert_segmented(send, image, message):
 
 
 RGB = bytes(48 * 64 * 3)
+# One of each way in which it is found: test_conversions.py has all that is refused.
 BAD = [
     ("step below the width", image_message(RGB, SIZE, "rgb8", step=191), "step is 191"),
-    ("step of zero", image_message(RGB, SIZE, "rgb8", step=0), "step is 0"),
-    ("data too short", image_message(RGB[:-1], SIZE, "rgb8", step=192), "data has 9215 bytes"),
-    ("no data", image_message(b"", SIZE, "rgb8", step=192), "data has 0 bytes"),
-    ("no width", image_message(RGB, (48, 0), "rgb8"), "the image is 0x48"),
-    ("no height", image_message(RGB, (0, 64), "rgb8"), "the image is 64x0"),
     ("nothing at all", image_message(b"", (0, 0), ""), "encoding '' is not supported"),
-    ("huge width", image_message(RGB, (48, 2**31), "rgb8"), "the image is 2147483648x48"),
     (
         "huge in all",
         image_message(RGB, (2**32 - 1, 2**32 - 1), "mono8", step=2**32 - 1),
         "the image is 4294967295x4294967295",
-    ),
-    ("unknown encoding", image_message(RGB, SIZE, "jpeg"), "encoding 'jpeg' is not supported"),
-    ("no channel names", image_message(RGB, SIZE, "8UC3"), "encoding '8UC3' is not supported"),
-    (
-        "floats",
-        image_message(bytes(48 * 64 * 4), SIZE, "32FC1"),
-        "encoding '32FC1' is not supported",
     ),
     ("odd width", image_message(bytes(48 * 63 * 2), (48, 63), "yuyv"), "63x48 image of yuyv"),
 ]
@@ -148,10 +136,7 @@ def test_bad_compressed_images(peer, tiny_folder, tmp_path):
     jpeg = encoded(linear_model.blocks(SIZE, 5), ".jpg")
     bad = [
         (b"", "0 bytes that are no picture"),
-        (b"no image at all", "15 bytes that are no picture"),
-        (b"\xff\xd8" + bytes(500) + b"\xff\xd9", "504 bytes of a JPEG that is cut off"),
         (jpeg[: len(jpeg) // 2], "of a JPEG that is cut off"),
-        (encoded(IMAGE)[:60], "60 bytes of a PNG that is cut off"),
     ]
     with LiveNode(peer, parameters, tmp_path) as node:
         maps = node.listen(Image, "/class_map")

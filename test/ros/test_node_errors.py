@@ -194,7 +194,7 @@ def test_without_autostart_it_stays_and_says_why_until_it_is_put_right(
         assert node.state() == "unconfigured"
         node.status("ERROR", "num_threads", "; backend is 'abacus'")
         assert node.set("num_threads", 1).successful
-        for case in (without_model, with_unknown_key, with_wrong_hash, with_other_label_set):
+        for case in (without_model, with_wrong_hash):
             folder = tmp_path / case.__name__
             shutil.copytree(tiny_folder, str(folder))
             parameters, fragments = case(folder)
