@@ -242,14 +242,19 @@ def test_a_mosaic_that_was_stored_in_colour_or_grey_stays():
     assert np.array_equal(conversions.decode_compressed(message), grey)
 
 
-def test_16_bits_in_a_png_are_scaled_as_the_raw_topics():
-    pixels = noise(1, np.uint16)
+@pytest.mark.parametrize(
+    ("encoding", "stored"), [("mono16", "mono16"), ("bgr16", "bgr16"), ("bgra16", "bgr16")]
+)
+def test_16_bits_in_a_png_are_scaled_as_the_raw_topics(encoding, stored):
+    pixels = sample(encoding)
     message = compressed_message(cv2.imencode(".png", pixels)[1].tobytes())
-    message.format = "mono16; png compressed mono16"
-    assert np.array_equal(conversions.decode_compressed(message), reference(pixels, "mono16"))
+    message.format = "%s; png compressed %s" % (encoding, stored)
+    assert np.array_equal(conversions.decode_compressed(message), reference(pixels, encoding))
 
 
-@pytest.mark.parametrize("format_", ["16UC1; compressedDepth png", "32FC1; compressedDepth"])
+@pytest.mark.parametrize(
+    "format_", ["mono16; compressedDepth png", "16UC1; png compressed ", "32FC1; compressedDepth"]
+)
 def test_depths_are_no_camera_image(format_):
     message = compressed_message(encoded("png", noise(3)))
     message.format = format_
@@ -315,6 +320,18 @@ def test_cv_bridge_gives_the_same(monkeypatch, encoding, padding, big):
     assert np.array_equal(convert(message), reference(pixels, encoding))
     own = encoding == "rgb8" or padding > 0 or big
     assert FakeBridge.calls == (not own)
+
+
+@pytest.mark.parametrize("encoding", ["uyvy", "yuyv", "nv12", "nv21", "nv24"])
+def test_what_cv_bridge_may_not_know_is_not_given_to_it(monkeypatch, encoding):
+    install_bridge(monkeypatch, FakeBridge)
+    convert, _ = conversions.choose_converter()
+    bytes_a_pixel = {"nv12": 1.5, "nv21": 1.5, "nv24": 3}.get(encoding, 2)
+    step = SIZE[1] * (2 if encoding in conversions.ENCODINGS else 1)
+    data = bytes(int(SIZE[0] * SIZE[1] * bytes_a_pixel))
+    FakeBridge.calls = 0
+    assert convert(image_message(data, SIZE, encoding, step=step)).shape == SIZE + (3,)
+    assert FakeBridge.calls == 0
 
 
 def test_under_cv_bridge_bad_images_are_still_refused(monkeypatch):
