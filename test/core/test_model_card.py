@@ -395,15 +395,16 @@ def with_sizes(*artifacts, **changes):
 
 def test_a_card_may_hold_its_graph_in_several_sizes(tmp_path):
     accuracy = [SMALL_SCORE, GOOD["accuracy"][0]]
+    three = dict(BATCHED, file="three.onnx", batch=3)
     card = read_card(
-        write(tmp_path, with_sizes(SMALL, BATCHED, confidence=SURE, accuracy=accuracy))
+        write(tmp_path, with_sizes(SMALL, BATCHED, three, confidence=SURE, accuracy=accuracy))
     )
     assert card.sizes("onnx") == card.sizes("weights") == [(6, 8), (3, 4)]
     assert card.sizes("onnx_int8") == [(6, 8)]
     assert card.artifact("onnx").file == "model.onnx"
     assert card.artifact("onnx", 6).file == "batch.onnx"
     assert card.artifact("onnx", 2).file == "model.onnx"
-    assert [card.batch_for("onnx", images) for images in (1, 6, 8)] == [6, 6, 6]
+    assert [card.batch_for("onnx", images) for images in (1, 3, 4, 8)] == [3, 3, 6, 6]
     assert card.batch_for("onnx_int8", 6) == 0
     small = card.at_size((3, 4))
     assert small.input_size == (3, 4) and small.artifact("onnx").file == "small.onnx"
@@ -415,6 +416,40 @@ def test_a_card_may_hold_its_graph_in_several_sizes(tmp_path):
     assert small.mean_ious("weights", "bf16") == {("camvid", "val"): 0.4}
     assert small.mean_ious("onnx_int8", "int8") == {}
     assert card.at_size((6, 8)) is card
+
+
+def test_the_largest_size_is_that_of_most_pixels(tmp_path):
+    wide = dict(SMALL, file="wide.onnx", height=5, width=20)
+    card = read_card(write(tmp_path, with_sizes(SMALL, wide)))
+    assert card.sizes("onnx") == [(5, 20), (6, 8), (3, 4)]
+
+
+def test_a_box_head_is_of_the_sizes_that_it_has_a_file_for(tmp_path):
+    artifacts = WITH_HEAD["artifacts"] + [SMALL]
+    card = read_card(write(tmp_path, dict(WITH_HEAD, artifacts=artifacts)))
+    assert card.at_size((3, 4)).boxes is None
+    artifacts.append(dict(SMALL, file="small_boxes.onnx", kind="onnx_boxes"))
+    card = read_card(write(tmp_path, dict(WITH_HEAD, artifacts=artifacts)))
+    assert card.at_size((3, 4)).boxes == card.boxes
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "said"),
+    [
+        ("weights", "", "; an imported network has no weights for PyTorch: choose another backend"),
+        ("onnx_int8", "", "; import the network again: import net.onnx --images FOLDER"),
+        ("onnx_int8", "3x4", ": import net.onnx --size 3x4 --images FOLDER"),
+    ],
+)
+def test_what_an_imported_network_lacks_says_how_to_get_it(tmp_path, kind, size, said):
+    values = with_sizes(SMALL)
+    values["artifacts"] = [item for item in values["artifacts"] if item["kind"] == "onnx"]
+    values["source"] = {"file": "net.onnx", "sha256": "0" * 64, "family": "segformer"}
+    values["source"]["licence"] = "MIT"
+    values["weights"] = dict(values["weights"], provenance="import net.onnx")
+    with pytest.raises(CardError) as caught:
+        open_model(write(tmp_path, values), size).artifact(kind)
+    assert_one_line(caught, said)
 
 
 def test_a_figure_of_the_wanted_precision_goes_before_one_that_names_none(tmp_path):
