@@ -97,12 +97,8 @@ class LabelSet:
         return lut
 
     def train_id_lut(self) -> np.ndarray:
-        """Train id by data-set id: uint8 (256,), or (65536,) where an id has more than 8 bits.
-
-        Ids without a class give ``UNLABELLED``.
-        """
-        size = 256 if max(self.known_dataset_ids) < 256 else HIGHEST_DATASET_ID + 1
-        lut = np.full(size, UNLABELLED, np.uint8)
+        """Train id by data-set id: uint8 (65536,); ids without a class give ``UNLABELLED``."""
+        lut = np.full(HIGHEST_DATASET_ID + 1, UNLABELLED, np.uint8)
         lut[list(self.dataset_ids)] = list(self.dataset_ids.values())
         return lut
 
@@ -336,10 +332,7 @@ def is_built_in(labels: LabelSet) -> bool:
 
 
 def _looked_up(ids_hw: np.ndarray, lut: np.ndarray) -> np.ndarray:
-    if ids_hw.dtype == np.uint8:
-        return cv2.LUT(ids_hw, lut[:256])
-    # An id past the table is unknown, and was refused by the longest one.
-    return np.take(lut, ids_hw, mode="clip")
+    return cv2.LUT(ids_hw, lut[:256]) if ids_hw.dtype == np.uint8 else lut[ids_hw]
 
 
 def _read_yaml(path: str) -> Any:

@@ -97,6 +97,21 @@ def test_a_block_that_fails_leaves_the_old_one(tmp_path):
     assert tree(tmp_path) == {"out/marker": "of the test", "out/data": "old", "out/maps/1.png": ""}
 
 
+def test_a_folder_that_was_not_made_leaves_the_old_one(tmp_path):
+    make(tmp_path / "out", "old")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="cannot be written"), new_folder(
+        str(tmp_path / "out"), LAYOUT
+    ):
+        pass
+    assert tree(tmp_path) == before
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    refused(tmp_path / "out", "is a file, expected a folder")
+
+
 def make_until(step, path):
     """In a process that is killed before its so manieth change on the disk; its wait status."""
     process = os.fork()

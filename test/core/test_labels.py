@@ -175,6 +175,7 @@ def test_a_file_of_ones_own(tmp_path):
             labels.to_train_ids(np.array([[unknown]], np.uint16))
         assert_one_line(caught, "[%d]" % unknown, "yard")
     assert parse_label_set(describe(labels), "card") == labels
+    assert label_set_by_name(str(tmp_path / "labels.yaml")) == labels
 
 
 def test_colours_that_no_file_gives_differ():
@@ -189,6 +190,7 @@ def test_colours_that_no_file_gives_differ():
         ("name: rack", "name: ground", ["'ground'", "two"]),
         ("id: 300", "id: 2", ["'rack'", "'person'", "id 2"]),
         ("[9, 255]", "[1, 255]", ["id 1", "'ground'", "ignored"]),
+        ("[9, 255]", "[9, x]", ["ignored_ids", "65535"]),
         ("id: 300", "id: 65536", ["'rack'", "65535"]),
         ("id: 300", "id: x", ["'rack'", "65535"]),
         ("id: 300", "id: true", ["'rack'", "65535"]),
@@ -259,6 +261,7 @@ def test_classes_in_no_group_are_unlabelled(tmp_path):
         ("[road, pavement, sidewalk]", "[]", ["groups.drivable"]),
         ("[road, pavement, sidewalk]", "[3]", ["groups.drivable", "text"]),
         ("groups", "classes", ["'classes'"]),
+        (DRIVABLE, "{name: drivable, groups: {}}", ["1 to 255"]),
     ],
 )
 def test_a_grouping_that_is_wrong_is_one_line(tmp_path, old, new, parts):

@@ -248,6 +248,8 @@ def test_a_wrong_type_gives_found_and_expected(tmp_path, where, value, expected)
         ("accuracy.0.artifact", "onnx_int4", ["accuracy.artifact", "'onnx_int4'", "onnx_int8"]),
         ("artifacts.0.file", "../model.onnx", ["'../model.onnx'", "own folder"]),
         ("artifacts.0.file", "/etc/passwd", ["'/etc/passwd'", "own folder"]),
+        ("weights.trained_classes", [2, 1], ["weights.trained_classes are [2, 1]", "0-10"]),
+        ("weights.trained_classes", [0, 11], ["weights.trained_classes are [0, 11]", "0-10"]),
         ("input.height", 0, ["8x0", "positive"]),
         ("input.width", -8, ["-8x6", "positive"]),
         ("input.mean_rgb", [1.0, 2.0], ["mean_rgb", "three"]),
