@@ -101,7 +101,6 @@ def new_folder(
             with _told(path):
                 if os.path.lexists(old) and not os.path.lexists(place):
                     os.rename(old, place)  # a run was killed between the two moves
-                    check_folder(path, layout, sources)
                 _clear(stage, lock)
                 if os.path.lexists(place) and not replace:
                     raise OutputError("%s is there already; --force replaces it" % path)

@@ -49,7 +49,7 @@ def refused(path, *fragments, **options):
 
 def test_a_folder_of_ours_is_replaced(tmp_path):
     for data in ("old", "new"):
-        make(tmp_path / "out", data)
+        make(tmp_path / "out", data, replace=data == "new")
         assert (tmp_path / "out" / "data").read_text() == data
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -21,7 +21,7 @@ from segmentation_node.geometry import (
     read_mask,
 )
 from segmentation_node.images import NearestMapper, boxes_to_image, place, turned_size, unturn_box
-from segmentation_node.labels import CAMVID_11
+from segmentation_node.labels import CAMVID_11, Grouping
 from segmentation_node.pipeline import Batch, Segmenter
 
 # Larger and smaller than the network's 6x8, square, odd, high and wide.
@@ -302,11 +302,61 @@ def test_boxes_of_a_roi_are_in_pixels_of_the_whole_image(rotation):
         assert boxes.scores.tolist() == pytest.approx([seen.mean() / 255], abs=1e-6)
 
 
+class HeadOfCars:
+    """In place of a box head: a box around the cars, in the network's pixels, and an unsure one."""
+
+    def propose(self, ids_hw):
+        rows, columns = np.nonzero(ids_hw == CAMVID_11.names.index("car"))
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return np.array([box], np.float32)
+
+    def find(self, ids_hw, features):
+        ids = CAMVID_11.ids_of(["car", "pedestrian"])
+        return make_boxes(self.propose(ids_hw).repeat(2, axis=0), ids, [0.6, 0.4])
+
+
+@pytest.mark.parametrize("resolution", ["input", "network"])
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_boxes_of_a_head_are_in_pixels_of_the_whole_image(rotation, resolution):
+    """They see what is not ignored, carry the groups, and unsure ones are not drawn."""
+    names = CAMVID_11.names
+    class_map = np.full((40, 60), names.index("sky"), np.uint8)
+    class_map[15:25, 20:40] = names.index("car")
+    ignored = np.zeros_like(class_map)
+    ignored[15:20, 20:40] = 255
+    geometry = Geometry((10, 5, 30, 30), rotation, ignored)
+    batch = segmenter("letterbox").batch
+    batch.box_finder = HeadOfCars()
+    image = tiny.paint(class_map)
+    for grouping, found in (
+        (None, ["car", "pedestrian"]),
+        (Grouping("ways", {"way": ("road",), "vehicle": ("car",)}), ["vehicle"]),
+    ):
+        by_head = Segmenter(batch, resolution, grouping, geometry)
+        by_head.prepare(image)
+        features = np.zeros((1, 1, 1, 1), np.float32)
+        prediction = replace(batch.run(False), features_nchw=features)
+        maps = by_head.finish(prediction)
+        boxes = by_head.detect(*maps, prediction)
+        in_image = by_head.boxes_in_image(boxes)
+        assert [by_head.labels.names[index] for index in in_image.class_ids] == found
+        # The letterbox holds the roi in 6x6 pixels, of 5 each.
+        expected = [[20.0, 20.0, 40.0, 25.0]]
+        assert in_image.boxes_xyxy.tolist() == expected * len(found)
+        assert by_head.proposals(prediction).tolist() == expected
+    overlays = [
+        by_head.overlay(image, maps[0], 0.5, boxes=boxes._replace(scores=np.array([score])))
+        for score in (0.6, 0.4)
+    ]
+    np.testing.assert_array_equal(overlays[1], by_head.overlay(image, maps[0], 0.5))
+    assert (overlays[0] != overlays[1]).any()
+
+
 def test_the_overlay_shows_boxes_on_what_it_shows():
     image = tiny.paint(np.zeros((24, 32), np.uint8))
     a_segmenter = segmenter()
     class_map = a_segmenter.segment(image).class_map_hw
-    boxes = make_boxes([[4, 6, 20, 15]], [0], [1.0])
+    boxes = make_boxes([[4, 6, 20, 15]], [0], [0.1])
     plain = a_segmenter.overlay(image, class_map, 0.5)
     drawn = a_segmenter.overlay(image, class_map, 0.5, boxes=boxes)
     expected = plain.copy()

@@ -201,7 +201,7 @@ def test_colours_that_no_file_gives_differ():
         ("id: 2}", "colour: red}", ["classes[2]", "'colour'"]),
         ("name: yard", "title: yard", ["'title'", "ignored_ids"]),
         ("name: person", "nam: person", ["'nam'"]),
-        ("name: yard", "name: 3", ["name", "text"]),
+        ("name: yard", "name: 3", ["name", "text", "put it into quotes"]),
         (YARD, "", ["mapping"]),
         (YARD, "- 1", ["mapping"]),
         (YARD, "{name: a, classes: []}", ["1 to 255"]),
