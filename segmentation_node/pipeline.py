@@ -8,9 +8,9 @@ import numpy as np
 
 from segmentation_node.backends import Backend, BackendOptions, Prediction, open_backend
 from segmentation_node.backends.choice import BackendChoice, open_chosen
-from segmentation_node.boxes import Boxes, things_of
+from segmentation_node.boxes import Boxes, non_maximum_suppression, things_of
 from segmentation_node.errors import ImageError
-from segmentation_node.fast_rcnn import BoxFinder
+from segmentation_node.fast_rcnn import SUPPRESSION_IOU, BoxFinder
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
 from segmentation_node.images import (
     Box,
@@ -436,6 +436,8 @@ class Segmenter:
             folded = self._fold.reshape(-1)[boxes.class_ids].astype(np.int64)
             boxes = boxes._replace(class_ids=folded)
             boxes = boxes.take(boxes.class_ids != UNLABELLED)
+            # The head tells its classes apart, not those that are one group here.
+            boxes = non_maximum_suppression(boxes, SUPPRESSION_IOU)
         if self.output_resolution == "input":
             boxes = boxes._replace(boxes_xyxy=self._frame.boxes_out(boxes.boxes_xyxy))
         return boxes

@@ -331,6 +331,8 @@ def test_boxes_of_a_head_are_in_pixels_of_the_whole_image(rotation, resolution):
     for grouping, found in (
         (None, ["car", "pedestrian"]),
         (Grouping("ways", {"way": ("road",), "vehicle": ("car",)}), ["vehicle"]),
+        # Two boxes of one thing, whose classes are one group, are one.
+        (Grouping("one", {"thing": ("car", "pedestrian"), "rest": ("*",)}), ["thing"]),
     ):
         by_head = Segmenter(batch, resolution, grouping, geometry)
         by_head.prepare(image)

@@ -70,6 +70,12 @@ def test_progressive_jpegs_and_restarts_are_whole(option):
     assert not pictures.read_header(data[: len(data) * 3 // 4]).is_whole
 
 
+def test_fill_bytes_before_a_jpegs_markers_are_none_of_them():
+    data = encoded(".jpg")
+    filled = data[:2] + b"\xff" * 3 + data[2:-2] + b"\xff" + data[-2:]
+    assert (pictures.decode_rgb(filled) == pictures.decode_rgb(data)).all()
+
+
 def test_a_thumbnails_end_marker_does_not_make_a_jpeg_whole():
     thumbnail = encoded(".jpg", SMOOTH[:8, :8])
     content = b"Exif\0\0" + thumbnail
@@ -335,7 +341,8 @@ def test_a_tiff_is_lossy_as_its_compression_is(code, is_lossy):
 @pytest.mark.parametrize("ending, is_lossy", [(".jpg", 1), (".webp", 1), (".png", 0), (".bmp", 0)])
 def test_formats_that_change_values_are_lossy(ending, is_lossy):
     options = [cv2.IMWRITE_WEBP_QUALITY, 80] if ending == ".webp" else []
-    assert pictures.read_header(encoded(ending, SMOOTH, *options)).is_lossy == bool(is_lossy)
+    header = pictures.read_header(encoded(ending, SMOOTH, *options))
+    assert header[1:4] == (37, 53, True) and header.is_lossy == bool(is_lossy)
 
 
 def test_a_lossless_webp_is_none_of_them():
