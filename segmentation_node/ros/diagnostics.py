@@ -157,7 +157,7 @@ def _judge_work(seen: Observation, limits: Limits) -> Optional[Tuple[bytes, str]
             seen.p95_ms,
             limits.max_latency_ms,
         )
-    if limits.min_rate_hz > 0 and seen.output_rate_hz < limits.min_rate_hz:
+    if seen.output_rate_hz < limits.min_rate_hz:
         return WARN, "slow: %.2f Hz come out, diagnostics.min_rate_hz is %.2f Hz" % (
             seen.output_rate_hz,
             limits.min_rate_hz,

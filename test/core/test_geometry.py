@@ -204,7 +204,9 @@ def test_a_box_is_turned_back_to_where_it_was(rotation):
         ([True, 0, 1, 1], 0, "expected four whole numbers"),
         ("all", 0, "the roi is 'all'; expected four whole numbers"),
         ([-1, 0, 3, 4], 0, "expected x and y of 0 or more"),
+        ([0, -1, 3, 4], 0, "expected x and y of 0 or more"),
         ([0, 0, 0, 4], 0, "width and height of 1 or more"),
+        ([0, 0, 4, 0], 0, "width and height of 1 or more"),
         ([0, 0, 1 << 62, 4], 0, "inside the image"),
         ([], 45, "the rotation is 45; expected one of 0, 90, 180, 270"),
         ([], -90, "the rotation is -90"),
@@ -216,6 +218,7 @@ def test_what_no_image_can_have_is_one_line(roi, rotation, said):
     with pytest.raises(GeometryError) as caught:
         make_geometry(roi, rotation, "")
     assert_one_line(caught, said)
+    assert make_geometry([0, 0, 1, 1], 0, "").window((1, 1)) == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
