@@ -91,6 +91,7 @@ def test_bins_hold_what_is_above_their_lower_edge_and_up_to_the_upper():
         14: 2 / 8,
     }
     assert bins[1]["mean_confidence"] == pytest.approx((18 + 34) / 2 / 255)
+    assert (bins[1]["above"], bins[1]["up_to"]) == (1 / 15, 2 / 15)
     assert bins[1]["right_share"] == 1.0 and bins[5]["right_share"] is None
 
 

@@ -121,7 +121,7 @@ def test_ids_that_are_no_class_are_told_without_truth_too():
     for grouping in (None, Grouping("two", {"up": ("sky",), "rest": ("*",)})):
         run = Run(CAMVID_11, None, SOURCE, grouping=grouping)
         run.add(ScoredFrame("a", SEEN, position=("", 0)))
-        with pytest.raises(DatasetError, match="b: prediction holds id (42|254); expected 0-"):
+        with pytest.raises(DatasetError, match="b: prediction holds id 42; expected 0-10 or"):
             run.add(ScoredFrame("b", foreign, position=("", 1)))
         run.add(ScoredFrame("c", SEEN, position=("", 2)))
         result = run.as_json()

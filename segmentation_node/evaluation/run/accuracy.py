@@ -44,8 +44,8 @@ class CommonLevel:
             return truth_hw, predicted_hw
         of_truth, of_prediction = self._class_counts
         return (
-            _categories(self._truth_lut, truth_hw, "truth", of_truth),
-            _categories(self._predicted_lut, predicted_hw, "prediction", of_prediction),
+            folded(truth_hw, self._truth_lut, "truth", of_truth),
+            folded(predicted_hw, self._predicted_lut, "prediction", of_prediction),
         )
 
     def by_category(self, matrix: ConfusionMatrix) -> ConfusionMatrix:
@@ -151,14 +151,16 @@ class Accuracy:
         return figures
 
 
-def _categories(
-    category_lut: np.ndarray, train_ids_hw: np.ndarray, what: str, classes: int
-) -> np.ndarray:
-    categories_hw = category_lut[train_ids_hw]
-    is_none = categories_hw == UNLABELLED - 1
+def folded(ids_hw: np.ndarray, lut: np.ndarray, what: str, classes: int) -> np.ndarray:
+    """Categories or groups of ``what``, uint8 (H, W), by a table of its label set of so many classes.
+
+    Raises ValueError on ids that are no class.
+    """
+    folded_hw = lut[ids_hw]
+    is_none = folded_hw == UNLABELLED - 1
     if is_none.any():
-        raise no_class(what, train_ids_hw[is_none].max(), classes)
-    return categories_hw
+        raise no_class(what, ids_hw[is_none].max(), classes)
+    return folded_hw
 
 
 def defined(value: float) -> Optional[float]:

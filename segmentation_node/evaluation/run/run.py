@@ -10,7 +10,7 @@ import numpy as np
 from segmentation_node.boxes import things_of
 from segmentation_node.errors import DatasetError, ImageError
 from segmentation_node.evaluation.frame import Lost, Problem, ScoredFrame
-from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.evaluation.run.accuracy import Accuracy, folded
 from segmentation_node.evaluation.run.best_and_worst import Examples
 from segmentation_node.evaluation.run.confusion import require_classes
 from segmentation_node.evaluation.run.consistency import TemporalConsistency
@@ -51,15 +51,20 @@ class Run:
         self._left_out: Tuple[Tuple[int, ...], Optional[np.ndarray], int] = ((), None, 0)
         self.source = dict(source, **geometry.facts())
         self.unused_names: List[str] = []
-        self._predicted_lut = self._truth_lut = None
+        self._predicted_fold: Optional[Tuple[np.ndarray, str, int]] = None
+        self._truth_fold: Optional[Tuple[np.ndarray, str, int]] = None
         if grouping is not None:
             instance_classes = ()
             self.source["grouping"] = grouping.name
             self.unused_names = grouping.unused(predicted, truth or predicted)
             if not grouping.has_made(predicted):
-                predicted, self._predicted_lut = grouping.fold(predicted)
+                classes = len(predicted)
+                predicted, lut = grouping.fold(predicted)
+                self._predicted_fold = lut, "prediction", classes
             if truth is not None:
-                truth, self._truth_lut = grouping.fold(truth)
+                classes = len(truth)
+                truth, lut = grouping.fold(truth)
+                self._truth_fold = lut, "truth", classes
         self.predicted = predicted
         self.truth = truth
         self.accuracy = Accuracy(predicted, truth or predicted, instance_classes)
@@ -87,16 +92,12 @@ class Run:
         differ in size or hold ids that are no class, or an image has not the geometry's size.
         """
         frame, left_out = self._without_left_out(frame)
-        frame = replace(
-            frame,
-            class_map_hw=_folded(frame.class_map_hw, self._predicted_lut),
-            truth_hw=_folded(frame.truth_hw, self._truth_lut),
-        )
         figures = {"done_s": frame.done_s - self._start_s}
         score = None
         if frame.truth_hw is not None and self.truth is None:
             raise ValueError("a frame has a truth, but the run has no label set for it")
         try:
+            frame = self._in_groups(frame)
             if frame.truth_hw is None:
                 require_classes(frame.class_map_hw, len(self.predicted))
             else:
@@ -128,6 +129,15 @@ class Run:
                 frame.class_map_hw,
                 before_hw=change.before_hw,
             )
+
+    def _in_groups(self, frame: ScoredFrame) -> ScoredFrame:
+        """Raises ValueError on ids that are no class."""
+        class_map_hw, truth_hw = frame.class_map_hw, frame.truth_hw
+        if self._predicted_fold is not None:
+            class_map_hw = folded(class_map_hw, *self._predicted_fold)
+        if self._truth_fold is not None and truth_hw is not None:
+            truth_hw = folded(truth_hw, *self._truth_fold)
+        return replace(frame, class_map_hw=class_map_hw, truth_hw=truth_hw)
 
     def _without_left_out(self, frame: ScoredFrame) -> Tuple[ScoredFrame, int]:
         """The frame with what the geometry leaves out unlabelled everywhere, and how much it is."""
@@ -254,7 +264,3 @@ class Run:
                 % (self.predicted.name, self.truth.name)
             )
         return notes
-
-
-def _folded(ids_hw: Optional[np.ndarray], lut: Optional[np.ndarray]) -> Any:
-    return ids_hw if ids_hw is None or lut is None else cv2.LUT(ids_hw, lut)
