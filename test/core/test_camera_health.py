@@ -111,7 +111,7 @@ def test_any_size(random, size):
 def test_identical_images_are_told_after_three_seconds(random):
     camera, image = Camera(), noise(random, 0, 255)
     assert camera.send(image.copy, 10.0) == pytest.approx(3.0, abs=2 * PERIOD_S)
-    assert "camera: frozen, the images have been identical for" in camera.health.problem
+    assert "camera: frozen, the images have been identical for 10.0 s" in camera.health.problem
     assert camera.send(lambda: noise(random, 0, 255), 4.0) == pytest.approx(2.0, abs=2 * PERIOD_S)
 
 
@@ -133,6 +133,8 @@ def test_one_pixel_beside_the_grid_that_changes_is_no_frozen_camera(random):
 
     assert camera.send(with_a_counter, 10.0) is None
     assert "frozen" not in camera.health.problem
+    assert camera.send(image.copy, 10.0) is not None
+    assert "frozen" in camera.health.problem
 
 
 def test_images_that_come_faster_are_looked_at_ten_times_a_second(random, monkeypatch):

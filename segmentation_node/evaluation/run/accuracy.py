@@ -105,7 +105,7 @@ class Accuracy:
 
     def class_iiou(self) -> Scores:
         """iIoU of the classes that have one; empty without instances or on category level."""
-        if self.instances is None or not self.level.is_class_level:
+        if self.instances is None:
             return {}
         return _scores(self.instances.class_iiou(self.matrix).items())
 
