@@ -135,7 +135,6 @@ def test_full_colour_has_sides_of_any_length():
     assert conversions.to_rgb(message).shape == (5, 7, 3)
 
 
-
 def test_every_encoding_is_tested():
     bayer = {"bayer_%s%d" % (name, depth) for name in BAYER for depth in (8, 16)}
     yuv = {"yuv422", "uyvy", "yuv422_yuy2", "yuyv"}

@@ -152,9 +152,9 @@ class Accuracy:
 
 
 def folded(ids_hw: np.ndarray, lut: np.ndarray, what: str, classes: int) -> np.ndarray:
-    """Categories or groups of ``what``, uint8 (H, W), by a table of its label set of so many classes.
+    """Categories or groups of train ids, uint8 (H, W), by a table of their label set.
 
-    Raises ValueError on ids that are no class.
+    Raises ValueError on ids of ``what`` that are none of so many classes.
     """
     folded_hw = lut[ids_hw]
     is_none = folded_hw == UNLABELLED - 1
