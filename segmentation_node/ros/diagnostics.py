@@ -202,11 +202,16 @@ Verdict = Tuple[bytes, str]
 
 
 def summary(verdicts: Dict[str, Verdict]) -> Verdict:
-    """Of the cameras' levels and reasons by name: the worst, or how many are in use."""
-    name = max(verdicts, key=lambda name: verdicts[name][0])
-    level, message = verdicts[name]
-    if level != OK:
-        return level, "%s: %s" % (name, message)
+    """Of the cameras' levels and reasons by name: the worst level and what is wrong, worst first.
+
+    Where nothing is, how many are in use.
+    """
+    wrong = [name for name in verdicts if verdicts[name][0] != OK]
+    if wrong:
+        # STALE is the highest number, but an error is worse.
+        wrong.sort(key=lambda name: (OK, WARN, STALE, ERROR).index(verdicts[name][0]), reverse=True)
+        reasons = ("%s: %s" % (name, verdicts[name][1]) for name in wrong)
+        return verdicts[wrong[0]][0], "; ".join(reasons)
     running = sum(message == RUNNING for _, message in verdicts.values())
     return OK, "%d of %d cameras running" % (running, len(verdicts))
 

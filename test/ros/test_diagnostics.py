@@ -154,8 +154,10 @@ def test_status():
 def test_the_worst_camera_speaks_for_the_node():
     ok, idle = (b"\x00", "running"), (b"\x00", "idle, no subscriber")
     assert summary({"front": ok, "left": idle}) == (b"\x00", "1 of 2 cameras running")
-    found = summary({"front": ok, "left": (b"\x03", "stale"), "right": (b"\x01", "slow")})
-    assert found == (b"\x03", "left: stale")
+    found = summary({"right": (b"\x01", "slow"), "front": ok, "left": (b"\x03", "stale")})
+    assert found == (b"\x03", "left: stale; right: slow")
+    found = summary({"left": (b"\x03", "stale"), "rear": (b"\x02", "no model")})
+    assert found == (b"\x02", "rear: no model; left: stale")
 
 
 @pytest.fixture(scope="module")
