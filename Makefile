@@ -45,7 +45,7 @@ setup-bench:  ## the same with what the benchmarks need
 	@tools/setup bench
 
 demo: setup  ## segment a clip through the node into out/demo; INPUT=bag, folder, video or camera; MODEL=name; TOPIC=of a bag
-	@$(RUN) python -m segmentation_node.evaluation.commands.demo --output out/demo \
+	@$(RUN) python -m segmentation_node.evaluation demo --output out/demo \
 		--input="$$INPUT" --model="$$MODEL" --image-topic="$$TOPIC"
 
 types: setup-test  ## mypy

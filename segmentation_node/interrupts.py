@@ -1,9 +1,10 @@
-"""Ctrl-C while the modules of a command are still being imported."""
+"""Ctrl-C where a KeyboardInterrupt must not come: among imports, and amid what has to be whole."""
 
 import os
 import signal
+import threading
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 
 @contextmanager
@@ -23,3 +24,24 @@ def ending_at_once(exit_code: int) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of the block; KeyboardInterrupt comes after it.
+
+    Signals reach the main thread alone: on another one the block just runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: List[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda found, _: waiting.append(found)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before):
+            signal.signal(number, handler)
+    if waiting:
+        raise KeyboardInterrupt

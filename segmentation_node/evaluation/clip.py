@@ -3,7 +3,7 @@
 import itertools
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Union
 
 import cv2
 
@@ -13,8 +13,8 @@ from segmentation_node.evaluation.datasets.files import names_in
 from segmentation_node.evaluation.datasets.recordings import ImageFolder, Video
 from segmentation_node.evaluation.datasets.street import StreetDrive
 from segmentation_node.evaluation.frame import Frame, Problem
-from segmentation_node.evaluation.sources import import_bags
-from segmentation_node.labels import CITYSCAPES_19, LabelSet
+from segmentation_node.evaluation.sources import Source, import_bags
+from segmentation_node.labels import CITYSCAPES_19
 
 # Seeds of the training, validation and test drives are between 1000 and 3999.
 STREET_SEED = 8
@@ -29,19 +29,19 @@ BAG_ENDINGS = tuple(
 Frames = Iterator[Union[Frame, Problem]]
 
 
-@dataclass(frozen=True)
-class Clip:
-    """Frames, how many (None where nobody knows), and the label set of their truth, if any.
+@dataclass
+class Clip(Source):
+    """Frames to be played once; a frame's name is that of its files.
 
-    A frame's name is that of its files; a broken one is a Problem. ``notes`` gives what is to be
-    told in the end, one line each.
+    ``notes`` gives what is to be told in the end, one line each.
     """
 
-    frames: Frames
-    length: Optional[int]
-    fps: float
-    truth: Optional[LabelSet] = None
-    notes: Callable[[], Tuple[str, ...]] = tuple
+    frames: Frames = iter(())
+    fps: float = FOLDER_FPS
+    notes: Callable[[], Sequence[str]] = tuple
+
+    def warnings(self) -> List[str]:
+        return list(self.notes())
 
 
 def open_clip(source: str, frames: int, image_topic: Optional[str] = None) -> Clip:
@@ -54,19 +54,23 @@ def open_clip(source: str, frames: int, image_topic: Optional[str] = None) -> Cl
     if image_topic and not is_a_bag:
         raise DatasetError("%s is no bag: only a bag has topics to name" % (source or "the street"))
     if not source:
-        count = frames or STREET_FRAMES
-        return Clip(_street(count), count, STREET_FPS, CITYSCAPES_19)
-    if is_a_bag:
-        return _bag(source, frames, image_topic)
-    if os.path.isdir(source):
-        return _drive(ImageFolder(source), frames)
-    if source.isdigit() or source.startswith("/dev/"):
-        return _camera(source, frames)
-    if not os.path.isfile(source):
+        clip, frames = _street(), frames or STREET_FRAMES
+    elif is_a_bag:
+        clip = _bag(source, image_topic)
+    elif os.path.isdir(source):
+        clip = _drive(ImageFolder(source))
+    elif source.isdigit() or source.startswith("/dev/"):
+        clip = _camera(source)
+    elif os.path.isfile(source):
+        clip = _drive(Video(source))
+    else:
         raise DatasetError(
             "%s: neither an image folder nor a video nor a camera that opens, nor a bag" % source
         )
-    return _drive(Video(source), frames)
+    if frames:
+        clip.length = min(clip.length or frames, frames)
+        clip.frames = itertools.islice(clip.frames, frames)
+    return clip
 
 
 def is_bag(source: str) -> bool:
@@ -75,40 +79,43 @@ def is_bag(source: str) -> bool:
     return any(name.lower().endswith(BAG_ENDINGS) for name in names)
 
 
-def _street(frames: int) -> Frames:
+def _street() -> Clip:
     drive = StreetDrive(STREET_SEED, fps=STREET_FPS)
-    for index in range(frames):
-        image_hwc, truth_hw = drive.frame(index)
-        yield Frame(_file_name(index), image_hwc, truth_hw)
+    frames = (Frame(_file_name(index), *drive.frame(index)) for index in itertools.count())
+    return Clip(CITYSCAPES_19, frames=frames, fps=STREET_FPS)
 
 
-def _drive(drive: Drive, frames: int) -> Clip:
-    length = min(drive.length or frames, frames) if frames else drive.length
-    wanted = itertools.islice(drive.frames(), frames or None)
-    return Clip(wanted, length, drive.rate_hz or FOLDER_FPS, notes=lambda: drive.notes)
+def _drive(drive: Drive) -> Clip:
+    return Clip(
+        length=drive.length,
+        frames=drive.frames(),
+        fps=drive.rate_hz or FOLDER_FPS,
+        notes=lambda: drive.notes,
+    )
 
 
-def _camera(source: str, frames: int) -> Clip:
+def _camera(source: str) -> Clip:
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not capture.isOpened():
         raise DatasetError("%s: no camera that opens" % source)
-    fps = capture.get(cv2.CAP_PROP_FPS) or CAMERA_FPS
-    return Clip(_captured(capture, frames), frames or None, fps)
+    return Clip(frames=_captured(capture), fps=capture.get(cv2.CAP_PROP_FPS) or CAMERA_FPS)
 
 
-def _captured(capture: Any, frames: int) -> Frames:
-    for index in itertools.count() if not frames else range(frames):
+def _captured(capture: Any) -> Frames:
+    for index in itertools.count():
         found, bgr = capture.read()
         if not found:
             return
         yield Frame(_file_name(index), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
-def _bag(source: str, frames: int, image_topic: Optional[str]) -> Clip:
+def _bag(source: str, image_topic: Optional[str]) -> Clip:
     bag = import_bags().open_bag(source)
     topics = bag.choose_topics(image=image_topic, prediction="")
     truth = bag.label_set_of(topics.truth) if topics.truth is not None else None
-    if truth is None:
+    if topics.truth is not None and topics.truth.count and truth is None:
+        unknown = "%s: nothing in it says what the ids on %s mean: accuracy is not measured"
+        bag.damage.append(unknown % (source, topics.truth.name))
         topics = topics._replace(truth=None)
     if topics.image is None:
         raise DatasetError("%s: no camera image in it; it has %s" % (source, bag.listing()))
@@ -122,15 +129,12 @@ def _bag(source: str, frames: int, image_topic: Optional[str]) -> Clip:
 
     def named() -> Frames:
         with bag:
-            wanted = itertools.islice(itertools.chain(first, found), frames or None)
-            for index, frame in enumerate(wanted):
+            for index, frame in enumerate(itertools.chain(first, found)):
                 if isinstance(frame, Frame):
                     frame = Frame(_file_name(index), frame.image_hwc, frame.truth_hw)
                 yield frame
 
-    total = topics.image.count
-    length = min(total, frames) if frames else total
-    return Clip(named(), length, fps, truth, lambda: tuple(bag.damage))
+    return Clip(truth, topics.image.count, frames=named(), fps=fps, notes=lambda: bag.damage)
 
 
 def _file_name(index: int) -> str:

@@ -1,18 +1,15 @@
-"""What the demo keeps of a clip: class maps, a video of overlays, latencies, the score."""
+"""What the demo keeps of a clip beside its score: class maps, a picture, a video of overlays."""
 
 import os
 import tempfile
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Iterator, Optional, Sequence, Set
 
 import cv2
 import numpy as np
 
 from segmentation_node.errors import OutputError
-from segmentation_node.evaluation.frame import Problem
-from segmentation_node.evaluation.live.target import uninterrupted
-from segmentation_node.evaluation.run.accuracy import Accuracy
-from segmentation_node.timing import STAGES, RollingPercentiles
+from segmentation_node.interrupts import uninterrupted
 
 KEPT_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
@@ -105,37 +102,21 @@ class OverlayVideo:
 class Recorder:
     """Takes the results of a clip, a frame of it as each one's payload, into a folder.
 
-    ``frames`` is how many the clip has, None where nobody knows; ``accuracy`` counts those with a
-    truth, once it is set. ``left_out`` is for frames that nobody could read.
+    ``frames`` is how many the clip has, None where nobody knows.
     """
 
     def __init__(self, folder: str, frames: Optional[int], video: OverlayVideo) -> None:
         self.frames = 0
         self.header_mismatches = 0
-        self.left_out: List[Problem] = []
-        self.accuracy: Optional[Accuracy] = None
         self._folder = folder
         self._names: Set[str] = set()
         self._pictured = (1, (frames or 0) // 2)
         self._video = video
-        self._latencies = {
-            stage: RollingPercentiles(window=100000)
-            for stage in STAGES + ("processing", "transport", "end_to_end")
-        }
 
     def take(self, result: Any) -> None:
         """One result, whole or not at all; a frame that failed leaves a gap, not a shift."""
         with uninterrupted():
             self._keep(result)
-
-    def stages_ms(self) -> Dict[str, Dict[str, float]]:
-        """Percentiles by stage in ms; empty before the first result."""
-        if not self.frames:
-            return {}
-        return {
-            stage: {"p%d" % rank: value for rank, value in values.percentiles().items()}
-            for stage, values in self._latencies.items()
-        }
 
     def _keep(self, result: Any) -> None:
         frame = result.payload
@@ -150,11 +131,6 @@ class Recorder:
         if self.frames in self._pictured:
             pair = np.vstack([result.image_hwc, result.overlay_hwc])
             write_image(os.path.join(self._folder, "overlay.png"), pair)
-        for stage, values in self._latencies.items():
-            # NaN is left out: a first frame may come without its latency.
-            values.add(getattr(result.latency, stage + "_ms", float("nan")))
-        if frame.truth_hw is not None and self.accuracy is not None:
-            self.accuracy.add(frame.truth_hw, result.class_map_hw)
 
 
 def write_image(path: str, pixels: np.ndarray, options: Sequence[int] = ()) -> None:

@@ -12,8 +12,10 @@ from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.bags import messages, open_bag
 from segmentation_node.evaluation.bags.frames import WINDOW
 from segmentation_node.evaluation.bags.writer import BagWriter
-from segmentation_node.evaluation.clip import open_clip
+from segmentation_node.evaluation.clip import Clip, open_clip
+from segmentation_node.evaluation.commands import demo
 from segmentation_node.evaluation.frame import Frame, Problem
+from segmentation_node.labels import CAMVID_11, CITYSCAPES_19, LABEL_SETS
 
 
 def frames_of(tmp_path, sent, damage=None):
@@ -152,6 +154,28 @@ def test_a_bag_whose_topics_are_all_empty_says_that_they_are(tmp_path, capsys):
     assert capsys.readouterr().err == "error: %s: no message on /camera\n" % path
     with pytest.raises(DatasetError, match="no message on /camera$"):
         open_clip(path, 0)
+
+
+def test_of_a_clip_only_a_truth_that_can_be_compared_is_taken(tmp_path, capsys):
+    path = bag_of(tmp_path / "bag", camera=(3, 0), ground_truth=(3, 0))
+    clip = open_clip(path, 2)
+    assert (clip.truth, clip.length) == (None, 2)
+    assert [frame.truth_hw for frame in clip.frames] == [None, None]
+    (line,) = clip.warnings()
+    assert line.endswith("what the ids on /ground_truth mean: accuracy is not measured")
+    frame = Frame("1.png", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
+    for network, is_kept in (
+        (CAMVID_11, True),
+        (CITYSCAPES_19, True),
+        (LABEL_SETS["voc21"], False),
+    ):
+        clip = demo.comparable(Clip(CAMVID_11, frames=iter([frame])), network)
+        assert [item.truth_hw is not None for item in clip.frames] == [is_kept]
+        assert (clip.truth is not None) == is_kept
+    assert capsys.readouterr().err == (
+        "note: accuracy is not measured: the network's classes (voc21) are not the clip's "
+        "(camvid11)\n"
+    )
 
 
 def test_ground_truth_without_a_message_is_said_not_to_be_there(tmp_path, capsys):

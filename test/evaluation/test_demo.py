@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from support import linear_model, live, recorded
 
+from segmentation_node.evaluation.__main__ import main
 from segmentation_node.evaluation.clip import is_bag
-from segmentation_node.evaluation.commands import demo as demo_command
+from segmentation_node.evaluation.live import evaluate
 
 pytestmark = pytest.mark.ros
 assert live  # skips this file, loudly, where ROS is missing
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (240, 320)
-COMMAND = [sys.executable, "-m", "segmentation_node.evaluation.commands.demo"]
+COMMAND = [sys.executable, "-m", "segmentation_node.evaluation", "demo"]
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +69,26 @@ def test_demo_leaves_its_results(ros_environment, model, images, tmp_path):
     assert "segmentation_node: segmentation" in text and "processed: 5" in text
 
 
-def test_a_bag_is_played_and_scored(ros_environment, model, tmp_path):
-    bag, out = recorded.write_bag(tmp_path / "drive", SIZE, 6), tmp_path / "out"
+def test_a_bag_is_played_and_scored(ros_environment, model, tmp_path, monkeypatch):
+    """Its last frame's truth has an id of no class: it is shown, and named as not scored."""
+    truth_of, out = recorded.truth_of, tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            recorded,
+            "truth_of",
+            lambda i, s: np.full(s, 77, np.uint8) if i == 3 else truth_of(i, s),
+        )
+        bag = recorded.write_bag(tmp_path / "drive", SIZE, 6)
     run = demo("--input", bag, "--model", model, "--frames", 4, "--output", out)
     assert run.returncode == 0, run.stdout + run.stderr
     names = sorted(path.name for path in (out / "class_maps").iterdir())
     assert names == ["%05d.png" % index for index in range(4)]
     content = json.loads((out / "latency.json").read_text())
     counts = content["accuracy"]["confusion_matrix"]["pixels"]
-    assert counts == recorded.confusion(range(4), SIZE).tolist()
+    assert counts == recorded.confusion(range(3), SIZE).tolist()
+    reason = "00003.png: truth holds id 77; expected 0-10 or 255"
+    assert content["frames_left_out"] == [{"name": "00003.png", "reason": reason}]
+    assert content["frames_segmented"] == 4 and reason in run.stderr
     assert cv2.VideoCapture(str(out / "overlay.webm")).get(cv2.CAP_PROP_FPS) == 20.0
 
 
@@ -122,26 +134,25 @@ def video_sizes(path):
     [
         (["--input", "/nowhere/at/all"], "/nowhere/at/all: neither an image folder nor a video"),
         (["--input", str(ROOT / "config")], "no images (.png"),
+        (["--model", "nonsense"], "model 'nonsense' is neither a folder nor a model"),
         (["--output", str(ROOT / "config")], "config is not a demo's folder (it holds "),
         (["--input", str(ROOT / "docs"), "--output", str(ROOT / "docs")], "docs is read"),
         (["--input", str(ROOT / "docs"), "--output", str(ROOT)], "is read, or holds what is read"),
     ],
 )
-def test_what_cannot_be_played_is_one_line(tmp_path, arguments, fragment, capfd, monkeypatch):
-    monkeypatch.setattr(
-        demo_command, "prepare_middleware", lambda: None
-    )  # for a process of its own
-    assert demo_command.main(["--output", str(tmp_path / "out"), *arguments]) == 1
+def test_what_cannot_be_played_is_one_line(tmp_path, arguments, fragment, capfd):
+    assert main(["demo", "--output", str(tmp_path / "out"), *arguments]) == 1
     assert list(tmp_path.iterdir()) == []
     assert (ROOT / "config" / "cpu.yaml").exists() and (ROOT / "docs" / "replay.md").exists()
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line.lower()]
     assert any(line.startswith("error: ") and fragment in line for line in lines)
 
 
-def test_a_node_that_does_not_start_is_told(ros_environment, images, tmp_path):
-    run = demo("--input", images, "--model", "nonsense", "--output", tmp_path / "out")
+def test_a_node_that_does_not_start_is_told(ros_environment, model, images, tmp_path):
+    words = ["--input", images, "--model", model, "--backend", "nonsense"]
+    run = demo(*words, "--output", tmp_path / "out")
     assert run.returncode == 1
-    assert "model 'nonsense' is neither a folder nor a model" in run.stderr
+    assert "backend is 'nonsense'; expected one of auto, " in run.stderr
     assert "error: the node ended with exit code 1" in run.stderr
     assert "Traceback" not in run.stderr
 
@@ -199,13 +210,14 @@ def test_without_one_whole_picture_nothing_is_claimed(ros_environment, model, tm
 
 
 def test_ctrl_c_before_the_first_frame_leaves_nothing(tmp_path, images, capfd, monkeypatch):
-    # For a process of its own: tests before this one may have joined the graph already.
-    monkeypatch.setattr(demo_command, "prepare_middleware", lambda: None)
-    monkeypatch.setattr(demo_command, "joined_graph", nullcontext)
-    played = demo_command.Played(interrupted=True, sent=0, statuses=[])
-    monkeypatch.setattr(demo_command, "_play", lambda *_: played)
-    words = ["--input", str(images), "--output", str(tmp_path / "out")]
-    assert demo_command.main(words) == 130
+    @contextmanager
+    def interrupted(options):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(evaluate, "live_run", interrupted)
+    words = ["demo", "--input", str(images), "--output", str(tmp_path / "out")]
+    assert main(words) == 130
     assert capfd.readouterr().err == "interrupted: before the first frame\n"
     assert list(tmp_path.iterdir()) == []
 

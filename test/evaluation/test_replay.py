@@ -71,6 +71,19 @@ def test_an_image_that_fails_in_the_node_is_lost_at_once_and_the_reason_known(no
         assert result.stamp_ns == recorded.stamp_ns(3) and not replay.in_flight
 
 
+def test_an_image_is_read_once_there_is_room_for_it(node):
+    with replaying(node) as replay:
+        on_their_way = []
+
+        def read(index):
+            on_their_way.append(replay.in_flight)
+            return played(index)
+
+        replay.play(map(read, range(4)), node.process, in_flight=1)
+        assert_right(replay.pairing.results, range(4))
+        assert on_their_way == [0] * 4
+
+
 def test_after_a_silence_no_later_image_of_that_stamp_is_sent(node):
     broken = played(0, message=recorded.broken_image_bytes(0, SIZE))
     with replaying(node, quiet_s=2.0) as replay:

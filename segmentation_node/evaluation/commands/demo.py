@@ -1,4 +1,4 @@
-"""``make demo``: a clip is published as camera images, the node segments it in its own process.
+"""``demo``, for ``make demo``: a clip is published as camera images, and a node segments it.
 
 Leaves overlay.webm, overlay.png (a frame and its overlay), class_maps/, latency.json and
 diagnostics.txt in the output folder.
@@ -7,19 +7,19 @@ diagnostics.txt in the output folder.
 import argparse
 import os
 import sys
+from dataclasses import replace
 from functools import partial
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, List
 
-from segmentation_node.errors import DatasetError, LabelsError, exit_code
+from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation.clip import Clip, open_clip
+from segmentation_node.evaluation.commands.live import import_live
 from segmentation_node.evaluation.commands.options import at_least
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.frame import Frame, Problem
-from segmentation_node.evaluation.live.replay import Replay
-from segmentation_node.evaluation.live.target import NodeProcess, joined_graph, prepare_middleware
+from segmentation_node.evaluation.frame import Problem
 from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
 from segmentation_node.evaluation.report.text import accuracy_table, latency_table, write_json
-from segmentation_node.evaluation.run.accuracy import Accuracy
+from segmentation_node.evaluation.run.accuracy import CommonLevel
 from segmentation_node.files import Layout, new_folder, write_whole
 from segmentation_node.labels import LabelSet
 
@@ -31,44 +31,53 @@ LAYOUT = Layout(
     "latency.json",
     '"frames_segmented"',
 )
+REPORT_S = 1.1  # the node's diagnostics come once a second
+LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
 
 
-class Played(NamedTuple):
-    """What came of playing a clip, beside what the recorder kept."""
-
-    interrupted: bool
-    sent: int
-    statuses: List[Any]
+def add_parser(commands: Any) -> None:
+    """Add the command's own options."""
+    parser = commands.add_parser(
+        "demo", help="play a clip into a node, and keep its overlays as a video (make demo)"
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--input", default="", help="bag, image folder, video file, or camera (0, ...)"
+    )
+    parser.add_argument("--image-topic", default="", help="one of the bag's cameras")
+    parser.add_argument("--model", default="", help="model folder or name")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--frames", type=at_least(0), default=0, help="play at most this many")
+    parser.add_argument("--output", default=os.path.join("out", "demo"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Play the clip through the node; 1 when a frame was lost or a header changed."""
+    evaluate = import_live()
     model = arguments.model or (CAMVID_MODEL if arguments.input else STREET_MODEL)
-    parameters = {"model": model, "backend": arguments.backend, "frame_policy": "every"}
+    target = evaluate.TargetOptions(model=model, backend=arguments.backend)
     with new_folder(arguments.output, LAYOUT, sources=[arguments.input, model]) as folder:
         clip = open_clip(arguments.input, arguments.frames, arguments.image_topic or None)
+        clip = comparable(clip, target.card().labels)
         os.makedirs(os.path.join(folder, "class_maps"))
         with OverlayVideo(os.path.join(folder, "overlay.webm"), clip.fps) as video:
             recorder = Recorder(folder, clip.length, video)
-            with joined_graph():
-                played = _play(clip, recorder, parameters)
-            if not played.sent and played.interrupted:
-                raise KeyboardInterrupt("before the first frame")
-            if not played.sent:
-                why = [str(problem) for problem in recorder.left_out[:1]] + list(clip.notes())
-                raise DatasetError("nothing to segment: %s" % "; ".join(why or ["no frame came"]))
-            lost = 0 if played.interrupted else played.sent - recorder.frames
-            _summarise(folder, recorder, lost, played.statuses)
+            source = evaluate.SourceOptions(clip=clip)
+            pace = evaluate.PaceOptions(hz=clip.fps, in_flight=1)
+            options = evaluate.LiveOptions(target, source, pace, recorder=recorder)
+            live = _play(evaluate.live_run(options), recorder, progress_bar(clip.length))
+            _summarise(folder, live, recorder)
             _encode(video)
-    for problem in recorder.left_out:
+    for problem in live.run.skipped:
         print("warning: left out: %s" % problem, file=sys.stderr)
-    for note in clip.notes():
-        print("note: " + note, file=sys.stderr)
+    lost, skipped = len(live.run.lost_frames), len(live.run.skipped)
+    if lost:
+        print("warning: " + live.losses(), file=sys.stderr)
     print(
         "%d frames segmented%s, %d lost, %d headers changed; see %s/overlay.webm"
         % (
             recorder.frames,
-            " (%d left out)" % len(recorder.left_out) if recorder.left_out else "",
+            " (%d left out)" % skipped if skipped else "",
             lost,
             recorder.header_mismatches,
             arguments.output,
@@ -77,50 +86,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if lost or recorder.header_mismatches else 0
 
 
-def _comparable(predicted: LabelSet, truth: LabelSet) -> Optional[Accuracy]:
+def comparable(clip: Clip, predicted: LabelSet) -> Clip:
+    """The clip; without its truth where that has nothing in common with a network's classes."""
     try:
-        return Accuracy(predicted, truth)
-    except LabelsError as error:
-        print("note: accuracy is not measured: %s" % error, file=sys.stderr)
-        return None
+        CommonLevel(predicted, clip.truth or predicted)
+        return clip
+    except LabelsError:
+        print(
+            "note: accuracy is not measured: the network's classes (%s) are not the clip's (%s)"
+            % (predicted.name, clip.truth and clip.truth.name),
+            file=sys.stderr,
+        )
+    bare = (f if isinstance(f, Problem) else replace(f, truth_hw=None) for f in clip.frames)
+    return replace(clip, truth=None, frames=bare)
 
 
-def _play(clip: Clip, recorder: Recorder, parameters: Dict[str, Any]) -> Played:
-    interrupted = False
-    with Replay() as replay:
-        replay.pairing.on_result = recorder.take
-        replay.pairing.on_lost = lambda result, reason: None  # they are counted, not kept
-        with NodeProcess(parameters) as process:
-            try:
-                replay.wait_until_ready(process)
-                if clip.truth is not None:
-                    recorder.accuracy = _comparable(replay.status.labels(), clip.truth)
-                bar = progress_bar(clip.length)
-                frames = bar(_one_by_one(clip, recorder, replay, process), desc="segmenting")
-                replay.play(frames, process, rate_hz=clip.fps, in_flight=1)
-                replay.spin_for(1.1)  # one more report, with every frame in it
-            except KeyboardInterrupt:
-                interrupted = True
-                if replay.sent:
-                    print("interrupted: the results so far are kept", file=sys.stderr)
-        return Played(interrupted, replay.sent, replay.status.diagnostics)
-
-
-def _one_by_one(clip: Clip, recorder: Recorder, replay: Replay, process: Any) -> Iterator[Frame]:
-    """The clip's frames, each read when the node has done with the one before; no broken ones.
-
-    Reading and keeping take the cores that the network needs, and the times are to be the node's.
-    """
-    frames = iter(clip.frames)
-    while True:
-        replay.wait_for_room(1, process)
-        frame = next(frames, None)
-        if frame is None:
-            return
-        if isinstance(frame, Problem):
-            recorder.left_out.append(frame)
-        else:
-            yield frame
+def _play(playing: Any, recorder: Recorder, bar: Any) -> Any:
+    """Play it all, or until Ctrl-C; gives the ``LiveRun``, which is over."""
+    try:
+        with playing as live:
+            live.score(bar(None, desc="segmenting"))
+            if not recorder.frames and not live.run.lost_frames:
+                why = live.run.skipped[:1] or ["no frame came"]
+                raise DatasetError("nothing to segment: %s" % why[0])
+            live.collector.spin_for(REPORT_S)  # one more report, with every frame in it
+    except KeyboardInterrupt:
+        if not recorder.frames:
+            raise KeyboardInterrupt("before the first frame") from None
+        print("interrupted: the results so far are kept", file=sys.stderr)
+    return live
 
 
 def _encode(video: OverlayVideo) -> None:
@@ -130,52 +124,32 @@ def _encode(video: OverlayVideo) -> None:
         print("interrupted: the video ends early, the rest is whole", file=sys.stderr)
 
 
-def _summarise(folder: str, recorder: Recorder, lost: int, statuses: List[Any]) -> None:
-    content: Dict[str, Any] = {
+def _summarise(folder: str, live: Any, recorder: Recorder) -> None:
+    """Write the figures, and print those a newcomer looks for."""
+    figures = live.run.as_json()
+    lost = len(figures["lost"])
+    content = {
         "frames_sent": recorder.frames + lost,
         "frames_segmented": recorder.frames,
         "frames_lost": lost,
-        "frames_left_out": [vars(problem) for problem in recorder.left_out],
+        "frames_left_out": figures["skipped"],
         "header_mismatches": recorder.header_mismatches,
-        "stages_ms": recorder.stages_ms(),
+        "stages_ms": figures["stages_ms"],
     }
-    write_whole(os.path.join(folder, "diagnostics.txt"), _diagnostics_text(statuses))
     print(latency_table(content["stages_ms"]))
-    if recorder.accuracy is not None:
-        content["accuracy"] = recorder.accuracy.as_json()
-        print()
-        print(accuracy_table(content["accuracy"]))
-    write_json(os.path.join(folder, "latency.json"), content)
+    if figures["frames_with_truth"]:
+        content["accuracy"] = live.run.accuracy.as_json()
+        print("\n" + accuracy_table(figures))
     print()
+    write_json(os.path.join(folder, "latency.json"), content)
+    diagnostics = _diagnostics_text(live.collector.status.diagnostics)
+    write_whole(os.path.join(folder, "diagnostics.txt"), diagnostics)
 
 
 def _diagnostics_text(statuses: List[Any]) -> str:
     if not statuses:
         return "no diagnostics arrived\n"
     last = statuses[-1]
-    levels = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
-    lines = ["%s %s: %s" % (levels[last.level], last.name, last.message)]
+    lines = ["%s %s: %s" % (LEVELS[last.level], last.name, last.message)]
     lines += ["  %s: %s" % (item.key, item.value) for item in last.values]
     return "\n".join(lines) + "\n"
-
-
-def main(arguments: Optional[List[str]] = None) -> int:
-    """Run the demo; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="segmentation_node.evaluation.commands.demo", description=__doc__
-    )
-    parser.add_argument(
-        "--input", default="", help="bag, image folder, video file, or camera (0, ...)"
-    )
-    parser.add_argument("--image-topic", default="", help="one of the bag's cameras")
-    parser.add_argument("--model", default="", help="model folder or name")
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--frames", type=at_least(0), default=0, help="play at most this many")
-    parser.add_argument("--output", default=os.path.join("out", "demo"))
-    parsed = parser.parse_args(arguments)
-    prepare_middleware()
-    return exit_code(lambda: run(parsed))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

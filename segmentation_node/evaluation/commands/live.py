@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any
 
 from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import (
@@ -20,12 +20,6 @@ from segmentation_node.evaluation.commands.options import (
 from segmentation_node.evaluation.commands.output import progress_bar, reported
 from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.sources import BagOptions
-from segmentation_node.geometry import Geometry
-from segmentation_node.labels import Grouping
-
-if TYPE_CHECKING:
-    from segmentation_node.evaluation.live.evaluate import LiveOptions
-
 
 OF_A_STARTED = ("policy", "backend", "device", "precision", "num_threads")
 OF_A_BAG = ("truth_topic", "labels", "also", "rate", "sim_time")
@@ -102,16 +96,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Score, print, and optionally write, the figures; frames lost are an error unless allowed."""
     _check(arguments)
     output, geometry = output_options(arguments), geometry_of(arguments)
-    try:
-        from segmentation_node.evaluation.live import evaluate, target
-    except ImportError as error:
-        raise SegmentationError(
-            "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
-        ) from error
-    target.prepare_middleware(stay_local=not arguments.node and not arguments.listen)
-    with target.joined_graph(), evaluate.live_run(
-        _options(arguments, output.grouping, geometry)
-    ) as live:
+    evaluate = import_live()
+    pace = picked(
+        evaluate.PaceOptions, arguments, timeout_s=arguments.timeout, idle_s=arguments.idle
+    )
+    source = picked(evaluate.SourceOptions, arguments, topics=picked(BagOptions, arguments))
+    target = picked(evaluate.TargetOptions, arguments, geometry=geometry)
+    options = evaluate.LiveOptions(target, source, pace, arguments.listen, output.grouping)
+    with evaluate.live_run(options) as live:
         with reported(live.run, output):
             live.score(progress_bar(live.source.data.length)(None))
         missing = live.losses()
@@ -122,17 +114,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(
-    arguments: argparse.Namespace, grouping: Optional[Grouping], geometry: Geometry
-) -> "LiveOptions":
-    from segmentation_node.evaluation.live.evaluate import LiveOptions, PaceOptions
-    from segmentation_node.evaluation.live.played import SourceOptions
-    from segmentation_node.evaluation.live.target import TargetOptions
-
-    pace = picked(PaceOptions, arguments, timeout_s=arguments.timeout, idle_s=arguments.idle)
-    source = picked(SourceOptions, arguments, topics=picked(BagOptions, arguments))
-    target = picked(TargetOptions, arguments, geometry=geometry)
-    return LiveOptions(target, source, pace, arguments.listen, grouping)
+def import_live() -> Any:
+    """``evaluation.live.evaluate``, and with it ROS. Raises SegmentationError without that."""
+    try:
+        from segmentation_node.evaluation.live import evaluate
+    except ImportError as error:
+        raise SegmentationError(
+            "live evaluation needs ROS (%s): source a distribution, or tools/env.sh" % error
+        ) from error
+    return evaluate
 
 
 def _check(arguments: argparse.Namespace) -> None:

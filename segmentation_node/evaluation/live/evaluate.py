@@ -4,6 +4,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Iterator, Optional, Union
 
 from segmentation_node.evaluation.frame import Frame, Lost
@@ -28,6 +29,8 @@ from segmentation_node.evaluation.live.target import (
     NodeProcess,
     RunningNode,
     TargetOptions,
+    joined_graph,
+    prepare_middleware,
     target_of,
 )
 from segmentation_node.labels import Grouping
@@ -55,7 +58,8 @@ class PaceOptions:
 class LiveOptions:
     """``target`` is scored on ``source``, which we play, or with ``listen`` somebody else.
 
-    With a ``grouping`` its groups are scored.
+    With a ``grouping`` its groups are scored. What we play is shown to a ``recorder`` too, with
+    its overlay: ``recorder.take(result)``.
     """
 
     target: TargetOptions
@@ -63,6 +67,7 @@ class LiveOptions:
     pace: PaceOptions = PaceOptions()
     listen: bool = False
     grouping: Optional[Grouping] = None
+    recorder: Any = None
 
 
 class LiveRun:
@@ -128,9 +133,7 @@ class PlayedRun(LiveRun):
         asked = {"rate": pace.rate, "hz": pace.hz, "sim_time": self._options.target.sim_time}
         given = {key: value for key, value in asked.items() if value}
         scorer.note(in_flight=pace.in_flight, **given)
-        replay.pairing.on_result = lambda result: scorer.take(
-            result, result.payload, played_stages(result)
-        )
+        replay.pairing.on_result = partial(self._take, scorer)
         replay.pairing.on_lost = lambda result, why: scorer.leave_out(
             Lost(result.payload.name, why)
         )
@@ -144,6 +147,15 @@ class PlayedRun(LiveRun):
             )
         finally:
             scorer.note(repeated_stamps=replay.repeated_stamps)
+
+    def _take(self, scorer: LiveScorer, result: Result) -> None:
+        recorder = self._options.recorder
+        if recorder is None:
+            scorer.take(result, result.payload, played_stages(result))
+            return
+        # The node is not done with a frame when its class map is here: the overlay comes later.
+        scorer.take(result, result.payload, heard_stages(result))
+        recorder.take(result)
 
 
 class HeardRun(LiveRun):
@@ -183,7 +195,7 @@ class HeardRun(LiveRun):
 
 @contextmanager
 def live_run(options: LiveOptions) -> Iterator[LiveRun]:
-    """The node, started or found, and ready; it is left, or ended, with the block.
+    """The node, started or found, and ready; with the block it is left, or ended, as is the graph.
 
     Raises ReplayError when it does not get ready, and SegmentationError of source and model.
     """
@@ -192,7 +204,8 @@ def live_run(options: LiveOptions) -> Iterator[LiveRun]:
     kind: Any = PlayedRun
     if options.listen:
         opened, collector_of, kind = open_expected, _listener, HeardRun
-    with opened(options.source) as source:
+    prepare_middleware(stay_local=not options.target.node and not options.listen)
+    with joined_graph(), opened(options.source) as source:
         options = _with_boxes(options, source)
         topic, is_compressed = source.image_topic, source.compressed
         with collector_of(options, source) as collector, target_of(
@@ -221,7 +234,7 @@ def _player(options: LiveOptions, source: PlayedSource) -> Replay:
         target.name,
         # A running node takes its images where it does.
         "" if target.node else topic,
-        with_overlay=False,
+        with_overlay=options.recorder is not None,
         compressed=source.compressed,
         # Recorded outputs of a node must not mix with this one's.
         other_topics={

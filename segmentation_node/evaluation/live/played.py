@@ -18,6 +18,7 @@ from typing import (
 )
 
 from segmentation_node.errors import BagError, ImageError, SegmentationError
+from segmentation_node.evaluation.clip import Clip
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.frame import Frame, Lost, Problem, stamp_text
 from segmentation_node.evaluation.live.replay import PlayedMessage
@@ -32,7 +33,7 @@ from segmentation_node.evaluation.sources import (
 from segmentation_node.labels import label_set_by_name
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-# A data set's images have no topic of their own.
+# Images of a data set or a clip have no topic of their own.
 DATASET_TOPIC = "/camera/image_raw"
 ALL = "all"
 # Frames of a bag whose results may come after those of later ones.
@@ -44,7 +45,7 @@ Played = Union[Frame, PlayedMessage, Problem]
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """A bag, or a data set; without either, images that somebody else plays.
+    """A bag, a data set or a clip; without any, images that somebody else plays.
 
     ``topics`` are those of the bag, or of whoever plays. ``also`` names other topics of the bag
     to play, or says ``all``.
@@ -54,6 +55,7 @@ class SourceOptions:
     dataset: str = ""
     root: str = ""
     split: str = "val"
+    clip: Optional[Clip] = None
     iiou: bool = True
     topics: BagOptions = BagOptions()
     also: Sequence[str] = ()
@@ -175,7 +177,9 @@ class ExpectedBag(ExpectedSource):
 
 
 def open_played(options: SourceOptions) -> ContextManager[PlayedSource]:
-    """The bag or the data set that the options name."""
+    """What the options name."""
+    if options.clip is not None:
+        return _played_clip(options.clip)
     return (_played_bag if options.bag else _played_dataset)(options)
 
 
@@ -215,6 +219,11 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
     with closing(source.frames()) as frames:
         topic = base_topic(options.topics.image_topic or DATASET_TOPIC)
         yield PlayedSource(topic, False, source, frames)
+
+
+@contextmanager
+def _played_clip(clip: Clip) -> Iterator[PlayedSource]:
+    yield PlayedSource(DATASET_TOPIC, False, clip, clip.frames)
 
 
 @contextmanager

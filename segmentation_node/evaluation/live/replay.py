@@ -165,9 +165,10 @@ class Replay(Collector):
                 self._wait_until(pace.due_s(item.recorded_ns, is_image=False), pace)
                 self._others[item.topic].publish(item.message)
             else:
-                self.wait_for_room(in_flight, process)
                 self._wait_until(pace.due_s(getattr(item, "recorded_ns", None)), pace)
                 self._send_item(item, process)
+                # Before the next is read: that takes the cores which the node needs.
+                self.wait_for_room(in_flight, process)
             self.spin_for(0.0)
         self.wait_for_room(1, process)
 

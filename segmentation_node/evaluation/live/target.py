@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import ReplayError
 from segmentation_node.evaluation.run.provenance import environment_facts
 from segmentation_node.geometry import WHOLE_IMAGE, Geometry
+from segmentation_node.interrupts import uninterrupted
 from segmentation_node.labels import LabelSet, told_label_set
 from segmentation_node.model_card import ModelCard, models_folder, open_model
 from segmentation_node.ros.outputs import latched_qos
@@ -283,27 +283,6 @@ def spin_once(executor: Any, timeout_s: float) -> None:
     """
     with uninterrupted():
         executor.spin_once(timeout_sec=min(LONGEST_TURN_S, max(0.0, timeout_s)))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of the block; KeyboardInterrupt comes after it.
-
-    Signals reach the main thread alone: on another one the block just runs.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: List[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda found, _: waiting.append(found)) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before):
-            signal.signal(number, handler)
-    if waiting:
-        raise KeyboardInterrupt
 
 
 def resident_mb(pid: int) -> float:
