@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in live.run.skipped:
         print("warning: left out: %s" % problem, file=sys.stderr)
     lost, skipped = len(live.run.lost_frames), len(live.run.skipped)
-    if lost:
+    if live.losses():
         print("warning: " + live.losses(), file=sys.stderr)
     print(
         "%d frames segmented%s, %d lost, %d headers changed; see %s/overlay.webm"

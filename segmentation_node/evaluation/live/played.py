@@ -33,8 +33,10 @@ from segmentation_node.evaluation.sources import (
 from segmentation_node.labels import label_set_by_name
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-# Images of a data set or a clip have no topic of their own.
+# A data set's images have no topic of their own.
 DATASET_TOPIC = "/camera/image_raw"
+# A camera that runs beside a demo must not reach its node.
+CLIP_TOPIC = "/demo/image"
 ALL = "all"
 # Frames of a bag whose results may come after those of later ones.
 FRAMES_KEPT = 64
@@ -223,7 +225,7 @@ def _played_dataset(options: SourceOptions) -> Iterator[PlayedSource]:
 
 @contextmanager
 def _played_clip(clip: Clip) -> Iterator[PlayedSource]:
-    yield PlayedSource(DATASET_TOPIC, False, clip, clip.frames)
+    yield PlayedSource(CLIP_TOPIC, False, clip, clip.frames)
 
 
 @contextmanager
