@@ -103,6 +103,7 @@ def comparable(clip: Clip, predicted: LabelSet) -> Clip:
 
 def _play(playing: Any, recorder: Recorder, bar: Any) -> Any:
     """Play it all, or until Ctrl-C; gives the ``LiveRun``, which is over."""
+    live = None
     try:
         with playing as live:
             live.score(bar(None, desc="segmenting"))
