@@ -22,10 +22,18 @@ FINITE, INFINITE = 1e30, 3e38
 
 def rewrite(model: Any) -> None:
     """Apply all of them to a model of OpenVINO, in place."""
-    operators = importlib.import_module("openvino.opset13")
+    operators = _operators()
     take_concatenations_apart(model, operators)
     argmax_of_phases(model, operators)
     argmax_over_planes(model, operators)
+
+
+def _operators() -> Any:
+    """Makers of nodes. Until 2024.6 they were in ``openvino.runtime``, which 2026 has no more."""
+    try:
+        return importlib.import_module("openvino.opset12")
+    except ModuleNotFoundError:
+        return importlib.import_module("openvino.runtime.opset12")
 
 
 # Concatenated channels that are only read by 1x1 convolutions
