@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from segmentation_node.backends.cpu import adds_int8_exactly
+from segmentation_node.backends.cpu import adds_int8_exactly, threads_of_limit
 from segmentation_node.errors import BackendError
 from segmentation_node.labels import UNLABELLED
 from segmentation_node.model_card import ModelCard
@@ -18,7 +18,8 @@ LEAST_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """How to run: ``device`` is auto, cpu, cuda or cuda:N; 0 threads lets the run time choose.
+    """How to run: ``device`` is auto, cpu, cuda or cuda:N; 0 threads are as many as ``threads``
+    says.
 
     ``execution`` is how the work reaches the device: ``eager`` (operator by operator), ``graph``
     (one CUDA graph, recorded once), ``compiled`` (fused by torch.compile), ``compiled_graph``
@@ -32,6 +33,11 @@ class BackendOptions:
     engine_dir: str = "~/.cache/segmentation_node"
     execution: str = "auto"
     batch: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Of a CPU: those asked for, or what a limit of time leaves; 0: the run time's choice."""
+        return self.num_threads or threads_of_limit()
 
 
 def gpu_index(device: str) -> Optional[int]:

@@ -405,7 +405,7 @@ def _conditions(
     """What times hold for, as JSON gives it back."""
     return {
         "machine": _machine(),
-        "threads": options.num_threads,
+        "threads": options.threads,
         "device": options.device,
         "execution": options.execution,
         "candidates": [

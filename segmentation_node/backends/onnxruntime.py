@@ -108,7 +108,7 @@ class OnnxRuntimeBackend(Backend):
     def _open(self, artifact_path: str, model: bytes) -> Any:
         onnxruntime = import_onnxruntime()
         session_options = onnxruntime.SessionOptions()
-        session_options.intra_op_num_threads = self.options.num_threads or _default_threads()
+        session_options.intra_op_num_threads = self.options.threads or _default_threads()
         # Waiting threads spin, which makes a run faster; between runs the host needs their cores.
         # Versions that do not know the entry ignore it.
         session_options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -102,7 +102,7 @@ class OpenVinoBackend(Backend):
         self.device = "cpu"
 
     def _open(self, core: Any, model: bytes, precision: str) -> "_Network":
-        threads = self.options.num_threads
+        threads = self.options.threads
         # Without a hint a CPU that has bfloat16 computes in that, and does not say so.
         hint = "f32" if precision == "fp32" or not multiplies_bf16() else "bf16"
         properties = dict(PROPERTIES, INFERENCE_PRECISION_HINT=hint)
@@ -118,7 +118,7 @@ class OpenVinoBackend(Backend):
                 "precision fp32" % (precision, taken)
             )
         found = compiled.get_property("INFERENCE_NUM_THREADS")
-        if threads > found:
+        if self.options.num_threads > found:
             self.warnings = [
                 "backend openvino: num_threads is %d, but it takes %d, as many as there are cores"
                 % (threads, found)

@@ -88,7 +88,7 @@ class TorchBackend(Backend):
     def _make_runner(self, graphs: List[Any], device: Any) -> Union["CpuRunner", CudaRunner]:
         options = self.options
         if device.type == "cpu":
-            return CpuRunner(graphs, self.input_shape, options.num_threads, options.execution)
+            return CpuRunner(graphs, self.input_shape, options.threads, options.execution)
         return CudaRunner(graphs, device, self.input_shape, options.precision, options.execution)
 
     def _build(self, artifact_path: str, device: Any, box_head: Any = None) -> List[Any]:

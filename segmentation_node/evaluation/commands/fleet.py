@@ -1,11 +1,11 @@
 """``fleet``: score many drives, on as many workers as there are; ``merge`` sums the reports."""
 
 import argparse
-import os
 import sys
 from contextlib import closing
 from typing import Any, List, Tuple
 
+from segmentation_node.backends.cpu import usable_cores
 from segmentation_node.errors import FleetError
 from segmentation_node.evaluation.commands.options import (
     add_geometry_options,
@@ -109,7 +109,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _placement(arguments: argparse.Namespace) -> Any:
     from segmentation_node.evaluation.fleet.executors import Placement
 
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     jobs = arguments.jobs or cores
     threads = arguments.num_threads or max(1, cores // jobs)
     return Placement(jobs, threads, arguments.retries, arguments.gpus_per_drive, arguments.address)

@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence, Type, TypeVar, U
 from segmentation_node import pipeline
 from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.backends.choice import AUTO
+from segmentation_node.backends.cpu import usable_cores
 from segmentation_node.errors import BackendError, OutputError, SegmentationError
 from segmentation_node.evaluation.temperature import FIT, LEAST, MOST
 from segmentation_node.geometry import Geometry, make_geometry
@@ -183,7 +184,7 @@ def open_segmenters(
     jobs = arguments.jobs
     threads = arguments.num_threads
     if jobs > 1 and not threads:
-        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        threads = max(1, usable_cores() // jobs)
     with ExitStack() as stack:
         first = stack.enter_context(open_segmenter(arguments, geometry, threads))
         segmenters, backend = [first], first.backend
