@@ -172,11 +172,11 @@ def _add_planes(graph: _Graph, plan: Plan, head: str, is_float: bool) -> str:
     if arrangement.grid != plan.size:
         rows, columns = arrangement.grid
         scales = [1.0, 1.0, _ratio(height, rows), _ratio(width, columns)]
-        attributes: dict[str, Any] = {"coordinate_transformation_mode": "half_pixel"}
+        attributes = {"coordinate_transformation_mode": "half_pixel", "mode": "linear"}
         if plan.kind == IDS:
             attributes.update(mode="nearest", nearest_mode="round_prefer_ceil")
-        else:
-            attributes.update(mode="linear")
+        elif plan.by_corners:
+            attributes["coordinate_transformation_mode"] = "align_corners"
         value = graph.add("Resize", [value, "", graph.floats(scales)], **attributes)
     return value
 

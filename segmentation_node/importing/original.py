@@ -107,7 +107,8 @@ def classes(output: np.ndarray, plan: Plan) -> np.ndarray:
     if plan.kind == IDS:
         values = _nearest(planes[0], plan.size).astype(np.float64)
         return table[np.clip(values, -1, 255).astype(int) + 1].astype(np.uint8)
-    full = np.stack([_enlarged(plane, plan.size) for plane in planes])
+    enlarge = _enlarged_by_corners if plan.by_corners else _enlarged
+    full = np.stack([enlarge(plane.astype(np.float32), plan.size) for plane in planes])
     if plan.kind in ("logits", "softmax"):
         return table[full.argmax(axis=0)].astype(np.uint8)
     if plan.kind == "sigmoids":
@@ -117,10 +118,19 @@ def classes(output: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def _enlarged(plane_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    plane = plane_hw.astype(np.float32)
-    if plane.shape == size:
-        return plane
-    return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    if plane_hw.shape == size:
+        return plane_hw
+    return cv2.resize(plane_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _enlarged_by_corners(plane_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    for length in size:  # rows, which become columns, and then the same again
+        places = np.linspace(0, len(plane_hw) - 1, length, dtype=np.float32)
+        before = places.astype(int)
+        behind = np.minimum(before + 1, len(plane_hw) - 1)
+        share = (places - before)[:, np.newaxis]
+        plane_hw = (plane_hw[before] * (1 - share) + plane_hw[behind] * share).T
+    return plane_hw
 
 
 def _nearest(plane_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:

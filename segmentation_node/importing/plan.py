@@ -41,6 +41,7 @@ class Plan:
     id_offset: int
     labels: LabelSet
     resize: str
+    by_corners: bool
 
     @property
     def has_confidence(self) -> bool:

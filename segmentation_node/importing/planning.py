@@ -103,6 +103,8 @@ def make_plan(
         kind, why = kind_of(planes)
         say("output", f"{head}: {arrangement} (shape {list(shape)}, seen in a run)")
         say("values", f"{kind} ({why})")
+        if told.by_corners and arrangement.grid != size:
+            say("enlarged", f"corner pixels on corner pixels ({settled.by['by_corners']})")
         labels = _labels(name, settled, arrangement.channels, kind, planes)
     plan = Plan(
         entry=entry,
@@ -118,6 +120,7 @@ def make_plan(
         id_offset=told.id_offset or 0,
         labels=labels,
         resize=resize,
+        by_corners=bool(told.by_corners),
     )
     _say_labels(plan, settled, say)
     return plan

@@ -31,7 +31,8 @@ class Settings:
     ``mean`` and ``std`` are of red, green and blue, whatever ``order`` the network takes them in:
     it sees ``(pixel * scale - mean) / std``. ``size`` is (height, width). ``head`` is the name of
     the output, or its position. ``id_offset`` is added to the network's ids. ``cropped`` says which
-    part of a picture the network was made to see, where that is not all of it.
+    part of a picture the network was made to see, where that is not all of it. ``by_corners``: its
+    scores are enlarged with corner pixels on corner pixels (PyTorch's ``align_corners``).
     """
 
     mean: Triple | None = None
@@ -46,6 +47,7 @@ class Settings:
     labels: LabelSet | None = None
     resize: str | None = None
     cropped: str | None = None
+    by_corners: bool | None = None
     licence: str | None = None
 
 

@@ -70,7 +70,8 @@ def ultralytics_metadata(around: Surroundings) -> list[Told]:
 def hugging_face(around: Surroundings) -> list[Told]:
     """``config.json``'s id2label; ``preprocessor_config.json``'s size and normalisation.
 
-    Raises NetworkImportError on a network whose outputs are masks, each with a class of its own.
+    Raises NetworkImportError on a network whose outputs are masks, each with a class of its own,
+    and on one of another task: a depth of every pixel would pass for a score.
     """
     told = []
     config = around.find("config.json")
@@ -80,6 +81,12 @@ def hugging_face(around: Surroundings) -> list[Told]:
         raise NetworkImportError(
             f"{config}: a network of type {shown(kind)} gives masks with a class each; expected a "
             "score for each class at each pixel, as SegFormer, UPerNet, BEiT, DPT or MobileViT give"
+        )
+    others = [name for name in _names(values.get("architectures")) if _is_for_another_task(name)]
+    if others:
+        raise NetworkImportError(
+            f"{config}: a network of architecture {shown(others[0])}; expected one that is "
+            "ForSemanticSegmentation, which gives every pixel a class"
         )
     if "id2label" in values:
         names = _numbered(values["id2label"], f"{config}: id2label")
@@ -194,6 +201,16 @@ def _mappings(values: Any) -> Iterator[dict[str, Any]]:
     if isinstance(values, list):
         for value in values:
             yield from _mappings(value)
+
+
+def _names(values: Any) -> list[str]:
+    return [item for item in values if isinstance(item, str)] if isinstance(values, list) else []
+
+
+def _is_for_another_task(architecture: str) -> bool:
+    """Whether Hugging Face's name ends in a task that is no segmentation; others may have none."""
+    _, mark, task = architecture.rpartition("For")
+    return bool(mark) and task[:1].isupper() and "Segmentation" not in task
 
 
 def _mapping(values: Any, path: Path) -> dict[str, Any]:

@@ -82,6 +82,29 @@ def test_a_network_that_classifies_masks_is_refused(kind, tmp_path):
         settled("segformer", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "architecture, is_refused",
+    [
+        ("DepthAnythingForDepthEstimation", True),
+        ("SwinForImageClassification", True),
+        ("YolosForObjectDetection", True),
+        ("SegformerForSemanticSegmentation", False),
+        ("CLIPSegForImageSegmentation", False),
+        ("BiRefNet", False),
+        ("FormerForest", False),
+        (7, False),
+    ],
+)
+def test_a_network_for_another_task_is_refused(architecture, is_refused, tmp_path):
+    """A depth is one channel, as the score of one class is, and would become a class map."""
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    if not is_refused:
+        settled("segformer", tmp_path)
+        return
+    with pytest.raises(NetworkImportError, match=f"'{architecture}'; expected one that is ForSem"):
+        settled("segformer", tmp_path)
+
+
 @pytest.mark.parametrize("says_so", [False, True])
 def test_mobilevit_takes_blue_first_and_is_not_normalised(says_so, tmp_path):
     processor = {"do_flip_channel_order": True, "do_rescale": True, "rescale_factor": 1 / 255}

@@ -51,6 +51,20 @@ def quarter_size_logits_of_any_size(path):
     return ["--size", f"{SIZE[0]}x{SIZE[1]}"], CLASSES, expected
 
 
+def eighth_size_logits_that_pidnet_enlarges_corner_on_corner(path):
+    torch = pytest.importorskip("torch", reason="NOT RUN: PyTorch is missing")
+    network = Network(stride=8)
+    network.gives(network.scores).save(path)
+
+    def expected(picture):
+        scores = torch.from_numpy(scores_of(picture, stride=8))[None]
+        large = torch.nn.functional.interpolate(scores, SIZE, mode="bilinear", align_corners=True)
+        return large[0].argmax(dim=0).numpy()
+
+    given = ["--mean", "0", "0", "0", "--std", "1", "1", "1"]
+    return ["--from", "pidnet", *given], CLASSES, expected
+
+
 def softmax_channels_last_in_bgr_of_opset_9(path):
     network = Network(nhwc=True, opset=9)
     last = network.add("Transpose", [network.scores], perm=[0, 2, 3, 1])
@@ -196,6 +210,7 @@ def input_in_half_precision(path):
 KINDS = [
     logits,
     quarter_size_logits_of_any_size,
+    eighth_size_logits_that_pidnet_enlarges_corner_on_corner,
     softmax_channels_last_in_bgr_of_opset_9,
     constants_listed_as_inputs_of_opset_7,
     opset_17,
