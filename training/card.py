@@ -23,10 +23,9 @@ from segmentation_node.model_card import (
     read_card,
 )
 from segmentation_node.pipeline import open_segmenter
-from training.checkpoint import WEIGHTS_FILE
+from training.checkpoint import WEIGHTS_FILE, epochs_of
 from training.errors import RecipeError
 from training.recipe import RECIPE_FILE, Recipe
-from training.run_folder import epochs_logged
 from training.summary import count_parameters, meta_network
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -128,13 +127,13 @@ def weights_artifact(path: Path) -> dict[str, Any]:
 def train_command(run: Path, recipe: Recipe) -> str:
     """What trained a run: its recipe by its name where it ships under that, else the run's own.
 
-    Of a run that is not finished also how far it is, of which it warns.
+    Where the weights are not those of the last epoch also of which, of which it warns.
     """
     shipped = Path("training", "recipes", f"{run.name}.yaml")
     here = PROJECT / shipped
     is_shipped = here.is_file() and Recipe.read(here) == recipe
     command = f"python -m training.train {shipped if is_shipped else run / RECIPE_FILE}"
-    done = epochs_logged(run)
+    done = epochs_of(run / WEIGHTS_FILE)
     if done is None or done == recipe.epochs:
         return command
     unfinished = f"unfinished: {done} of {recipe.epochs} epochs"

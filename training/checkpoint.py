@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -17,14 +17,26 @@ from training.errors import TrainingError, writing
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "weights.safetensors"
 BEST_FILE = "best.safetensors"
+EPOCHS = "epochs"
 
 
-def save_weights(path: Path, network: nn.Module) -> None:
-    """Write a network's parameters and buffers as safetensors. Raises OutputError."""
+def save_weights(path: Path, network: nn.Module, epochs: int | None = None) -> None:
+    """Write a network's parameters and buffers as safetensors. Raises OutputError.
+
+    ``epochs``: after how many of a run's, for ``epochs_of``.
+    """
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    about = None if epochs is None else {EPOCHS: str(epochs)}
     with writing(path, SafetensorError), new_file(str(path)) as partial:
-        save_file(weights, partial)
+        save_file(weights, partial, about)
     path.chmod(0o644)
+
+
+def epochs_of(path: Path) -> int | None:
+    """After how many finished epochs a run wrote these weights; None where the file has it not."""
+    with safe_open(path, "pt") as file:
+        found = (file.metadata() or {}).get(EPOCHS, "")
+    return int(found) if found.isdecimal() else None
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -26,7 +26,7 @@ from training.checkpoint import (
 )
 from training.distributed import Group
 from training.errors import TrainingError, writing
-from training.recipe import LIMIT, RECIPE_FILE, Recipe
+from training.recipe import RECIPE_FILE, Recipe
 from training.scoring import Score
 from training.state import TrainingState
 
@@ -109,7 +109,7 @@ class RunFolder:
     def save_weights(self, name: str) -> None:
         """Write the weights that are scored and exported."""
         if self.group.is_first:
-            save_weights(self.path / name, self.state.result)
+            save_weights(self.path / name, self.state.result, self.state.epoch)
 
 
 class RunLog:
@@ -223,15 +223,6 @@ def _check_same_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
                 f"the run's {key}: {shown(saved[key])}; found {shown(now[key])}; take the run's "
                 "own data, as --root, --limit and --skip-broken chose them"
             )
-
-
-def epochs_logged(run: Path) -> int | None:
-    """How many epochs a run has finished by its log; None where there is none to read."""
-    path = run / LOG_FILE
-    try:
-        return len(_rows(path, LIMIT)) if path.is_file() else None
-    except TrainingError:
-        return None
 
 
 def _rows(path: Path, epochs: int) -> list[dict[str, str]]:

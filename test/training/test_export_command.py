@@ -97,17 +97,6 @@ def test_a_split_without_labels_gives_no_figures(run, monkeypatch, capsys):
     assert error.count("\n") == 1 and "camvid val: no pixel is labelled" in error
 
 
-def test_what_trained_a_run_says_that_it_is_not_finished(run, capsys):
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "epochs": 3}))
-    log = "epoch,loss\n1,2.0\n2,1.5\n"
-    for text, told in ((log, True), (log + "3,1.0\n", False)):
-        (run / "log.csv").write_text(text)
-        command = training.card.train_command(run, Recipe.read(run / "recipe.yaml"))
-        assert command.endswith(", unfinished: 2 of 3 epochs") == told
-        assert (f"warning: {run} is unfinished: 2 of 3" in capsys.readouterr().err) == told
-
-
 def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(
     run, exported, monkeypatch
 ):

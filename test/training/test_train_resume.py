@@ -21,7 +21,9 @@ from support.training_runs import (
 
 from segmentation_node.errors import OutputError
 from training import checkpoint
+from training.card import train_command
 from training.errors import TrainingError
+from training.run_folder import RECIPE_FILE
 from training.train import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,6 +101,35 @@ def test_a_run_goes_on_after_recipes_got_a_new_key(root, tmp_path):
         make_trainer(
             read_recipe(tmp_path, lovasz_weight=1.0), root, tmp_path / "run", resume=True
         ).run()
+
+
+def fails_after(steps, train_step):
+    left = iter(range(steps))
+
+    def step(*batch):
+        if next(left, None) is None:
+            raise MemoryError
+        return train_step(*batch)
+
+    return step
+
+
+def test_the_card_says_of_how_many_epochs_the_weights_of_a_killed_run_are(
+    root, tmp_path, monkeypatch, capsys
+):
+    """Three were finished and logged, but weights are written after every second one."""
+    recipe = read_recipe(tmp_path, epochs=4, evaluate_every=2)
+    killed = make_trainer(recipe, root, tmp_path / "run", checkpoint_minutes=0)
+    monkeypatch.setattr(killed, "train_step", fails_after(STEPS, killed.train_step))
+    with pytest.raises(MemoryError):
+        killed.run()
+    assert len(rows(tmp_path / "run")) == 3
+    told = "unfinished: 2 of 4 epochs"
+    assert train_command(tmp_path / "run", recipe).endswith(f"{RECIPE_FILE}, {told}")
+    assert told in capsys.readouterr().err
+    make_trainer(recipe, root, tmp_path / "run", resume=True).run()
+    assert train_command(tmp_path / "run", recipe).endswith(RECIPE_FILE)
+    assert not capsys.readouterr().err
 
 
 def test_another_recipe_does_not_resume(root, tmp_path):
