@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import save_file
 from support.training_runs import write_camvid
 
+from segmentation_node.model_card import open_model
 from segmentation_node.networks import build_network
 from tools.gpu import ROOT, TRAININGS, GpuError, run, take, train
 from tools.gpu.limited import Ended, run_limited
@@ -186,6 +187,17 @@ def test_only_a_better_model_is_better():
     assert not take.Trained("enet", Card(0.4), Card(0.4)).is_better
 
 
+def test_no_model_that_was_trained_on_val_is_replaced(tmp_path):
+    """The default one's card has the accuracy of train and val together, and of no split apart."""
+    (tmp_path / "run.json").write_text(json.dumps({"toy": False, "parts": [], "commit": "abc"}))
+    shipped = take.shipped_model(ROOT / "models", "fast_elu_squeezenet")
+    assert shipped.name == "fast_elu_squeezenet_camvid" and take.mean_iou(shipped) is None
+    found = take.Trained("fast_elu_squeezenet", open_model("enet_camvid"), shipped)
+    assert not found.is_better
+    said = take.Take(tmp_path, tmp_path, tmp_path, tmp_path)._verdict(found, tmp_path)
+    assert "fast_elu_squeezenet_camvid was not scored on val" in said and "stays in" in said
+
+
 def start(arguments, folder, absent):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(absent)}
     command = [sys.executable, "-m", *map(str, arguments)]
@@ -224,7 +236,7 @@ def test_all_of_it_at_toy_size(tmp_path):
     card = yaml.safe_load((shipped / "model.yaml").read_text())
     assert card["weights"]["provenance"].endswith("training/recipes/enet_camvid_gpu.yaml")
     assert (into / "training" / "recipes" / "enet_camvid_gpu.yaml").is_file()
-    assert (into / "benchmarks" / "results" / "paper_tables_gpu.json").is_file()
+    assert (into / "benchmarks" / "results" / "gpu" / "paper_tables.json").is_file()
 
     before = {path: path.read_bytes() for path in shipped.iterdir()}
     done = start((*take_it, "--exports", tmp_path / "again"), ROOT, absent)

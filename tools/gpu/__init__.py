@@ -15,6 +15,8 @@ MOST_FILES = 8
 PART_BYTES = 15_990_000
 RUN_FILE, LOG_FILE = "run.json", "log.txt"
 GPU_FILE, STEP_FILE = "gpu.json", "paper_tables.json"
+OUTCOME_FILE = "outcome.json"
+"""In a trained network's folder; it stands for all of that."""
 OTHER_FILES = (RUN_FILE, LOG_FILE, GPU_FILE, STEP_FILE)
 MOST_PARTS = MOST_FILES - len(OTHER_FILES)
 

@@ -21,6 +21,7 @@ from tools.gpu import (
     CAMVID_FILE,
     GPU_FILE,
     LOG_FILE,
+    OUTCOME_FILE,
     PACK_FILE,
     ROOT,
     RUN_FILE,
@@ -61,7 +62,7 @@ class Run:
         self.training()
         self.latency()
         self.step()
-        return int(any(part["ended"] != "ok" for part in self.notes["parts"]))
+        return int(any(part["ended"] != Ended.OK for part in self.notes["parts"]))
 
     def conformance(self) -> None:
         """The backends' conformance tests, on the GPU alone."""
@@ -118,7 +119,7 @@ class Run:
         )
 
     def _is_trained(self, network: str) -> bool:
-        return (self.work / "runs" / network / "outcome.json").is_file()
+        return (self.work / "runs" / network / OUTCOME_FILE).is_file()
 
     def _run(self, part: str, module: Sequence[Any], seconds: float) -> str:
         """A Python module as a process of its own; gives how it ended."""

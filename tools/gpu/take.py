@@ -1,7 +1,8 @@
 """Takes what came back from a GPU: ``python -m tools.gpu.take BACK --camvid CAMVID``.
 
 Records the benchmarks, exports the trained networks, scores them on CamVid's val, and puts those
-into ``models/`` that are better than what is there. The others stay in ``--exports``.
+into ``models/`` that are better there than what is there. The others stay in ``--exports``; so does
+one for which there is a model that val cannot say anything of.
 """
 
 import argparse
@@ -18,11 +19,12 @@ from benchmarks.record import problem, read_record
 from benchmarks.shown import Shown, text
 from segmentation_node.errors import SegmentationError, exit_code, reason
 from segmentation_node.evaluation.report.text import table, write_json
+from segmentation_node.evaluation.temperature import FIT
 from segmentation_node.files import new_folder, write_whole
 from segmentation_node.importing.model_folder import ARTIFACTS
 from segmentation_node.model_card import CARD_FILE, ModelCard, read_card
-from segmentation_node.yaml_and_json import read_json
-from tools.gpu import GPU_FILE, ROOT, RUN_FILE, STEP_FILE, TRAININGS, GpuError
+from segmentation_node.yaml_and_json import parse_yaml, read_json
+from tools.gpu import GPU_FILE, OUTCOME_FILE, ROOT, RUN_FILE, STEP_FILE, TRAININGS, GpuError
 from tools.gpu.pack import size_of
 from tools.gpu.parts import read_parts
 from tools.gpu.weights import unpacked_weights
@@ -32,7 +34,7 @@ from training.run_folder import LOG_FILE, RECIPE_FILE
 
 RECORDS: dict[str, tuple[str, Shown]] = {
     GPU_FILE: ("gpu.json", gpu.SHOWN),
-    STEP_FILE: ("paper_tables_gpu.json", paper_tables.SHOWN),
+    STEP_FILE: ("gpu/paper_tables.json", paper_tables.SHOWN),
 }
 """What came back -> its name in benchmarks/results, and how it is shown."""
 SIZE, TOY_SIZE = (360, 480), (48, 64)
@@ -51,27 +53,30 @@ class Trained(NamedTuple):
 
     @property
     def is_better(self) -> bool:
-        """Whether it has the higher mean IoU on val."""
-        return self.shipped is None or mean_iou(self.card) > mean_iou(self.shipped)
+        """Whether it has the higher mean IoU on val, or there is no other."""
+        if self.shipped is None:
+            return True
+        shipped = mean_iou(self.shipped)
+        return shipped is not None and (mean_iou(self.card) or 0.0) > shipped
 
 
-def mean_iou(card: ModelCard) -> float:
-    """Of the model's own graph on CamVid's val."""
+def mean_iou(card: ModelCard) -> float | None:
+    """Of the model's own graph on CamVid's val, 0 to 1; None of one that was trained on that."""
     found = [
         entry.mean_iou
         for entry in card.accuracy
         if (entry.dataset, entry.split, entry.artifact) == ("camvid", "val", "onnx")
     ]
-    return found[0] if found else -1.0
+    return found[0] if found else None
 
 
 def shipped_model(models: Path, network: str) -> ModelCard | None:
-    """The best model of this network for CamVid's classes."""
+    """The best model of this network for CamVid's classes; None where there is none."""
     cards = [read_card(str(path.parent)) for path in sorted(models.glob(f"[!.]*/{CARD_FILE}"))]
     fitting = [
         card for card in cards if card.network.name == network and card.label_set == "camvid11"
     ]
-    return max(fitting, key=mean_iou, default=None)
+    return max(fitting, key=lambda card: mean_iou(card) or 0.0, default=None)
 
 
 class Take:
@@ -130,35 +135,41 @@ class Take:
     def trained(self, network: str, files: dict[str, bytes]) -> None:
         """Export a network, and ship it where it is better than what is shipped."""
         name = f"{network}_camvid_gpu"
-        run = self._write_run(name, files)
         shipped = shipped_model(self.models, network)
-        size = TOY_SIZE if self.run["toy"] else SIZE
-        variants = [
-            variant
-            for variant, (_, kind, _) in ARTIFACTS.items()
-            if shipped is not None and shipped.offers(kind)
-        ]
-        model = shipped.name if shipped is not None else f"{network}_camvid"
-        others = [] if shipped is None or self.run["toy"] else shipped.sizes("onnx")
-        sizes = [size, *others]
-        # A toy's scores are as good as equal: torch and ONNX Runtime would not agree on them.
-        is_large = network in INT8_WEIGHTS and not self.run["toy"]
-        root, batches = str(self.camvid), [1]
-        folder = export_run(
-            run,
-            model,
-            self.exports,
-            root,
-            sizes,
-            batches,
-            variants,
-            int8_weights=is_large,
-            provenance=f"python -m training.train training/recipes/{name}.yaml",
-        )
+        folder = self._export(network, name, files, shipped)
         found = Trained(network, read_card(str(folder)), shipped)
         print(self._verdict(found, folder))
         if found.is_better and size_of(folder) <= LARGEST_SHIPPED_BYTES:
             self._ship(folder, name, files)
+
+    def _export(
+        self, network: str, name: str, files: dict[str, bytes], shipped: ModelCard | None
+    ) -> Path:
+        """The model's folder, with the forms, sizes and temperature that the shipped one has."""
+        is_toy = self.run["toy"]
+        model, sizes, has_temperature = f"{network}_camvid", [SIZE], False
+        variants: list[str] = []
+        if shipped is not None:
+            model, has_temperature = shipped.name, shipped.temperature != 1.0
+            sizes += shipped.sizes("onnx")
+            forms = ARTIFACTS.items()
+            variants = [variant for variant, (_, kind, _) in forms if shipped.offers(kind)]
+        command = f"python -m training.train training/recipes/{name}.yaml"
+        if not parse_yaml(files[OUTCOME_FILE], f"{network}/{OUTCOME_FILE}")["finished"]:
+            command += ", unfinished"
+        return export_run(
+            self._write_run(name, files),
+            model,
+            self.exports,
+            str(self.camvid),
+            [TOY_SIZE] if is_toy else sizes,
+            [1],
+            variants,
+            temperature=FIT if has_temperature else 1.0,
+            # A toy's scores are as good as equal: torch and ONNX Runtime would not agree on them.
+            int8_weights=network in INT8_WEIGHTS and not is_toy,
+            provenance=command,
+        )
 
     def _write_run(self, name: str, files: dict[str, bytes]) -> Path:
         """The run's folder, as training.train would have left it here."""
@@ -171,7 +182,10 @@ class Take:
     def _verdict(self, found: Trained, folder: Path) -> str:
         line = f"{found.network}: mean IoU on val {mean_iou(found.card):.1%}"
         if found.shipped is not None:
-            line += f", shipped {mean_iou(found.shipped):.1%}"
+            shipped = mean_iou(found.shipped)
+            if shipped is None:
+                return f"{line}: {found.shipped.name} was not scored on val; stays in {folder}"
+            line += f", shipped {shipped:.1%}"
         if not found.is_better:
             return f"{line}: not better, stays in {folder}"
         if size_of(folder) > LARGEST_SHIPPED_BYTES:
@@ -190,7 +204,7 @@ class Take:
         """One thing that fails does not keep the others."""
         try:
             work()
-        except (SegmentationError, OSError, KeyError, ValueError) as error:
+        except (SegmentationError, OSError, LookupError, TypeError, ValueError) as error:
             self.failed.append(f"{what}: {reason(error)}")
 
 

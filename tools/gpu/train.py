@@ -19,7 +19,7 @@ import torch
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.report.text import write_json
-from tools.gpu import ROOT, START_FOLDER, TRAININGS, TRUNK_FILE
+from tools.gpu import OUTCOME_FILE, ROOT, START_FOLDER, TRAININGS, TRUNK_FILE
 from tools.gpu.parts import Parts
 from tools.gpu.pictures import SPLITS
 from tools.gpu.weights import packed_weights
@@ -30,7 +30,6 @@ from training.run_folder import LOG_FILE, RECIPE_FILE
 from training.train import prepare_arithmetic
 from training.trainer import Trainer
 
-OUTCOME_FILE = "outcome.json"
 TIMED_STEPS, TOY_STEPS = 20, 2
 USED_SHARE = 0.9
 """Of a network's time: a step may take longer than those that were timed."""
