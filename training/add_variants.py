@@ -19,15 +19,12 @@ from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_datase
 from segmentation_node.importing.model_folder import ARTIFACTS, Form, add_to_card, forms_of
 from segmentation_node.importing.settings import image_size
 from segmentation_node.model_card import WEIGHTS, ModelCard, Size, read_card
-from segmentation_node.networks import build_network
-from segmentation_node.networks.box_head import build_box_head
-from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.arguments import MAX_BATCH, whole
 from training.card import measure_accuracies, weights_artifact
-from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
+from training.checkpoint import WEIGHTS_FILE, save_weights
 from training.errors import ExportError
 from training.export import export_form
-from training.int8_weights import load_from_graph
+from training.graphs import graph_of_card
 
 MODEL_FILE = ARTIFACTS["uint8"][0]
 
@@ -52,7 +49,7 @@ def add_variants(
     card = read_card(str(folder))
     graphs = [variant for variant in variants if variant != WEIGHTS]
     forms = _forms(card, graphs, sizes, batch)
-    graph = graph_of(card)
+    graph = graph_of_card(card)
     if WEIGHTS in variants:
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch, WEIGHTS_FILE)
@@ -91,30 +88,6 @@ def _forms(
                 f"{batch}; give --batch {item.batch or 1}"
             )
     return forms
-
-
-def graph_of(card: ModelCard) -> DeployGraph:
-    """The deployed graph of a card's weights, in evaluation mode on the CPU.
-
-    With the card's box head, where it has one. Where it has no file of weights, those of its graph.
-    """
-    network = build_network(card.network.name, len(card.labels), card.network.options)
-    if card.offers(WEIGHTS):
-        load_weights(network, Path(card.artifact_path(WEIGHTS)))
-    else:
-        load_from_graph(network, Path(card.artifact_path("onnx")))
-    head = None
-    if card.boxes is not None:
-        head = build_box_head(len(card.boxes.classes), card.boxes.head, network)
-        load_weights(head, Path(card.artifact_path("weights_boxes")))
-    return DeployGraph(
-        Normalise(card.input.mean_rgb, card.input.std_rgb),
-        network,
-        "confidence" in card.outputs,
-        trained_classes=card.weights.trained_classes,
-        temperature=card.temperature,
-        box_head=head,
-    ).eval()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from segmentation_node.backends import open_backend
 from segmentation_node.backends.base import BackendOptions
 from segmentation_node.evaluation.datasets import Dataset
-from segmentation_node.images import place, to_network
 from segmentation_node.importing.model_folder import (
     OPSET,
     Form,
@@ -25,6 +25,7 @@ from segmentation_node.yaml_and_json import read_yaml
 from training.box_score import card_figures, score_boxes
 from training.checkpoint import save_weights
 from training.errors import ExportError
+from training.network_images import network_images
 from training.onnx_graph import export_boxes_onnx, export_onnx, graph_variant
 
 BOXES_FILE = "boxes.onnx"
@@ -133,12 +134,6 @@ def check_head(graph: DeployGraph, head: BoxHead, card: ModelCard, dataset: Data
                     )
 
 
-def _seen(card: ModelCard, dataset: Dataset) -> list[np.ndarray]:
+def _seen(card: ModelCard, dataset: Dataset) -> Iterator[np.ndarray]:
     """A few images of a data set as the network takes them, uint8 (1, H, W, 3)."""
-    images = []
-    for index in range(min(CHECKED_FRAMES, len(dataset))):
-        image = dataset[index].image_hwc
-        seen = np.zeros((1, *card.input_size, 3), np.uint8)
-        to_network(image, place(card.input.resize, image.shape[:2], card.input_size), seen[0])
-        images.append(seen)
-    return images
+    return network_images(dataset, (1, *card.input_size, 3), card.input.resize, CHECKED_FRAMES)

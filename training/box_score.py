@@ -11,6 +11,7 @@ from typing import Any
 
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.report.text import table
 from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
 from segmentation_node.model_card import ModelCard, read_card
@@ -52,15 +53,15 @@ def card_figures(scores: dict[str, DetectionScores]) -> dict[str, Any]:
     }
 
 
-def table(scores: dict[str, DetectionScores]) -> str:
+def score_table(scores: dict[str, DetectionScores]) -> str:
     """Both ways' figures, in percent, one a line."""
     columns = {key: _flat(found.as_json()) for key, found in scores.items()}
-    lines = [f"{'':28}" + "".join(f"{key:>12}" for key in columns)]
+    rows = []
     for name in next(iter(columns.values())):
         values = [column[name] for column in columns.values()]
         texts = ["n/a" if value is None else f"{100 * value:.1f}" for value in values]
-        lines.append(f"{name:28}" + "".join(f"{text:>12}" for text in texts))
-    return "\n".join(lines)
+        rows.append([name, *texts])
+    return table(["", *columns], rows)
 
 
 def _flat(figures: dict[str, Any], prefix: str = "") -> dict[str, float | None]:
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = open_dataset(options.dataset, options.root, options.split, with_instances=True)
         scores = score_boxes(read_card(str(options.model)), dataset)
         print(f"{scores['box_head'].frames} frames, percent")
-        print(table(scores))
+        print(score_table(scores))
         return 0
 
     return exit_code(score)

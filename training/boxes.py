@@ -19,11 +19,11 @@ from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.model_card import read_card
 from segmentation_node.networks.box_head import BoxHead, build_box_head
-from training.add_variants import graph_of
 from training.arguments import whole
 from training.box_export import put_beside
 from training.box_samples import Sample, class_ids_of, read_samples, shapes_of, targets_of
 from training.errors import TrainingError
+from training.graphs import graph_of_card
 
 FRAMES_A_STEP = 2
 LEARNING_RATE = 2e-3
@@ -85,7 +85,7 @@ def train(options: argparse.Namespace) -> int:
     card = read_card(str(options.model))
     training = _open(options.dataset, options.root, options.split)
     class_ids = class_ids_of(options.classes, training, card)
-    graph = graph_of(card)
+    graph = graph_of_card(card)
     head = build_box_head(len(class_ids), HEAD, graph.network)
     frames = np.linspace(0, len(training) - 1, min(options.frames, len(training))).astype(int)
     samples, started = [], time.monotonic()

@@ -69,6 +69,8 @@ DATA = {
 }
 """Training data and the licence that it puts on the weights, by data set."""
 UNKNOWN_DATA = ("unknown", "unknown")
+RESIZE = "stretch"
+"""How an image becomes the network's input, for all that is exported."""
 
 
 def make_card(
@@ -83,11 +85,7 @@ def make_card(
 
     The weights are among them where they are there.
     """
-    size = forms[0].size
-    data, licence = DATA[recipe.dataset]
-    inherited = [item for item in inherited_licences(recipe) if item != licence]
-    if inherited:
-        licence += f"; of what it started or learned from: {'; '.join(inherited)}"
+    (height, width), (data, _) = forms[0].size, DATA[recipe.dataset]
     return {
         "name": name,
         "network": {
@@ -99,16 +97,16 @@ def make_card(
         },
         "label_set": labels.name if is_built_in(labels) else describe(labels),
         "input": {
-            "height": size[0],
-            "width": size[1],
-            "resize": "stretch",
+            "height": height,
+            "width": width,
+            "resize": RESIZE,
             "mean_rgb": list(recipe.mean_rgb),
             "std_rgb": list(recipe.std_rgb),
         },
         "outputs": ["class_map", "confidence"],
         "weights": {
             "data": f"{data}, split {recipe.train_split}; {started_from(recipe)}",
-            "licence": licence,
+            "licence": licence_of(recipe),
             "provenance": command,
         },
         "accuracy": [],
@@ -145,6 +143,15 @@ def started_from(recipe: Recipe) -> str:
     """What the weights were before this training, for the card: its data count as well."""
     source = recipe.trunk or recipe.start_weights
     return f"started from {source}" if source else "no pre-training"
+
+
+def licence_of(recipe: Recipe) -> str:
+    """The licence that the data put on the weights, and those of ``inherited_licences``."""
+    _, licence = DATA[recipe.dataset]
+    inherited = [item for item in inherited_licences(recipe) if item != licence]
+    if inherited:
+        licence += f"; of what it started or learned from: {'; '.join(inherited)}"
+    return licence
 
 
 def inherited_licences(recipe: Recipe) -> list[str]:

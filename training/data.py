@@ -141,7 +141,7 @@ class Split:
         dataset: Dataset,
         device: torch.device,
         limit: int | None = None,
-        workers: int | None = 2,
+        workers: int | None = None,
     ) -> None:
         samples = Reader(dataset, limit, workers).read_all()
         self.images, self.labels = _collate(samples, device)
@@ -172,7 +172,7 @@ class StreamingSplit:
         dataset: Dataset,
         device: torch.device,
         limit: int | None = None,
-        workers: int | None = 2,
+        workers: int | None = None,
     ) -> None:
         self.reader = Reader(dataset, limit, workers)
         self.device = device

@@ -24,7 +24,6 @@ from segmentation_node.evaluation.commands.options import temperature as tempera
 from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.temperature import FIT, put_temperature
 from segmentation_node.files import Layout, new_folder, plain_name
-from segmentation_node.images import place, to_network
 from segmentation_node.importing.model_folder import (
     ARTIFACTS,
     FILES,
@@ -36,17 +35,22 @@ from segmentation_node.importing.model_folder import (
 )
 from segmentation_node.importing.quantise import CALIBRATION_IMAGES, quantise_convolutions
 from segmentation_node.importing.settings import image_size
-from segmentation_node.labels import LabelSet
 from segmentation_node.model_card import CARD_FILE, Size, read_card
-from segmentation_node.networks import build_network
-from segmentation_node.networks.deploy import DeployGraph, Normalise
+from segmentation_node.networks.deploy import DeployGraph
 from training.arguments import MAX_BATCH, add_skip_broken, whole
-from training.calibration import calibration_images, spread
-from training.card import make_card, measure_accuracies, measure_confidence_on, train_command
-from training.checkpoint import WEIGHTS_FILE, load_weights, save_weights
+from training.card import (
+    RESIZE,
+    make_card,
+    measure_accuracies,
+    measure_confidence_on,
+    train_command,
+)
+from training.checkpoint import WEIGHTS_FILE, save_weights
 from training.data import open_data
 from training.errors import ExportError
+from training.graphs import graph_of_run
 from training.int8_weights import load_from_graph, round_weights, store_as_int8
+from training.network_images import network_images
 from training.onnx_graph import export_onnx, graph_variant
 from training.recipe import RECIPE_FILE, Recipe
 
@@ -71,16 +75,6 @@ STORE_INT8 = ("uint8", "float")
 """Variants that compute in float32, to which weights of int8 can be decoded."""
 ARRAY_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 """Of a graph's input, by ONNX Runtime's name."""
-
-
-def deploy_graph(
-    recipe: Recipe, labels: LabelSet, weights: Path, trained_classes: Sequence[int] = ()
-) -> DeployGraph:
-    """The deployed graph of a run's weights, in evaluation mode on the CPU."""
-    network = build_network(recipe.network, len(labels), recipe.network_options)
-    load_weights(network, weights)
-    normalise = Normalise(recipe.mean_rgb, recipe.std_rgb)
-    return DeployGraph(normalise, network, True, trained_classes=trained_classes).eval()
 
 
 def trained_classes(dataset: Dataset) -> list[int]:
@@ -114,32 +108,26 @@ def export_run(
     in it was checked.
     """
     recipe = Recipe.read(run / RECIPE_FILE)
-    if temperature == FIT and not recipe.val_split:
-        raise ExportError(
-            f"--temperature {FIT}: the recipe in {run} has no val_split, and {recipe.train_split} "
-            "was trained on; give --temperature T, the number that was fitted for a run like it"
-        )
-    split = recipe.val_split or recipe.train_split
-    dataset = open_data(recipe.dataset, root, split, skip_broken)
-    labels = dataset.label_set
+    _check_temperature(temperature, run, recipe)
+    dataset = open_data(recipe.dataset, root, recipe.val_split or recipe.train_split, skip_broken)
+    labels, trained = dataset.label_set, trained_classes(dataset)
+    wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
+    training = None
+    if "int8" in wanted:
+        training = open_data(recipe.dataset, root, recipe.train_split, skip_broken)
+    forms = [
+        replace(form, int8_weights=int8_weights and form.variant in STORE_INT8)
+        for form in forms_of(wanted, sizes, batches)
+    ]
     folder = models / plain_name(name)
     with new_folder(str(folder), LAYOUT, sources=[str(run), root]) as new:
         partial = Path(new)
         partial.mkdir()
-        trained = trained_classes(dataset)
-        graph = deploy_graph(recipe, labels, run / WEIGHTS_FILE, trained)
+        graph = graph_of_run(run, labels, trained)
         if int8_weights:
             round_weights(graph.network)
         else:
             save_weights(partial / WEIGHTS_FILE, graph.network)
-        wanted = [variant for variant in ARTIFACTS if variant in {"uint8", *variants}]
-        training = None
-        if "int8" in wanted:
-            training = open_data(recipe.dataset, root, recipe.train_split, skip_broken)
-        forms = [
-            replace(form, int8_weights=int8_weights and form.variant in STORE_INT8)
-            for form in forms_of(wanted, sizes, batches)
-        ]
         for form in forms:
             export_form(graph, form, labels.name, dataset, partial, training)
         command = provenance or train_command(run, recipe)
@@ -148,16 +136,31 @@ def export_run(
         write_card(partial, card)
         if temperature != 1.0:
             print(put_temperature(str(partial), temperature, dataset), flush=True)
-        accuracy = [
-            entry
-            for size in dict.fromkeys(sizes)
-            for variant in wanted
-            for entry in measure_accuracies(partial, recipe.dataset, dataset, variant, size)
-        ]
-        measured = measure_confidence_on(partial, dataset)
-        entry = confidence_entry(measured, read_card(str(partial)).temperature)
-        put_on_card(str(partial), accuracy=accuracy, confidence=entry)
+        _put_figures(partial, recipe.dataset, dataset, wanted, sizes)
     return folder
+
+
+def _check_temperature(temperature: str | float, run: Path, recipe: Recipe) -> None:
+    if temperature == FIT and not recipe.val_split:
+        raise ExportError(
+            f"--temperature {FIT}: the recipe in {run} has no val_split, and {recipe.train_split} "
+            "was trained on; give --temperature T, the number that was fitted for a run like it"
+        )
+
+
+def _put_figures(
+    folder: Path, name: str, dataset: Dataset, variants: Sequence[str], sizes: Sequence[Size]
+) -> None:
+    """Measure on the data set what the card says of accuracy and confidence, and put it there."""
+    accuracy = [
+        entry
+        for size in dict.fromkeys(sizes)
+        for variant in variants
+        for entry in measure_accuracies(folder, name, dataset, variant, size)
+    ]
+    measured = measure_confidence_on(folder, dataset)
+    entry = confidence_entry(measured, read_card(str(folder)).temperature)
+    put_on_card(str(folder), accuracy=accuracy, confidence=entry)
 
 
 def export_form(
@@ -197,9 +200,7 @@ def _export_float(graph: DeployGraph, form: Form, label_set: str, path: Path) ->
         load_from_graph(copy.deepcopy(graph.network), path)  # as add_variants will
 
 
-def agreement(
-    graph: DeployGraph, onnx_path: Path, dataset: Dataset, frames: int, resize: str = "stretch"
-) -> float:
+def agreement(graph: DeployGraph, onnx_path: Path, dataset: Dataset, frames: int) -> float:
     """Share of pixels to which torch and ONNX Runtime give the same class, on so many frames.
 
     ``graph`` is the ``uint8`` variant in float32, whatever variant the file is.
@@ -207,13 +208,8 @@ def agreement(
     onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
-    image_nhwc = np.zeros(entry.shape, np.uint8)
     equal = total = 0
-    for index in spread(len(dataset), frames):
-        image = dataset[index].image_hwc
-        placement = place(resize, image.shape[:2], entry.shape[1:3])
-        for slot in image_nhwc:
-            to_network(image, placement, slot)
+    for image_nhwc in network_images(dataset, entry.shape, RESIZE, frames):
         with torch.inference_mode():
             expected = graph(torch.from_numpy(image_nhwc))[0].numpy()
         feed = {"image": image_nhwc.astype(ARRAY_DTYPES[entry.type])}
@@ -231,7 +227,7 @@ def export_int8(
     path: Path,
 ) -> None:
     """Write the int8 form of the ``uint8`` variant, its ranges from images of ``training``."""
-    images = calibration_images(training, (batch, *size, 3), "stretch", CALIBRATION_IMAGES)
+    images = list(network_images(training, (batch, *size, 3), RESIZE, CALIBRATION_IMAGES))
     with tempfile.TemporaryDirectory() as folder:
         plain_path = Path(folder) / "model.onnx"
         plain = graph_variant(graph, "uint8")
@@ -243,38 +239,7 @@ def export_int8(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder that training.train wrote")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument(
-        "--size", type=image_size, action="append", required=True, help="HxW of the graph"
-    )
-    parser.add_argument("--batch", type=whole(1, MAX_BATCH), action="append", default=[])
-    parser.add_argument(
-        "--variant",
-        nargs="+",
-        choices=list(ARTIFACTS),
-        default=["uint8"],
-        help="forms of the graph; uint8 is always made",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=temperature_of,
-        default=1.0,
-        metavar="T",
-        help=f"of the confidence; {FIT}: under which the labels of val are likeliest",
-    )
-    parser.add_argument(
-        "--weights",
-        choices=WEIGHTS,
-        default=WEIGHTS[0],
-        help="as what the graph stores them; int8: rounded, one scale an output channel, a quarter "
-        "of the space, computed with in float32; then there is no weights.safetensors",
-    )
-    add_skip_broken(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = _parser().parse_args(arguments)
 
     def export() -> int:
         folder = export_run(
@@ -293,6 +258,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return exit_code(export)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help="folder that training.train wrote")
+    add("--name", required=True)
+    add("--models", type=Path, default=Path("models"))
+    add("--root", default="", help="folder of the data set")
+    add("--size", type=image_size, action="append", required=True, help="HxW of the graph")
+    add("--batch", type=whole(1, MAX_BATCH), action="append", default=[])
+    add(
+        "--variant",
+        nargs="+",
+        choices=list(ARTIFACTS),
+        default=["uint8"],
+        help="forms of the graph; uint8 is always made",
+    )
+    add(
+        "--temperature",
+        type=temperature_of,
+        default=1.0,
+        metavar="T",
+        help=f"of the confidence; {FIT}: under which the labels of val are likeliest",
+    )
+    add(
+        "--weights",
+        choices=WEIGHTS,
+        default=WEIGHTS[0],
+        help="as what the graph stores them; int8: rounded, one scale an output channel, a quarter "
+        "of the space, computed with in float32; then there is no weights.safetensors",
+    )
+    add_skip_broken(parser)
+    return parser
 
 
 if __name__ == "__main__":

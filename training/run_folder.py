@@ -10,17 +10,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from segmentation_node.errors import reason, shown
 from segmentation_node.files import alone_in, new_file, write_whole
 from segmentation_node.images import blend
 from segmentation_node.labels import LabelSet
+from segmentation_node.networks import build_network
+from segmentation_node.networks.deploy import Normalise
 from training.checkpoint import (
     BEST_FILE,
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
     load_checkpoint,
+    load_weights,
     save_checkpoint,
     save_weights,
 )
@@ -42,6 +46,18 @@ COLUMNS = (
 )
 BOARD = "tensorboard"
 OVERLAY_ALPHA = 0.5
+
+
+def network_of_run(run: Path, classes: int) -> tuple[nn.Module, Normalise]:
+    """The network of a run's folder with its last weights, in evaluation mode on the CPU, and what
+    comes before it: images float32 (N, 3, H, W) in 0-255 -> logits (N, classes, H, W).
+
+    Raises RecipeError, or TrainingError where the weights are of another network.
+    """
+    recipe = Recipe.read(run / RECIPE_FILE)
+    network = build_network(recipe.network, classes, recipe.network_options)
+    load_weights(network, run / WEIGHTS_FILE)
+    return network, Normalise(recipe.mean_rgb, recipe.std_rgb)
 
 
 class RunFolder:

@@ -8,13 +8,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segmentation_node.errors import reason
-from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import Normalise
-from training.checkpoint import WEIGHTS_FILE, load_weights
 from training.distributed import Group
 from training.errors import TrainingError
 from training.losses import Criterion
-from training.recipe import RECIPE_FILE, Recipe
+from training.recipe import Recipe
+from training.run_folder import network_of_run
 from training.state import TrainingState
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -166,9 +165,6 @@ def _load_teachers(
 
 
 def _load_teacher(run: Path, classes: int, device: torch.device) -> tuple[nn.Module, Normalise]:
-    recipe = Recipe.read(run / RECIPE_FILE)
-    network = build_network(recipe.network, classes, recipe.network_options)
-    load_weights(network, run / WEIGHTS_FILE)
+    network, normalise = network_of_run(run, classes)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise = Normalise(recipe.mean_rgb, recipe.std_rgb).to(device)
-    return network.eval().requires_grad_(False), normalise
+    return network.requires_grad_(False), normalise.to(device)

@@ -15,15 +15,14 @@ import torch
 
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.report.text import table, write_json
-from segmentation_node.networks import build_network
-from segmentation_node.networks.deploy import Normalise
 from training import train
 from training.arguments import add_skip_broken, whole
-from training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_weights
+from training.checkpoint import CHECKPOINT_FILE
 from training.data import open_data, open_split
 from training.distributed import Group
 from training.errors import TrainingError
 from training.recipe import Recipe
+from training.run_folder import RECIPE_FILE, network_of_run
 from training.scoring import score
 
 
@@ -46,13 +45,12 @@ def score_run(
     run: Path, root: str, split: str, limit: int | None = None, skip_broken: bool = False
 ) -> dict[str, float]:
     """Mean IoU and global accuracy of a run's weights on a split, whole images, 0 to 1."""
-    recipe = Recipe.read(run / "recipe.yaml")
+    recipe = Recipe.read(run / RECIPE_FILE)
     dataset = open_data(recipe.dataset, root, split, skip_broken, limit)
     images = open_split(dataset, torch.device("cpu"), "auto", limit)
-    network = build_network(recipe.network, images.classes, recipe.network_options)
-    load_weights(network, run / WEIGHTS_FILE)
+    network, normalise = network_of_run(run, images.classes)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    matrix = score(network, Normalise(recipe.mean_rgb, recipe.std_rgb), images, Group()).matrix
+    matrix = score(network, normalise, images, Group()).matrix
     return {"mean_iou": matrix.mean_iou(), "global_accuracy": matrix.global_accuracy()}
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segmentation_node.errors import exit_code, reason
+from segmentation_node.evaluation.report.text import table
 from segmentation_node.importing.settings import image_size
 from segmentation_node.networks import NETWORKS, build_network
 from training.arguments import MAX_BATCH, MAX_CLASSES, network_options, whole
@@ -68,9 +69,9 @@ def summarise(
     ]
 
 
-def table(layers: Sequence[LayerSummary], sizes: Sequence[tuple[int, int]]) -> str:
+def layer_table(layers: Sequence[LayerSummary], sizes: Sequence[tuple[int, int]]) -> str:
     """The summary as text, sums in the last line."""
-    rows = [["layer", "kind", "output", "parameters", *(f"MMAC {h}x{w}" for h, w in sizes)]]
+    rows = []
     for layer in layers:
         shape = "x".join(map(str, layer.output))
         macs = [f"{count / 1e6:.1f}" for count in layer.macs]
@@ -78,14 +79,8 @@ def table(layers: Sequence[LayerSummary], sizes: Sequence[tuple[int, int]]) -> s
     totals = [sum(counts) / 1e6 for counts in zip(*(layer.macs for layer in layers), strict=True)]
     parameters = sum(layer.parameters for layer in layers)
     rows.append(["total", "", "", f"{parameters:,}", *(f"{total:.1f}" for total in totals)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
-    right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-    return "  ".join(left + right).rstrip()
+    header = ["layer", "kind", "output", "parameters", *(f"MMAC {h}x{w}" for h, w in sizes)]
+    return table(header, rows)
 
 
 def _macs_by_layer(network: nn.Module, size: tuple[int, int], batch: int) -> dict[str, int]:
@@ -153,7 +148,7 @@ def _print(
         layers = summarise(network, sizes, batch)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise TrainingError(f"{name} does not compute with {options}: {reason(error)}") from error
-    print(table(layers, sizes))
+    print(layer_table(layers, sizes))
     parameters = count_parameters(network)
     print(f"\n{name}, {classes} classes: {parameters / 1e6:.3f} M parameters")
     for size in sizes:

@@ -19,8 +19,6 @@ from training.errors import TrainingError
 from training.recipe import Recipe, RunOptions
 from training.trainer import Trainer
 
-__all__ = ["Split", "Trainer", "main"]
-
 
 def train(arguments: argparse.Namespace) -> int:
     """Carry a recipe out; the exit code is 0, or 128 + the signal that stopped it."""

@@ -11,7 +11,7 @@ from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.networks.deploy import Normalise
 from segmentation_node.networks.segnet_basic import local_response_norm
-from training.summary import count_macs, count_parameters, meta_network, summarise, table
+from training.summary import count_macs, count_parameters, layer_table, meta_network, summarise
 
 # research/networks.md: network, classes, options, parameters, GMAC by (height, width).
 PUBLISHED = [
@@ -171,6 +171,6 @@ def test_summary_adds_up(name):
     assert sum(layer.parameters for layer in layers) == count_parameters(network)
     for index, size in enumerate(sizes):
         assert sum(layer.macs[index] for layer in layers) == count_macs(network, size)
-    text = table(layers, sizes)
+    text = layer_table(layers, sizes)
     assert "MMAC 128x96" in text
     assert f"{count_parameters(network):,}" in text.splitlines()[-1]

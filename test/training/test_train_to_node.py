@@ -13,8 +13,7 @@ from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.labels import CAMVID_11
-from training.export import deploy_graph
-from training.recipe import Recipe
+from training.graphs import graph_of_run
 
 pytestmark = pytest.mark.ros
 assert live  # skips this file, loudly, where ROS is missing
@@ -60,7 +59,7 @@ def trained(tmp_path_factory):
 
 def expected_class_maps(run, images):
     """What the trained network gives in torch, before any export."""
-    graph = deploy_graph(Recipe.read(run / "recipe.yaml"), CAMVID_11, run / "weights.safetensors")
+    graph = graph_of_run(run, CAMVID_11)
     with torch.inference_mode():
         return [graph(torch.from_numpy(image)[None])[0][0].numpy() for image in images]
 

@@ -22,10 +22,13 @@ from segmentation_node.pipeline import Batch, Segmenter
 from training import data, export
 from training.augment import Augmentation
 from training.card import DATA
+from training.data import Split
+from training.graphs import graph_of_run
 from training.losses import enet_weights
 from training.recipe import Recipe
 from training.state import make_optimiser, make_schedule
-from training.train import Split, Trainer, prepare_arithmetic
+from training.train import prepare_arithmetic
+from training.trainer import Trainer
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((PROJECT / "training" / "recipes").rglob("*.yaml"))
@@ -340,7 +343,8 @@ def test_an_untrained_network_agrees_with_its_export_on_street_frames(tmp_path):
     recipe = dataclasses.replace(RECIPE, dataset="street")
     network = build_network(recipe.network, len(street.label_set), {})
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    graph = export.deploy_graph(recipe, street.label_set, tmp_path / "weights.safetensors")
+    recipe.write(tmp_path / "recipe.yaml")
+    graph = graph_of_run(tmp_path, street.label_set)
     export.export_onnx(graph, (180, 320), 1, "cityscapes19", tmp_path / "model.onnx")
     share = export.agreement(graph, tmp_path / "model.onnx", [street[0], street[6]], 2)
     assert share >= export.LEAST_AGREEMENT

@@ -1,4 +1,6 @@
-"""The images of a data set that the ranges of an int8 graph come from."""
+"""Images of a data set as a network takes them, to find ranges on or to compare run times by."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,16 +16,16 @@ def spread(frames: int, count: int) -> list[int]:
     return [round(index) for index in np.linspace(0, frames - 1, min(count, frames)).tolist()]
 
 
-def calibration_images(
+def network_images(
     dataset: Dataset, shape_nhwc: tuple[int, int, int, int], resize: str, count: int
-) -> list[np.ndarray]:
-    """Images spread over the data set, each filling a whole batch: uint8 of ``shape_nhwc``."""
-    found = []
+) -> Iterator[np.ndarray]:
+    """Images spread over the data set, each filling a whole batch: uint8 of ``shape_nhwc``.
+
+    ``resize`` is the card's: stretch, crop or letterbox. Raises DatasetError.
+    """
     for index in spread(len(dataset), count):
         image = dataset[index].image_hwc
         image_nhwc = np.zeros(shape_nhwc, np.uint8)
-        placement = place(resize, image.shape[:2], shape_nhwc[1:3])
-        to_network(image, placement, image_nhwc[0])
+        to_network(image, place(resize, image.shape[:2], shape_nhwc[1:3]), image_nhwc[0])
         image_nhwc[1:] = image_nhwc[0]
-        found.append(image_nhwc)
-    return found
+        yield image_nhwc
