@@ -4,6 +4,8 @@ import ast
 from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 class Benchmark(NamedTuple):
     """A module of this package that writes results/<its name>.json."""
@@ -12,8 +14,6 @@ class Benchmark(NamedTuple):
     """Options that make it take seconds: to try it out, not to quote it."""
     needs: str = ""
     """What not every machine has; such a benchmark runs only where it is named."""
-    options: str = ""
-    """Options of every run by ``python -m benchmarks``."""
 
 
 CAMVID = "CamVid: -- --root CAMVID"
@@ -30,7 +30,7 @@ BENCHMARKS = {
     "boxes": Benchmark("--frames 2 --rounds 1"),
     "transport": Benchmark("--sizes 640x360 --frames 10"),
     "paper_tables": Benchmark("--cases 1x256x128 --seconds 2 --steps 2"),
-    "evaluation_speed": Benchmark("--frames 8 --rounds 1", CAMVID, f"--model {MODEL}"),
+    "evaluation_speed": Benchmark("--frames 8 --rounds 1", CAMVID),
     "training_loop": Benchmark("--images 8 --rounds 1", CAMVID),
     "int8": Benchmark("--frames 8 --rounds 1 --runs 1", CAMVID),
     "gpu": Benchmark("--device cpu --networks enet --frames 3", "an NVIDIA GPU"),

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import BENCHMARKS, measures
-from benchmarks.record import RESULTS, ROOT, TRIALS, problem, read_record
+from benchmarks import BENCHMARKS, ROOT, measures
+from benchmarks.record import RESULTS, TRIALS, problem, read_record
 from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report.text import table
 
@@ -53,10 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command_of(name: str, is_quick: bool, passed_on: Sequence[str]) -> list[str]:
     """The command line of one benchmark. A quick run leaves the recorded results alone."""
-    item = BENCHMARKS[name]
-    trial = [*item.quick.split(), "--output", str(TRIALS / f"{name}.json")] if is_quick else []
-    own = ["-m", f"benchmarks.{name}", *item.options.split()]
-    return [sys.executable, *own, *trial, *passed_on]
+    quick = [*BENCHMARKS[name].quick.split(), "--output", str(TRIALS / f"{name}.json")]
+    return [sys.executable, "-m", f"benchmarks.{name}", *(quick if is_quick else []), *passed_on]
 
 
 def run(name: str, command: list[str], folder: Path) -> Outcome:

@@ -82,10 +82,10 @@ def torch_logits(card: ModelCard, threads: int) -> LogitsOf:
     """PyTorch in float32, eager as it comes."""
     import torch
 
-    from training.add_variants import graph_of
+    from training.graphs import graph_of_card
 
     torch.set_num_threads(threads)
-    network = graph_of(card).network
+    network = graph_of_card(card).network
 
     def logits_of(blob: np.ndarray) -> np.ndarray:
         with torch.no_grad():

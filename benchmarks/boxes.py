@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks import shown
-from benchmarks.options import THREADS, installed, parser_of, settings_of, size_text
+from benchmarks.options import THREADS, end_with, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import take_turns
@@ -21,22 +21,19 @@ from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.model_card import ModelCard, open_model
 from segmentation_node.networks.box_head import build_box_head
 from segmentation_node.pipeline import Segmenter, open_batch
-from training.add_variants import graph_of
 from training.box_samples import read_samples
 from training.boxes import FRAMES_A_STEP, HEAD, PROPOSALS, train_head
+from training.graphs import graph_of_card
+from training.network_images import spread
 
 RUN_TIMES = ["onnxruntime", "openvino", "torch"]
-MOST_ADDED = 0.25
 
 
 def measure(
     card: ModelCard, run_time: str, images: list[np.ndarray], threads: int, rounds: int
 ) -> Row:
     """The row of one run time; ratios are of one round, and their median is taken."""
-    batch, turn = (
-        open_batch(card, run_time, BackendOptions("cpu", num_threads=threads)),
-        cycle(images),
-    )
+    batch = open_batch(card, run_time, BackendOptions("cpu", num_threads=threads))
     batch.open_boxes()
     turn = cycle(images)
     with Segmenter(batch) as segmenter:
@@ -78,7 +75,7 @@ def measure_training(card: ModelCard, frames: int, threads: int) -> Row:
     assert card.boxes is not None
     training = open_dataset("street", "", "train", with_instances=True)
     class_ids = card.labels.ids_of(card.boxes.classes)
-    graph = graph_of(card)
+    graph = graph_of_card(card)
     head = build_box_head(len(class_ids), HEAD, graph.network)
     samples = list(read_samples(graph, card, training, range(frames), class_ids, head.strides))
     for sample in samples:
@@ -105,10 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     card = open_model(options.model)
     run_times = installed({name: name for name in options.run_times})
-    record = Record("boxes", settings_of(options, most_added=MOST_ADDED), arguments)
+    record = Record("boxes", settings_of(options), arguments)
     street = open_dataset("street", "", "test")
-    frames = np.linspace(0, len(street) - 1, options.frames).astype(int).tolist()
-    images = [street[index].image_hwc for index in frames]
+    images = [street[index].image_hwc for index in spread(len(street), options.frames)]
     rows = [measure(card, name, images, options.threads, options.rounds) for name in run_times]
     rows.append(measure_training(card, options.frames, options.threads))
     record.finish(rows, options.output, SHOWN)
@@ -145,4 +141,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

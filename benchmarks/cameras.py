@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import MODEL, shown
 from benchmarks.nodes import Player, cpu_s, image_messages, local_graph, memory_mb, quiet_node
-from benchmarks.options import THREADS, parser_of, settings_of, size_text
+from benchmarks.options import THREADS, end_with, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.timing import in_rounds, medians, ratios
 from segmentation_node.backends import BACKENDS
@@ -95,4 +95,4 @@ SHOWN = shown.one_table(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

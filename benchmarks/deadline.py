@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from benchmarks import MODEL, shown
 from benchmarks.cameras import WARM_UP_S
 from benchmarks.nodes import Player, image_messages, local_graph, memory_mb, quiet_node
-from benchmarks.options import THREADS, parser_of, settings_of
+from benchmarks.options import THREADS, end_with, parser_of, settings_of
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from segmentation_msgs.msg import FrameLatency
@@ -144,4 +144,4 @@ SHOWN = shown.one_table(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

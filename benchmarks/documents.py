@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import BENCHMARKS, plots
-from benchmarks.record import RESULTS, ROOT, provenance, read_record
+from benchmarks import BENCHMARKS, ROOT, plots
+from benchmarks.record import RESULTS, provenance, read_record
 from benchmarks.shown import Plot, markdown, shown_of
 from segmentation_node.errors import exit_code
 from segmentation_node.files import write_whole
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def texts(is_check: bool) -> Iterator[str]:
     """Bring the documents up to date, or say what is not."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
         place = path.relative_to(ROOT)
         try:
             new, stale = updated(path.read_text(encoding="utf-8"), RESULTS, path.parent)

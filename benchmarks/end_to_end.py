@@ -21,7 +21,16 @@ import numpy as np
 from benchmarks import plots, shown
 from benchmarks.measured_models import model_named, resized
 from benchmarks.nodes import Player, cpu_s, image_messages, local_graph, quiet_node
-from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_text
+from benchmarks.options import (
+    CAMERA_SIZES,
+    THREADS,
+    Size,
+    end_with,
+    installed,
+    parser_of,
+    settings_of,
+    size_text,
+)
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import frame_metrics, in_rounds, medians, ratios
@@ -30,7 +39,6 @@ from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.model_card import ModelCard
 from segmentation_node.ros.parameters import NODE_STATUS
 
-SIZES = ((360, 640), (720, 1280))
 MODELS = ["fast_elu_squeezenet_camvid", "fast_elu_squeezenet"]
 BASELINE, AUTO = "baseline_onnxruntime", "node_auto"
 NODE_NAMES = {
@@ -127,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     with local_graph(), tempfile.TemporaryDirectory() as folder:
         for model in options.models:
             card = model_named(model, Path(folder) / "random")
-            for size in SIZES:
+            for size in CAMERA_SIZES:
                 at_size = resized(card, size, Path(folder) / "resized", for_nodes=True)
                 rows += measure(at_size, size, names, options)
     record.finish(rows, options.output, SHOWN)
@@ -183,4 +191,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

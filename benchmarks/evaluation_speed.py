@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import cv2
 
-from benchmarks import shown
-from benchmarks.options import parser_of, settings_of, size_text
+from benchmarks import MODEL, shown
+from benchmarks.options import end_with, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import by_clock
@@ -26,8 +26,6 @@ from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
 from segmentation_node.geometry import WHOLE_IMAGE
 from segmentation_node.pipeline import Segmenter
-
-LEAST_RATIO = 0.85
 
 
 def measure(
@@ -54,12 +52,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, write, print."""
     defaults = {"dataset": "camvid", "root": "", "split": "val", "frames": 60, "rounds": 5}
     parser = parser_of("evaluation_speed", __doc__, **defaults)
-    add_model_options(parser)
+    add_model_options(parser, required=False)
+    parser.set_defaults(model=MODEL)
     add_jobs_option(parser)
     options = parser.parse_args(arguments)
     dataset = open_dataset(options.dataset, options.root, options.split)
     count = min(options.frames, len(dataset))
-    settings = settings_of(options, frames=count, least_ratio=LEAST_RATIO)
+    settings = settings_of(options, frames=count)
     record = Record("evaluation_speed", settings, arguments)
     with (
         open_segmenter(options, WHOLE_IMAGE) as alone_on,
@@ -94,4 +93,4 @@ SHOWN = shown.one_table(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -27,7 +27,15 @@ from tqdm import tqdm
 from benchmarks import shown
 from benchmarks.machine import gpu_facts
 from benchmarks.measured_models import RANDOM, forget_compiled, model_named
-from benchmarks.options import parser_of, settings_of, size_of, size_text, street_images
+from benchmarks.options import (
+    SIZES,
+    end_with,
+    parser_of,
+    settings_of,
+    size_of,
+    size_text,
+    street_images,
+)
 from benchmarks.record import TRIALS, Record, read_record
 from benchmarks.shown import Row
 from segmentation_node.backends import (
@@ -45,8 +53,7 @@ from segmentation_node.networks import NETWORKS
 from segmentation_node.timing import PERCENTILES
 from training.arguments import whole
 
-CAMERA_SIZE = (720, 1280)
-SIZES = [(320, 480), (360, 640), (720, 1280)]
+CAMERA_SIZE = SIZES[-1]
 # Compiling takes a minute a row, so those come last.
 ORDER = ["eager", "graph", "compiled", "compiled_graph"]
 DEFAULTS: dict[str, tuple[Any, ...]] = {
@@ -176,8 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
             print("--device cpu tries out a small part, without a GPU", file=sys.stderr)
             return 1
         gpu = gpu_facts(options.device)
-    record = Record("gpu", settings_of(options), arguments)
-    record.content["machine"]["gpu"] = gpu
+    record = Record("gpu", settings_of(options), arguments, gpu)
     rows = rows_of(options.output, gpu) if options.resume else []
     measure(options, record, rows)
     record.finish(rows, options.output, SHOWN)
@@ -303,4 +309,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

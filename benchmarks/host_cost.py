@@ -20,8 +20,10 @@ from benchmarks import MODEL, shown
 from benchmarks.measured_models import resized
 from benchmarks.nodes import cpu_s, local_graph
 from benchmarks.options import (
+    CAMERA_SIZES,
     THREADS,
     Size,
+    end_with,
     installed,
     parser_of,
     settings_of,
@@ -36,7 +38,6 @@ from segmentation_node.evaluation.live.replay import Replay
 from segmentation_node.evaluation.live.target import NodeProcess
 from segmentation_node.model_card import ModelCard, open_model
 
-SIZES = ((360, 640), (720, 1280))
 HOST_STAGES = ("convert", "preprocess", "postprocess", "publish")
 WARM_UP_FRAMES = 5
 CHUNK_FRAMES = 10
@@ -102,7 +103,7 @@ def _cases(models: list[str], folder: Path) -> Iterator[tuple[ModelCard, Size]]:
     """Every image size into the model's own graph, and into one of the image's size."""
     for model in models:
         card = open_model(model)
-        for size in SIZES:
+        for size in CAMERA_SIZES:
             yield card, size
             if card.input_size != size:
                 yield resized(card, size, folder), size
@@ -152,4 +153,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -10,7 +10,6 @@ only.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,13 +25,21 @@ import onnx
 
 from benchmarks import MODEL, shown
 from benchmarks.measured_models import resized
-from benchmarks.options import THREADS, installed, parser_of, settings_of, size_of, size_text
+from benchmarks.options import (
+    CAMERA_SIZES,
+    THREADS,
+    end_with,
+    installed,
+    parser_of,
+    settings_of,
+    size_of,
+    size_text,
+)
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import spread, take_turns
 from segmentation_node.backends import Backend, BackendOptions, open_backend
 from segmentation_node.backends.onnxruntime import import_onnxruntime
-from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import evaluate_dataset
@@ -40,7 +47,7 @@ from segmentation_node.importing import quantise as importing_quantise
 from segmentation_node.importing.quantise import CONVOLUTION, prepare
 from segmentation_node.model_card import ArtifactInfo, ModelCard, open_model, sha256_of
 from segmentation_node.pipeline import Batch, Segmenter
-from training.calibration import calibration_images
+from training.network_images import network_images
 
 MOST_TIME = 0.95
 MOST_LOSS = 0.01
@@ -74,35 +81,30 @@ UNREADABLE = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Quantise, measure, write, print; a known error is one line and exit code 1."""
+def main(arguments: list[str] | None = None) -> None:
+    """Quantise, measure, write, print."""
     defaults = {"model": MODEL, "dataset": "camvid", "root": "", "variants": list(VARIANTS)}
     defaults.update(run_times=RUN_TIMES, images=64, rounds=5, runs=5, threads=THREADS)
     choices = {"variants": VARIANTS, "run_times": RUN_TIMES}
     parser = parser_of("int8", __doc__, choices, **defaults)
     add = parser.add_argument
-    add("--other-sizes", nargs="*", type=size_of, default=[(360, 640), (720, 1280)])
+    add("--other-sizes", nargs="*", type=size_of, default=CAMERA_SIZES)
     add("--frames", type=int, default=10**6, help="most validation frames; 0: times alone")
     options = parser.parse_args(arguments)
     options.run_times = installed({name: name for name in options.run_times})
-
-    def run() -> int:
-        versions = {name: version(name) for name in options.run_times}
-        settings = settings_of(options, run_times=versions, calibration_images=options.images)
-        settings.update(most_time=MOST_TIME, most_loss=MOST_LOSS)
-        record, rows = Record("int8", settings, arguments), []
-        card = open_model(options.model)
-        training = open_dataset(options.dataset, options.root, "train")
-        validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
-        with tempfile.TemporaryDirectory() as folder:
-            rows += measure(card, training, validation, options)
-            for size in options.other_sizes:
-                at_size = resized(card, size, Path(folder))
-                rows += measure(at_size, training, None, options)
-        record.finish(rows, options.output, SHOWN)
-        return 0
-
-    return exit_code(run)
+    versions = {name: version(name) for name in options.run_times}
+    settings = settings_of(options, run_times=versions)
+    settings.update(most_time=MOST_TIME, most_loss=MOST_LOSS)
+    record, rows = Record("int8", settings, arguments), []
+    card = open_model(options.model)
+    training = open_dataset(options.dataset, options.root, "train")
+    validation = open_dataset(options.dataset, options.root, "val") if options.frames else None
+    with tempfile.TemporaryDirectory() as folder:
+        rows += measure(card, training, validation, options)
+        for size in options.other_sizes:
+            at_size = resized(card, size, Path(folder))
+            rows += measure(at_size, training, None, options)
+    record.finish(rows, options.output, SHOWN)
 
 
 def quantised(
@@ -112,7 +114,7 @@ def quantised(
     prepared, found = folder / "prepared.onnx", {}
     prepare(Path(card.artifact_path("onnx")), prepared)
     shape_nhwc = (1, *card.input_size, 3)
-    images_nhwc = calibration_images(training, shape_nhwc, card.input.resize, images)
+    images_nhwc = list(network_images(training, shape_nhwc, card.input.resize, images))
     for name in variants:
         path = folder / f"{name}.onnx"
         print(f"{card.name} {size_text(card.input_size)}, {name} ...", flush=True)
@@ -239,4 +241,4 @@ SHOWN = shown.one_table(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

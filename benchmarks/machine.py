@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ROOT
 from segmentation_node.backends.cpu import cpu_info
 from segmentation_node.evaluation.run.provenance import machine_facts
 
@@ -23,7 +24,6 @@ SMI_FIELDS = (
     "clocks.mem", "temperature.gpu", "utilization.gpu",
 )  # fmt: skip
 CPU_FOLDER = Path("/sys/devices/system/cpu")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def facts() -> dict[str, Any]:

@@ -124,13 +124,13 @@ def resized(card: ModelCard, size: Size, folder: Path, for_nodes: bool = False) 
     """
     # Here, because a Jetson that measures the torch backend has no onnx package.
     from segmentation_node.importing.quantise import quantise_convolutions
-    from training.add_variants import graph_of
-    from training.calibration import calibration_images
+    from training.graphs import graph_of_card
+    from training.network_images import network_images
     from training.onnx_graph import export_onnx, graph_variant
 
     target = folder / f"{card.name}_{size_text(size)}"
     target.mkdir(parents=True)
-    graph, form, int8 = graph_of(card), Form("uint8", size), Form("int8", size)
+    graph, form, int8 = graph_of_card(card), Form("uint8", size), Form("int8", size)
     graph.box_head = None  # it is for the card's own size
     save_weights(target / WEIGHTS_FILE, graph.network)
     export_onnx(graph_variant(graph, "uint8"), size, 1, card.label_set, target / form.file)
@@ -146,8 +146,8 @@ def resized(card: ModelCard, size: Size, folder: Path, for_nodes: bool = False) 
     if for_nodes:
         _export_logits(graph.network, size, target / LOGITS_FILE)
         # Ranges do not change the time.
-        images = calibration_images(open_dataset("street", "", "val"), (1, *size, 3), "stretch", 4)
-        quantise_convolutions(target / form.file, images, target / int8.file)
+        images = network_images(open_dataset("street", "", "val"), (1, *size, 3), "stretch", 4)
+        quantise_convolutions(target / form.file, list(images), target / int8.file)
         values["artifacts"].append(int8.artifact(target))
         scored = {"dataset": RANDOM, "split": "none", "frames": 1, "mean_iou": 0.0}
         low = [{}, {"precision": "bf16"}, {"artifact": "onnx_int8"}]

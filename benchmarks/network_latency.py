@@ -28,9 +28,18 @@ from benchmarks.measured_models import (
     resized,
     shipped_options,
 )
-from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_text
+from benchmarks.options import (
+    SIZES,
+    THREADS,
+    Size,
+    end_with,
+    installed,
+    parser_of,
+    settings_of,
+    size_text,
+)
 from benchmarks.record import Record
-from benchmarks.roofline import PAPER, SIZES, TX1_MS, TX1_SOURCE
+from benchmarks.roofline import PAPER, TX1_MS, TX1_SOURCE
 from benchmarks.shown import Row
 from benchmarks.timing import spread, take_timed_turns
 from segmentation_node.errors import BackendError
@@ -244,4 +253,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +28,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from benchmarks import shown
+from benchmarks import ROOT, shown
 from benchmarks.machine import gpu_facts
-from benchmarks.options import THREADS, Size, parser_of, settings_of, size_of, size_text
-from benchmarks.record import ROOT, Record
+from benchmarks.options import THREADS, Size, end_with, parser_of, settings_of, size_of, size_text
+from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import spread
-from segmentation_node.errors import SegmentationError, exit_code
+from segmentation_node.errors import SegmentationError
 from segmentation_node.networks import NETWORKS, build_network
 from segmentation_node.yaml_and_json import parse_yaml
 from training.distributed import Group, join_group
@@ -135,10 +136,11 @@ class Stopwatch:
         return [start.elapsed_time(end) for start, end in pairs]
 
 
-def measure_step(recipe: Recipe, options: argparse.Namespace) -> Row:
-    """The row of Table 1 of one network: medians over as many steps as fit in the seconds."""
-    prepare_arithmetic(recipe, options.threads)
-    device = torch.device(options.device)
+def step_of(recipe: Recipe, device: torch.device) -> Callable[[], list[float]]:
+    """A step of a network with random weights on one batch, without the update of the weights.
+
+    It gives the times of its forward and of its backward pass in ms.
+    """
     torch.manual_seed(0)
     network = build_network(recipe.network, CLASSES, {}).train()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -147,7 +149,7 @@ def measure_step(recipe: Recipe, options: argparse.Namespace) -> Row:
     images = (images / 64 - 2).contiguous(memory_format=torch.channels_last)
     dtype, stopwatch = AMP_TYPES.get(recipe.precision), Stopwatch(device)
 
-    def step_ms() -> list[float]:
+    def step() -> list[float]:
         network.zero_grad(set_to_none=True)
         stopwatch.mark()
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
@@ -157,14 +159,22 @@ def measure_step(recipe: Recipe, options: argparse.Namespace) -> Row:
         stopwatch.mark()
         return stopwatch.laps_ms()
 
+    return step
+
+
+def measure_step(recipe: Recipe, options: argparse.Namespace) -> Row:
+    """The row of Table 1 of one network: medians over as many steps as fit in the seconds."""
+    prepare_arithmetic(recipe, options.threads)
+    device = torch.device(options.device)
+    step = step_of(recipe, device)
     for _ in range(WARM_UP_STEPS[device.type]):
-        step_ms()
+        step()
     laps_ms: list[list[float]] = []
     ends_s = time.perf_counter() + options.seconds
     while len(laps_ms) < MOST_STEPS and (
         len(laps_ms) < LEAST_STEPS or time.perf_counter() < ends_s
     ):
-        laps_ms.append(step_ms())
+        laps_ms.append(step())
     total = spread([sum(laps) for laps in laps_ms])
     case = (recipe.network, Case(recipe.batch_size, recipe.crop_size))
     published, published_on = PUBLISHED.get(case, ((None,) * len(PARTS), None))
@@ -193,13 +203,12 @@ def measure_parallel(
         _torchrun([*part, "--output", str(path)], processes, threads)
         found = json.loads(path.read_text())
     ms_per_image = [step_ms / recipe.batch_size for step_ms in found["step_ms"]]
-    cores = os.cpu_count() or 1
     return {
         "table": "article_2",
         **found["about"],
         "processes": processes,
         "threads_per_process": threads,
-        "is_oversubscribed": options.device == "cpu" and processes * threads > cores,
+        "is_oversubscribed": options.device == "cpu" and processes * threads > THREADS,
         "steps": len(ms_per_image),
         "ms_per_image": statistics.median(ms_per_image),
         "most_ms_per_image": max(ms_per_image),
@@ -216,7 +225,7 @@ def add_speed_up(rows: list[Row]) -> None:
     def used(row: Row) -> int:
         if row["device"] != "cpu":
             return int(row["processes"])
-        return min(row["processes"] * row["threads_per_process"], os.cpu_count() or 1)
+        return min(row["processes"] * row["threads_per_process"], THREADS)
 
     for row in rows:
         row["speed_up"] = rows[0]["ms_per_image"] / row["ms_per_image"]
@@ -320,7 +329,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, write, print; 1 where the device is missing or a process failed."""
+    """Measure, write, print; 1 where the device is missing."""
     options = parse(arguments)
     if options.part:
         run_part(options)
@@ -328,16 +337,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("NOT RUN: PyTorch finds no GPU; --device cpu measures the CPU", file=sys.stderr)
         return 1
-    settings = settings_of(options)
-    if options.device == "cuda":
-        settings["gpu"] = gpu_facts("cuda")
-    record = Record("paper_tables", settings, arguments)
-
-    def run() -> int:
-        record.finish(measure(options), options.output, SHOWN)
-        return 0
-
-    return exit_code(run)
+    gpu = gpu_facts("cuda") if options.device == "cuda" else None
+    record = Record("paper_tables", settings_of(options), arguments, gpu)
+    record.finish(measure(options), options.output, SHOWN)
+    return 0
 
 
 def _published(row: Row) -> str:
@@ -382,4 +385,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

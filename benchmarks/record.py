@@ -1,19 +1,19 @@
 """What a benchmark leaves behind: one JSON file that says what was measured, where and how."""
 
 import datetime
+import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import BENCHMARKS, machine
+from benchmarks import BENCHMARKS, ROOT, machine
 from benchmarks.shown import Shown, shown_of, text
 from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report.text import write_json
 from segmentation_node.yaml_and_json import read_json
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TRIALS = ROOT / "out" / "benchmarks"
 """For runs that only try something out; git ignores it, and nothing quotes it."""
@@ -22,11 +22,16 @@ TRIALS = ROOT / "out" / "benchmarks"
 class Record:
     """Made before anything is measured, so that the machine's load is that before the run.
 
-    ``arguments`` are those of the command line where they do not come from ``sys.argv``.
+    ``arguments`` are those of the command line where they do not come from ``sys.argv``, ``gpu``
+    the ``machine.gpu_facts`` of the one that is measured.
     """
 
     def __init__(
-        self, benchmark: str, settings: dict[str, Any], arguments: Sequence[str] | None = None
+        self,
+        benchmark: str,
+        settings: dict[str, Any],
+        arguments: Sequence[str] | None = None,
+        gpu: dict[str, Any] | None = None,
     ) -> None:
         words = sys.argv[1:] if arguments is None else arguments
         self.content: dict[str, Any] = {
@@ -35,7 +40,7 @@ class Record:
             "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *_shown(words)]),
             "started_utc": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
             "took_s": None,  # from start to this file
-            "machine": machine.facts(),
+            "machine": {**machine.facts(), "gpu": gpu},
             "settings": settings,  # what holds for all rows: threads, rounds, limits
         }
         self._started_s = time.monotonic()
@@ -110,4 +115,7 @@ def _duration(seconds: float) -> str:
 def _shown(words: Sequence[str]) -> list[str]:
     """The arguments, with ROOT for the folder of a data set, which is elsewhere for others."""
     follows_root = [False, *(word == "--root" for word in words)]
-    return ["ROOT" if hidden else word for hidden, word in zip(follows_root, words)]
+    return [
+        "ROOT" if hidden else re.sub("^--root=.*", "--root=ROOT", word)
+        for hidden, word in zip(follows_root, words)
+    ]

@@ -16,13 +16,12 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import shown
 from benchmarks.measured_models import shipped_options
-from benchmarks.options import Size, parser_of, size_text
+from benchmarks.options import SIZES, Size, end_with, parser_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from segmentation_node.networks import NETWORKS
 from training.summary import count_macs, meta_network
 
-SIZES = [(320, 480), (360, 640), (720, 1280)]
 CLASSES = 19
 BYTES_PER_S = 25.6e9
 PAPER = "elu_squeezenet"
@@ -120,4 +119,4 @@ SHOWN = shown.one_table(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import shown
-from benchmarks.options import THREADS, parser_of, settings_of
+from benchmarks.options import THREADS, end_with, parser_of, settings_of
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import by_clock
@@ -25,7 +25,6 @@ from training.recipe import Recipe
 from training.train import prepare_arithmetic
 from training.trainer import Trainer
 
-LEAST_RATIO = 0.9
 KINDS: dict[str, Callable[..., AnySplit]] = {"memory": Split, "stream": StreamingSplit}
 KEYS = ("loop_s_per_image", "bare_s_per_image")
 
@@ -63,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     prepare_arithmetic(recipe, options.threads)
     about = {"dataset": recipe.dataset, "crop": "240x320", "batch_size": recipe.batch_size}
-    settings = settings_of(options, **about, least_ratio=LEAST_RATIO)
+    settings = settings_of(options, **about)
     record = Record("training_loop", settings, arguments)
     dataset = open_dataset(recipe.dataset, options.root, "train")
     rows = []
@@ -98,4 +97,4 @@ SHOWN = shown.one_table(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

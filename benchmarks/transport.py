@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,15 +18,15 @@ import rclpy
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from benchmarks import shown
+from benchmarks import ROOT, shown
 from benchmarks.nodes import image_messages
-from benchmarks.options import Size, parser_of, settings_of, size_of, size_text
+from benchmarks.options import Size, end_with, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import frame_metrics
 from segmentation_node.ros.processor import stamp_nanoseconds
 
-PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
+PROFILE = ROOT / "config" / "fastdds_large_images.xml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 SIZES = [(360, 640), (720, 1280), (1024, 2048)]
 RATE_HZ = 20.0
@@ -210,4 +209,4 @@ SHOWN = shown.Shown(
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

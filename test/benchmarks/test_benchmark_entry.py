@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import sys
 
 import pytest
@@ -119,6 +120,27 @@ def test_the_list_names_all(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(BENCHMARKS)
     assert any(line.endswith("an NVIDIA GPU") for line in lines)
+
+
+NO_MODEL = ("--model", "/nothing")
+NO_DATA = ("--root", "/nothing")
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        *((name, NO_MODEL) for name in ("boxes", "cameras", "deadline", "int8")),
+        *((name, ("--models", "/nothing")) for name in ("end_to_end", "host_cost")),
+        *((name, NO_DATA) for name in ("evaluation_speed", "training_loop", "int8")),
+    ],
+)
+def test_what_is_not_there_is_one_line(name, wrong, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, *wrong])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1 and line.startswith("error: ") and "/nothing" in line
 
 
 class Reached(Exception):

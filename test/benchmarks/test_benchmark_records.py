@@ -37,7 +37,7 @@ def test_a_results_file_can_be_shown(path):
     content = read_record(path)
     assert problem(content) == ""
     assert content["benchmark"] == path.stem and content["results"]
-    quick = " ".join(BENCHMARKS[path.stem].quick)
+    quick = BENCHMARKS[path.stem].quick
     assert "--quick" not in content["command"]
     assert not quick or quick not in content["command"], "a quick run is not to be quoted"
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import paper_tables
 from benchmarks.paper_tables import CASES, PARALLEL_CASES, Case, Stopwatch, recipe_of
+from segmentation_node.errors import SegmentationError
 from training.distributed import Group
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,7 +57,7 @@ def test_a_row_for_each_precision(tmp_path):
 
 @pytest.mark.parametrize("device, efficiency", [("cpu", 0.8), ("GPU", 0.4)])
 def test_efficiency_is_by_what_more_is_used(device, efficiency, monkeypatch):
-    monkeypatch.setattr(paper_tables.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(paper_tables, "THREADS", 2)
     rows = [
         {"device": device, "processes": 1, "threads_per_process": 2, "ms_per_image": 80.0},
         {"device": device, "processes": 2, "threads_per_process": 1, "ms_per_image": 100.0},
@@ -98,16 +99,17 @@ def test_without_a_gpu_it_says_so(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("NOT RUN") and not output.exists()
 
 
-def test_a_failing_process_is_one_line(tmp_path, capsys, monkeypatch):
+def test_a_failing_process_is_one_line(tmp_path, monkeypatch):
     def fail(command, **kwargs):
         return subprocess.CompletedProcess(command, 1, "Traceback\nValueError: too small\n")
 
     monkeypatch.setattr(paper_tables.subprocess, "run", fail)
     arguments = [*SMALL, "--tables", "2", "--output", str(tmp_path / "tables.json")]
-    assert paper_tables.main(arguments) == 1
-    assert capsys.readouterr().err.splitlines() == [
-        "error: 2 processes: torchrun ended with 1: Traceback | ValueError: too small"
-    ]
+    with pytest.raises(SegmentationError) as caught:
+        paper_tables.main(arguments)
+    assert str(caught.value) == (
+        "2 processes: torchrun ended with 1: Traceback | ValueError: too small"
+    )
 
 
 @pytest.mark.parametrize("device", PARALLEL_CASES)
