@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segmentation_node.boxes import area, intersection_matrix, iou_matrix
-from segmentation_node.evaluation.datasets import Dataset
+from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.evaluation.run.instances import CLASS_SHIFT
 from segmentation_node.evaluation.run.true_boxes import AREA, THING, boxes_of_instances
 from segmentation_node.fast_rcnn import deltas_between
@@ -63,6 +63,18 @@ class Targets:
     rois_xyxy: np.ndarray
     labels: np.ndarray
     deltas: np.ndarray
+
+
+def open_numbered(name: str, root: str, split: str) -> Dataset:
+    """A split with its instances. Raises TrainingError where the data set does not number them."""
+    dataset = open_dataset(name, root, split, with_instances=True)
+    if not dataset.with_instances:
+        numbered = [known for known, found in DATASETS.items() if found.instance_classes]
+        raise TrainingError(
+            f"data set {name} numbers no instances, so it has no boxes; choose one of "
+            f"{', '.join(sorted(numbered))}"
+        )
+    return dataset
 
 
 def class_ids_of(names: Sequence[str], dataset: Dataset, card: ModelCard) -> list[int]:

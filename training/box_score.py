@@ -10,18 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.datasets import DATASETS, Dataset
 from segmentation_node.evaluation.report.text import table
 from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
 from segmentation_node.model_card import ModelCard, read_card
 from segmentation_node.pipeline import Segmenter, open_segmenter
+from training.box_samples import open_numbered
+from training.errors import TrainingError
 
 
 def score_boxes(card: ModelCard, dataset: Dataset) -> dict[str, DetectionScores]:
-    """Scores of the box head and of the connected areas, of the shipped files on ONNX Runtime."""
-    assert card.boxes is not None
+    """Scores of the box head and of the connected areas, of the shipped files on ONNX Runtime.
+
+    Raises TrainingError where there is no head, or the data set numbers nothing of its classes.
+    """
+    if card.boxes is None:
+        raise TrainingError(f"{card.name} has no box head; training.boxes trains one")
     names = card.boxes.classes
+    unknown = [name for name in names if name not in dataset.instance_classes]
+    if unknown:
+        raise TrainingError(
+            f"{card.name} finds {', '.join(unknown)}, of which the data set numbers no instances; "
+            f"it numbers {', '.join(dataset.instance_classes)}"
+        )
     true_ids = [dataset.label_set.names.index(name) for name in names]
     with open_segmenter(card, "onnxruntime") as segmenter:
         segmenter.batch.open_boxes()
@@ -84,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def score() -> int:
-        dataset = open_dataset(options.dataset, options.root, options.split, with_instances=True)
+        dataset = open_numbered(options.dataset, options.root, options.split)
         scores = score_boxes(read_card(str(options.model)), dataset)
         print(f"{scores['box_head'].frames} frames, percent")
         print(score_table(scores))

@@ -16,13 +16,19 @@ import numpy as np
 import torch
 
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.model_card import read_card
 from segmentation_node.networks.box_head import BoxHead, build_box_head
 from training.arguments import whole
 from training.box_export import put_beside
-from training.box_samples import Sample, class_ids_of, read_samples, shapes_of, targets_of
-from training.errors import TrainingError
+from training.box_samples import (
+    Sample,
+    class_ids_of,
+    open_numbered,
+    read_samples,
+    shapes_of,
+    targets_of,
+)
 from training.graphs import graph_of_card
 
 FRAMES_A_STEP = 2
@@ -83,7 +89,7 @@ def train(options: argparse.Namespace) -> int:
     # Saturated ELUs make gradients so small that the CPU computes them many times slower.
     torch.set_flush_denormal(True)
     card = read_card(str(options.model))
-    training = _open(options.dataset, options.root, options.split)
+    training = open_numbered(options.dataset, options.root, options.split)
     class_ids = class_ids_of(options.classes, training, card)
     graph = graph_of_card(card)
     head = build_box_head(len(class_ids), HEAD, graph.network)
@@ -106,21 +112,10 @@ def train(options: argparse.Namespace) -> int:
         "dataset": options.dataset,
         "split": options.test_split,
     }
-    tested = _open(options.dataset, options.root, options.test_split)
+    tested = open_numbered(options.dataset, options.root, options.test_split)
     put_beside(options.model, graph, head, boxes, tested)
     print(f"{options.model}: box head added")
     return 0
-
-
-def _open(name: str, root: str, split: str) -> Dataset:
-    dataset = open_dataset(name, root, split, with_instances=True)
-    if not dataset.with_instances:
-        numbered = [known for known, found in DATASETS.items() if found.instance_classes]
-        raise TrainingError(
-            f"data set {name} numbers no instances, so it has no boxes; choose one of "
-            f"{', '.join(sorted(numbered))}"
-        )
-    return dataset
 
 
 def _tell(started: float, what: str) -> None:

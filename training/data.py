@@ -108,9 +108,9 @@ def open_data(
 ) -> Dataset:
     """A split of a data set to learn from; says on stderr what of it is left out.
 
-    ``skip_broken`` leaves out what cannot be read, which is a DatasetError otherwise: at once
-    where a file is missing, later where it cannot be read. Of more than ``limit`` samples the
-    others will not be read.
+    ``skip_broken`` reads all of it and leaves out what cannot be read, which is a DatasetError
+    otherwise: at once where a file of the first ``limit`` samples is missing, later where it
+    cannot be read.
     """
     dataset = open_dataset(name, root, split)
     for note in dataset.notes:

@@ -19,7 +19,9 @@ from segmentation_node.model_card import open_model
 from segmentation_node.networks import build_network
 from tools.gpu import ROOT, TRAININGS, GpuError, run, take, train
 from tools.gpu.limited import Ended, run_limited
+from training.distributed import Group
 from training.recipe import Recipe
+from training.run_folder import RunFolder
 
 ABSENT = ("rclpy", "rosbags", "openvino", "ament_index_python", "sensor_msgs", "lz4", "mcap")
 """What the machine with the GPU does not have."""
@@ -144,6 +146,24 @@ def test_a_network_that_fails_is_tried_without_a_graph_and_then_left_out(on_a_gp
     ]
     trained = {path.parent.name for path in (on_a_gpu.work / "runs").rglob("outcome.json")}
     assert trained == set(TRAININGS) - {"segnet_basic"}
+
+
+def test_what_an_attempt_left_does_not_keep_the_next_one_from_training(
+    tmp_path, monkeypatch, capsys
+):
+    """A run's folder refuses another recipe, and another attempt has time for other epochs."""
+    recipe = train.recipe_of("enet", True)
+    dataclasses.replace(recipe, epochs=7).write(tmp_path / "work" / "enet" / "recipe.yaml")
+
+    def attempt(recipe, splits, folder, seconds, is_graphed):
+        RunFolder(folder, recipe, None, Group()).open(resume=False)
+        raise GpuError("it began")
+
+    for name, found in (("open_dataset", None), ("open_split", None), ("train", attempt)):
+        monkeypatch.setattr(train, name, found or (lambda *_: None))
+    options = ("--work", str(tmp_path / "work"), "--output", str(tmp_path), "--seconds", "9")
+    assert train.main(["enet", "--camvid", "", *options, "--device", "cpu", "--toy"]) == 1
+    assert capsys.readouterr().err == "error: it began\n"
 
 
 def test_the_table_begins_with_its_core(on_a_gpu):

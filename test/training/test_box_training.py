@@ -89,7 +89,7 @@ def test_the_graph_made_again_keeps_what_the_head_sees(trained, few_frames, tmp_
 )
 def test_what_cannot_be_taught_is_one_line(model, few_frames, options, said, capsys, monkeypatch):
     monkeypatch.setattr(
-        "training.boxes.open_dataset",
+        "training.box_samples.open_dataset",
         lambda name, *_, **__: (
             few_frames if name == "street" else type("CamVid", (), {"with_instances": False})()
         ),
@@ -99,6 +99,16 @@ def test_what_cannot_be_taught_is_one_line(model, few_frames, options, said, cap
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in model.iterdir()} == before
+
+
+def test_what_has_no_boxes_to_score_is_refused(model, few_frames, monkeypatch):
+    with pytest.raises(SegmentationError) as caught:
+        box_score.score_boxes(read_card(str(MODELS / "enet_camvid")), few_frames)
+    assert_one_line(caught, "enet_camvid has no box head", "training.boxes")
+    monkeypatch.setattr(few_frames, "instance_classes", ("bicycle",))
+    with pytest.raises(SegmentationError) as caught:
+        box_score.score_boxes(read_card(str(model)), few_frames)
+    assert_one_line(caught, "person", "car", "it numbers bicycle")
 
 
 def test_another_label_set_than_the_datas_is_refused(few_frames):

@@ -6,6 +6,7 @@
 import argparse
 import dataclasses
 import gc
+import shutil
 import signal
 import sys
 import threading
@@ -137,6 +138,8 @@ def train_all(options: argparse.Namespace) -> int:
         folder = options.work / network
         is_graphed = device.type == "cuda" and network not in options.eager
         recipe = recipe_of(network, options.toy)
+        # What an attempt that failed left is of another recipe: not as many epochs fitted.
+        shutil.rmtree(folder, ignore_errors=True)
         outcome = train(recipe, splits, folder, seconds, is_graphed)
         write_json(str(folder / OUTCOME_FILE), outcome)
         for name in (OUTCOME_FILE, RECIPE_FILE, LOG_FILE):
