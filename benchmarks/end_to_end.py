@@ -74,7 +74,8 @@ def turn(node: NodeProcess, player: Player, messages: Any, turn_s: float) -> Row
     before_s = cpu_s([node])
     sent = player.play_back_to_back(IN_FLIGHT, messages, turn_s, LEAST_FRAMES)
     spent_ms = (cpu_s([node]) - before_s) * 1e3
-    found = frame_metrics([times_s for _, *times_s in player.frames], sent)
+    times_s = [(sent_s, received_s) for _, sent_s, received_s in player.frames]
+    found = frame_metrics(times_s, sent)
     return {**found, "cpu_ms_per_frame": spent_ms / sent}  # of the node's process
 
 

@@ -121,7 +121,7 @@ def _network_cpu_ms(card: ModelCard, backend: str, options: argparse.Namespace) 
 
 CASE: dict[str, shown.Cell] = {
     "Model": "`{model}`",
-    "Backend": lambda row: shown.RUN_TIME_NAMES.get(row["backend"], row["backend"]),
+    "Backend": lambda row: shown.run_time({"run_time": row["backend"]}),
     "Image": "{image}",
     "Graph": "{graph}",
     "Overlay": shown.yes_or_no("overlay"),

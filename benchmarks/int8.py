@@ -83,7 +83,8 @@ UNREADABLE = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Quantise, measure, write, print."""
-    defaults = {"model": MODEL, "dataset": "camvid", "root": "", "variants": list(VARIANTS)}
+    defaults: dict[str, Any] = {"model": MODEL, "dataset": "camvid", "root": ""}
+    defaults.update(variants=list(VARIANTS))
     defaults.update(run_times=RUN_TIMES, images=64, rounds=5, runs=5, threads=THREADS)
     choices = {"variants": VARIANTS, "run_times": RUN_TIMES}
     parser = parser_of("int8", __doc__, choices, **defaults)

@@ -48,7 +48,12 @@ def _bare_steps(trainer: Trainer, batch: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure a split in memory and one that is streamed; write and print the ratios."""
-    defaults = {"network": "elu_squeezenet", "images": 48, "rounds": 5, "threads": THREADS}
+    defaults: dict[str, Any] = {
+        "network": "elu_squeezenet",
+        "images": 48,
+        "rounds": 5,
+        "threads": THREADS,
+    }
     parser = parser_of("training_loop", __doc__, **defaults)
     parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
     options = parser.parse_args(arguments)
