@@ -1,8 +1,12 @@
 """Measurements, each a module with ``main(arguments)`` and how it is shown in ``SHOWN``."""
 
 import ast
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+from segmentation_node.errors import exit_code
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,6 +22,9 @@ class Benchmark(NamedTuple):
 
 CAMVID = "CamVid: -- --root CAMVID"
 MODEL = "fast_elu_squeezenet_camvid"
+SIZES = [(320, 480), (360, 640), (720, 1280)]
+"""(height, width); those that Treml et al. 2016 timed."""
+CAMERA_SIZES = SIZES[1:]
 
 # In the order in which they run.
 BENCHMARKS = {
@@ -42,3 +49,8 @@ def measures(name: str) -> str:
     module = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
     first, _, _ = (ast.get_docstring(module) or "").partition("\n\n")
     return first.partition(": ")[2].rstrip(".").replace("\n", " ")
+
+
+def end_with(main: Callable[[], int | None]) -> NoReturn:
+    """End this process with a benchmark's ``main``: a known error is one line and exit code 1."""
+    sys.exit(exit_code(lambda: main() or 0))

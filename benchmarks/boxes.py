@@ -11,8 +11,8 @@ from itertools import cycle
 import numpy as np
 import torch
 
-from benchmarks import shown
-from benchmarks.options import THREADS, end_with, installed, parser_of, settings_of, size_text
+from benchmarks import end_with, shown
+from benchmarks.options import THREADS, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import take_turns

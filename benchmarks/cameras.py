@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks import MODEL, shown
+from benchmarks import MODEL, end_with, shown
 from benchmarks.nodes import Player, cpu_s, image_messages, local_graph, memory_mb, quiet_node
-from benchmarks.options import THREADS, end_with, parser_of, settings_of, size_text
+from benchmarks.options import THREADS, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.timing import in_rounds, medians, ratios
 from segmentation_node.backends import BACKENDS

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 
-from benchmarks import MODEL, shown
+from benchmarks import MODEL, end_with, shown
 from benchmarks.cameras import WARM_UP_S
 from benchmarks.nodes import Player, image_messages, local_graph, memory_mb, quiet_node
-from benchmarks.options import THREADS, end_with, parser_of, settings_of
+from benchmarks.options import THREADS, parser_of, settings_of
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from segmentation_msgs.msg import FrameLatency

@@ -18,19 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import plots, shown
+from benchmarks import CAMERA_SIZES, end_with, plots, shown
 from benchmarks.measured_models import model_named, resized
 from benchmarks.nodes import Player, cpu_s, image_messages, local_graph, quiet_node
-from benchmarks.options import (
-    CAMERA_SIZES,
-    THREADS,
-    Size,
-    end_with,
-    installed,
-    parser_of,
-    settings_of,
-    size_text,
-)
+from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import frame_metrics, in_rounds, medians, ratios

@@ -11,8 +11,8 @@ from typing import Any
 
 import cv2
 
-from benchmarks import MODEL, shown
-from benchmarks.options import end_with, parser_of, settings_of, size_text
+from benchmarks import MODEL, end_with, shown
+from benchmarks.options import parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import by_clock

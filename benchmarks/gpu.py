@@ -24,18 +24,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks import shown
+from benchmarks import SIZES, end_with, shown
 from benchmarks.machine import gpu_facts
 from benchmarks.measured_models import RANDOM, forget_compiled, model_named
-from benchmarks.options import (
-    SIZES,
-    end_with,
-    parser_of,
-    settings_of,
-    size_of,
-    size_text,
-    street_images,
-)
+from benchmarks.options import parser_of, settings_of, size_of, size_text, street_images
 from benchmarks.record import TRIALS, Record, read_record
 from benchmarks.shown import Row
 from segmentation_node.backends import (

@@ -16,14 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import MODEL, shown
+from benchmarks import CAMERA_SIZES, MODEL, end_with, shown
 from benchmarks.measured_models import resized
 from benchmarks.nodes import cpu_s, local_graph
 from benchmarks.options import (
-    CAMERA_SIZES,
     THREADS,
     Size,
-    end_with,
     installed,
     parser_of,
     settings_of,

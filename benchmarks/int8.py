@@ -23,18 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from benchmarks import MODEL, shown
+from benchmarks import CAMERA_SIZES, MODEL, end_with, shown
 from benchmarks.measured_models import resized
-from benchmarks.options import (
-    CAMERA_SIZES,
-    THREADS,
-    end_with,
-    installed,
-    parser_of,
-    settings_of,
-    size_of,
-    size_text,
-)
+from benchmarks.options import THREADS, installed, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import spread, take_turns

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import plots, shown
+from benchmarks import SIZES, end_with, plots, shown
 from benchmarks.cpu_limits import breakdown, measure_peak, peak_share, profile
 from benchmarks.measured_models import (
     REFERENCE,
@@ -28,16 +28,7 @@ from benchmarks.measured_models import (
     resized,
     shipped_options,
 )
-from benchmarks.options import (
-    SIZES,
-    THREADS,
-    Size,
-    end_with,
-    installed,
-    parser_of,
-    settings_of,
-    size_text,
-)
+from benchmarks.options import THREADS, Size, installed, parser_of, settings_of, size_text
 from benchmarks.record import Record
 from benchmarks.roofline import PAPER, TX1_MS, TX1_SOURCE
 from benchmarks.shown import Row

@@ -2,23 +2,18 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from benchmarks.record import RESULTS
 from segmentation_node.backends import BACKENDS
-from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets.street import StreetDrive
 
 Size = tuple[int, int]
 """(height, width)."""
-SIZES = [(320, 480), (360, 640), (720, 1280)]
-"""Those that Treml et al. 2016 timed."""
-CAMERA_SIZES = SIZES[1:]
 THREADS = len(os.sched_getaffinity(0))
 """As many as this process may use logical cores."""
 
@@ -44,11 +39,6 @@ def parser_of(
             help="default: %(default)s",
         )
     return parser
-
-
-def end_with(main: Callable[[], int | None]) -> NoReturn:
-    """End this process with a benchmark's ``main``: a known error is one line and exit code 1."""
-    sys.exit(exit_code(lambda: main() or 0))
 
 
 def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from benchmarks import ROOT, shown
+from benchmarks import ROOT, end_with, shown
 from benchmarks.machine import gpu_facts
-from benchmarks.options import THREADS, Size, end_with, parser_of, settings_of, size_of, size_text
+from benchmarks.options import THREADS, Size, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import spread

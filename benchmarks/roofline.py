@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks import shown
+from benchmarks import SIZES, end_with, shown
 from benchmarks.measured_models import shipped_options
-from benchmarks.options import SIZES, Size, end_with, parser_of, size_text
+from benchmarks.options import Size, parser_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from segmentation_node.networks import NETWORKS

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import shown
-from benchmarks.options import THREADS, end_with, parser_of, settings_of
+from benchmarks import end_with, shown
+from benchmarks.options import THREADS, parser_of, settings_of
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import by_clock

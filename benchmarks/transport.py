@@ -18,9 +18,9 @@ import rclpy
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from benchmarks import ROOT, shown
+from benchmarks import ROOT, end_with, shown
 from benchmarks.nodes import image_messages
-from benchmarks.options import Size, end_with, parser_of, settings_of, size_of, size_text
+from benchmarks.options import Size, parser_of, settings_of, size_of, size_text
 from benchmarks.record import Record
 from benchmarks.shown import Row
 from benchmarks.timing import frame_metrics
