@@ -14,10 +14,16 @@ from typing import NamedTuple
 
 from benchmarks import BENCHMARKS, ROOT, measures
 from benchmarks.record import RESULTS, TRIALS, problem, read_record
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import ContentError
 from segmentation_node.evaluation.report.text import table
 
 INTERRUPTED = 130
+EXAMPLES = """
+%(prog)s --quick
+%(prog)s host_cost end_to_end
+%(prog)s evaluation_speed -- --root CAMVID
+"""
 
 
 class Outcome(NamedTuple):
@@ -98,11 +104,21 @@ def listing() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", type=_name, metavar="NAME", help="see --list")
-    parser.add_argument("--list", action="store_true", help="names, what they measure and need")
+    parser = CommandParser(prog="python3 -m benchmarks", description=__doc__, examples=EXAMPLES)
     parser.add_argument(
-        "--quick", action="store_true", help="try it out; writes to out/benchmarks instead"
+        "names",
+        nargs="*",
+        type=_name,
+        metavar="NAME",
+        help="which, of those of --list; default: all that need neither a GPU nor a data set",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print names, what each measures and needs"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="measure little, to try it out; writes to out/benchmarks, not to benchmarks/results",
     )
     return parser
 

@@ -5,7 +5,6 @@ is written here. ``<!-- line: NAME -->`` asks for a sentence, ``<!-- picture: FI
 picture. ``MACHINE/NAME`` takes the results in the folder of another machine.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from benchmarks import BENCHMARKS, ROOT, plots
 from benchmarks.record import RESULTS, provenance, read_record
 from benchmarks.shown import Plot, markdown, shown_of
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
 from segmentation_node.files import write_whole
 
@@ -31,8 +31,12 @@ class MarkerError(ValueError):
 
 def main(arguments: list[str] | None = None) -> int:
     """Write what is out of date, or with ``--check`` name it; 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="benchmarks.documents", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
+    parser = CommandParser(prog="python3 -m benchmarks.documents", description=__doc__)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit code 1 if a document is out of date",
+    )
     is_check = parser.parse_args(arguments).check
 
     def write() -> int:

@@ -224,13 +224,40 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     defaults = {"device": "cuda", "networks": sorted(NETWORKS), "warm_up": 10}
     parser = parser_of("gpu", __doc__, {"networks": NETWORKS}, **defaults)
     add = parser.add_argument
-    add("--sizes", nargs="+", type=size_of, metavar="WIDTHxHEIGHT")
-    add("--batches", nargs="+", type=whole(1))
-    add("--precisions", nargs="+", choices=TorchBackend.precisions)
-    add("--executions", nargs="+", choices=EXECUTIONS[1:])
-    add("--frames", type=whole(1), help="batches measured a row")
-    add("--images", type=whole(1), default=4, help="street frames of the run")
-    add("--resume", action="store_true", help="keep the rows that OUTPUT has")
+    usual = "default: all of the table; on the CPU a small part"
+    add("--sizes", nargs="+", type=size_of, metavar="WIDTHxHEIGHT", help=f"of the input; {usual}")
+    add("--batches", nargs="+", type=whole(1), metavar="N", help=f"images in a run; {usual}")
+    names = TorchBackend.precisions
+    add(
+        "--precisions",
+        nargs="+",
+        choices=names,
+        metavar="NAME",
+        help=f"{', '.join(names)}; {usual}",
+    )
+    names = EXECUTIONS[1:]
+    add(
+        "--executions",
+        nargs="+",
+        choices=names,
+        metavar="NAME",
+        help=f"{', '.join(names)}; {usual}",
+    )
+    frames = ", ".join(f"{values[-1]} on {device}" for device, values in DEFAULTS.items())
+    add(
+        "--frames",
+        type=whole(1),
+        metavar="N",
+        help=f"batches that are measured of each row; default: {frames}",
+    )
+    add(
+        "--images",
+        type=whole(1),
+        default=4,
+        metavar="N",
+        help="pictures of the drawn street that they are made of",
+    )
+    add("--resume", action="store_true", help="keep the rows that the file of --output has")
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", options.device):
         parser.error(f"device {options.device!r} is not offered; choose cpu, cuda or cuda:N")

@@ -80,8 +80,21 @@ def main(arguments: list[str] | None = None) -> None:
     choices = {"variants": VARIANTS, "run_times": RUN_TIMES}
     parser = parser_of("int8", __doc__, choices, **defaults)
     add = parser.add_argument
-    add("--other-sizes", nargs="*", type=size_of, default=CAMERA_SIZES)
-    add("--frames", type=int, default=10**6, help="most validation frames; 0: times alone")
+    add(
+        "--other-sizes",
+        nargs="*",
+        type=size_of,
+        default=CAMERA_SIZES,
+        metavar="WIDTHxHEIGHT",
+        help="sizes beside the model's own, which are timed only; default: 640x360 1280x720",
+    )
+    add(
+        "--frames",
+        type=int,
+        default=10**6,
+        metavar="N",
+        help="most pictures of val that are scored, 0: none; default: all",
+    )
     options = parser.parse_args(arguments)
     options.run_times = installed({name: name for name in options.run_times})
     versions = {name: version(name) for name in options.run_times}

@@ -10,12 +10,50 @@ import numpy as np
 
 from benchmarks.record import RESULTS
 from segmentation_node.backends import BACKENDS
+from segmentation_node.command_line import CommandParser
 from segmentation_node.evaluation.datasets.street import StreetDrive
 
 Size = tuple[int, int]
 """(height, width)."""
 THREADS = len(os.sched_getaffinity(0))
 """As many as this process may use logical cores."""
+MEANINGS = {
+    "after_s": "seconds after the hog",
+    "backend": "what computes",
+    "backends": "what computes, one after the other",
+    "cameras": "how many cameras",
+    "classes": "how many the networks tell apart",
+    "dataset": "where the pictures come from",
+    "deadline_ms": "the deadline in ms; default: 0, --times-idle says it",
+    "device": "what computes, cpu or cuda (of gpu also cuda:N)",
+    "frames": "how many pictures are measured, in each case",
+    "hog_s": "seconds with a hog on every core",
+    "idle_s": "seconds in which nothing else runs",
+    "images": "how many pictures of the training split are used",
+    "model": "model folder, or shipped model's name",
+    "models": "model folders, shipped models' names or, of end_to_end, networks",
+    "network": "what is trained",
+    "networks": "what is measured",
+    "nodes": "which nodes take turns; the usual one always does",
+    "parallel_network": "what Table 2 is about",
+    "precision": "in which Table 1 computes",
+    "processes": "of Table 2: over how many a batch is split, one row each",
+    "rate_hz": "images per second of each camera",
+    "root": "folder of the data set",
+    "rounds": "how often all that is compared takes its turn",
+    "run_times": "what computes, in turns",
+    "runs": "runs of each in a round",
+    "seconds": "of Table 1: time for each row",
+    "sizes": "of the images in pixels",
+    "split": "of the data set",
+    "tables": "which of the article's",
+    "threads": "CPU threads; default: as many as the process may use cores",
+    "times_idle": "the deadline, in p95 of processing on the idle machine",
+    "turn_s": "seconds of a turn",
+    "variants": "which int8 forms",
+    "warm_up": "batches before those that are measured",
+}
+"""What the option of this name says, in every benchmark that has it."""
 
 
 def parser_of(
@@ -23,10 +61,17 @@ def parser_of(
 ) -> argparse.ArgumentParser:
     """A command line with ``--output``, and an option for each default, of its type.
 
-    Where that is a list there may be several; one of ``Size`` is given as WIDTHxHEIGHT.
+    ``MEANINGS`` says what it is. Where the default is a list there may be several; one of ``Size``
+    is given as WIDTHxHEIGHT.
     """
-    parser = argparse.ArgumentParser(prog=f"benchmarks.{benchmark}", description=about)
-    parser.add_argument("--output", type=Path, default=RESULTS / f"{benchmark}.json")
+    parser = CommandParser(prog=f"python3 -m benchmarks.{benchmark}", description=about)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS / f"{benchmark}.json",
+        metavar="FILE",
+        help=f"JSON file to write; default: benchmarks/results/{benchmark}.json",
+    )
     for name, default in defaults.items():
         several = isinstance(default, list)
         one = default[0] if several else default
@@ -35,10 +80,31 @@ def parser_of(
             nargs="+" if several else None,
             type=size_of if isinstance(one, tuple) else type(one),
             choices=(choices or {}).get(name),
+            metavar=_metavar(name, one, choices or {}),
             default=default,
-            help="default: %(default)s",
+            help=_help(name, default, choices or {}),
         )
     return parser
+
+
+def _metavar(name: str, value: Any, choices: Mapping[str, Any]) -> str:
+    """What stands for a value of the option."""
+    if isinstance(value, tuple):
+        return "WIDTHxHEIGHT"
+    is_a_name = name in choices or isinstance(value, str)
+    return "NAME" if is_a_name else "N" if isinstance(value, int) else "X"
+
+
+def _help(name: str, default: Any, choices: Mapping[str, Any]) -> str:
+    """What the option means, what it takes and, as one would give it, its default."""
+    text = MEANINGS[name]
+    if name in choices:
+        text += ": " + ", ".join(map(str, choices[name]))
+    if "default" in text or not default:
+        return text
+    values = default if isinstance(default, list) else [default]
+    given = [size_text(item) if isinstance(item, tuple) else str(item) for item in values]
+    return f"{text} (default: {' '.join(given)})"
 
 
 def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:

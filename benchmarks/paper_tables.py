@@ -295,9 +295,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     choices.update(networks=NETWORKS, parallel_network=NETWORKS)
     parser = parser_of("paper_tables", __doc__, choices, **defaults, parallel_network="segnet")
     add = parser.add_argument
-    add("--cases", nargs="+", default=CASES, type=case_of, metavar="BATCHxWIDTHxHEIGHT")
-    add("--parallel-case", type=case_of, metavar="BATCHxWIDTHxHEIGHT")
-    add("--steps", type=int, help="counted steps of each row of Table 2")
+    case = "BATCHxWIDTHxHEIGHT"
+    add(
+        "--cases",
+        nargs="+",
+        default=CASES,
+        type=case_of,
+        metavar=case,
+        help="of Table 1; default: 4x512x256 1x256x128",
+    )
+    add(
+        "--parallel-case",
+        type=case_of,
+        metavar=case,
+        help="of Table 2; default: 4x256x128 on cpu, 16x512x256 on cuda",
+    )
+    add(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="of Table 2: steps of each row; default: "
+        + ", ".join(f"{steps} on {device}" for device, steps in STEPS.items()),
+    )
     add("--part", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.parallel_case = options.parallel_case or PARALLEL_CASES[options.device]

@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         "threads": THREADS,
     }
     parser = parser_of("training_loop", __doc__, **defaults)
-    parser.add_argument("--root", default="", help="CamVid's folder; without it the street drive")
+    parser.add_argument(
+        "--root", default="", metavar="FOLDER", help="CamVid's folder; default: the drawn street"
+    )
     options = parser.parse_args(arguments)
     recipe = Recipe(
         network=options.network,

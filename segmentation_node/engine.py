@@ -44,6 +44,7 @@ from segmentation_node.backends.tensorrt.versions import (
     import_tensorrt,
     shared_logger,
 )
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import BackendError, OutputError, exit_code
 from segmentation_node.files import write_whole
 from segmentation_node.model_card import ModelCard, open_model
@@ -68,33 +69,57 @@ class Job(NamedTuple):
 
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        prog="segmentation_node.engine", description="Build the TensorRT engine of a model."
+    parser = CommandParser(
+        prog="python3 -m segmentation_node.engine",
+        description="Build the TensorRT engine of a model, for the GPU of this machine.",
+        examples="""
+%(prog)s --model fast_elu_squeezenet_camvid --precision fp16 --dry-run
+%(prog)s --model fast_elu_squeezenet_camvid --precision fp16
+""",
     )
     parser.add_argument("--model", required=True, help="a model folder, or a shipped model's name")
-    parser.add_argument("--precision", default="fp32", choices=TensorRtBackend.precisions)
     parser.add_argument(
-        "--engine-dir", default=engine_files.DEFAULT_ENGINE_DIR, help="default: %(default)s"
+        "--precision",
+        default="fp32",
+        choices=TensorRtBackend.precisions,
+        help="in which the engine computes; the node's parameter has to be the same",
+    )
+    parser.add_argument(
+        "--engine-dir",
+        default=engine_files.DEFAULT_ENGINE_DIR,
+        metavar="FOLDER",
+        help="where the engine is put; the node's parameter has to be the same",
     )
     parser.add_argument(
         "--workspace-mib",
         type=_positive,
         default=256,
-        help="scratch memory that a layer may use on the GPU, in MiB; default: %(default)s",
+        metavar="MIB",
+        help="scratch memory that a layer may use on the GPU, in MiB",
     )
     parser.add_argument(
         "--timing-cache",
         default="",
-        help="kernels measured by earlier builds; default: a file in the engine folder",
+        metavar="FILE",
+        help="kernels that earlier builds measured; default: a file in the engine folder",
     )
     parser.add_argument(
-        "--size", default="", metavar="HxW", help="another of the card's; default: its own"
+        "--size",
+        default="",
+        metavar="HxW",
+        help="height x width in pixels, of those that the model's card has; default: its own size",
     )
     parser.add_argument(
-        "--batch", type=_positive, default=0, help="images a run, of those that the card has"
+        "--batch",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="images in a run, of those that the model's card has; default: the smallest",
     )
-    parser.add_argument("--device", type=_device, default="auto", help="auto, cuda or cuda:N")
-    parser.add_argument("--force", action="store_true", help="build even if the engine is good")
+    parser.add_argument(
+        "--device", type=_device, default="auto", help="the GPU: auto, cuda or cuda:N"
+    )
+    parser.add_argument("--force", action="store_true", help="build even if a good engine is there")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be built")
     return parser.parse_args(arguments)
 

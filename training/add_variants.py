@@ -7,13 +7,13 @@
 are taken from its ``model.onnx``. What is added stores its weights in full.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
 from segmentation_node.importing.model_folder import ARTIFACTS, Form, add_to_card, forms_of
@@ -92,19 +92,61 @@ def _forms(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="training.add_variants", description=__doc__)
-    parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--variant", nargs="+", choices=[*ARTIFACTS, WEIGHTS], required=True)
+    parser = CommandParser(
+        prog="python3 -m training.add_variants",
+        description="""
+Add forms of the graph to a model folder: for some versions of TensorRT, int8 for CPUs, in other
+sizes, or the weights of a model that ships without them.""",
+        examples="""
+%(prog)s models/elu_squeezenet_camvid --variant float fp16
+%(prog)s MODEL --variant int8 --dataset camvid --root CAMVID
+%(prog)s MODEL --variant uint8 --size 240x320 --dataset camvid --root CAMVID
+%(prog)s models/segnet_camvid --variant weights
+""",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder")
     parser.add_argument(
-        "--size", type=image_size, action="append", default=[], help="HxW; default: the card's own"
+        "--variant",
+        nargs="+",
+        choices=[*ARTIFACTS, WEIGHTS],
+        required=True,
+        help="what to add: float for TensorRT before 8.5, fp16 for TensorRT 11, int8 for CPUs, "
+        "uint8 the plain graph, weights for the torch backend",
     )
     parser.add_argument(
-        "--batch", type=whole(1, MAX_BATCH), help="images a run; default: as model.onnx"
+        "--size",
+        type=image_size,
+        action="append",
+        default=[],
+        metavar="HxW",
+        help="height x width in pixels of the graph, may be given again, needs --dataset; default: "
+        "the card's own",
     )
-    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: street, if it serves")
-    parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--split", default="val", help="compared and scored on")
-    parser.add_argument("--training-split", default="train", help="where int8's ranges come from")
+    parser.add_argument(
+        "--batch",
+        type=whole(1, MAX_BATCH),
+        metavar="N",
+        help="images in a run of the graph; default: as model.onnx",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=sorted(DATASETS),
+        metavar="NAME",
+        help="what is compared and scored on, one of %s; default: street, if it serves"
+        % ", ".join(sorted(DATASETS)),
+    )
+    parser.add_argument(
+        "--root", default="", metavar="FOLDER", help="where the data set lies; street needs none"
+    )
+    parser.add_argument(
+        "--split", default="val", help="of the data set: what is compared and scored on"
+    )
+    parser.add_argument(
+        "--training-split",
+        default="train",
+        metavar="SPLIT",
+        help="of the data set: where the ranges of int8 come from",
+    )
     options = parser.parse_args(arguments)
 
     def add() -> int:

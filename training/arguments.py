@@ -67,6 +67,6 @@ def add_skip_broken(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="leave out, and name, the pictures that cannot be read; without it the first one "
-        "ends the command",
+        help="leave out, and name, the pictures that cannot be read; else the first one ends the "
+        "command",
     )

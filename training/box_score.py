@@ -3,14 +3,15 @@
 ``python -m training.box_score models/elu_squeezenet_street --dataset street --split test``
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import DATASETS, Dataset
+from segmentation_node.evaluation.commands.options import add_data_options, add_split_option
+from segmentation_node.evaluation.datasets import Dataset
 from segmentation_node.evaluation.report.text import table
 from segmentation_node.evaluation.run.detection_scores import DetectionScores
 from segmentation_node.evaluation.run.true_boxes import boxes_of_instances
@@ -26,7 +27,10 @@ def score_boxes(card: ModelCard, dataset: Dataset) -> dict[str, DetectionScores]
     Raises TrainingError where there is no head, or the data set numbers nothing of its classes.
     """
     if card.boxes is None:
-        raise TrainingError(f"{card.name} has no box head; training.boxes trains one")
+        raise TrainingError(
+            f"model {card.name} has no box head; give it one with: python3 -m training.boxes "
+            f"{card.folder}"
+        )
     names = card.boxes.classes
     unknown = [name for name in names if name not in dataset.instance_classes]
     if unknown:
@@ -88,11 +92,15 @@ def _flat(figures: dict[str, Any], prefix: str = "") -> dict[str, float | None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and score; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="training.box_score", description=__doc__)
-    parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
-    parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--split", default="test")
+    parser = CommandParser(
+        prog="python3 -m training.box_score",
+        description="""
+Score the boxes of a model's box head, beside those of its class maps' connected areas.""",
+        examples="%(prog)s models/elu_squeezenet_street --dataset street --split test",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, with a box head")
+    add_data_options(parser)
+    add_split_option(parser, default="test")
     options = parser.parse_args(arguments)
 
     def score() -> int:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
-from segmentation_node.evaluation.datasets import DATASETS
+from segmentation_node.evaluation.commands.options import add_data_options, add_split_option
 from segmentation_node.model_card import read_card
 from segmentation_node.networks.box_head import BoxHead, build_box_head
 from training.arguments import whole
@@ -124,16 +125,44 @@ def _tell(started: float, what: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and train; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="training.boxes", description=__doc__)
-    parser.add_argument("model", type=Path, help="model folder; the head is put into it")
-    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
-    parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--split", default="train", help="trained on")
-    parser.add_argument("--test-split", default="test", help="the card's figures are of it")
-    parser.add_argument("--classes", nargs="+", required=True, help="names in the label set")
-    parser.add_argument("--frames", type=whole(1), default=300, help="at most, evenly spread")
-    parser.add_argument("--epochs", type=whole(1), default=14)
-    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: all)")
+    parser = CommandParser(
+        prog="python3 -m training.boxes",
+        description="""
+Train a box head (Fast R-CNN) on a model's encoder, which stays as it is, and put it into the
+model's folder. Class maps stay equal to the bit. Takes 3 MB of memory a frame at 640x360.""",
+        examples="%(prog)s models/elu_squeezenet_street --dataset street --classes car person",
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="model folder; the head is put into it"
+    )
+    add_data_options(parser)
+    add_split_option(parser, "what is trained on", "train")
+    parser.add_argument(
+        "--test-split",
+        default="test",
+        metavar="SPLIT",
+        help="what the figures on the card are measured on",
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        required=True,
+        metavar="CLASS",
+        help="which get boxes; the data set has to number their instances",
+    )
+    parser.add_argument(
+        "--frames",
+        type=whole(1),
+        default=300,
+        metavar="N",
+        help="most frames that are trained on, evenly spread over the split",
+    )
+    parser.add_argument(
+        "--epochs", type=whole(1), default=14, metavar="N", help="passes over these frames"
+    )
+    parser.add_argument(
+        "--threads", type=whole(1), metavar="N", help="CPU threads; default: torch's"
+    )
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -3,12 +3,12 @@
 Loss and mean IoU on the validation split against epochs.
 """
 
-import argparse
 import csv
 import sys
 from pathlib import Path
 from typing import Any
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code, reason
 from training.errors import TrainingError, writing
 
@@ -62,9 +62,18 @@ def _names(paths: list[Path]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw the logs that are given into one picture; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="training.curves", description=__doc__)
-    parser.add_argument("logs", nargs="+", type=Path)
-    parser.add_argument("--output", type=Path, required=True, help="a .png or .svg file")
+    parser = CommandParser(
+        prog="python3 -m training.curves",
+        description="""
+Draw logs of runs into one picture: loss and mean IoU on the validation split, against epochs.""",
+        examples="%(prog)s runs/mine/log.csv --output curves.png",
+    )
+    parser.add_argument(
+        "logs", nargs="+", type=Path, metavar="LOG", help="log.csv of a run, or several"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="picture to write, .png or .svg"
+    )
     parsed = parser.parse_args(arguments)
     return exit_code(lambda: _draw(parsed.logs, parsed.output))
 

@@ -7,7 +7,6 @@ than one ``--size`` or ``--batch`` the graph in each of them; the first size is 
 would otherwise be too large to ship; ``training.add_variants`` makes the plain forms of it.
 """
 
-import argparse
 import copy
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from segmentation_node.backends.onnxruntime import import_onnxruntime
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.commands.options import temperature as temperature_of
 from segmentation_node.evaluation.datasets import Dataset
@@ -260,35 +260,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(export)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="training.export", description=__doc__)
-    add = parser.add_argument
-    add("run", type=Path, help="folder that training.train wrote")
-    add("--name", required=True)
-    add("--models", type=Path, default=Path("models"))
-    add("--root", default="", help="folder of the data set")
-    add("--size", type=image_size, action="append", required=True, help="HxW of the graph")
-    add("--batch", type=whole(1, MAX_BATCH), action="append", default=[])
-    add(
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="python3 -m training.export",
+        description="""
+Export a run as a model folder, MODELS/NAME, once torch and ONNX Runtime agree on real pictures of
+the data set.""",
+        examples="""
+%(prog)s runs/mine --name mine --size 360x640
+%(prog)s runs/mine --name mine --root CAMVID --size 360x480 --variant int8 --temperature fit
+""",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that training.train wrote")
+    parser.add_argument("--name", required=True, help="of the model, and of its folder")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder that the model's is made in"
+    )
+    parser.add_argument(
+        "--root",
+        default="",
+        metavar="FOLDER",
+        help="where the recipe's data set lies; street needs none",
+    )
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        action="append",
+        required=True,
+        metavar="HxW",
+        help="height x width in pixels that the graph computes at; given again, the folder has the "
+        "graph in each, and the first is the card's own",
+    )
+    parser.add_argument(
+        "--batch",
+        type=whole(1, MAX_BATCH),
+        action="append",
+        default=[],
+        metavar="N",
+        help="images in a run of the graph, may be given again; default: 1",
+    )
+    parser.add_argument(
         "--variant",
         nargs="+",
         choices=list(ARTIFACTS),
         default=["uint8"],
-        help="forms of the graph; uint8 is always made",
+        help="forms of the graph: float for TensorRT before 8.5, fp16 for TensorRT 11, int8 for "
+        "CPUs; default: uint8, which is always made",
     )
-    add(
+    parser.add_argument(
         "--temperature",
         type=temperature_of,
         default=1.0,
         metavar="T",
-        help=f"of the confidence; {FIT}: under which the labels of val are likeliest",
+        help="divides the scores before the softmax: a number, or "
+        f"{FIT}: the one under which the labels of the recipe's val_split are likeliest",
     )
-    add(
+    parser.add_argument(
         "--weights",
         choices=WEIGHTS,
         default=WEIGHTS[0],
-        help="as what the graph stores them; int8: rounded, one scale an output channel, a quarter "
-        "of the space, computed with in float32; then there is no weights.safetensors",
+        help="how the graph stores its weights; int8: rounded, a quarter of the space, computed "
+        "with in float32; then there is no weights.safetensors",
     )
     add_skip_broken(parser)
     return parser

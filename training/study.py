@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.report.text import table, write_json
 from training import train
@@ -63,19 +64,39 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, score, print the table; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="training.study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = CommandParser(
+        prog="python3 -m training.study",
+        description="""
+Train several recipes one after the other, and compare what they reach on their val split. A run
+that was stopped goes on; one that has ended is only scored. Writes study.json beside the runs.""",
+        examples="%(prog)s training/recipes/ablations --root CAMVID --output runs/ablations",
     )
     parser.add_argument(
         "recipes",
         nargs="+",
         type=Path,
-        help="recipe files, or folders of them; the first one is what the others are compared with",
+        metavar="RECIPE",
+        help="recipe files, or folders of them; the others are compared with the first",
     )
-    parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--held-out", nargs="*", default=[], metavar="SPLIT")
-    parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
+    parser.add_argument(
+        "--root", default="", metavar="FOLDER", help="where the data set lies; street needs none"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="RUNS", help="folder of the runs"
+    )
+    parser.add_argument(
+        "--held-out",
+        nargs="*",
+        default=[],
+        metavar="SPLIT",
+        help="splits that no run saw, which all are scored on too",
+    )
+    parser.add_argument(
+        "--limit",
+        type=whole(1),
+        metavar="N",
+        help="take only the first N pictures of each split; default: all",
+    )
     add_skip_broken(parser)
     parsed = parser.parse_args(arguments)
 

@@ -5,7 +5,6 @@ size. MACs are the multiply-adds of convolutions and transposed convolutions, as
 (torchinfo counts a strided transposed convolution at its output's size, four times too much).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code, reason
 from segmentation_node.evaluation.report.text import table
 from segmentation_node.importing.settings import image_size
@@ -123,16 +123,46 @@ def _noting(outputs: dict[str, tuple[int, ...]], name: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print the table; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="training.summary", description=__doc__)
-    parser.add_argument("network", choices=sorted(NETWORKS))
-    parser.add_argument("--classes", type=whole(1, MAX_CLASSES), default=11)
-    parser.add_argument("--size", type=image_size, nargs="+", default=[(360, 480)], help="HxW")
-    parser.add_argument("--batch", type=whole(1, MAX_BATCH), default=1)
+    parser = CommandParser(
+        prog="python3 -m training.summary",
+        description="""
+Layers, parameters and multiply-adds (MAC) of a network, from shapes alone: it takes no time and no
+memory, whatever the size. Counted are convolutions, also transposed ones.""",
+        examples="""
+%(prog)s segnet --classes 11 --size 360x480
+%(prog)s elu_squeezenet --size 360x640 720x1280 --options '{residual: true}'
+""",
+    )
+    parser.add_argument(
+        "network",
+        choices=sorted(NETWORKS),
+        metavar="NETWORK",
+        help="one of " + ", ".join(sorted(NETWORKS)),
+    )
+    parser.add_argument(
+        "--classes",
+        type=whole(1, MAX_CLASSES),
+        default=11,
+        metavar="N",
+        help="how many it tells apart",
+    )
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        nargs="+",
+        default=[(360, 480)],
+        metavar="HxW",
+        help="height x width of the image in pixels; default: 360x480",
+    )
+    parser.add_argument(
+        "--batch", type=whole(1, MAX_BATCH), default=1, metavar="N", help="images in a run"
+    )
     parser.add_argument(
         "--options",
         type=network_options,
         default={},
-        help="YAML, as in a recipe: '{residual: true}'",
+        metavar="YAML",
+        help="of the network, as in a recipe: '{residual: true}'; default: the network's own",
     )
     parsed = parser.parse_args(arguments)
     return exit_code(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import DatasetError, exit_code
 from training.arguments import add_skip_broken, minutes, usable_device, whole
 from training.data import AnySplit, Split, open_data, open_split
@@ -105,30 +106,83 @@ def _announce(
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        prog="training.train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = CommandParser(
+        prog="python3 -m training.train",
+        description="""
+Train a network by a recipe. The recipe decides the result; the options decide how it is carried
+out.""",
+        examples="""
+%(prog)s training/recipes/fast_elu_squeezenet_street.yaml --output runs/mine
+%(prog)s training/recipes/fast_elu_squeezenet_street.yaml --output runs/mine --resume
+torchrun --nproc-per-node 4 -m training.train RECIPE --root DATA --output runs/mine
+""",
     )
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--root", default="", help="folder of the data set")
-    parser.add_argument("--output", type=Path, required=True, help="folder of this run")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--checkpoint-minutes", type=minutes, default=10.0, help="between saves")
     parser.add_argument(
-        "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
+        "recipe", type=Path, metavar="RECIPE", help="YAML file, such as those of training/recipes"
     )
-    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: all)")
-    parser.add_argument("--workers", type=whole(1), help="threads that read images")
-    parser.add_argument("--data", choices=("auto", "memory", "stream"), default="auto")
     parser.add_argument(
-        "--accumulate", type=whole(1), default=1, help="parts to split a batch into"
+        "--root", default="", metavar="FOLDER", help="where the data set lies; street needs none"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="RUN", help="folder of this run"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the run's last checkpoint"
+    )
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="time between two checkpoints",
+    )
+    parser.add_argument(
+        "--device",
+        type=usable_device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="of torch: cpu, cuda or cuda:N",
+    )
+    parser.add_argument(
+        "--threads", type=whole(1), metavar="N", help="CPU threads that compute; default: torch's"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(1),
+        metavar="N",
+        help="threads that read pictures; default: one a core, 8 at most",
+    )
+    parser.add_argument(
+        "--data",
+        choices=("auto", "memory", "stream"),
+        default="auto",
+        help="pictures decoded once and kept in memory, or read as they are needed; auto: in "
+        "memory if they fit into 30 %% of what is free (default: auto)",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="parts that a batch is computed in, to save memory; batch norms see a part each",
     )
     faster = parser.add_mutually_exclusive_group()
-    faster.add_argument("--compile", action="store_true", help="torch.compile the network")
     faster.add_argument(
-        "--cuda-graph", action="store_true", help="replay a step's passes as CUDA graphs"
+        "--compile", action="store_true", help="let torch.compile make the network faster"
     )
-    parser.add_argument("--stop-after", type=whole(1), help="stop after this many steps")
-    parser.add_argument("--limit", type=whole(1), help="take only the first images of each split")
+    faster.add_argument(
+        "--cuda-graph",
+        action="store_true",
+        help="replay a step's passes as CUDA graphs: one GPU, one process, no --accumulate",
+    )
+    parser.add_argument(
+        "--stop-after", type=whole(1), metavar="STEPS", help="stop and save after so many steps"
+    )
+    parser.add_argument(
+        "--limit",
+        type=whole(1),
+        metavar="N",
+        help="take only the first N pictures of each split; default: all",
+    )
     add_skip_broken(parser)
     return parser.parse_args(arguments)
 

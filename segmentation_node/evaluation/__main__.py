@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import List, Optional
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import INTERRUPTED, exit_code
 from segmentation_node.interrupts import ending_at_once
 
@@ -12,8 +13,15 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     """The command line; see ``--help``."""
     with ending_at_once(INTERRUPTED):
         from segmentation_node.evaluation.commands import COMMANDS
-    parser = argparse.ArgumentParser(prog="segmentation_node.evaluation")
-    commands = parser.add_subparsers(dest="command")
+    parser = CommandParser(
+        prog="python3 -m segmentation_node.evaluation",
+        description="Score data sets and recorded drives: on the terminal, as JSON, as a page.",
+        examples="""
+%(prog)s dataset --help
+ros2 run segmentation_node evaluation dataset --help
+""",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
     for command in COMMANDS.values():
         command.add_parser(commands)

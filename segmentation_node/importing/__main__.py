@@ -6,10 +6,12 @@ import shlex
 import sys
 from pathlib import Path
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import INTERRUPTED, NetworkImportError, exit_code
+from segmentation_node.importing.families import FAMILIES
 from segmentation_node.importing.settings import Settings, image_size
 from segmentation_node.interrupts import ending_at_once
-from segmentation_node.labels import MOST_CLASSES, label_set_by_name
+from segmentation_node.labels import LABEL_SETS, MOST_CLASSES, label_set_by_name
 
 WIDTH = 14
 """Of the column in which it says what a finding is of."""
@@ -17,21 +19,49 @@ WIDTH = 14
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = argparse.ArgumentParser(
-        prog="segmentation_node.importing",
-        description="Turn a foreign ONNX file into a model folder: see docs/importing.md.",
+    made = CommandParser(
+        prog="python3 -m segmentation_node.importing",
+        description="""
+Turn an ONNX file that was made elsewhere into a model folder. What an option does not say is found
+in the file, beside it, or by running it; what cannot be found is asked for.""",
+        examples="""
+%(prog)s net.onnx --output models/net --labels labels.yaml --images pictures --dry-run
+%(prog)s road.onnx --output models/road --from open_model_zoo --labels road.yaml
+""",
     )
     made.add_argument("network", type=Path, metavar="NET", help="the ONNX file")
-    made.add_argument("--output", type=Path, required=True, help="the model folder to make")
-    made.add_argument("--from", dest="family", default="", help="what the network is of")
-    made.add_argument("--labels", help="a label set's name, or a labels.yaml")
+    made.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="the model folder to make"
+    )
+    made.add_argument(
+        "--from",
+        dest="family",
+        default="",
+        metavar="FAMILY",
+        help="where the network comes from, which says how it sees pictures: %s; default: what the "
+        "file, or files beside it, tell" % ", ".join(sorted(FAMILIES)),
+    )
+    made.add_argument(
+        "--labels",
+        help="its classes: %s, or a labels.yaml; default: what the file, or files beside it, tell"
+        % ", ".join(LABEL_SETS),
+    )
     made.add_argument(
         "--size",
         type=image_size,
         action="append",
         default=[],
         metavar="HxW",
-        help="where the file does not fix it; given again, the graph is there in that size too",
+        help="height x width in pixels of the network's input; default: what the file fixes; given "
+        "again, the graph is there in that size too",
+    )
+    made.add_argument(
+        "--scale",
+        type=_number,
+        metavar="S",
+        help="the network sees (pixel * scale - mean) / std, of pixels from 0 to 255; 0.00392157 "
+        "after PyTorch's ToTensor; default: the family's. Without a family give one of the three; "
+        "the others are then 1, 0 and 1",
     )
     for name in ("--mean", "--std"):
         made.add_argument(
@@ -39,15 +69,39 @@ def parser() -> argparse.ArgumentParser:
             nargs=3,
             type=_number,
             metavar=("R", "G", "B"),
-            help="the network sees (pixel * scale - mean) / std",
+            help="see --scale; always in the order R G B; default: the family's",
         )
-    made.add_argument("--scale", type=_number)
-    made.add_argument("--order", choices=("rgb", "bgr"), help="in which it takes the channels")
-    made.add_argument("--layout", choices=("nchw", "nhwc"))
-    made.add_argument("--output-head", metavar="NAME", help="the output, where there are several")
-    made.add_argument("--threshold", type=_number, help="of sigmoids; default 0.5, of scores 0")
-    made.add_argument("--id-offset", type=_offset, metavar="N", help="added to the network's ids")
-    made.add_argument("--images", type=Path, help="folder of 10 real pictures or more")
+    made.add_argument(
+        "--order",
+        choices=("rgb", "bgr"),
+        help="in which the network takes the channels; default: the family's, or rgb",
+    )
+    made.add_argument(
+        "--layout",
+        choices=("nchw", "nhwc"),
+        help="channels first or last; default: what the input's shape shows",
+    )
+    made.add_argument("--output-head", metavar="NAME", help="which output, where there are several")
+    made.add_argument(
+        "--threshold",
+        type=_number,
+        metavar="T",
+        help="above which a sigmoid, probability or score counts; default: 0.5, of scores 0",
+    )
+    made.add_argument(
+        "--id-offset",
+        type=_offset,
+        metavar="N",
+        help="added to the ids that the network gives, -1 where its 0 is no class; default: the "
+        "family's, or 0",
+    )
+    made.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="10 real pictures or more, on which result and original are compared and int8 is "
+        "calibrated; default: the drawn street, and no model_int8.onnx",
+    )
     made.add_argument("--dry-run", action="store_true", help="say everything, write nothing")
     return made
 

@@ -7,7 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, List, Optional
 
-from segmentation_node.errors import reason, shown
+from segmentation_node.command_line import CommandParser
+from segmentation_node.errors import reason
 from segmentation_node.interrupts import ending_at_once
 
 if TYPE_CHECKING:
@@ -26,17 +27,8 @@ SAME_REQUEST_S = 1.0
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the node; 1 when it cannot be made, or configured although ``autostart`` asks.
 
-    2 when there are other arguments than those of ROS, which would pass them over, or take
-    ``model:=NAME`` for a topic's remapping.
+    2 after arguments that are neither ROS's nor ``--help``, which argparse tells.
     """
-    foreign = _not_for_ros(sys.argv[1:] if arguments is None else arguments)
-    if foreign:
-        print(
-            "error: got %s outside of --ros-args; this node takes ROS arguments only, for example: "
-            "--ros-args -p model:=NAME -r image:=TOPIC" % shown(foreign[0]),
-            file=sys.stderr,
-        )
-        return 2
     with ending_at_once(0):
         import rclpy
         from rclpy.exceptions import (
@@ -49,6 +41,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from segmentation_node.ros.node import SegmentationNode
 
     stopping = _stop_event()
+    _parser().parse_args(_not_ros_s(arguments or sys.argv))
     try:
         # rclpy's own handlers would take the graph away under the frame in hand.
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -82,15 +75,29 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return code
 
 
-def _not_for_ros(arguments: List[str]) -> List[str]:
-    """What is not between ``--ros-args`` and ``--``."""
-    found, is_ros = [], False
-    for argument in arguments:
-        if argument == "--ros-args" or (is_ros and argument == "--"):
-            is_ros = argument == "--ros-args"
-        elif not is_ros:
-            found.append(argument)
-    return found
+def _not_ros_s(arguments: List[str]) -> List[str]:
+    """What ROS would pass over; none where it refuses the arguments, as it will when it starts."""
+    from rclpy.utilities import remove_ros_args
+
+    try:
+        return list(remove_ros_args(arguments)[1:])
+    except RuntimeError:
+        return []
+
+
+def _parser() -> CommandParser:
+    """What is there beside ROS's own arguments: ``--help``."""
+    return CommandParser(
+        prog="ros2 run segmentation_node segmentation_node",
+        usage="%(prog)s [-h] [--ros-args -p NAME:=VALUE -r FROM:=TO ...]",
+        description="""
+Segment camera images: subscribes to image, publishes ~/class_map, ~/overlay and more. docs/node.md
+has the parameters and the topics.""",
+        examples="""
+%(prog)s --ros-args -r image:=/camera/image_raw
+%(prog)s --ros-args -p model:=elu_squeezenet_camvid --params-file cpu.yaml
+""",
+    )
 
 
 def _run(node: "SegmentationNode", stopping: threading.Event) -> int:

@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "geometry": {"errors", "images", "labels", "pictures"},
     "networks": BASE | {"networks"},
     "backends": BASE | {"backends"},
-    "engine": BASE | {"backends"},
+    "command_line": set(),
+    "engine": BASE | {"backends", "command_line"},
     "pipeline": BASE
     | {
         "boxes",
@@ -59,7 +60,7 @@ MAY_IMPORT = {
         "backends",
         "timing",
     },
-    "ros": CORE | {"ros"},
+    "ros": CORE | {"command_line", "ros"},
 }
 
 

@@ -15,7 +15,12 @@ from segmentation_node.ros.parameters import PARAMETERS
 SPECS = {spec.name: spec for spec in PARAMETERS}
 TARGETS = sorted(PROJECT.glob("config/*.yaml"))
 LAUNCH_FILES = sorted(PROJECT.glob("launch/*.launch.py"))
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
+PAGES = [
+    PROJECT / "README.md",
+    PROJECT / "CONTRIBUTING.md",
+    PROJECT / "benchmarks" / "README.md",
+    *sorted(PROJECT.glob("docs/*.md")),
+]
 HOME = os.path.expanduser("~")
 # Names of ROS 2 itself that a page may set with `:=`.
 ROS_NAMES = {"__ns", "__node", "use_sim_time"}
@@ -257,10 +262,19 @@ def test_pages_name_files_that_exist(page):
     ):
         for name in re.findall(pattern, text):
             assert (PROJECT / folder / name).is_file(), name
-    for path in re.findall(r"`((?:segmentation_node|training|benchmarks|test)/[\w/]+\.py)`", text):
+    for path in re.findall(
+        r"`((?:segmentation_node|training|benchmarks|test)/[a-z0-9_/]+\.py)`", text
+    ):
         assert (PROJECT / path).is_file(), path
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_every_launch_argument_is_on_a_page():
+    text = "\n".join(page.read_text() for page in PAGES)
+    for path in LAUNCH_FILES:
+        for name in launch_arguments(path):
+            assert re.search(rf"`{name}`|\b{name}:=", text), f"{path.name}: {name}"
 
 
 def sections(text):

@@ -4,13 +4,14 @@ import contextlib
 import copy
 import random
 import resource
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from support.training_runs import CPU, command, recipe, write_camvid, write_recipe
 
-from training import add_variants, curves, export, study, summary, train
+from training import add_variants, box_score, curves, export, study, summary, train
 from training.checkpoint import CHECKPOINT_FILE
 from training.distributed import Group
 from training.errors import RecipeError, TrainingError
@@ -219,6 +220,7 @@ def test_an_impossible_option_is_refused_in_one_line(module, arguments, capsys):
     assert "error: argument " in said.splitlines()[-1] and "Traceback" not in said
 
 
+MODELS = Path(__file__).resolve().parents[2] / "models"
 MISTAKES = [
     (summary, ("enet", "--options", "{no_such: 1}"), "does not take the options"),
     (
@@ -230,6 +232,11 @@ MISTAKES = [
     (export, (*("nowhere", "--name", "name", "--size"), "360x480"), "nowhere/recipe.yaml: not a"),
     (curves, ("nowhere.csv", "--output", "x.png"), "nowhere.csv"),
     (add_variants, ("nowhere", "--variant", "float"), "no such model folder"),
+    (
+        box_score,
+        (str(MODELS / "enet_camvid"), "--dataset", "street"),
+        "model enet_camvid has no box head",
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import ContentError, exit_code
 from segmentation_node.files import Layout, new_folder
 from segmentation_node.yaml_and_json import parse_yaml
@@ -150,11 +151,36 @@ def _git(root: Path, *arguments: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Pack; a known error is one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="tools.gpu.pack", description=__doc__)
-    parser.add_argument("output", type=Path, nargs="?", default=ROOT / "out" / "gpu" / "pack")
-    parser.add_argument("--camvid", type=Path, required=True, help="folder in SegNet's layout")
-    parser.add_argument("--trunk", type=Path, required=True, help="SqueezeNet 1.1, .safetensors")
-    parser.add_argument("--from", dest="start", type=Path, help="what came back of an earlier run")
+    parser = CommandParser(prog="python3 -m tools.gpu.pack", description=__doc__)
+    parser.add_argument(
+        "output",
+        type=Path,
+        nargs="?",
+        default=ROOT / "out" / "gpu" / "pack",
+        metavar="PACK",
+        help="folder to make; default: out/gpu/pack",
+    )
+    parser.add_argument(
+        "--camvid",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="CamVid: train, trainannot, val, ...",
+    )
+    parser.add_argument(
+        "--trunk",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="weights of SqueezeNet 1.1 in torchvision's naming, .safetensors",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="BACK",
+        help="what came back of an earlier run, which this one goes on from",
+    )
     options = parser.parse_args(arguments)
     return exit_code(lambda: pack(options))
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import exit_code
 from segmentation_node.evaluation.report.text import write_json
 from segmentation_node.yaml_and_json import read_json
@@ -156,9 +157,11 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run all; 1 where a part failed or was stopped at its limit."""
-    parser = argparse.ArgumentParser(prog="tools.gpu.run", description=__doc__)
+    parser = CommandParser(prog="python3 -m tools.gpu.run", description=__doc__)
     parser.add_argument("output", type=Path, help="folder for what comes back")
-    parser.add_argument("--toy", action="store_true", help="tiny, on the CPU, to try it")
+    parser.add_argument(
+        "--toy", action="store_true", help="everything tiny and on the CPU, to try it out"
+    )
     options = parser.parse_args(arguments)
     return exit_code(lambda: run(options))
 

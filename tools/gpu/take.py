@@ -5,7 +5,6 @@ into ``models/`` that are better there than what is there. The others stay in ``
 one for which there is a model that val cannot say anything of.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from benchmarks import gpu, paper_tables
 from benchmarks.record import problem, read_record
 from benchmarks.shown import Shown, text
+from segmentation_node.command_line import CommandParser
 from segmentation_node.errors import SegmentationError, exit_code, reason
 from segmentation_node.evaluation.report.text import table, write_json
 from segmentation_node.evaluation.temperature import FIT
@@ -210,11 +210,30 @@ class Take:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take; 1 where something did not come back whole."""
-    parser = argparse.ArgumentParser(prog="tools.gpu.take", description=__doc__)
+    parser = CommandParser(prog="python3 -m tools.gpu.take", description=__doc__)
     parser.add_argument("back", type=Path, help="folder that tools.gpu.run wrote")
-    parser.add_argument("--camvid", type=Path, required=True, help="folder in SegNet's layout")
-    parser.add_argument("--into", type=Path, default=ROOT, help="checkout to take it into")
-    parser.add_argument("--exports", type=Path, default=ROOT / "out" / "gpu" / "exports")
+    parser.add_argument(
+        "--camvid",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="CamVid: train, trainannot, val, ...",
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        default=ROOT,
+        metavar="FOLDER",
+        help="checkout to take it into; default: this one",
+    )
+    parser.add_argument(
+        "--exports",
+        type=Path,
+        default=ROOT / "out" / "gpu" / "exports",
+        metavar="FOLDER",
+        help="where networks stay that are not better than the checkout's; default: "
+        "out/gpu/exports",
+    )
     options = parser.parse_args(arguments)
 
     def take() -> int:

@@ -43,19 +43,28 @@ def add_parser(commands: Any) -> None:
     """Add the command's own options."""
     parser = commands.add_parser(
         "bag",
-        help="score a model, or recorded predictions, on a bag",
-        description="With --model the bag's images go through the pipeline, without a ROS graph. "
-        "Without it the class maps that the bag holds are scored.",
+        help="score a model, or recorded class maps, on a bag",
+        description="""
+Score a bag, without a ROS graph. With --model its images go through the
+pipeline; without it the class maps that were recorded in it are scored.""",
+        examples="""
+%(prog)s BAG --model fast_elu_squeezenet_camvid --html scores.html
+%(prog)s BAG --json scores.json
+""",
     )
     parser.set_defaults(run=run)
     parser.add_argument("bag", metavar="BAG", help="the bag's folder, or its .mcap or .db3 file")
     add_model_options(parser, required=False)
     add_topic_options(parser)
     parser.add_argument(
-        "--prediction-topic", metavar="TOPIC", help="without --model; default: .../class_map"
+        "--prediction-topic",
+        metavar="TOPIC",
+        help="the recorded class maps; default: the bag's one .../class_map",
     )
     parser.add_argument(
-        "--prediction-labels", metavar="LABELS", help="label set of recorded predictions"
+        "--prediction-labels",
+        metavar="LABELS",
+        help="their label set, where no LabelInfo in the bag says it: as of --labels",
     )
     add_calibration_option(parser)
     add_jobs_option(parser)

@@ -7,7 +7,7 @@ from typing import Any, List, Sequence
 
 from segmentation_node.errors import DatasetError
 from segmentation_node.evaluation.check import DataCheck, SplitContent
-from segmentation_node.evaluation.commands.options import writable
+from segmentation_node.evaluation.commands.options import add_data_options, writable
 from segmentation_node.evaluation.commands.output import hand_out, progress_bar
 from segmentation_node.evaluation.datasets import DATASETS, open_dataset
 from segmentation_node.evaluation.report.text import NAMED_PROBLEMS, percent, table
@@ -24,12 +24,22 @@ JSON_MARK = '"shared_pictures"'
 
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
-    parser = commands.add_parser("check-data", help="read a data set once and say what is wrong")
+    parser = commands.add_parser(
+        "check-data",
+        help="read a data set once and say what is wrong with it",
+        description="""
+Read every file of a data set once, and say what is in it and what is wrong
+with it. Exit code 1 if something is wrong.""",
+        examples="%(prog)s --dataset folder --root yard",
+    )
     parser.set_defaults(run=run)
-    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
-    parser.add_argument("--root", default="", help="the data set's folder")
+    add_data_options(parser)
     parser.add_argument(
-        "--split", nargs="+", default=[], metavar="SPLIT", help="default: train, val, test, or all"
+        "--split",
+        nargs="+",
+        default=[],
+        metavar="SPLIT",
+        help="default: train, val and test; of folder and voc all that there are",
     )
     parser.add_argument(
         "--json", type=writable, metavar="FILE", help="also write what was found to this file"

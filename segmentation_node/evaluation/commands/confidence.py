@@ -10,14 +10,16 @@ from typing import Any
 
 from segmentation_node.errors import CardError
 from segmentation_node.evaluation.commands.options import (
+    add_data_options,
     add_model_options,
+    add_split_option,
     open_segmenter,
     temperature,
 )
 from segmentation_node.evaluation.commands.output import progress_bar
-from segmentation_node.evaluation.datasets import DATASETS, open_dataset
+from segmentation_node.evaluation.datasets import open_dataset
 from segmentation_node.evaluation.offline import measure_confidence
-from segmentation_node.evaluation.temperature import FIT, put_temperature
+from segmentation_node.evaluation.temperature import FIT, LEAST, MOST, put_temperature
 from segmentation_node.geometry import WHOLE_IMAGE
 from segmentation_node.model_card import CARD_FILE, open_model
 
@@ -25,19 +27,28 @@ from segmentation_node.model_card import CARD_FILE, open_model
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
     parser = commands.add_parser(
-        "confidence", help="write on a model's card how sure it is on validation data"
+        "confidence",
+        help="write on a model's card how sure it is on validation data",
+        description="""
+Measure how sure a model is on data that it was not trained on, and write that
+on its card: a node warns when it sees something else. With --temperature the
+confidence itself is changed first; class maps stay as they are.""",
+        examples="""
+%(prog)s --model models/mine --dataset camvid --root CAMVID
+%(prog)s --model models/mine --dataset street --temperature fit
+""",
     )
     parser.set_defaults(run=run)
     add_model_options(parser)
-    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
-    parser.add_argument("--root", default="", help="the data set's folder")
-    parser.add_argument("--split", default="val", help="none that the model was trained on")
+    add_data_options(parser)
+    add_split_option(parser, "one that the model was not trained on")
     parser.add_argument(
         "--temperature",
         type=temperature,
         metavar="T",
-        help="divide the scores by it before the softmax, in all graphs of the model: a number, or "
-        "%r for that under which this split's labels are likeliest" % FIT,
+        help="divide the scores by T before the softmax, in all graphs of the folder: a number "
+        "from %g to %g, 1 takes it away; %r: that under which this split's labels are likeliest"
+        % (LEAST, MOST, FIT),
     )
 
 

@@ -12,16 +12,18 @@ from segmentation_node.backends.choice import keeps_classes
 from segmentation_node.errors import CardError
 from segmentation_node.evaluation.commands.options import (
     add_calibration_option,
+    add_data_options,
     add_geometry_options,
     add_jobs_option,
     add_model_options,
     add_output_options,
+    add_split_option,
     geometry_of,
     open_segmenters,
     output_options,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
-from segmentation_node.evaluation.datasets import DATASETS, Dataset, open_dataset
+from segmentation_node.evaluation.datasets import Dataset, open_dataset
 from segmentation_node.evaluation.offline import (
     score_frames,
     segmented,
@@ -36,23 +38,30 @@ from segmentation_node.pipeline import Segmenter
 
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
-    parser = commands.add_parser("dataset", help="score a model on a split of a data set")
+    parser = commands.add_parser(
+        "dataset",
+        help="score a model on a split of a data set",
+        description="Score a model on a split of a data set.",
+        examples="""
+%(prog)s --model fast_elu_squeezenet_street --dataset street --split test
+%(prog)s --model M --dataset camvid --root CAMVID --html val.html
+""",
+    )
     parser.set_defaults(run=run)
     add_model_options(parser)
-    parser.add_argument("--dataset", required=True, choices=sorted(DATASETS))
-    parser.add_argument("--root", default="", help="the data set's folder")
-    parser.add_argument("--split", default="val")
+    add_data_options(parser)
+    add_split_option(parser)
     parser.add_argument(
         "--no-iiou",
         dest="iiou",
         action="store_false",
-        help="leave out iIoU and with it the data set's instance files",
+        help="do not measure iIoU; instance files are not read",
     )
     parser.add_argument(
         "--to-card",
         action="store_true",
-        help="also write the figures on the model's card, in place of those of the same data, "
-        "size and precision",
+        help="also write the mean IoU on the model's card, in place of that of the same data, size "
+        "and precision; ends at the first broken frame, as --strict does",
     )
     add_calibration_option(parser)
     add_jobs_option(parser)

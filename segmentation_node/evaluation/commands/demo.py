@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, List
 
+from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import DatasetError, LabelsError
-from segmentation_node.evaluation.clip import Clip, open_clip
+from segmentation_node.evaluation.clip import STREET_FRAMES, Clip, open_clip
 from segmentation_node.evaluation.commands.live import import_live
 from segmentation_node.evaluation.commands.options import at_least
 from segmentation_node.evaluation.commands.output import progress_bar
@@ -38,17 +39,52 @@ LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
     parser = commands.add_parser(
-        "demo", help="play a clip into a node, and keep its overlays as a video (make demo)"
+        "demo",
+        help="play a clip into a node, and keep its overlays as a video (make demo)",
+        description="""
+Publish a clip as camera images, let the node segment them in its own process,
+and leave overlay.webm, overlay.png, class_maps/, latency.json and
+diagnostics.txt in a folder.""",
+        examples="""
+make demo
+make demo INPUT=drive.mp4 MODEL=elu_squeezenet_camvid
+""",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--input", default="", help="bag, image folder, video file, or camera (0, ...)"
+        "--input",
+        default="",
+        help="bag, folder of pictures, video or camera (0, /dev/video0); default: drawn street",
     )
-    parser.add_argument("--image-topic", default="", help="one of the bag's cameras")
-    parser.add_argument("--model", default="", help="model folder or name")
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--frames", type=at_least(0), default=0, help="play at most this many")
-    parser.add_argument("--output", default=os.path.join("out", "demo"))
+    parser.add_argument(
+        "--image-topic",
+        default="",
+        metavar="TOPIC",
+        help="of a bag: the images; default: the bag's one camera",
+    )
+    parser.add_argument(
+        "--model",
+        default="",
+        help="model folder, or shipped model's name; default: %s, of the drawn street %s"
+        % (CAMVID_MODEL, STREET_MODEL),
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto"] + sorted(BACKENDS),
+        help="what computes; auto: the fastest here, measured (default: auto)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="most frames; default: 0, all (of the drawn street %d, of a camera until Ctrl-C)"
+        % STREET_FRAMES,
+    )
+    parser.add_argument(
+        "--output", default=os.path.join("out", "demo"), metavar="FOLDER", help="folder to make"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

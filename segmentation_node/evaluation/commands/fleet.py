@@ -8,15 +8,17 @@ from typing import Any, List, Tuple
 from segmentation_node.backends.cpu import usable_cores
 from segmentation_node.errors import FleetError
 from segmentation_node.evaluation.commands.options import (
+    add_data_options,
+    add_endpoint_option,
     add_geometry_options,
     add_model_options,
+    add_split_option,
     add_topic_options,
     at_least,
     between,
     picked,
     refuse_without_effect,
 )
-from segmentation_node.evaluation.datasets import DATASETS
 
 ENGINES = ("local", "ray")
 OF_BAGS = ("image_topic", "truth_topic", "labels")
@@ -24,7 +26,17 @@ OF_BAGS = ("image_topic", "truth_topic", "labels")
 
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
-    parser = commands.add_parser("fleet", help="score a model on many drives, one report each")
+    parser = commands.add_parser(
+        "fleet",
+        help="score a model on many drives, one report each",
+        description="""
+Score a model on many drives, one report each in OUT. A drive that has its
+report is not done again. Exit code 1 if a drive failed.""",
+        examples="""
+%(prog)s '/data/drives/*' --model M --output OUT
+%(prog)s drives.txt --model M --output s3://bucket/out --shard 3/8
+""",
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "drives",
@@ -33,37 +45,62 @@ def add_parser(commands: Any) -> None:
         help="a bag, a pattern of bags in quotes, or a .txt file with one a line; local or a URL",
     )
     add_model_options(parser)
-    parser.add_argument("--output", required=True, metavar="OUT", help="folder or URL of reports")
-    parser.add_argument("--dataset", choices=sorted(DATASETS), help="its sequences are the drives")
-    parser.add_argument("--root", default="", help="the data set's folder")
-    parser.add_argument("--split", default="val")
+    parser.add_argument(
+        "--output", required=True, metavar="OUT", help="folder or URL for the reports"
+    )
+    add_data_options(parser, required=False)
+    add_split_option(parser, "of the data set; its sequences are the drives")
     add_topic_options(parser)
-    parser.add_argument("--grouping", metavar="FILE", help="score the groups of this file")
+    parser.add_argument(
+        "--grouping", metavar="FILE", help="score groups of classes, as dataset does"
+    )
     add_geometry_options(parser)
     _add_placement_options(parser)
     parser.set_defaults(default_of=parser.get_default)
-    parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
+    add_endpoint_option(parser)
     parser.add_argument(
         "--fail-below",
         type=between(0.0, 1.0),
         metavar="IOU",
-        help="exit 1 where the mean IoU over these drives is lower, 0-1",
+        help="in the end also exit 1 if the mean IoU over these drives, 0 to 1, is lower",
     )
 
 
 def _add_placement_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--executor", choices=ENGINES, default="local")
-    parser.add_argument("--address", help="of a running Ray cluster, or auto")
+    parser.add_argument(
+        "--executor",
+        choices=ENGINES,
+        default="local",
+        help="local: processes of this machine; ray: Ray's workers",
+    )
+    parser.add_argument(
+        "--address",
+        help="with ray: of a cluster that runs, or auto; default: a Ray of this machine alone",
+    )
     parser.add_argument(
         "--jobs", type=at_least(1), metavar="N", help="drives at a time; default: one a core"
     )
     parser.add_argument(
-        "--retries", type=at_least(0), default=3, help="of a drive whose worker died"
+        "--retries",
+        type=at_least(0),
+        default=3,
+        metavar="N",
+        help="how often a drive is tried again when its worker died",
     )
     parser.add_argument(
-        "--shard", type=shard_of, default=(1, 1), metavar="I/N", help="of N shares the I-th, from 1"
+        "--shard",
+        type=shard_of,
+        default=(1, 1),
+        metavar="I/N",
+        help="do the I-th of N shares of the drives, I from 1; default: 1/1, all of them",
     )
-    parser.add_argument("--gpus-per-drive", type=float, default=0.0, metavar="G", help="Ray's")
+    parser.add_argument(
+        "--gpus-per-drive",
+        type=float,
+        default=0.0,
+        metavar="G",
+        help="with ray: GPUs that a drive gets, 0.5 for half of one; default: 0",
+    )
 
 
 def shard_of(text: str) -> Tuple[int, int]:

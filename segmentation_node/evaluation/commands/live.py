@@ -7,8 +7,10 @@ from typing import Any
 from segmentation_node.errors import ReplayError, SegmentationError
 from segmentation_node.evaluation.commands.options import (
     add_backend_options,
+    add_data_options,
     add_geometry_options,
     add_output_options,
+    add_split_option,
     add_topic_options,
     at_least,
     geometry_of,
@@ -18,7 +20,6 @@ from segmentation_node.evaluation.commands.options import (
     refuse_without_effect,
 )
 from segmentation_node.evaluation.commands.output import progress_bar, reported
-from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.sources import BagOptions
 
 OF_A_STARTED = ("policy", "backend", "device", "precision", "num_threads")
@@ -30,33 +31,58 @@ OF_A_PLAYER = ("also", "rate", "hz", "in_flight")
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
     parser = commands.add_parser(
-        "live", help="play a bag or a data set into the node, and score what it publishes"
+        "live",
+        help="play a bag or a data set into the node, and score what it publishes",
+        description="""
+Play a bag or a data set into the node over ROS, and score what it publishes.
+With --model the node is started, with --node one is used that runs already.""",
+        examples="""
+%(prog)s --bag BAG --model fast_elu_squeezenet_camvid --html scores.html
+%(prog)s --bag BAG --node /front/segmentation_node
+%(prog)s --dataset street --split test --model fast_elu_squeezenet_street
+%(prog)s --listen --bag BAG --model fast_elu_squeezenet_camvid
+""",
     )
     parser.set_defaults(run=run)
     source = parser.add_argument_group("what is played")
-    source.add_argument("--bag", default="", help="a rosbag2 bag: its folder, .mcap or .db3 file")
-    source.add_argument("--dataset", default="", choices=sorted(DATASETS))
-    source.add_argument("--root", default="", help="the data set's folder")
-    source.add_argument("--split", default="val")
-    source.add_argument("--no-iiou", dest="iiou", action="store_false", help="no instance files")
+    source.add_argument(
+        "--bag",
+        default="",
+        metavar="BAG",
+        help="a rosbag2 bag: its folder, or its .mcap or .db3 file",
+    )
+    add_data_options(source, required=False)
+    add_split_option(source)
+    source.add_argument(
+        "--no-iiou",
+        dest="iiou",
+        action="store_false",
+        help="do not measure iIoU; instance files are not read",
+    )
     add_topic_options(source)
     source.add_argument(
-        "--also", nargs="+", default=[], metavar="TOPIC", help="play these as well, or all"
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="TOPIC",
+        help="topics of the bag that are played too, such as /camera/camera_info; all: every one",
     )
     source.add_argument(
         "--listen",
         action="store_true",
-        help="play nothing: somebody else does (ros2 bag play); with --bag that bag's frames "
-        "are expected",
+        help="play nothing, and score what others play (ros2 bag play, a camera): the frames of "
+        "--bag, or what comes on --image-topic",
     )
     _add_node_options(parser.add_argument_group("the node"))
     _add_pace_options(parser.add_argument_group("pace"))
-    parser.add_argument("--allow-loss", action="store_true", help="lost frames do not fail the run")
+    parser.add_argument(
+        "--allow-loss", action="store_true", help="exit code 0 even if frames were lost"
+    )
     add_geometry_options(
         parser.add_argument_group(
             "geometry",
-            "Parameters of the node that is started; with --node those that it runs with: what "
-            "they leave out is not scored.",
+            "Given to the node that is started; with --node, state what it runs with. "
+            "What these leave out is not scored.",
         )
     )
     add_output_options(parser)
@@ -64,31 +90,61 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_node_options(group: Any) -> None:
-    group.add_argument("--model", default="", help="a model folder, or a shipped model's name")
     group.add_argument(
-        "--node", default="", help="a node that runs already, by its full name: start none"
+        "--model", default="", help="start a node with this model folder, or shipped model's name"
     )
-    group.add_argument("--policy", default="every", choices=["every", "latest"])
+    group.add_argument(
+        "--node",
+        default="",
+        metavar="NAME",
+        help="use a node that runs already, by its full name, such as /segmentation_node",
+    )
+    group.add_argument(
+        "--policy",
+        default="every",
+        choices=["every", "latest"],
+        help="its frame_policy: every frame, or the newest, which drops others",
+    )
     add_backend_options(group)
 
 
 def _add_pace_options(group: Any) -> None:
     pace = group.add_mutually_exclusive_group()
     pace.add_argument(
-        "--rate", type=positive, default=0.0, help="of recorded time; default: as fast as it goes"
+        "--rate",
+        type=positive,
+        default=0.0,
+        metavar="FACTOR",
+        help="1: at the recorded times, 2: twice as fast; default: as fast as the node takes them",
     )
-    pace.add_argument("--hz", type=positive, default=0.0, help="images per second")
-    group.add_argument(
-        "--in-flight", type=at_least(1), default=2, help="images on their way at most (default 2)"
-    )
-    group.add_argument(
-        "--timeout", type=positive, default=30.0, help="s without a result until images are lost"
-    )
-    group.add_argument(
-        "--idle", type=positive, default=5.0, help="s without an image or result that end --listen"
+    pace.add_argument(
+        "--hz", type=positive, default=0.0, help="images per second, whatever was recorded"
     )
     group.add_argument(
-        "--sim-time", action="store_true", help="publish recorded time on /clock for the node"
+        "--in-flight",
+        type=at_least(1),
+        default=2,
+        metavar="N",
+        help="most images that are on their way at any time",
+    )
+    group.add_argument(
+        "--timeout",
+        type=positive,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long no result may come until images on their way count as lost",
+    )
+    group.add_argument(
+        "--idle",
+        type=positive,
+        default=5.0,
+        metavar="SECONDS",
+        help="with --listen: ends so long after the last image or result",
+    )
+    group.add_argument(
+        "--sim-time",
+        action="store_true",
+        help="publish recorded time on /clock; a node that is started runs on it",
     )
 
 

@@ -15,7 +15,16 @@ from segmentation_node.evaluation.sources import import_bags
 
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
-    parser = commands.add_parser("make-bag", help="record a data set as a rosbag2 bag")
+    parser = commands.add_parser(
+        "make-bag",
+        help="record a data set, a folder of images or a video as a rosbag2 bag",
+        description="Record a data set, a folder of images or a video as a rosbag2 bag.",
+        examples="""
+%(prog)s --dataset street --split test --output street
+%(prog)s --dataset images --root FOLDER --rate 10 --output drive
+%(prog)s --dataset video --root drive.mp4 --output drive
+""",
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "--dataset",
@@ -25,31 +34,60 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="one of " + ", ".join(sorted(set(DATASETS) | set(DRIVES))),
     )
-    parser.add_argument("--root", default="", help="the data's folder, or the video file")
     parser.add_argument(
-        "--split", default="", help="of kitti_raw: the drive; of images: a subfolder"
+        "--root",
+        default="",
+        metavar="PATH",
+        help="the data's folder, or the video file; street needs none",
     )
-    parser.add_argument("--sequence", default="", help="of kitti_step: this one alone")
-    parser.add_argument("--output", required=True, metavar="BAG", help="the bag's folder")
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     parser.add_argument(
-        "--compression", choices=("none", "zstd"), default="none", help="of MCAP's chunks"
+        "--split",
+        default="",
+        help="of kitti_raw the drive, of images a subfolder, of others the split; default: val, or "
+        "what there is",
+    )
+    parser.add_argument(
+        "--sequence", default="", help="of kitti_step: one sequence of the split; default: all"
+    )
+    parser.add_argument("--output", required=True, metavar="BAG", help="folder to make")
+    parser.add_argument(
+        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="format of the bag"
+    )
+    parser.add_argument(
+        "--compression",
+        choices=("none", "zstd"),
+        default="none",
+        help="of the chunks of an MCAP file; loses nothing",
     )
     parser.add_argument(
         "--image",
         choices=("raw", "jpeg", "png"),
         default="raw",
-        help="rgb8 images, or compressed ones: jpeg loses, png does not",
+        help="rgb8 images, or compressed ones: png loses nothing, jpeg (quality 95) does",
     )
     parser.add_argument(
-        "--boxes", action="store_true", help="record the boxes of the data set's instances too"
+        "--boxes", action="store_true", help="also record true boxes, from the data set's instances"
     )
-    parser.add_argument("--topic", default="/camera/image_raw", help="base name of the images")
     parser.add_argument(
-        "--rate", type=positive, metavar="HZ", help="of frames whose times the data does not give"
+        "--topic",
+        default="/camera/image_raw",
+        help="of the images; compressed ones get /compressed behind it",
     )
-    parser.add_argument("--frames", type=at_least(0), default=0, help="the first N only; 0: all")
-    parser.add_argument("--force", action="store_true", help="replace a bag that make-bag wrote")
+    parser.add_argument(
+        "--rate",
+        type=positive,
+        metavar="HZ",
+        help="frames per second, where the data has no times; default: 10, of cityscapes_sequence "
+        "17, of a video its own",
+    )
+    parser.add_argument(
+        "--frames",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="only the first N; default: 0, all",
+    )
+    parser.add_argument("--force", action="store_true", help="replace BAG, if make-bag wrote it")
 
 
 def run(arguments: argparse.Namespace) -> int:

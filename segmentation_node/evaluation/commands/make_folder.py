@@ -30,15 +30,25 @@ FRAMES_PER_VAL = 4
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
     parser = commands.add_parser(
-        "make-folder", help="write pictures and masks of the procedural street, to try things on"
+        "make-folder",
+        help="write pictures and masks of the drawn street, to try things on",
+        description="Write pictures and masks of the drawn street, as one's own data would lie.",
+        examples="%(prog)s --output yard --frames 40",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--output", required=True, metavar="ROOT", help="the data set's folder")
+    parser.add_argument("--output", required=True, metavar="ROOT", help="folder to make")
     parser.add_argument(
-        "--frames", type=at_least(2), default=12, help="a quarter of them is val (default 12)"
+        "--frames",
+        type=at_least(2),
+        default=12,
+        metavar="N",
+        help="pictures in all; a quarter of them is val, the others train",
     )
     parser.add_argument(
-        "--grouping", metavar="FILE", help="fold Cityscapes' classes into the groups of this file"
+        "--grouping",
+        metavar="FILE",
+        help="write groups instead of Cityscapes' 19 classes: a YAML file like "
+        "{name: yard, groups: {ground: [road, sidewalk], rest: '*'}}",
     )
 
 

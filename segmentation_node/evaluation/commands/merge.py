@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from segmentation_node.evaluation.commands.options import writable
+from segmentation_node.evaluation.commands.options import add_endpoint_option, writable
 from segmentation_node.evaluation.commands.output import check_outputs, hand_out
 
 JSON_MARK = '"frames_skipped"'
@@ -13,13 +13,24 @@ JSON_MARK = '"frames_skipped"'
 
 def add_parser(commands: Any) -> None:
     """Add the command's own options."""
-    parser = commands.add_parser("merge", help="sum the reports that fleet left")
+    parser = commands.add_parser(
+        "merge",
+        help="sum the reports that fleet left",
+        description="Sum the reports that fleet left. Exit code 1 if a drive failed.",
+        examples="%(prog)s OUT --json fleet.json --html fleet.html",
+    )
     parser.set_defaults(run=run)
-    parser.add_argument("output", metavar="OUT", help="fleet's --output")
-    parser.add_argument("--against", metavar="OTHER", help="another fleet's: what got worse")
-    parser.add_argument("--json", type=writable, metavar="FILE", help="the figures")
-    parser.add_argument("--html", type=writable, metavar="FILE", help="a page")
-    parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server such as MinIO")
+    parser.add_argument("output", metavar="OUT", help="the folder or URL that fleet wrote to")
+    parser.add_argument(
+        "--against", metavar="OTHER", help="also compare with another fleet's reports"
+    )
+    parser.add_argument(
+        "--json", type=writable, metavar="FILE", help="also write the figures to this file"
+    )
+    parser.add_argument(
+        "--html", type=writable, metavar="FILE", help="also write a page with the figures"
+    )
+    add_endpoint_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -34,28 +34,39 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "nav2-config",
         help="write parameters of Nav2's semantic segmentation layer for a model's classes",
+        description="Write parameters of Nav2's semantic segmentation layer for a model's classes.",
+        examples="%(prog)s --model fast_elu_squeezenet_camvid --output layer.yaml",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--model", required=True, help="a model folder, or a shipped model's name")
-    parser.add_argument("--output", required=True, type=writable, metavar="FILE")
-    parser.add_argument("--grouping", metavar="FILE", help="the node's parameter, where it has one")
+    parser.add_argument(
+        "--output", required=True, type=writable, metavar="FILE", help="YAML file to write"
+    )
+    parser.add_argument(
+        "--grouping", metavar="FILE", help="the node's parameter grouping, if it has one"
+    )
     parser.add_argument(
         "--traversable",
         nargs="+",
         metavar="CLASS",
-        help="what the robot may drive on; default: classes of the category flat",
+        help="classes that the robot may drive on; default: those of the category flat",
     )
-    parser.add_argument("--costmap", choices=COSTMAPS, default=COSTMAPS[0])
+    parser.add_argument(
+        "--costmap",
+        choices=COSTMAPS,
+        default=COSTMAPS[0],
+        help="whose layer it is (default: %(default)s)",
+    )
     parser.add_argument(
         "--prefix",
         default="/segmentation",
-        help="as of nav2.launch.py, with its namespace in front (default %(default)s)",
+        help="of the node's topics, as prefix of nav2.launch.py, with its namespace in front",
     )
     parser.add_argument(
         "--cloud",
         default="/camera/depth/points",
         metavar="TOPIC",
-        help="organised cloud, a point for each pixel of the image (default %(default)s)",
+        help="organised cloud with a point for each pixel of the image",
     )
 
 

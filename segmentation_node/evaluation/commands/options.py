@@ -12,6 +12,7 @@ from segmentation_node.backends import BACKENDS, BackendOptions
 from segmentation_node.backends.choice import AUTO
 from segmentation_node.backends.cpu import usable_cores
 from segmentation_node.errors import BackendError, OutputError, SegmentationError
+from segmentation_node.evaluation.datasets import DATASETS
 from segmentation_node.evaluation.temperature import FIT, LEAST, MOST
 from segmentation_node.geometry import Geometry, make_geometry
 from segmentation_node.labels import LABEL_SETS, Grouping, read_grouping
@@ -27,20 +28,63 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         "--model", required=required, help="a model folder, or a shipped model's name"
     )
     parser.add_argument(
-        "--size", default="", metavar="HxW", help="another size that the model's card has"
+        "--size",
+        default="",
+        metavar="HxW",
+        help="height x width in pixels, of those that the model's card has; default: its own size",
     )
     add_backend_options(parser)
-    parser.add_argument("--engine-dir", default=BackendOptions().engine_dir)
+    parser.add_argument(
+        "--engine-dir",
+        default=BackendOptions().engine_dir,
+        metavar="FOLDER",
+        help="where TensorRT engines lie, and what 'auto' measured",
+    )
 
 
 def add_backend_options(parser: Any) -> None:
     """What a model runs on; for a parser or a group of one."""
-    parser.add_argument("--backend", default="auto", choices=["auto"] + sorted(BACKENDS))
-    parser.add_argument("--device", default="auto")
     parser.add_argument(
-        "--precision", default="fp32", help="auto: the fastest that keeps the classes, by the card"
+        "--backend",
+        default="auto",
+        choices=["auto"] + sorted(BACKENDS),
+        help="what computes; auto: the fastest here, measured (default: auto)",
     )
-    parser.add_argument("--num-threads", type=at_least(0), default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, tf32, fp16, bf16 or int8, as far as the backend has it; auto: the fastest that "
+        "keeps the classes, by the model's card",
+    )
+    parser.add_argument(
+        "--num-threads",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="CPU threads; default: 0, the backend's own choice among the cores it may use",
+    )
+
+
+def add_data_options(parser: Any, required: bool = True) -> None:
+    """Which data set is read, and where it lies; for a parser or a group of one."""
+    parser.add_argument(
+        "--dataset",
+        required=required,
+        choices=sorted(DATASETS),
+        metavar="NAME",
+        help="one of " + ", ".join(sorted(DATASETS)),
+    )
+    parser.add_argument(
+        "--root", default="", metavar="FOLDER", help="where the data set lies; street needs none"
+    )
+
+
+def add_split_option(
+    parser: Any, text: str = "the part of the data set that is read", default: str = "val"
+) -> None:
+    """Which part of a data set is read."""
+    parser.add_argument("--split", default=default, help=text)
 
 
 def picked(kind: Type[Picked], arguments: argparse.Namespace, **others: Any) -> Picked:
@@ -66,9 +110,13 @@ def refuse_without_effect(arguments: argparse.Namespace, names: Sequence[str], w
 
 def add_topic_options(parser: Any) -> None:
     """Which topics of a bag are meant, by default those that stand out; for a parser or a group."""
-    parser.add_argument("--image-topic", metavar="TOPIC", help="default: the bag's one camera")
     parser.add_argument(
-        "--truth-topic", metavar="TOPIC", help="default: /ground_truth; '' leaves it out"
+        "--image-topic", metavar="TOPIC", help="the images; default: the bag's one camera"
+    )
+    parser.add_argument(
+        "--truth-topic",
+        metavar="TOPIC",
+        help="the ground truth; default: /ground_truth; '': score without it",
     )
     parser.add_argument(
         "--labels",
@@ -86,20 +134,20 @@ def add_geometry_options(parser: Any) -> None:
         type=int,
         default=[],
         metavar=("X", "Y", "WIDTH", "HEIGHT"),
-        help="the part of the image that is segmented and scored; default: all of it",
+        help="the part of the image, in pixels, that is segmented and scored; default: all of it",
     )
     parser.add_argument(
         "--rotation",
         type=int,
         default=0,
         metavar="DEGREES",
-        help="clockwise, 0, 90, 180 or 270: makes the image upright for the network",
+        help="clockwise turn that makes the image upright: 0, 90, 180 or 270; default: 0",
     )
     parser.add_argument(
         "--ignore-mask",
         default="",
         metavar="PNG",
-        help="of the image's size; pixels that are not black in it count nowhere",
+        help="picture of the image's size; where it is not black, pixels count nowhere",
     )
 
 
@@ -127,10 +175,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grouping",
         metavar="FILE",
-        help="fold classes into the groups of this file, and score those",
+        help="score groups of classes: a YAML file like "
+        "{name: drivable, groups: {drivable: [road, pavement], other: '*'}}",
     )
     parser.add_argument(
-        "--json", type=writable, metavar="FILE", help="also write the figures to this file"
+        "--json",
+        type=writable,
+        metavar="FILE",
+        help="also write the figures, all of them, to this file",
     )
     parser.add_argument(
         "--html",
@@ -151,7 +203,16 @@ def add_calibration_option(parser: argparse.ArgumentParser) -> None:
         "--no-calibration",
         dest="calibration",
         action="store_false",
-        help="leave out whether the confidence is right, and with it a tenth of the run's time",
+        help="do not measure whether the confidence is right: a tenth of the network's time less",
+    )
+
+
+def add_endpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Where the server of s3:// URLs is."""
+    parser.add_argument(
+        "--endpoint-url",
+        metavar="URL",
+        help="of an S3 server such as MinIO, http://HOST:PORT; default: AWS",
     )
 
 
@@ -168,8 +229,8 @@ def add_jobs_option(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=1,
         metavar="N",
-        help="images at a time, each on its share of the cores: sooner done, but the times of the "
-        "stages are those of a busy machine",
+        help="images segmented at a time, each on its share of the cores (onnxruntime and openvino "
+        "only): sooner done, but stage times are those of a busy machine",
     )
 
 
