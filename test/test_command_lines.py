@@ -103,13 +103,11 @@ def test_every_command_says_what_it_is_for(parsers):
 
 
 def test_the_examples_of_a_help_are_command_lines_that_it_takes(parsers):
-    for name, parser in parsers.items():
-        lines = (parser.epilog or "").splitlines()[1:]
-        for line in lines:
+    for parser in parsers.values():
+        for line in (parser.epilog or "").splitlines()[1:]:
             words = shlex.split(line % {"prog": "PROGRAM"})
             if words[0] == "PROGRAM" and "--help" not in words:
-                argparse.ArgumentParser.parse_args(parser, own_of(words[1:]))
-            assert name
+                parser.parse_args(own_of(words[1:]))  # exits where it does not
 
 
 def own_of(words):
