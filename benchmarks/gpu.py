@@ -261,8 +261,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", options.device):
         parser.error(f"device {options.device!r} is not offered; choose cpu, cuda or cuda:N")
-    names = ("sizes", "batches", "precisions", "executions", "frames")
-    for name, default in zip(names, DEFAULTS[options.device.partition(":")[0]]):
+    by_device = ("sizes", "batches", "precisions", "executions", "frames")
+    for name, default in zip(by_device, DEFAULTS[options.device.partition(":")[0]]):
         setattr(options, name, getattr(options, name) or default)
     if options.output == parser.get_default("output") and options.device == "cpu":
         options.output = TRIALS / "gpu_cpu.json"
