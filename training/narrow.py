@@ -29,10 +29,12 @@ def narrowed(network: nn.Module, wide: nn.Module) -> dict[str, torch.Tensor]:
             f"{type(wide).__name__} unpools by its encoder's indices, and is not narrowed; train "
             "the narrow one first, and the wide one from it with widen_start"
         )
+    expected = dict(network.named_modules())
     for name, layer in wide.named_modules():
-        if not isinstance(layer, nn.Conv2d):
+        own = expected[name]
+        if not isinstance(layer, nn.Conv2d) or not isinstance(own, nn.Conv2d):
             continue
-        surplus = layer.out_channels - network.get_submodule(name).out_channels
+        surplus = layer.out_channels - own.out_channels
         if surplus > 0:
             channels = list(range(layer.out_channels))
             weights = weigh(graph.get_pruning_group(layer, prune_conv_out_channels, channels))
