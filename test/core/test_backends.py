@@ -72,14 +72,12 @@ def setting(request):
         yield request.param
 
 
-@pytest.fixture(scope="module")
-def name(setting):
+def name_of(setting):
     """The backend's name."""
     return setting.name
 
 
-@pytest.fixture(scope="module")
-def options(setting, tmp_path_factory):
+def options_of(setting, tmp_path_factory):
     """One thread, in the setting; TensorRT's engine is built once."""
     made = BackendOptions(
         device=setting.device,
@@ -93,11 +91,16 @@ def options(setting, tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope="module")
-def backend(name, options):
-    """The tiny model, loaded once for all tests that do not close it."""
-    with open_backend(name, tiny.card(), options) as opened:
-        yield opened
+def opened(name, options):
+    """The tiny model, loaded."""
+    with open_backend(name, tiny.card(), options) as found:
+        yield found
+
+
+# Of the module: it is loaded once for all tests that do not close it.
+name = pytest.fixture(scope="module")(name_of)
+options = pytest.fixture(scope="module")(options_of)
+backend = pytest.fixture(scope="module")(opened)
 
 
 def assert_classified(class_map_nhw, image_nhwc, precision="fp32"):

@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 import test_backends
-from test_backends import backend, name, options  # noqa: F401  fixtures that rest on ``setting``
 
 pytest.importorskip("onnxruntime", reason="NOT RUN: the stand-in computes with ONNX Runtime")
 
@@ -24,6 +23,11 @@ def setting(request, gpu):
     gpu.install(dialect)
     return test_backends.Setting("tensorrt", "cuda", precision, execution)
 
+
+# A stand-in is made for each test, and with it what rests on ``setting``.
+name = pytest.fixture(test_backends.name_of)
+options = pytest.fixture(test_backends.options_of)
+backend = pytest.fixture(test_backends.opened)
 
 for _name, _test in vars(test_backends).items():
     if _name.startswith("test_"):
