@@ -27,8 +27,10 @@ SAME_REQUEST_S = 1.0
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the node; 1 when it cannot be made, or configured although ``autostart`` asks.
 
-    2 after arguments that are neither ROS's nor ``--help``, which argparse tells.
+    2 after arguments that are neither ROS's nor ``--help``, which argparse tells: ROS would pass
+    them over, or take ``model:=NAME`` for a topic's remapping.
     """
+    _parser().parse_args(_not_for_ros(sys.argv[1:] if arguments is None else arguments))
     with ending_at_once(0):
         import rclpy
         from rclpy.exceptions import (
@@ -41,7 +43,6 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from segmentation_node.ros.node import SegmentationNode
 
     stopping = _stop_event()
-    _parser().parse_args(_not_ros_s(arguments or sys.argv))
     try:
         # rclpy's own handlers would take the graph away under the frame in hand.
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -75,14 +76,15 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return code
 
 
-def _not_ros_s(arguments: List[str]) -> List[str]:
-    """What ROS would pass over; none where it refuses the arguments, as it will when it starts."""
-    from rclpy.utilities import remove_ros_args
-
-    try:
-        return list(remove_ros_args(arguments)[1:])
-    except RuntimeError:
-        return []
+def _not_for_ros(arguments: List[str]) -> List[str]:
+    """What is not between ``--ros-args`` and ``--``."""
+    found, is_ros = [], False
+    for argument in arguments:
+        if argument == "--ros-args" or (is_ros and argument == "--"):
+            is_ros = argument == "--ros-args"
+        elif not is_ros:
+            found.append(argument)
+    return found
 
 
 def _parser() -> CommandParser:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,10 +150,13 @@ def test_what_cannot_be_played_is_one_line(tmp_path, arguments, fragment, capfd)
 
 
 def test_a_node_that_does_not_start_is_told(ros_environment, model, images, tmp_path):
-    words = ["--input", images, "--model", model, "--backend", "nonsense"]
-    run = demo(*words, "--output", tmp_path / "out")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    with open(str(damaged / "model.onnx"), "ab") as file:
+        file.write(b"more")
+    run = demo("--input", images, "--model", damaged, "--output", tmp_path / "out")
     assert run.returncode == 1
-    assert "backend is 'nonsense'; expected one of auto, " in run.stderr
+    assert "model.onnx: sha256 is " in run.stderr
     assert "error: the node ended with exit code 1" in run.stderr
     assert "Traceback" not in run.stderr
 

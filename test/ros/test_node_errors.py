@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -152,11 +151,10 @@ def test_a_wrong_ros_argument_is_one_line_and_exit_code_1(peer, log_path):
 
 
 @pytest.mark.parametrize("given", [["-p", "model:=yard"], ["model:=yard"], ["--model", "yard"]])
-def test_an_argument_that_is_not_ros_s_is_refused(given, capsys, monkeypatch):
+def test_an_argument_that_is_not_ros_s_is_refused(given, capsys):
     """Without ``--ros-args`` ROS passes it over, and another model would run than was meant."""
-    monkeypatch.setattr("segmentation_node.ros.main._stop_event", threading.Event)
     with pytest.raises(SystemExit) as ended:
-        main(["segmentation_node", *given])
+        main(given)
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert "unrecognized arguments: %s" % given[0] in said and "--ros-args -p NAME:=VALUE" in said

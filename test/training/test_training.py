@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import numpy as np
@@ -352,7 +353,7 @@ def test_an_untrained_network_agrees_with_its_export_on_street_frames(tmp_path):
 
 @pytest.mark.parametrize("text", ["360", "x", "360x480x3", "axb"])
 def test_a_size_that_is_not_hxw_is_refused(text):
-    with pytest.raises(export.argparse.ArgumentTypeError, match="HxW"):
+    with pytest.raises(ArgumentTypeError, match="HxW"):
         image_size(text)
 
 
