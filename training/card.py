@@ -140,9 +140,28 @@ def train_command(run: Path, recipe: Recipe) -> str:
 
 
 def started_from(recipe: Recipe) -> str:
-    """What the weights were before this training, for the card: its data count as well."""
+    """What the weights were before this training, for the card: its data count as well.
+
+    Back to the first, as far as there is a recipe or a card beside each. Raises CardError where a
+    card cannot be read.
+    """
+    sources: list[str] = []
     source = recipe.trunk or recipe.start_weights
-    return f"started from {source}" if source else "no pre-training"
+    while source and source not in sources:
+        sources.append(source)
+        folder = Path(source).parent
+        if recipe.trunk:
+            sources[-1] = f"the pre-trained trunk {source}"
+            break
+        if (folder / CARD_FILE).is_file():
+            sources[-1] += f" ({read_card(str(folder)).weights.data})"
+            break
+        try:
+            recipe = Recipe.read(folder / RECIPE_FILE)
+        except RecipeError:  # none, or of a version that had other keys
+            break
+        source = recipe.trunk or recipe.start_weights
+    return f"started from {', which started from '.join(sources)}" if sources else "no pre-training"
 
 
 def licence_of(recipe: Recipe) -> str:
@@ -164,10 +183,11 @@ def inherited_licences(recipe: Recipe) -> list[str]:
     seen: set[Path] = set()
     waiting = _sources(recipe)
     while waiting:
-        folder = waiting.pop(0)
-        if folder.resolve() in seen:
+        file = waiting.pop(0)
+        if file.resolve() in seen:
             continue
-        seen.add(folder.resolve())
+        seen.add(file.resolve())
+        folder = file.parent
         if (folder / CARD_FILE).is_file():
             found[read_card(str(folder)).weights.licence] = None
         elif (folder / RECIPE_FILE).is_file():
@@ -179,15 +199,16 @@ def inherited_licences(recipe: Recipe) -> list[str]:
             found[DATA.get(earlier.dataset, UNKNOWN_DATA)[1]] = None
             waiting += _sources(earlier)
         else:
-            found[f"unknown for {folder}, where neither {CARD_FILE} nor {RECIPE_FILE} is"] = None
+            told = f"unknown for {file}, beside which is neither {CARD_FILE} nor {RECIPE_FILE}"
+            found[told] = None
     return list(found)
 
 
 def _sources(recipe: Recipe) -> list[Path]:
-    """Folders of the weights that training started from, and of its teachers."""
-    start = [Path(item).parent for item in (recipe.start_weights, recipe.trunk) if item]
+    """The weights that training started from, and those of its teachers."""
+    start = [Path(item) for item in (recipe.start_weights, recipe.trunk) if item]
     teachers = recipe.distillation.teachers if recipe.distillation else ()
-    return [*start, *map(Path, teachers)]
+    return [*start, *(Path(run) / WEIGHTS_FILE for run in teachers)]
 
 
 def measure_confidence_on(folder: Path, dataset: Dataset) -> ConfidenceInfo:

@@ -60,7 +60,31 @@ def test_the_card_says_what_the_weights_started_from(run, key):
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, key: "old/weights.safetensors"}))
     found = training.card.started_from(Recipe.read(run / "recipe.yaml"))
-    assert found == "started from old/weights.safetensors"
+    told = "the pre-trained trunk " if key == "trunk" else ""
+    assert found == f"started from {told}old/weights.safetensors"
+
+
+def test_the_card_goes_back_to_the_first_weights(run, exported, monkeypatch):
+    """Of runs by their recipes, of a model by its card."""
+    monkeypatch.chdir(run.parent)
+    base = Recipe.read(run / "recipe.yaml")
+    for name, changes in {
+        "second": {"start_weights": "first/weights.safetensors"},
+        "first": {"trunk": "zoo/trunk.pth"},
+        "tuned": {"start_weights": f"{exported}/weights.safetensors"},
+    }.items():
+        Path(name).mkdir()
+        replace(base, **changes).write(Path(name, "recipe.yaml"))
+    third = replace(base, start_weights="second/weights.safetensors")
+    assert training.card.started_from(third) == (
+        "started from second/weights.safetensors, which started from first/weights.safetensors, "
+        "which started from the pre-trained trunk zoo/trunk.pth"
+    )
+    tuned = replace(base, start_weights="tuned/weights.safetensors")
+    assert training.card.started_from(tuned).endswith(
+        f"which started from {exported}/weights.safetensors (CamVid in SegNet's layout, images of "
+        "480x360, split train; no pre-training)"
+    )
 
 
 def test_no_temperature_is_fitted_on_what_was_trained_on(run, capsys):
@@ -126,9 +150,9 @@ def test_the_card_carries_the_licences_of_all_that_it_started_and_learned_from(
     assert read_card(str(export(run, monkeypatch=monkeypatch))).weights.licence == (
         "research use only, as CamVid's own terms (University of Cambridge) ask; of what it "
         "started or learned from: ask Ann; unknown for old, whose recipe.yaml is of another "
-        "version; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for zoo, where neither "
-        "model.yaml nor recipe.yaml is; unknown for gone, where neither model.yaml nor "
-        "recipe.yaml is"
+        "version; CC BY-NC-SA 3.0, as KITTI's own terms ask; unknown for zoo/trunk.pth, beside "
+        "which is neither model.yaml nor recipe.yaml; unknown for gone/weights.safetensors, "
+        "beside which is neither model.yaml nor recipe.yaml"
     )
 
 
