@@ -65,6 +65,15 @@ def add_variants(
                 add_to_card(str(folder), accuracy=entry)
 
 
+def scored_split(card: ModelCard, dataset_name: str) -> str:
+    """The split of a data set that the card's accuracy is on, so that figures compare; else val.
+
+    Val may be what the model was trained on, where the card's is another.
+    """
+    splits = [item.split for item in card.accuracy if item.dataset == dataset_name]
+    return splits[0] if splits else "val"
+
+
 def _add(folder: Path, made: Path, artifact: dict[str, Any]) -> None:
     add_to_card(str(folder), {made.name: made.read_bytes()}, artifacts=artifact)
 
@@ -139,7 +148,10 @@ sizes, or the weights of a model that ships without them.""",
         "--root", default="", metavar="FOLDER", help="where the data set lies; street needs none"
     )
     parser.add_argument(
-        "--split", default="val", help="of the data set: what is compared and scored on"
+        "--split",
+        metavar="SPLIT",
+        help="of the data set: what is compared and scored on; default: the one of the card's "
+        "accuracy, or val",
     )
     parser.add_argument(
         "--training-split",
@@ -152,11 +164,10 @@ sizes, or the weights of a model that ships without them.""",
     def add() -> int:
         if options.size and options.dataset is None:
             raise ExportError("--size: the card gets the accuracy of each; name the --dataset")
-        name = options.dataset or "street"
-        dataset = open_dataset(name, options.root, options.split)
+        name, card = options.dataset or "street", read_card(str(options.model))
+        dataset = open_dataset(name, options.root, options.split or scored_split(card, name))
         training = None
         if "int8" in options.variant:
-            card = read_card(str(options.model))
             if options.dataset is None and card.labels != dataset.label_set:
                 raise ExportError(
                     f"--variant int8: its ranges come from images that {card.name} is for, not "

@@ -32,6 +32,21 @@ def test_a_variant_is_added_as_the_export_would_have_made_it(exported, monkeypat
         assert found.artifact_path(kind)
 
 
+def test_figures_are_of_the_split_that_the_cards_own_are_of(exported, monkeypatch):
+    """Val, where the card's are of trainval, was trained on."""
+    opened = []
+    monkeypatch.setattr(
+        training.add_variants, "open_dataset", lambda *told: opened.append(told) or TwoFrames()
+    )
+    card = yaml.safe_load((exported / "model.yaml").read_text())
+    card["accuracy"] = [{**item, "split": "trainval"} for item in card["accuracy"]]
+    training.export.write_card(exported, card)
+    command = [str(exported), "--variant", "float", "--dataset", "camvid", "--root", "data"]
+    assert training.add_variants.main(command) == 0
+    assert training.add_variants.main([*command, "--split", "test"]) == 0
+    assert opened == [("camvid", "data", "trainval"), ("camvid", "data", "test")]
+
+
 def test_a_variant_that_does_not_agree_is_not_added(exported, monkeypatch, capsys):
     monkeypatch.setattr(training.add_variants, "open_dataset", lambda *_: TwoFrames())
     folder = exported

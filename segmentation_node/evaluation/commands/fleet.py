@@ -96,7 +96,7 @@ def _add_placement_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpus-per-drive",
-        type=float,
+        type=between(0, 64),
         default=0.0,
         metavar="G",
         help="with ray: GPUs that a drive gets, 0.5 for half of one; default: 0",
