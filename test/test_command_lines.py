@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("[!.]*/README.md"))]
 TRAINING = ("train", "export", "add_variants", "study", "summary", "boxes", "box_score", "curves")
 BENCHMARKS = (
     "boxes", "cameras", "deadline", "documents", "end_to_end", "evaluation_speed", "gpu",

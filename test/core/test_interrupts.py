@@ -10,12 +10,14 @@ from support.core.real_data import PROJECT
 # Runs a module, and sends itself a Ctrl-C as soon as that imports another.
 RUN = """
 import os, runpy, signal, sys
+module, imported = sys.argv[1:]
+del sys.argv[1:]
 class CtrlC:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[2]:
+        if name == imported:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, CtrlC())
-runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
