@@ -12,6 +12,7 @@ from segmentation_node.evaluation.commands.options import (
     add_jobs_option,
     add_model_options,
     add_output_options,
+    add_size_option,
     add_topic_options,
     geometry_of,
     open_segmenters,
@@ -55,6 +56,7 @@ pipeline; without it the class maps that were recorded in it are scored.""",
     parser.set_defaults(run=run)
     parser.add_argument("bag", metavar="BAG", help="the bag's folder, or its .mcap or .db3 file")
     add_model_options(parser, required=False)
+    add_size_option(parser)
     add_topic_options(parser)
     parser.add_argument(
         "--prediction-topic",

@@ -57,11 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     # Cards are written where networks are trained or imported: Python 3.11.
     from segmentation_node.importing.model_folder import confidence_entry, put_on_card
 
-    card = open_model(arguments.model, arguments.size)
+    card = open_model(arguments.model)
     if "confidence" not in card.outputs:
         raise CardError("model %s gives no confidence to measure" % card.name)
-    if card.is_resized:
-        raise CardError("the card's confidence is that of its own size; leave --size out")
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.split)
     if arguments.temperature is not None:
         progress = progress_bar(len(dataset))

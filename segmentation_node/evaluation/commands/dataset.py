@@ -17,6 +17,7 @@ from segmentation_node.evaluation.commands.options import (
     add_jobs_option,
     add_model_options,
     add_output_options,
+    add_size_option,
     add_split_option,
     geometry_of,
     open_segmenters,
@@ -49,6 +50,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     add_model_options(parser)
+    add_size_option(parser)
     add_data_options(parser)
     add_split_option(parser)
     parser.add_argument(

@@ -12,6 +12,7 @@ from segmentation_node.evaluation.commands.options import (
     add_endpoint_option,
     add_geometry_options,
     add_model_options,
+    add_size_option,
     add_split_option,
     add_topic_options,
     at_least,
@@ -45,6 +46,7 @@ report is not done again. Exit code 1 if a drive failed.""",
         help="a bag, a pattern of bags in quotes, or a .txt file with one a line; local or a URL",
     )
     add_model_options(parser)
+    add_size_option(parser)
     parser.add_argument(
         "--output", required=True, metavar="OUT", help="folder or URL for the reports"
     )

@@ -27,18 +27,23 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         "--model", required=required, help="a model folder, or a shipped model's name"
     )
-    parser.add_argument(
-        "--size",
-        default="",
-        metavar="HxW",
-        help="height x width in pixels, of those that the model's card has; default: its own size",
-    )
+    parser.set_defaults(size="")
     add_backend_options(parser)
     parser.add_argument(
         "--engine-dir",
         default=BackendOptions().engine_dir,
         metavar="FOLDER",
         help="where TensorRT engines lie, and what 'auto' measured",
+    )
+
+
+def add_size_option(parser: argparse.ArgumentParser) -> None:
+    """Which of the model's sizes."""
+    parser.add_argument(
+        "--size",
+        default="",
+        metavar="HxW",
+        help="height x width in pixels, of those that the model's card has; default: its own size",
     )
 
 
