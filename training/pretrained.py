@@ -1,11 +1,11 @@
-"""Start from weights in a local file; nothing is downloaded.
+"""Pre-trained trunks in a local file; nothing is downloaded.
 
-Trunks come in torchvision's naming: SegNet takes VGG-16 (``vgg16`` or ``vgg16_bn``), ELU-SqueezeNet
+They come in torchvision's naming: SegNet takes VGG-16 (``vgg16`` or ``vgg16_bn``), ELU-SqueezeNet
 takes SqueezeNet 1.1, and the improved variant as many of that one's fires as it has. Those weights
 expect images normalised by ImageNet's mean and standard deviation, the recipes' default.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,10 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from segmentation_node.errors import reason
-from segmentation_node.model_card import CARD_FILE, read_card
-from segmentation_node.networks import NETWORKS, build_network
-from training.recipe import RECIPE_FILE, Recipe
-from training.widen import widened
+from segmentation_node.networks import NETWORKS
 
 # Index in torchvision's `features` of the convolutions, by SegNet's encoder stage and layer. In
 # vgg16_bn each is followed by its batch norm.
@@ -31,10 +28,6 @@ FIRE_PARTS = {"squeeze": "squeeze", "expand1": "expand1x1", "expand3": "expand3x
 CONVOLUTION = ("weight", "bias")
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 WEIGHTS_FORMATS = "a file of safetensors, or what torch.save made of a state dict"
-SAME_SHAPE = (
-    "; network and network_options must be those that the file was trained with, as in the "
-    "recipe.yaml or model.yaml beside it"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +49,8 @@ class TrunkReport:
     def __str__(self) -> str:
         return (
             f"{self.trunk}: {len(self.matched)} tensors loaded, {len(self.unused)} of the file "
-            f"unused ({_shortened(self.unused)}), {len(self.fresh)} of the network fresh "
-            f"({_shortened(self.fresh)})"
+            f"unused ({shortened(self.unused)}), {len(self.fresh)} of the network fresh "
+            f"({shortened(self.fresh)})"
         )
 
 
@@ -74,14 +67,14 @@ def load_trunk(network: nn.Module, path: Path | str) -> TrunkReport:
         raise ValueError(_what_is_missing(path, candidates, tensors))
     trunk, own = candidates[name], network.state_dict()
     for target, source in trunk.copied.items():
-        _check_shape(path, source, tuple(tensors[source].shape), target, tuple(own[target].shape))
+        check_shape(path, source, tuple(tensors[source].shape), target, tuple(own[target].shape))
     biases = {
         norm: torch.cat([tensors[source] for source in sources])
         for norm, sources in trunk.biases.items()
     }
     for norm, bias in biases.items():
         target, source = f"{norm}.bias", " + ".join(trunk.biases[norm])
-        _check_shape(path, source, tuple(bias.shape), target, tuple(own[target].shape))
+        check_shape(path, source, tuple(bias.shape), target, tuple(own[target].shape))
     with torch.no_grad():
         for target, source in trunk.copied.items():
             own[target].copy_(tensors[source])
@@ -108,71 +101,6 @@ def _add_only(norm: nn.Module, bias: torch.Tensor) -> None:
     norm.running_var.fill_(1.0)
     norm.weight.fill_((1.0 + norm.eps) ** 0.5)
     norm.bias.copy_(bias)
-
-
-def load_start(network: nn.Module, recipe: Recipe, resized: Collection[str]) -> str:
-    """Copy a recipe's ``start_weights`` into its network, all or nothing; a line that says so.
-
-    ``resized`` names the tensors whose shape follows the number of classes: those stay as they
-    are where the file's were made for another number. Raises ValueError, one line, where the file
-    is of another network.
-    """
-    path = Path(recipe.start_weights)
-    tensors, own = read_tensors(path), network.state_dict()
-    strangers = sorted(set(tensors) ^ set(own))
-    if strangers:
-        raise ValueError(
-            f"{path}: weights of another network, which does not share {_shortened(strangers)}"
-            + SAME_SHAPE
-        )
-    wide = _network_of(path, tensors, resized) if recipe.narrow_start else None
-    try:
-        if recipe.widen_start:
-            others = [name for name in resized if own[name].shape[:1] != tensors[name].shape[:1]]
-            tensors = widened(network, tensors, others)
-        if wide is not None:
-            from training.narrow import narrowed
-
-            tensors = narrowed(network, wide)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    fresh = [name for name in own if name in resized and tensors[name].shape != own[name].shape]
-    matched = [name for name in own if name not in fresh]
-    for name in matched:
-        shapes = tuple(tensors[name].shape), tuple(own[name].shape)
-        _check_shape(path, name, shapes[0], name, shapes[1], SAME_SHAPE)
-    with torch.no_grad():
-        for name in matched:
-            own[name].copy_(tensors[name])
-    return f"{path}: {len(matched)} tensors loaded, {len(fresh)} fresh ({_shortened(fresh)})"
-
-
-def _network_of(
-    path: Path, tensors: Mapping[str, torch.Tensor], resized: Collection[str]
-) -> nn.Module:
-    """The network that a file of weights is of, with them; the recipe or card beside it says which.
-
-    Raises ValueError where neither is there.
-    """
-    run, card = path.parent / RECIPE_FILE, path.parent / CARD_FILE
-    if run.is_file():
-        found = Recipe.read(run)
-        name, options = found.network, found.network_options
-    elif card.is_file():
-        described = read_card(str(path.parent)).network
-        name, options = described.name, described.options
-    else:
-        raise ValueError(
-            f"{path}: neither {RECIPE_FILE} nor {CARD_FILE} beside it says how wide it is"
-        )
-    network = build_network(name, tensors[next(iter(resized))].shape[0], options)
-    own = network.state_dict()
-    for tensor, values in tensors.items():
-        _check_shape(
-            path, tensor, tuple(values.shape), tensor, tuple(own[tensor].shape), SAME_SHAPE
-        )
-    network.load_state_dict(tensors)
-    return network
 
 
 @dataclass(frozen=True)
@@ -291,7 +219,7 @@ def _what_is_missing(
     return f"{path}: {len(tensors)} tensors, but not those of {' or '.join(lacks)}"
 
 
-def _check_shape(
+def check_shape(
     path: Path | str,
     source: str,
     found: tuple[int, ...],
@@ -306,5 +234,5 @@ def _check_shape(
         )
 
 
-def _shortened(names: list[str]) -> str:
+def shortened(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or "none"

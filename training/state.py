@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segmentation_node.errors import reason
 from segmentation_node.networks import build_network
 from training.errors import DivergedError, TrainingError
-from training.pretrained import load_start, load_trunk
+from training.pretrained import load_trunk
 from training.recipe import Recipe
+from training.start_weights import load_start
 
 WINDOW = 20
 """Steps over which losses are averaged before they are compared."""

@@ -22,8 +22,8 @@ from segmentation_node.networks import build_network
 from segmentation_node.networks.deploy import DeployGraph, Normalise
 from training.checkpoint import load_weights
 from training.int8_weights import codes_of, round_weights
-from training.pretrained import load_start
 from training.recipe import Recipe
+from training.start_weights import load_start
 
 SIZE = (45, 60)
 COARSE = np.random.default_rng(0).integers(0, 256, (3, 1, 3, 4, 3), np.uint8)

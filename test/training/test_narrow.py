@@ -110,9 +110,19 @@ def test_weights_that_do_not_say_how_wide_they_are_are_refused(weights):
         started(weights)
 
 
-def test_weights_of_another_width_than_their_recipe_says_are_refused(weights):
-    recipe_of(options=NARROW).write(weights.parent / "recipe.yaml")
-    with pytest.raises(TrainingError, match="classifier.weight is .5, 8, 1, 1., but the network's"):
+@pytest.mark.parametrize(
+    "beside, reason",
+    [
+        (NARROW, "stem.0.weight is .16, 3, 3, 3., but the network's"),
+        (
+            {**WIDE, "fires_at_16": 3},
+            "another network, which does not share fires_at_16",
+        ),
+    ],
+)
+def test_weights_of_another_network_than_their_recipe_says_are_refused(weights, beside, reason):
+    recipe_of(options=beside).write(weights.parent / "recipe.yaml")
+    with pytest.raises(TrainingError, match=reason):
         started(weights)
 
 

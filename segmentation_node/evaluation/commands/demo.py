@@ -11,11 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, List
 
-from segmentation_node.backends import BACKENDS
 from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation.clip import STREET_FRAMES, Clip, open_clip
 from segmentation_node.evaluation.commands.live import import_live
-from segmentation_node.evaluation.commands.options import at_least
+from segmentation_node.evaluation.commands.options import add_backend_option, at_least
 from segmentation_node.evaluation.commands.output import progress_bar
 from segmentation_node.evaluation.frame import Problem
 from segmentation_node.evaluation.recorder import OverlayVideo, Recorder
@@ -68,12 +67,7 @@ make demo INPUT=drive.mp4 MODEL=elu_squeezenet_camvid
         help="model folder, or shipped model's name; default: %s, of the drawn street %s"
         % (CAMVID_MODEL, STREET_MODEL),
     )
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        choices=["auto"] + sorted(BACKENDS),
-        help="what computes; auto: the fastest here, measured (default: auto)",
-    )
+    add_backend_option(parser)
     parser.add_argument(
         "--frames",
         type=at_least(0),
@@ -124,13 +118,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def comparable(clip: Clip, predicted: LabelSet) -> Clip:
     """The clip; without its truth where that has nothing in common with a network's classes."""
+    if clip.truth is None:
+        return clip
     try:
-        CommonLevel(predicted, clip.truth or predicted)
+        CommonLevel(predicted, clip.truth)
         return clip
     except LabelsError:
         print(
             "note: accuracy is not measured: the network's classes (%s) are not the clip's (%s)"
-            % (predicted.name, clip.truth and clip.truth.name),
+            % (predicted.name, clip.truth.name),
             file=sys.stderr,
         )
     bare = (f if isinstance(f, Problem) else replace(f, truth_hw=None) for f in clip.frames)

@@ -47,14 +47,19 @@ def add_size_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_backend_options(parser: Any) -> None:
-    """What a model runs on; for a parser or a group of one."""
+def add_backend_option(parser: Any) -> None:
+    """What computes; for a parser or a group of one."""
     parser.add_argument(
         "--backend",
         default="auto",
         choices=["auto"] + sorted(BACKENDS),
         help="what computes; auto: the fastest here, measured (default: auto)",
     )
+
+
+def add_backend_options(parser: Any) -> None:
+    """What a model runs on; for a parser or a group of one."""
+    add_backend_option(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--precision",

@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
 
+import cv2
 import numpy as np
 
 from segmentation_node.errors import LabelsError
@@ -156,7 +157,7 @@ def folded(ids_hw: np.ndarray, lut: np.ndarray, what: str, classes: int) -> np.n
 
     Raises ValueError on ids of ``what`` that are none of so many classes.
     """
-    folded_hw = lut[ids_hw]
+    folded_hw = cv2.LUT(ids_hw, lut)
     is_none = folded_hw == UNLABELLED - 1
     if is_none.any():
         raise no_class(what, ids_hw[is_none].max(), classes)
