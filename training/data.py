@@ -33,6 +33,7 @@ class Reader:
     def __init__(self, dataset: Dataset, limit: int | None, workers: int | None) -> None:
         self.dataset = dataset
         self.count = len(dataset) if limit is None else min(limit, len(dataset))
+        self.names = [dataset.sample_name(index) for index in range(self.count)]
         self.workers = workers or min(8, os.cpu_count() or 1)
         self._local = threading.local()
 
@@ -143,8 +144,9 @@ class Split:
         limit: int | None = None,
         workers: int | None = None,
     ) -> None:
-        samples = Reader(dataset, limit, workers).read_all()
-        self.images, self.labels = _collate(samples, device)
+        reader = Reader(dataset, limit, workers)
+        self.names = reader.names
+        self.images, self.labels = _collate(reader.read_all(), device)
         self.device = device
         self.label_set = dataset.label_set
         self.classes = len(dataset.label_set)
@@ -175,6 +177,7 @@ class StreamingSplit:
         workers: int | None = None,
     ) -> None:
         self.reader = Reader(dataset, limit, workers)
+        self.names = self.reader.names
         self.device = device
         self.label_set = dataset.label_set
         self.classes = len(dataset.label_set)

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -80,7 +81,13 @@ class Trainer:
         self.steps_per_epoch = len(train) // recipe.batch_size
         self._check_batch()
         self.state = TrainingState(recipe, train.classes, self.steps_per_epoch, self.device)
-        self.state.data = {"training images": len(train), "classes": list(train.label_set.names)}
+        self.state.data = {
+            "training images": len(train),
+            "training images' names, in SHA-256": sha256(
+                "\n".join(train.names).encode()
+            ).hexdigest(),
+            "classes": list(train.label_set.names),
+        }
         self.network = self.state.model.network
         self.folder = RunFolder(output, recipe, self.state, self.group)
         self.augment = Augmentation.of(recipe)

@@ -1,5 +1,6 @@
 """A run that is stopped, killed or resumed: it loses little, and repeats the rest to the bit."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -146,6 +147,13 @@ def test_other_data_do_not_resume(root, tmp_path):
     with pytest.raises(TrainingError, match="the run's training images: 12; found 8; take") as one:
         make_trainer(recipe, other, run, resume=True).run()
     assert "\n" not in str(one.value)
+    others = tmp_path / "others"
+    shutil.copytree(root, others)
+    for folder in ("train", "trainannot"):
+        first = min((others / folder).iterdir())
+        first.rename(first.with_name("another.png"))
+    with pytest.raises(TrainingError, match="the run's training images' names, in SHA-256: "):
+        make_trainer(recipe, others, run, resume=True).run()
     path = run / checkpoint.CHECKPOINT_FILE
     content = torch.load(path, weights_only=True)
     content["state"]["data"]["classes"][0] = "heaven"
