@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from support import linear_model, recorded
 from support.core.real_data import folder_of
-from support.live import FrameLatency
+from support.live import CompressedImage, FrameLatency, Image
 
 from segmentation_node.evaluation.__main__ import main
+from segmentation_node.evaluation.live import listening
 from segmentation_node.evaluation.live.target import prepare_middleware
 
 pytestmark = pytest.mark.ros
@@ -212,6 +214,38 @@ def test_listening_counts_what_another_player_loses(ros_environment, bag, tiny_f
     # Nothing is compared across the three gaps.
     assert report["temporal_consistency"]["frame_pairs"] == 60 - 1 - 2 * 3
     assert run.returncode == 1 and "2 of 60 frames lost" in error_line(run)
+
+
+def test_a_listener_says_why_it_hears_nothing(ros_environment, ros, monkeypatch, capsys):
+    from rclpy.signals import SignalHandlerOptions
+
+    monkeypatch.setattr(listening, "REMIND_S", 0.2)
+    other = ros.Context()  # one participant cannot have two types on a topic
+    ros.init(args=[], context=other, signal_handler_options=SignalHandlerOptions.NO)
+    driver = ros.create_node("driver", context=other)
+
+    class Waiting:
+        def __init__(self, line):
+            self.line, self.until_s = line, time.monotonic() + 30
+
+        def check(self):
+            assert time.monotonic() < self.until_s, self.line
+            if self.line in capsys.readouterr().err:
+                raise StopIteration
+
+    def hears(line):
+        with pytest.raises(StopIteration):
+            listener.listen(Waiting("listening: no image yet: %s\n" % line), 1.0)
+
+    with listening.Listening("/nobody", "/cam") as listener:
+        hears("nobody publishes /cam")
+        silent = driver.create_publisher(Image, "/cam", 1)
+        hears("/cam has publishers, which are silent")
+        driver.destroy_publisher(silent)
+        driver.create_publisher(CompressedImage, "/cam", 1)
+        hears("/cam is published as sensor_msgs/msg/CompressedImage")
+    driver.destroy_node()
+    other.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Collect what a node makes of images that somebody else plays, ``ros2 bag play`` or a camera."""
 
+import sys
 import time
 from types import MappingProxyType
 from typing import Any, Container, Dict, Mapping
@@ -10,6 +11,7 @@ from segmentation_node.ros.conversions import decode_compressed, pixels_of, to_r
 from segmentation_node.ros.input import ImageInput, InputSettings
 
 LOOK_S = 0.1
+REMIND_S = 10.0
 
 
 class Listening(Collector):
@@ -57,11 +59,26 @@ class Listening(Collector):
         super().spin_for(duration_s)
 
     def listen(self, process: Any, idle_s: float) -> None:
-        """Spin until nothing has come for ``idle_s`` and every result is there or given up."""
+        """Spin until nothing has come for ``idle_s`` and every result is there or given up.
+
+        Says on stderr every ``REMIND_S`` why there is no first image yet.
+        """
+        reminded_s = time.monotonic()
         while not self._is_idle(idle_s):
             process.check()
             self.spin_for(LOOK_S)
             self.pairing.expire()
+            if not self._heard_s and time.monotonic() - reminded_s >= REMIND_S:
+                reminded_s = time.monotonic()
+                print("listening: no image yet: " + self._silence(), file=sys.stderr)
+
+    def _silence(self) -> str:
+        images = self._inputs[0]
+        if images.misfit():
+            return "%s is published as %s" % (images.topic, images.misfit())
+        if images.publisher_count():
+            return "%s has publishers, which are silent" % images.topic
+        return "nobody publishes %s" % images.topic
 
     def _is_idle(self, idle_s: float) -> bool:
         last_s = max(self._heard_s, self.pairing.last_output_s)
