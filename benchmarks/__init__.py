@@ -36,6 +36,7 @@ BENCHMARKS = {
     "deadline": Benchmark("--idle-s 2 --hog-s 4 --after-s 2"),
     "boxes": Benchmark("--frames 2 --rounds 1"),
     "transport": Benchmark("--sizes 640x360 --frames 10"),
+    "fleet": Benchmark("--drives 2 --frames 3 --rounds 1 --reports 3"),
     "paper_tables": Benchmark("--cases 1x256x128 --seconds 2 --steps 2"),
     "evaluation_speed": Benchmark("--frames 8 --rounds 1", CAMVID),
     "training_loop": Benchmark("--images 8 --rounds 1", CAMVID),
