@@ -26,6 +26,7 @@ def rewrite(model: Any) -> None:
     take_concatenations_apart(model, operators)
     argmax_of_phases(model, operators)
     argmax_over_planes(model, operators)
+    ids_without_floats(model)
 
 
 def _operators() -> Any:
@@ -181,12 +182,10 @@ def argmax_of_phases(model: Any, operators: Any) -> None:
         last = operators.transpose(level, _sizes(0, 2, 3, 1))
         scores = operators.reshape(last, _sizes(batch, classes, -1), False)
         found = _top(operators, node, scores).output(1)
-        small = operators.convert(found, "u8" if classes <= 256 else "i32")
-        cells = operators.reshape(small, _sizes(batch, height, width, factor, factor), False)
+        cells = operators.reshape(found, _sizes(batch, height, width, factor, factor), False)
         rows = operators.transpose(cells, _sizes(0, 1, 3, 2, 4))
         whole = operators.reshape(rows, _sizes(batch, 1, height * factor, width * factor), False)
-        index_type = node.get_attributes()["index_element_type"]
-        _replace(node.output(1), operators.convert(whole, index_type).output(0))
+        _replace(node.output(1), whole.output(0))
 
 
 def _enlargement(node: Any) -> int:
@@ -247,6 +246,24 @@ def argmax_over_planes(model: Any, operators: Any) -> None:
         for old, new in zip(node.outputs(), flat.outputs()):
             back = _sizes(*old.get_shape())
             _replace(old, operators.reshape(new, back, False).output(0))
+
+
+def ids_without_floats(model: Any) -> None:
+    """Make bytes of class ids at once; the file goes by way of float32, which TensorRT asks for."""
+    for node in model.get_ops():
+        if not _is_convert_to(node, "u8"):
+            continue
+        real = node.input_value(0).get_node()
+        if not _is_convert_to(real, "f32"):
+            continue
+        whole = real.input_value(0)
+        if whole.get_element_type().get_type_name() in ("i32", "i64"):
+            node.input(0).replace_source_output(whole)
+
+
+def _is_convert_to(node: Any, element_type: str) -> bool:
+    is_convert = node.get_type_name() == "Convert"
+    return is_convert and bool(node.get_output_element_type(0).get_type_name() == element_type)
 
 
 def _top(operators: Any, node: Any, scores_ncp: Any) -> Any:

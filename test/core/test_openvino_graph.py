@@ -99,6 +99,29 @@ def test_the_argmax_of_an_enlargement_by_a_whole_factor(factor):
     assert list(changed.output(0).get_shape()) == [2, 4 * factor, 5 * factor]
 
 
+@pytest.mark.parametrize("factor", [1, 4])
+def test_ids_become_bytes_without_floats(factor):
+    """As a deployed graph has them: by way of float32, for TensorRT."""
+
+    def graph(made, scores):
+        large = scores if factor == 1 else enlarged(made, scores, 4 * factor, 5 * factor)
+        return [made.convert(made.convert(largest(made, large), "f32"), "u8").output(0)]
+
+    changed = assert_the_same(((1, 3, 4, 5), graph), whole_scores((1, 3, 4, 5)))
+    types = [node.get_output_element_type(0).get_type_name() for node in changed.get_ordered_ops()]
+    assert kinds(changed).count("Convert") == 1 and "f32" not in types[types.index("i32") :]
+
+
+def test_other_bytes_keep_their_rounding_and_bounds():
+    """A confidence, in float32 to its end."""
+
+    def graph(made, scores):
+        return [made.convert(made.multiply(scores, np.float32(100.4)), "u8").output(0)]
+
+    changed = assert_the_same(((1, 3, 4, 5), graph), whole_scores((1, 3, 4, 5)))
+    assert kinds(changed).count("Convert") == 1
+
+
 @pytest.mark.parametrize(
     "height, width, mode", [(8, 20, "half_pixel"), (8, 10, "align_corners"), (9, 11, "half_pixel")]
 )
