@@ -41,7 +41,7 @@ from training.summary import count_macs, count_parameters, meta_network
 PROFILED_SIZE = (360, 640)
 LABELS = {len(labels): labels.name for labels in (CAMVID_11, CITYSCAPES_19)}
 VARIANT, ENET = "fast_elu_squeezenet", "enet"
-DEFAULT_NETWORKS = [PAPER, ENET, VARIANT, "segnet"]
+DEFAULT_NETWORKS = [PAPER, ENET, VARIANT, "fast_relu_squeezenet", "segnet"]
 BLOCK_S = 0.4
 PROFILED_RUNS = 5
 OF_THE_NODE = ("onnxruntime", "openvino")

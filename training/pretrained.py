@@ -131,7 +131,7 @@ def trunks_of(network: nn.Module) -> dict[str, Trunk]:
         return {"squeezenet1_1": normalised_squeezenet(network)}
     raise ValueError(
         f"{type(network).__name__} has no pre-trained trunk; SegNet takes vgg16 or vgg16_bn, "
-        "EluSqueezeNet and FastEluSqueezeNet take squeezenet1_1"
+        "EluSqueezeNet, FastEluSqueezeNet and FastReluSqueezeNet take squeezenet1_1"
     )
 
 

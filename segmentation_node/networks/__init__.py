@@ -8,6 +8,7 @@ from segmentation_node.errors import NetworkError, reason, shown
 from segmentation_node.networks.elu_squeezenet import EluSqueezeNet
 from segmentation_node.networks.enet import ENet
 from segmentation_node.networks.fast_elu_squeezenet import FastEluSqueezeNet
+from segmentation_node.networks.fast_relu_squeezenet import FastReluSqueezeNet
 from segmentation_node.networks.segnet import SegNet
 from segmentation_node.networks.segnet_basic import SegNetBasic
 
@@ -15,6 +16,7 @@ NETWORKS: Dict[str, Callable[..., nn.Module]] = {
     "elu_squeezenet": EluSqueezeNet,
     "enet": ENet,
     "fast_elu_squeezenet": FastEluSqueezeNet,
+    "fast_relu_squeezenet": FastReluSqueezeNet,
     "segnet": SegNet,
     "segnet_basic": SegNetBasic,
 }

@@ -9,7 +9,7 @@ the authors left open, and batch norm, are options, all off by default.
 """
 
 from functools import partial
-from typing import Dict, Sequence, Tuple
+from typing import Dict, Sequence, Tuple, Type
 
 import torch
 from torch import nn
@@ -39,6 +39,7 @@ class Fire(nn.Module):
         residual: bool = False,
         batch_norm: bool = False,
         bias: bool = True,
+        activation: Type[nn.Module] = nn.ELU,
     ) -> None:
         super().__init__()
         self.squeeze = nn.Conv2d(in_channels, squeeze, 1, bias=bias)
@@ -47,7 +48,7 @@ class Fire(nn.Module):
         self.squeeze_norm = _norm(squeeze, batch_norm)
         self.expand_norm = _norm(expand1 + expand3, batch_norm)
         self.is_residual = residual and in_channels == expand1 + expand3
-        self.activation = nn.ELU()
+        self.activation = activation()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         squeezed = self.activation(self.squeeze_norm(self.squeeze(features)))

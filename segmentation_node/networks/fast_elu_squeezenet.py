@@ -15,7 +15,7 @@ time on a CPU:
 """
 
 from functools import partial
-from typing import List, Sequence
+from typing import List, Sequence, Type
 
 import torch
 from torch import nn
@@ -47,6 +47,7 @@ class FastEluSqueezeNet(nn.Module):
     """
 
     stride = 16
+    activation_type: Type[nn.Module] = nn.ELU
 
     def __init__(
         self,
@@ -61,10 +62,11 @@ class FastEluSqueezeNet(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
-        fires = partial(_fires, squeeze=squeeze, residual=residual)
+        activation = self.activation_type
+        fires = partial(_fires, squeeze=squeeze, residual=residual, activation=activation)
         at_2, at_4, at_8, at_16 = widths
         decoded_at_8, decoded_at_4 = decoder_widths
-        self.activation = nn.ELU()
+        self.activation = activation()
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stem = _conv(3, at_2, 3, stride=2)
         self.fires_at_4 = fires(at_2, at_4, (1, 1))
@@ -76,9 +78,9 @@ class FastEluSqueezeNet(nn.Module):
             for rate in context_dilations
         )
         self.context_norm: nn.Module = nn.BatchNorm2d(decoded_at_8)
-        self.refine_at_8 = Refinement(at_8, decoded_at_8)
+        self.refine_at_8 = Refinement(at_8, decoded_at_8, activation)
         self.narrow = _conv(decoded_at_8, decoded_at_4, 1)
-        self.refine_at_4 = Refinement(at_4, decoded_at_4)
+        self.refine_at_4 = Refinement(at_4, decoded_at_4, activation)
         self.classifier = nn.Conv2d(decoded_at_4, classes, 1)
 
     def forward(self, image_nchw: torch.Tensor) -> torch.Tensor:
@@ -102,24 +104,31 @@ class FastEluSqueezeNet(nn.Module):
 class Refinement(nn.Module):
     """Add a 1x1-convolved bypass (N, C, H, W) to the stream (N, S, H, W), then convolve 3x3."""
 
-    def __init__(self, bypass_channels: int, stream_channels: int) -> None:
+    def __init__(
+        self, bypass_channels: int, stream_channels: int, activation: Type[nn.Module]
+    ) -> None:
         super().__init__()
         self.bypass = _conv(bypass_channels, stream_channels, 1)
         self.merge = _conv(stream_channels, stream_channels, 3)
-        self.activation = nn.ELU()
+        self.activation = activation()
 
     def forward(self, bypass: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
         return self.activation(self.merge(self.activation(stream + self.bypass(bypass))))
 
 
 def _fires(
-    in_channels: int, width: int, dilations: Sequence[int], squeeze: int, residual: bool
+    in_channels: int,
+    width: int,
+    dilations: Sequence[int],
+    squeeze: int,
+    residual: bool,
+    activation: Type[nn.Module],
 ) -> nn.Sequential:
     fires: List[Fire] = []
     for rate in dilations:
         half = width // 2
         widths = (in_channels, width // squeeze, half, half)
-        fires.append(Fire(*widths, rate, residual, batch_norm=True, bias=False))
+        fires.append(Fire(*widths, rate, residual, True, False, activation))
         in_channels = width
     return nn.Sequential(*fires)
 

@@ -21,6 +21,7 @@ PUBLISHED = [
     ("elu_squeezenet", 19, {}, 1.25e6, {(320, 480): 3.06, (360, 640): 4.69, (720, 1280): 18.4}),
     # Its own figures, so that a change is seen.
     ("fast_elu_squeezenet", 11, {}, 0.885e6, {(360, 640): 1.578}),
+    ("fast_relu_squeezenet", 11, {}, 0.522e6, {(360, 640): 1.45}),
     (
         "elu_squeezenet",
         19,
@@ -88,6 +89,7 @@ def test_two_street_frames_are_learned_by_heart(name):
         "elu_squeezenet": (600, 2e-3),
         "enet": (700, 1e-2),
         "fast_elu_squeezenet": (700, 5e-3),
+        "fast_relu_squeezenet": (700, 5e-3),
         "segnet": (100, 1e-3),
         "segnet_basic": (150, 5e-3),
     }[name]

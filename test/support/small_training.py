@@ -16,6 +16,7 @@ SCHEDULES = {
     "elu_squeezenet": (60, 3e-3),
     "enet": (80, 2e-2),
     "fast_elu_squeezenet": (60, 1e-2),
+    "fast_relu_squeezenet": (60, 1e-2),
     "segnet": (24, 1e-3),
     "segnet_basic": (40, 5e-3),
 }

@@ -38,6 +38,7 @@ CAMVID_SCHEDULES = {
     "elu_squeezenet": (150, 2e-3),
     "enet": (100, 1e-2),
     "fast_elu_squeezenet": (100, 1e-2),
+    "fast_relu_squeezenet": (100, 1e-2),
     "segnet": (30, 1e-3),
     "segnet_basic": (60, 5e-3),
 }

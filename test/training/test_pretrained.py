@@ -94,15 +94,19 @@ def test_elu_squeezenet_takes_squeezenet(saved, options):
     assert_loaded(network, tensors, report)
 
 
-def test_a_loaded_trunk_computes_what_the_file_says(saved):
+@pytest.mark.parametrize(
+    "name, activation",
+    [("elu_squeezenet", nn.functional.elu), ("fast_relu_squeezenet", nn.functional.relu)],
+)
+def test_a_loaded_trunk_computes_what_the_file_says(saved, name, activation):
     """The first fire module, against one written down with the file's names."""
-    network, tensors = build_network("elu_squeezenet", 3, {}), squeezenet()
+    network, tensors = build_network(name, 3, {}).eval(), squeezenet()
     load_trunk(network, saved(tensors))
-    features, elu = torch.randn(1, 64, 5, 6), nn.functional.elu
+    features = torch.randn(1, 64, 5, 6)
 
     def apply(name, values, padding=0):
         weight, bias = (tensors[f"features.3.{name}.{kind}"] for kind in ("weight", "bias"))
-        return elu(nn.functional.conv2d(values, weight, bias, padding=padding))
+        return activation(nn.functional.conv2d(values, weight, bias, padding=padding))
 
     squeezed = apply("squeeze", features)
     expected = torch.cat((apply("expand1x1", squeezed), apply("expand3x3", squeezed, 1)), dim=1)
