@@ -128,7 +128,9 @@ def _fires(
     for rate in dilations:
         half = width // 2
         widths = (in_channels, width // squeeze, half, half)
-        fires.append(Fire(*widths, rate, residual, True, False, activation))
+        fires.append(
+            Fire(*widths, rate, residual, batch_norm=True, bias=False, activation=activation)
+        )
         in_channels = width
     return nn.Sequential(*fires)
 

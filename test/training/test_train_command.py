@@ -307,6 +307,7 @@ class MixedSizes:
 
     def __init__(self, dataset):
         self.dataset, self.label_set = dataset, dataset.label_set
+        self.sample_name = dataset.sample_name
 
     def __len__(self):
         return len(self.dataset)
