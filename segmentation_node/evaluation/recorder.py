@@ -3,7 +3,7 @@
 import os
 import tempfile
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Sequence, Set
+from typing import Any, Iterator, List, Optional, Sequence, Set
 
 import cv2
 import numpy as np
@@ -102,11 +102,12 @@ class OverlayVideo:
 class Recorder:
     """Takes the results of a clip, a frame of it as each one's payload, into a folder.
 
-    ``frames`` is how many the clip has, None where nobody knows.
+    ``frames`` is how many the clip has, None where nobody knows; ``segmented`` names those that
+    came so far.
     """
 
     def __init__(self, folder: str, frames: Optional[int], video: OverlayVideo) -> None:
-        self.frames = 0
+        self.segmented: List[str] = []
         self.header_mismatches = 0
         self._folder = folder
         self._names: Set[str] = set()
@@ -120,7 +121,7 @@ class Recorder:
 
     def _keep(self, result: Any) -> None:
         frame = result.payload
-        self.frames += 1
+        self.segmented.append(frame.name)
         self.header_mismatches += not result.headers_match
         name = os.path.splitext(frame.name)[0] + ".png"
         if name in self._names:  # a.jpg beside a.png
@@ -128,7 +129,7 @@ class Recorder:
         self._names.add(name)
         write_image(os.path.join(self._folder, "class_maps", name), result.class_map_hw)
         self._video.add(result.overlay_hwc)
-        if self.frames in self._pictured:
+        if len(self.segmented) in self._pictured:
             pair = np.vstack([result.image_hwc, result.overlay_hwc])
             write_image(os.path.join(self._folder, "overlay.png"), pair)
 

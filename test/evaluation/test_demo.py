@@ -88,8 +88,10 @@ def test_a_bag_is_played_and_scored(ros_environment, model, tmp_path, monkeypatc
     counts = content["accuracy"]["confusion_matrix"]["pixels"]
     assert counts == recorded.confusion(range(3), SIZE).tolist()
     reason = "00003.png: truth holds id 77; expected 0-10 or 255"
-    assert content["frames_left_out"] == [{"name": "00003.png", "reason": reason}]
-    assert content["frames_segmented"] == 4 and reason in run.stderr
+    assert content["frames_not_scored"] == [{"name": "00003.png", "reason": reason}]
+    assert content["frames_segmented"] == 4 and content["frames_left_out"] == []
+    assert "warning: not scored: " + reason in run.stderr
+    assert "4 frames segmented (1 not scored), 0 lost" in run.stdout
     assert cv2.VideoCapture(str(out / "overlay.webm")).get(cv2.CAP_PROP_FPS) == 20.0
 
 
@@ -196,7 +198,7 @@ def test_a_broken_picture_is_left_out_by_name(ros_environment, model, tmp_path):
     (folder / "._f2.png").write_bytes(b"\0\5\x16\7")
     done = demo("--input", str(folder), "--model", model, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "3 frames segmented (1 left out), 0 lost" in done.stdout
+    assert "3 frames segmented, 1 left out, 0 lost" in done.stdout
     assert "f3.png" in done.stderr and "cut off" in done.stderr
     maps = sorted(path.name for path in (tmp_path / "out" / "class_maps").iterdir())
     assert maps == ["f10.png", "f10.png.png", "f2.png"]

@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Any, List
+from typing import Any, List, Sequence, Tuple
 
 from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation.clip import STREET_FRAMES, Clip, open_clip
@@ -98,16 +98,20 @@ def run(arguments: argparse.Namespace) -> int:
             live = _play(evaluate.live_run(options), recorder, progress_bar(clip.length))
             _summarise(folder, live, recorder)
             _encode(video)
-    for problem in live.run.skipped:
+    left_out, not_scored = _told_apart(live.run.skipped, recorder)
+    for problem in left_out:
         print("warning: left out: %s" % problem, file=sys.stderr)
-    lost, skipped = len(live.run.lost_frames), len(live.run.skipped)
+    for problem in not_scored:
+        print("warning: not scored: %s" % problem, file=sys.stderr)
     if live.losses():
         print("warning: " + live.losses(), file=sys.stderr)
+    lost = len(live.run.lost_frames)
     print(
-        "%d frames segmented%s, %d lost, %d headers changed; see %s/overlay.webm"
+        "%d frames segmented%s%s, %d lost, %d headers changed; see %s/overlay.webm"
         % (
-            recorder.frames,
-            " (%d left out)" % skipped if skipped else "",
+            len(recorder.segmented),
+            " (%d not scored)" % len(not_scored) if not_scored else "",
+            ", %d left out" % len(left_out) if left_out else "",
             lost,
             recorder.header_mismatches,
             arguments.output,
@@ -139,15 +143,24 @@ def _play(playing: Any, recorder: Recorder, bar: Any) -> Any:
     try:
         with playing as live:
             live.score(bar(None, desc="segmenting"))
-            if not recorder.frames and not live.run.lost_frames:
+            if not recorder.segmented and not live.run.lost_frames:
                 why = live.run.skipped[:1] or ["no frame came"]
                 raise DatasetError("nothing to segment: %s" % why[0])
             live.collector.spin_for(REPORT_S)  # one more report, with every frame in it
     except KeyboardInterrupt:
-        if not recorder.frames:
+        if not recorder.segmented:
             raise KeyboardInterrupt("before the first frame") from None
         print("interrupted: the results so far are kept", file=sys.stderr)
     return live
+
+
+def _told_apart(
+    problems: Sequence[Problem], recorder: Recorder
+) -> Tuple[List[Problem], List[Problem]]:
+    """Frames that could not be read, and those that were segmented, but not scored."""
+    seen = set(recorder.segmented)
+    left_out = [problem for problem in problems if problem.name not in seen]
+    return left_out, [problem for problem in problems if problem.name in seen]
 
 
 def _encode(video: OverlayVideo) -> None:
@@ -160,12 +173,14 @@ def _encode(video: OverlayVideo) -> None:
 def _summarise(folder: str, live: Any, recorder: Recorder) -> None:
     """Write the figures, and print those a newcomer looks for."""
     figures = live.run.as_json()
-    lost = len(figures["lost"])
+    lost, segmented = len(figures["lost"]), len(recorder.segmented)
+    left_out, not_scored = _told_apart(live.run.skipped, recorder)
     content = {
-        "frames_sent": recorder.frames + lost,
-        "frames_segmented": recorder.frames,
+        "frames_sent": segmented + lost,
+        "frames_segmented": segmented,
         "frames_lost": lost,
-        "frames_left_out": figures["skipped"],
+        "frames_left_out": [vars(problem) for problem in left_out],
+        "frames_not_scored": [vars(problem) for problem in not_scored],
         "header_mismatches": recorder.header_mismatches,
         "stages_ms": figures["stages_ms"],
     }
