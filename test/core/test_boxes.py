@@ -9,6 +9,7 @@ from segmentation_node.boxes import (
     iou_matrix,
     make_boxes,
     non_maximum_suppression,
+    things_of,
 )
 
 CAR, PERSON = 13, 11
@@ -95,6 +96,14 @@ def test_boxes_of_a_class_map_are_those_of_a_flood(with_confidence):
     assert sorted(found) == sorted(expected) and len(found) > 10
     assert (np.diff(boxes.scores) <= 0).all()
     assert [values.dtype for values in boxes] == [np.float32, np.int64, np.float32]
+
+
+def test_a_thing_has_a_ten_thousandth_of_the_map():
+    class_map = np.zeros((150, 200), np.uint8)
+    class_map[10, 20:22] = class_map[40, 60:63] = CAR
+    assert things_of(class_map, None, (CAR,)).boxes_xyxy.tolist() == [[60, 40, 63, 41]]
+    alone = np.full((1, 1), CAR, np.uint8)
+    assert things_of(alone, None, (CAR,)).boxes_xyxy.tolist() == [[0, 0, 1, 1]]
 
 
 def test_a_class_map_without_the_class_has_no_boxes():

@@ -20,7 +20,7 @@ def health_after(means, expected=CARD, unlabelled=0.05):
     health = ModelHealth()
     health.expect(expected)
     for number, mean in enumerate(means):
-        health.look(Certainty(mean, unlabelled), float(number))
+        health.look(Certainty(mean, unlabelled), 100.0 + number)
     return health
 
 
