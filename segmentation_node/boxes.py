@@ -97,7 +97,7 @@ def component_boxes(
     ids: List[int] = []
     scores: List[float] = []
     for class_id in class_ids:
-        mask = cv2.inRange(class_map_hw, float(class_id), float(class_id))
+        mask = (class_map_hw == class_id).view(np.uint8)
         # To label a part of the map takes that much less time.
         x, y, width, height = cv2.boundingRect(mask)
         if width == 0:

@@ -150,7 +150,7 @@ def blend(
     """
     colors = colourise(class_map_hw, palette)
     if class_map_hw.max() == UNLABELLED:
-        unlabelled = cv2.inRange(class_map_hw, UNLABELLED, UNLABELLED)
+        unlabelled = (class_map_hw == UNLABELLED).view(np.uint8)
         cv2.copyTo(image_hwc, unlabelled, colors)
     return cv2.addWeighted(image_hwc, 1.0 - alpha, colors, alpha, 0.0, dst=out_hwc)
 

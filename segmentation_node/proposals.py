@@ -57,7 +57,7 @@ def _areas(class_map_hw: np.ndarray, train_ids: Sequence[int]) -> List[Area]:
     """Connected areas, the largest first."""
     found = []
     for place, train_id in enumerate(train_ids):
-        mask = cv2.inRange(class_map_hw, float(train_id), float(train_id))
+        mask = (class_map_hw == train_id).view(np.uint8)
         x, y, wide, high = cv2.boundingRect(mask)
         mask = np.ascontiguousarray(mask[y : y + high, x : x + wide])
         if not mask.size:

@@ -174,13 +174,13 @@ def test_colours_are_the_palettes():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.77, 1.0])
-@pytest.mark.parametrize("unlabelled", [False, True])
-def test_blend_is_the_weighted_mean(alpha, unlabelled):
+@pytest.mark.parametrize("size", [(33, 47), (1, 1)])
+@pytest.mark.parametrize("unlabelled", [0.0, 0.3, 1.0])
+def test_blend_is_the_weighted_mean(alpha, unlabelled, size):
     rng = np.random.RandomState(5)
-    image = rng.randint(0, 256, (33, 47, 3)).astype(np.uint8)
-    class_map = rng.randint(0, 19, (33, 47)).astype(np.uint8)
-    if unlabelled:
-        class_map[rng.rand(33, 47) < 0.3] = 255
+    image = rng.randint(0, 256, size + (3,)).astype(np.uint8)
+    class_map = rng.randint(0, 19, size).astype(np.uint8)
+    class_map[rng.rand(*size) < unlabelled] = 255
     palette = CITYSCAPES_19.palette()
     expected = (1 - alpha) * image + alpha * palette[class_map].astype(float)
     hidden = class_map == 255

@@ -78,7 +78,13 @@ def test_boxes_are_in_the_image_and_differ():
 
 
 @pytest.mark.parametrize(
-    "class_map", [scene(), scene((CAR, 3, 3, 6, 6)), np.full((90, 160), 255, np.uint8)]
+    "class_map",
+    [
+        scene(),
+        scene((CAR, 3, 3, 6, 6)),
+        np.full((90, 160), 255, np.uint8),
+        np.full((1, 1), CAR, np.uint8),
+    ],
 )
 def test_where_nothing_is_nothing_is_proposed(class_map):
     assert proposed(class_map).shape == (0, 4)

@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence
 
 from segmentation_node.errors import DatasetError, LabelsError
 from segmentation_node.evaluation.clip import STREET_FRAMES, Clip, open_clip
@@ -31,6 +31,7 @@ LAYOUT = Layout(
     "latency.json",
     '"frames_segmented"',
 )
+LEFT_OUT, NOT_SCORED = "left out", "not scored"
 REPORT_S = 1.1  # the node's diagnostics come once a second
 LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
 
@@ -96,13 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
             pace = evaluate.PaceOptions(hz=clip.fps, in_flight=1)
             options = evaluate.LiveOptions(target, source, pace, recorder=recorder)
             live = _play(evaluate.live_run(options), recorder, progress_bar(clip.length))
-            _summarise(folder, live, recorder)
+            skipped = _told_apart(live.run.skipped, recorder)
+            _summarise(folder, live, recorder, skipped)
             _encode(video)
-    left_out, not_scored = _told_apart(live.run.skipped, recorder)
-    for problem in left_out:
-        print("warning: left out: %s" % problem, file=sys.stderr)
-    for problem in not_scored:
-        print("warning: not scored: %s" % problem, file=sys.stderr)
+    for what, problems in skipped.items():
+        for problem in problems:
+            print("warning: %s: %s" % (what, problem), file=sys.stderr)
     if live.losses():
         print("warning: " + live.losses(), file=sys.stderr)
     lost = len(live.run.lost_frames)
@@ -110,8 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
         "%d frames segmented%s%s, %d lost, %d headers changed; see %s/overlay.webm"
         % (
             len(recorder.segmented),
-            " (%d not scored)" % len(not_scored) if not_scored else "",
-            ", %d left out" % len(left_out) if left_out else "",
+            " (%d not scored)" % len(skipped[NOT_SCORED]) if skipped[NOT_SCORED] else "",
+            ", %d left out" % len(skipped[LEFT_OUT]) if skipped[LEFT_OUT] else "",
             lost,
             recorder.header_mismatches,
             arguments.output,
@@ -154,13 +154,13 @@ def _play(playing: Any, recorder: Recorder, bar: Any) -> Any:
     return live
 
 
-def _told_apart(
-    problems: Sequence[Problem], recorder: Recorder
-) -> Tuple[List[Problem], List[Problem]]:
+def _told_apart(problems: Sequence[Problem], recorder: Recorder) -> Dict[str, List[Problem]]:
     """Frames that could not be read, and those that were segmented, but not scored."""
-    seen = set(recorder.segmented)
-    left_out = [problem for problem in problems if problem.name not in seen]
-    return left_out, [problem for problem in problems if problem.name in seen]
+    told: Dict[str, List[Problem]] = {LEFT_OUT: [], NOT_SCORED: []}
+    segmented = set(recorder.segmented)
+    for problem in problems:
+        told[NOT_SCORED if problem.name in segmented else LEFT_OUT].append(problem)
+    return told
 
 
 def _encode(video: OverlayVideo) -> None:
@@ -170,17 +170,18 @@ def _encode(video: OverlayVideo) -> None:
         print("interrupted: the video ends early, the rest is whole", file=sys.stderr)
 
 
-def _summarise(folder: str, live: Any, recorder: Recorder) -> None:
+def _summarise(
+    folder: str, live: Any, recorder: Recorder, skipped: Dict[str, List[Problem]]
+) -> None:
     """Write the figures, and print those a newcomer looks for."""
     figures = live.run.as_json()
     lost, segmented = len(figures["lost"]), len(recorder.segmented)
-    left_out, not_scored = _told_apart(live.run.skipped, recorder)
     content = {
         "frames_sent": segmented + lost,
         "frames_segmented": segmented,
         "frames_lost": lost,
-        "frames_left_out": [vars(problem) for problem in left_out],
-        "frames_not_scored": [vars(problem) for problem in not_scored],
+        "frames_left_out": [vars(problem) for problem in skipped[LEFT_OUT]],
+        "frames_not_scored": [vars(problem) for problem in skipped[NOT_SCORED]],
         "header_mismatches": recorder.header_mismatches,
         "stages_ms": figures["stages_ms"],
     }

@@ -237,8 +237,8 @@ class Run:
             )
         if self.skipped:
             notes.append(
-                "%d of %d frames could not be read or segmented and were skipped; the figures "
-                "are those of the others"
+                "%d of %d frames could not be read, segmented or scored and were skipped; the "
+                "figures are those of the others"
                 % (len(self.skipped), frames + len(self.skipped) + len(self.lost_frames))
             )
         if self.lost_frames:
